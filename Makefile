@@ -1,0 +1,42 @@
+# The only commands one must remember. Each sets up .venv first when it is missing or stale.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+BIN := $(VENV)/bin
+CONFIG ?= configs/demo.yaml
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check test-slow test-gpu bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## unlearn three requests on the embedded benchmark, offline, in minutes
+	$(BIN)/python train.py run --config $(CONFIG)
+
+test: $(STAMP)  ## all fast tests, offline, with coverage
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(TESTS) -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+check: $(STAMP)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-slow: $(STAMP)  ## the tests that take minutes
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(TESTS) -m slow --timeout=3600
+
+test-gpu: $(STAMP)  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest $(TESTS) -m gpu --timeout=3600
+
+bench: $(STAMP)  ## kernel benchmark: verify, then time all sides in one run
+	$(BIN)/python -m o3_kernels.benchmarks
+
+clean:  ## remove what the commands above made, except runs/
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage *.egg-info
