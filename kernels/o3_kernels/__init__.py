@@ -1,0 +1,31 @@
+"""Fused operations of the hot path: each runs on any device and picks its implementation from the tensors.
+
+Every operation is a folder under `ops/`: `reference.py` defines it in the plainest PyTorch, `vectorised.py` is
+the path for CPUs, `triton_kernel.py` and `launch.py` are the path for CUDA devices, and `operator.py` holds the
+public call, its checks, its registration with torch and its gradient. Triton is imported on the first CUDA call,
+so the package works where Triton is not installed.
+"""
+
+from o3_kernels.ops.gated_lora.operator import gated_lora, gated_lora_group
+from o3_kernels.ops.gated_lora.reference import gated_lora_reference
+from o3_kernels.ops.layer_scores.operator import LayerScores, layer_scores
+from o3_kernels.ops.layer_scores.reference import layer_scores_reference
+from o3_kernels.ops.orthogonality_penalty.operator import (
+    orthogonality_penalty,
+    orthogonality_penalty_streamed,
+)
+from o3_kernels.ops.orthogonality_penalty.reference import orthogonality_penalty_reference
+from o3_kernels.ops.orthogonality_penalty.vectorised import stack_history
+
+__all__ = [
+    "LayerScores",
+    "gated_lora",
+    "gated_lora_group",
+    "gated_lora_reference",
+    "layer_scores",
+    "layer_scores_reference",
+    "orthogonality_penalty",
+    "orthogonality_penalty_reference",
+    "orthogonality_penalty_streamed",
+    "stack_history",
+]

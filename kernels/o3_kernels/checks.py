@@ -1,0 +1,47 @@
+"""Checks at the border of the operations: wrong input ends in one clear line, before any arithmetic."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_devices", "check_floating", "check_shape", "runs_on_triton"]
+
+TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def check_shape(name: str, tensor: Tensor, shape: Sequence[int | None], letters: str) -> None:
+    """Raises ValueError unless the tensor has the shape; None stands for any size, letters name the axes."""
+    fits = tensor.dim() == len(shape) and all(
+        want is None or want == got for want, got in zip(shape, tensor.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("any" if want is None else str(want) for want in shape)
+        raise ValueError(f"{name} must be {letters} = [{wanted}], but its shape is {list(tensor.shape)}")
+
+
+def check_floating(**tensors: Tensor) -> None:
+    """Raises TypeError if one of the named tensors does not hold real floating-point numbers."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} must hold floating-point numbers, but its dtype is {tensor.dtype}")
+
+
+def check_devices(tensors: Sequence[Tensor]) -> None:
+    """Raises ValueError if the tensors do not all live on one device."""
+    for tensor in tensors:
+        if tensor.device != tensors[0].device:
+            raise ValueError(
+                f"tensors must be on one device, but {tensors[0].device} and {tensor.device} came"
+            )
+
+
+def runs_on_triton(tensors: Sequence[Tensor]) -> bool:
+    """Tells whether Triton can be imported and knows the types: float64 stays with PyTorch."""
+    if any(tensor.is_floating_point() and tensor.dtype not in TRITON_DTYPES for tensor in tensors):
+        return False
+    try:
+        import triton  # noqa: F401 - only its presence matters
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Low-rank updates of a linear layer, weighted per row."""

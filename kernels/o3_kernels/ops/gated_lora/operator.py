@@ -1,0 +1,165 @@
+"""The public calls `gated_lora` and `gated_lora_group`: checks, device choice, gradient and registration."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from o3_kernels.checks import check_devices, check_floating, check_shape, runs_on_triton
+from o3_kernels.ops.gated_lora.vectorised import add_gated_lora
+
+__all__ = ["gated_lora", "gated_lora_group"]
+
+
+def gated_lora(
+    y: Tensor, x: Tensor, a: Tensor, b: Tensor, weights: Tensor, *, inplace: bool = False
+) -> Tensor:
+    """Returns y + ((x a^T) * weights[:, None, :]) b^T: the adapters of all requests in two products.
+
+    A row whose weights are all zero costs nothing and keeps the bits of y. Gradients flow into y, x, a, b and
+    weights.
+
+    Args:
+        y: [B,T,O] output of the base layer.
+        x: [B,T,D] its input.
+        a: [S,D] down-projections of all requests, stacked.
+        b: [O,S] up-projections, side by side, each already scaled by alpha / rank.
+        weights: [B,S] weight of each row for each stacked rank, any floating dtype.
+        inplace: write into y and return it; only where no gradient is recorded.
+
+    Returns:
+        [B,T,O] of the dtype of y.
+
+    Raises:
+        ValueError: shapes do not fit, devices differ, or inplace is asked for while gradients are recorded.
+        TypeError: y, x, a and b do not share one floating dtype, or weights is not floating.
+
+    Example:
+        >>> y, x = torch.zeros(2, 1, 2), torch.ones(2, 1, 3)
+        >>> a, b = torch.ones(1, 3), torch.tensor([[1.0], [2.0]])
+        >>> gated_lora(y, x, a, b, torch.tensor([[0.5], [0.0]])).squeeze(1).tolist()
+        [[1.5, 3.0], [0.0, 0.0]]
+    """
+    return gated_lora_group([y], x, a, [b], weights, inplace=inplace)[0]
+
+
+def gated_lora_group(
+    outputs: Sequence[Tensor],
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    weights: Tensor,
+    *,
+    inplace: bool = False,
+) -> list[Tensor]:
+    """Returns `gated_lora` for layers that read one input, such as query, key and value, in shared launches.
+
+    Args:
+        outputs: J tensors [B,T,O_j], outputs of the base layers.
+        x: [B,T,D], the input of all of them.
+        a: [J*S,D], the stacked down-projections of the first layer, then those of the second, and so on.
+        b: J tensors [O_j,S].
+        weights: [B,S], the same for all J layers.
+        inplace: write into the outputs and return them; only where no gradient is recorded.
+
+    Returns:
+        J tensors [B,T,O_j].
+
+    Raises:
+        ValueError: as in `gated_lora`, or J is 0 or differs between outputs and b.
+        TypeError: as in `gated_lora`.
+    """
+    outputs, b = list(outputs), list(b)
+    _check(outputs, x, a, b, weights)
+    if not inplace:
+        return list(_gated_lora(outputs, x, a, b, weights))
+    recorded = (*outputs, x, a, *b, weights)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in recorded):
+        raise ValueError("inplace=True needs torch.no_grad(): a gradient is being recorded")
+    _gated_lora_(outputs, x, a, b, weights)
+    return outputs
+
+
+def _check(outputs: list[Tensor], x: Tensor, a: Tensor, b: list[Tensor], weights: Tensor) -> None:
+    """Refuses what the operation is not defined for."""
+    if len(outputs) != len(b) or not outputs:
+        raise ValueError(f"every output needs its b, but {len(outputs)} outputs and {len(b)} b came")
+    check_shape("x", x, (None, None, None), "[B,T,D]")
+    check_shape("weights", weights, (x.shape[0], None), "[B,S]")
+    S = weights.shape[1]
+    check_shape("a", a, (len(b) * S, x.shape[2]), "[S,D]" if len(b) == 1 else "[J*S,D]")
+    for y, b_j in zip(outputs, b, strict=True):
+        check_shape("b", b_j, (None, S), "[O,S]")
+        check_shape("y", y, (*x.shape[:2], b_j.shape[0]), "[B,T,O]")
+    check_floating(x=x, weights=weights)
+    for tensor in (*outputs, a, *b):
+        if tensor.dtype != x.dtype:
+            raise TypeError(f"y, x, a and b must have one dtype, but {x.dtype} and {tensor.dtype} came")
+    check_devices([x, weights, a, *outputs, *b])
+
+
+def _add(outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor) -> None:
+    """Adds the update in place with what the device offers."""
+    if x.device.type == "cuda" and runs_on_triton([x]):
+        from o3_kernels.ops.gated_lora.launch import launch_gated_lora
+
+        launch_gated_lora(outputs, x, a, b, weights)
+    else:
+        add_gated_lora(outputs, x, a, b, weights)
+
+
+@torch.library.custom_op("o3_kernels::gated_lora_", mutates_args=("outputs",))
+def _gated_lora_(
+    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor
+) -> None:
+    _add(outputs, x, a, b, weights)
+
+
+@_gated_lora_.register_fake
+def _gated_lora_inplace_fake(
+    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor
+) -> None:
+    return None
+
+
+@torch.library.custom_op("o3_kernels::gated_lora", mutates_args=())
+def _gated_lora(
+    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor
+) -> list[Tensor]:
+    results = [output.clone(memory_format=torch.contiguous_format) for output in outputs]
+    _add(results, x, a, b, weights)
+    return results
+
+
+@_gated_lora.register_fake
+def _gated_lora_fake(
+    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor
+) -> list[Tensor]:
+    return [torch.empty_like(output, memory_format=torch.contiguous_format) for output in outputs]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    """Keeps the inputs: the hidden states are cheaper to compute again than to hold."""
+    outputs, x, a, b, weights = inputs
+    ctx.layers = len(outputs)
+    ctx.save_for_backward(x, a, weights, *b)
+
+
+def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
+    """Gradients of all five inputs; dead rows have zero gradient in x, a and b by the weight itself."""
+    x, a, weights, *b = ctx.saved_tensors
+    S = weights.shape[1]
+    scale = weights[:, None, None, :].to(x.dtype)
+    grad_gated = torch.stack([grad @ b_j for grad, b_j in zip(grads, b, strict=True)], 2)
+    grad_hidden = (grad_gated * scale).flatten(2)
+    hidden = (x @ a.T).view(*x.shape[:2], ctx.layers, S)
+    gated = hidden * scale
+    grad_x = grad_hidden @ a
+    grad_a = grad_hidden.flatten(0, 1).T @ x.flatten(0, 1)
+    grad_b = [grad.flatten(0, 1).T @ gated[:, :, j].flatten(0, 1) for j, grad in enumerate(grads)]
+    grad_weights = (grad_gated * hidden).sum((1, 2)).to(weights.dtype)
+    return list(grads), grad_x, grad_a, grad_b, grad_weights
+
+
+torch.library.register_autograd("o3_kernels::gated_lora", _backward, setup_context=_setup_context)

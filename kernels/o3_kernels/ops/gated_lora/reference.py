@@ -1,0 +1,10 @@
+"""What `gated_lora` means: two products and a weight in between."""
+
+from torch import Tensor
+
+__all__ = ["gated_lora_reference"]
+
+
+def gated_lora_reference(y: Tensor, x: Tensor, a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """Returns y + ((x a^T) * weights[:, None, :]) b^T, of the shape and dtype of y."""
+    return y + ((x @ a.T) * weights[:, None, :]) @ b.T

@@ -1,0 +1,1 @@
+"""Distances and cosines of pooled layer features to every request, and their weighted sum."""

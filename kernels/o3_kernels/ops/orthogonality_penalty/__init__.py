@@ -1,0 +1,1 @@
+"""The squared overlap of new adapters with all earlier ones."""

@@ -1,0 +1,167 @@
+"""The public call `orthogonality_penalty`: checks, device choice, gradient and registration with torch."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from o3_kernels.checks import check_devices, check_floating, check_shape, runs_on_triton
+from o3_kernels.ops.orthogonality_penalty.vectorised import orthogonality_penalty_vectorised
+
+__all__ = ["orthogonality_penalty", "orthogonality_penalty_streamed"]
+
+
+def orthogonality_penalty(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tensor:
+    """Returns the sum over modules m and earlier requests p of ||old[m][p] new[m]^T||_F^2.
+
+    The gradient flows into `new` only. It is computed together with the value, so that only modules x rank x
+    width numbers are kept for the backward pass, however many requests came before.
+    For the output side pass B^T [R,O] of each module instead of A [R,D].
+
+    Args:
+        new: one [R,D] tensor a module, all of one dtype; widths and ranks may differ between modules.
+        old: one [P,Q,D] tensor a module, P earlier requests of rank Q; P may be 0.
+
+    Returns:
+        A scalar, at least 0, in float32, or in float64 where `new` is.
+
+    Raises:
+        ValueError: the lists are empty or of different lengths, shapes do not fit, or devices differ.
+        TypeError: a tensor does not hold floating-point numbers, or the dtypes of `new` differ.
+
+    Source:
+        Orthogonality loss of the O3 paper over all earlier requests, as its code has it (the text takes the
+        previous one only); unlike both, no mean over layers is taken here: scale the result.
+
+    Example:
+        >>> new, old = [torch.tensor([[1.0, 0.0]])], [torch.tensor([[[3.0, 4.0]]])]
+        >>> orthogonality_penalty(new, old).item()
+        9.0
+    """
+    new, old = list(new), list(old)
+    _check(new, old)
+    need_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in new)
+    return _orthogonality_penalty(new, [tensor.detach() for tensor in old], need_gradient)[0]
+
+
+def orthogonality_penalty_streamed(new: Sequence[Tensor], history: Iterable[Sequence[Tensor]]) -> Tensor:
+    """Returns `orthogonality_penalty` for earlier adapters that come one request (or a few) at a time.
+
+    Memory stays modules x rank x width: one earlier adapter and one gradient, so a history of any length can
+    be read from disk or from the host while it is used. Not for use under `torch.compile`.
+
+    Args:
+        new: as in `orthogonality_penalty`.
+        history: for each step one [P,Q,D] or [Q,D] tensor a module, on any device.
+
+    Returns:
+        A scalar with a gradient for `new`.
+
+    Raises:
+        ValueError: as in `orthogonality_penalty`.
+        TypeError: as in `orthogonality_penalty`.
+
+    Example:
+        >>> new = [torch.tensor([[1.0, 0.0]], requires_grad=True)]
+        >>> orthogonality_penalty_streamed(new, ([torch.tensor([[x, 4.0]])] for x in (3.0, 1.0))).item()
+        10.0
+    """
+    new = list(new)
+    penalty: Tensor = _Streamed.apply(history, *new)  # type: ignore[no-untyped-call]
+    return penalty
+
+
+class _Streamed(torch.autograd.Function):
+    """Adds up value and gradient over the history, keeping the gradient only."""
+
+    @staticmethod
+    def forward(ctx: Any, history: Iterable[Sequence[Tensor]], *new: Tensor) -> Tensor:
+        need_gradient = any(tensor.requires_grad for tensor in new)
+        penalty = torch.zeros((), dtype=_result_dtype(new[0]), device=new[0].device)
+        gradients = [torch.zeros_like(tensor, dtype=penalty.dtype) for tensor in new if need_gradient]
+        for step in history:
+            old = [tensor.detach().to(penalty.device) for tensor in step]
+            old = [tensor.unsqueeze(0) if tensor.dim() == 2 else tensor for tensor in old]
+            _check(list(new), old)
+            value, gradient = _orthogonality_penalty(list(new), old, need_gradient)
+            penalty += value
+            if need_gradient:
+                torch._foreach_add_(gradients, _split(gradient, [tensor.shape for tensor in new]))
+        ctx.save_for_backward(*gradients)
+        ctx.dtype = new[0].dtype
+        return penalty
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *((gradient * grad_output).to(ctx.dtype) for gradient in ctx.saved_tensors)
+
+
+def _check(new: list[Tensor], old: list[Tensor]) -> None:
+    """Refuses what the operation is not defined for."""
+    if len(new) != len(old) or not new:
+        raise ValueError(
+            f"new and old must hold one tensor for each module, but {len(new)} and {len(old)} came"
+        )
+    for module, (new_m, old_m) in enumerate(zip(new, old, strict=True)):
+        check_shape(f"new[{module}]", new_m, (None, None), "[R,D]")
+        check_shape(f"old[{module}]", old_m, (None, None, new_m.shape[1]), "[P,Q,D]")
+        check_floating(**{f"new[{module}]": new_m, f"old[{module}]": old_m})
+        if new_m.dtype != new[0].dtype:
+            raise TypeError(f"all of new must have one dtype, but {new[0].dtype} and {new_m.dtype} came")
+    check_devices([*new, *old])
+
+
+def _result_dtype(tensor: Tensor) -> torch.dtype:
+    """Sums are taken in float32 at least."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _split(gradient: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """Cuts the flat gradient into one tensor a module."""
+    pieces = torch.split(gradient, [shape.numel() for shape in shapes])
+    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
+@torch.library.custom_op("o3_kernels::orthogonality_penalty", mutates_args=())
+def _orthogonality_penalty(
+    new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    return orthogonality_penalty_vectorised(new, old, need_gradient)
+
+
+@_orthogonality_penalty.register_fake
+def _orthogonality_penalty_fake(
+    new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    size = sum(tensor.numel() for tensor in new) if need_gradient else 0
+    return new[0].new_empty((), dtype=_result_dtype(new[0])), new[0].new_empty(size)
+
+
+@_orthogonality_penalty.register_kernel("cuda")
+def _orthogonality_penalty_cuda(
+    new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    if not runs_on_triton([*new, *old]):
+        return orthogonality_penalty_vectorised(new, old, need_gradient)
+    from o3_kernels.ops.orthogonality_penalty.launch import launch_orthogonality_penalty
+
+    return launch_orthogonality_penalty(new, old, need_gradient)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keeps the gradient that the forward pass computed; it is a result, not a path for further gradients."""
+    new, old, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+    ctx.shapes, ctx.earlier = [tensor.shape for tensor in new], len(old)
+
+
+def _backward(ctx: Any, grad_penalty: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    """Scales the kept gradient."""
+    (gradient,) = ctx.saved_tensors
+    return _split(gradient * grad_penalty.to(gradient.dtype), ctx.shapes), [None] * ctx.earlier, None
+
+
+torch.library.register_autograd("o3_kernels::orthogonality_penalty", _backward, setup_context=_setup_context)

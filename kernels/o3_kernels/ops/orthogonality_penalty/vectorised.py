@@ -1,0 +1,87 @@
+"""The penalty and its gradient in a few batched products for each width of module.
+
+The gradient is 2 sum_p (old_p new^T)^T old_p: one more product while the overlaps are at hand. Keeping
+it instead of the overlaps makes the backward pass a single scaling, whatever the number of earlier requests.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["group_modules", "orthogonality_penalty_vectorised", "stack_history"]
+
+# P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
+
+
+def group_modules(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[list[int]]:
+    """Groups modules whose new and old tensors have the same shapes, in the order of their first module."""
+    members: dict[tuple[torch.Size, torch.Size, torch.dtype], list[int]] = {}
+    for module, (new_m, old_m) in enumerate(zip(new, old, strict=True)):
+        members.setdefault((new_m.shape, old_m.shape, old_m.dtype), []).append(module)
+    return list(members.values())
+
+
+def stack_history(old: Sequence[Tensor]) -> list[Tensor]:
+    """Returns copies of the earlier adapters that lie side by side in memory, one block for each shape.
+
+    `orthogonality_penalty` reads such tensors where they are; tensors that lie apart it copies on every call
+    on a CPU. Call it once for each request, before its training.
+
+    Args:
+        old: one [P,Q,D] tensor a module.
+
+    Returns:
+        Tensors of the same shapes and values in the same order.
+
+    Example:
+        >>> first, second = stack_history([torch.ones(2, 3, 4), torch.zeros(2, 3, 4)])
+        >>> first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+        True
+    """
+    stacked: list[Tensor] = list(old)
+    for modules in group_modules(old, old):
+        for module, tensor in zip(modules, torch.stack([old[m].detach() for m in modules]), strict=True):
+            stacked[module] = tensor
+    return stacked
+
+
+def side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    """Stacks tensors of one shape: a view where they lie evenly in one storage, a copy elsewhere."""
+    first = tensors[0]
+    if len(tensors) == 1:
+        return first.unsqueeze(0)
+    step = tensors[1].storage_offset() - first.storage_offset()
+    storage = first.untyped_storage().data_ptr()
+    even = step > 0 and all(
+        tensor.untyped_storage().data_ptr() == storage
+        and tensor.storage_offset() == first.storage_offset() + place * step
+        and tensor.stride() == first.stride()
+        for place, tensor in enumerate(tensors)
+    )
+    if even:
+        return first.as_strided((len(tensors), *first.shape), (step, *first.stride()))
+    return torch.stack(list(tensors))
+
+
+def orthogonality_penalty_vectorised(
+    new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Returns the penalty and, one module after the other, its gradient for `new` (empty if not needed).
+
+    Half precision is computed in float32.
+    """
+    dtype = torch.float64 if new[0].dtype == torch.float64 else torch.float32
+    penalty = torch.zeros((), dtype=dtype, device=new[0].device)
+    sizes = [tensor.numel() for tensor in new] if need_gradient else [0]
+    gradient = torch.empty(sum(sizes), dtype=new[0].dtype, device=new[0].device)
+    pieces = torch.split(gradient, sizes)
+    for modules in group_modules(new, old):
+        new_mRD = side_by_side([new[module] for module in modules]).to(dtype)
+        old_mND = side_by_side([old[module] for module in modules]).to(dtype).flatten(1, 2)
+        overlap_mRN = new_mRD @ old_mND.transpose(1, 2)
+        penalty += overlap_mRN.square().sum()
+        if need_gradient:
+            part_mX = (overlap_mRN.mul_(2) @ old_mND).flatten(1)
+            torch._foreach_copy_([pieces[module] for module in modules], list(part_mX.unbind()))
+    return penalty, gradient
