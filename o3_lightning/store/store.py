@@ -1,0 +1,371 @@
+"""The store on disk: requests with their detectors and adapters, each change of them whole or not at all.
+
+Layout (format 1)::
+
+    store.json                           format; id and digest of the base model and of the encoder
+    journal.jsonl                        one line a state change, see `journal`
+    requests/<id>/request.json           status, size and digest of the forget set, configuration, metrics
+    requests/<id>/detector.safetensors   and detector.json
+    requests/<id>/adapter/               plain PEFT: adapter_model.safetensors and adapter_config.json
+
+Nothing of the forget set's text is written, and nothing that could hold code is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from safetensors import SafetensorError
+
+from o3_lightning.errors import InputError, StoreError
+from o3_lightning.requests import UnlearningRequest
+from o3_lightning.store.identity import IDENTITY_KEYS, read_identity, write_new_store
+from o3_lightning.store.journal import Entry
+from o3_lightning.store.record import PROTECTED, REGISTERED, REVOKED, UNLEARNED, RequestRecord
+from o3_lightning.store.transaction import Session, locked, open_session
+from o3_lightning.store.verify import RECORD, STORE, WAIT_SECONDS, check_file, verify_store
+
+__all__ = ["Store"]
+
+ADAPTER = "adapter"
+
+
+class Store:
+    """Requests on disk; make one with `Store.create`, `Store.open` or `Store.open_or_create`.
+
+    Every call locks the store, so several processes may use it at once; a writer waits for another one.
+
+    Args:
+        path: the store's folder.
+        identity: `base_id`, `base_digest`, `encoder_id` and `encoder_digest`.
+        lock_seconds: how long a call waits for another process before it fails.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, str], lock_seconds: float = WAIT_SECONDS) -> None:
+        self.path = path
+        self.base_id, self.base_digest = identity["base_id"], identity["base_digest"]
+        self.encoder_id, self.encoder_digest = identity["encoder_id"], identity["encoder_digest"]
+        self.lock_seconds = lock_seconds
+
+    @classmethod
+    def create(
+        cls, path: str | Path, base_id: str, base_digest: str, encoder_id: str, encoder_digest: str
+    ) -> Self:
+        """Makes an empty store for one base model and one encoder.
+
+        Args:
+            path: a folder that does not exist, is empty, or holds what a killed `create` left.
+            base_id: name of the base model.
+            base_digest: digest of its weights.
+            encoder_id: name of the detectors' encoder.
+            encoder_digest: digest of its weights.
+
+        Raises:
+            StoreError: the folder holds something already, or may not be written.
+        """
+        root = Path(path)
+        identity = dict(zip(IDENTITY_KEYS, (base_id, base_digest, encoder_id, encoder_digest), strict=True))
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with locked(root, WAIT_SECONDS) as refusal:
+                if refusal:
+                    raise StoreError(f"{root}: may not be written: {refusal}")
+                write_new_store(root, identity)
+        except OSError as error:
+            raise StoreError(f"{error.filename or root}: {error.strerror or error}") from error
+        return cls(root, identity)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        base_digest: str | None = None,
+        encoder_digest: str | None = None,
+        lock_seconds: float = WAIT_SECONDS,
+    ) -> Self:
+        """Opens a store, finishing or sweeping what a killed write left in it.
+
+        Args:
+            path: the store's folder.
+            base_digest: digest of the base model that will be used; None checks nothing.
+            encoder_digest: digest of the encoder that will be used; None checks nothing.
+            lock_seconds: how long calls wait for another process.
+
+        Raises:
+            StoreError: no store, another format version, damage, or a store made for another base model or
+                encoder; the message names the file, or both digests.
+        """
+        root = Path(path)
+        identity = read_identity(root)
+        for kind, given in (("base", base_digest), ("encoder", encoder_digest)):
+            made_for = identity[f"{kind}_digest"]
+            if given is not None and given != made_for:
+                name = identity[f"{kind}_id"]
+                raise StoreError(
+                    f"{root}: made for {kind} {name} with digest {made_for}, opened with digest {given}"
+                )
+        with open_session(root, lock_seconds) as session:
+            if check_file(root / STORE, session.journal.entries[0].files.get(STORE, "")):
+                raise StoreError(f"{root / STORE}: changed since it was written")
+        return cls(root, identity, lock_seconds)
+
+    @classmethod
+    def open_or_create(
+        cls, path: str | Path, base_id: str, base_digest: str, encoder_id: str, encoder_digest: str
+    ) -> Self:
+        """Opens the store if there is one, else makes it; raises what `open` and `create` raise."""
+        if (Path(path) / STORE).exists():
+            return cls.open(path, base_digest, encoder_digest)
+        return cls.create(path, base_id, base_digest, encoder_id, encoder_digest)
+
+    def register(self, request: UnlearningRequest, configuration: Mapping[str, Any]) -> RequestRecord:
+        """Notes a request; registering the same forget set again returns its record as it is.
+
+        Args:
+            request: only its id, size and digest are kept.
+            configuration: how it will be unlearned, as plain JSON without any text of the forget set.
+
+        Raises:
+            InputError: the id belongs to another forget set, or differs from one only in case.
+            StoreError: the store is damaged, locked, full or may not be written.
+        """
+        with self._session() as session:
+            known = session.journal.current()
+            if request.id in known:
+                record = self._read(session, request.id)
+                if record.digest != request.digest:
+                    raise InputError(
+                        f"'{request.id}' is registered with another forget set "
+                        f"(digest {record.digest}, now {request.digest}); give the new one another id",
+                        field="request_id",
+                    )
+                return record
+            twins = [other for other in known if other.lower() == request.id.lower()]
+            if twins:
+                raise InputError(f"'{request.id}' differs from '{twins[0]}' only in case", field="request_id")
+            record = RequestRecord(
+                request.id, REGISTERED, len(request.rows), request.digest, dict(configuration)
+            )
+            session.commit("register", request.id, writer_of(record))
+            return record
+
+    def protect(self, id: str, save: Callable[[Path], None]) -> RequestRecord:
+        """Adds or replaces a request's detector: from now on matching prompts are refused.
+
+        Args:
+            id: a request that is not revoked.
+            save: writes detector.safetensors and detector.json into the folder it is given.
+
+        Raises:
+            InputError: no such request, or it is revoked.
+            StoreError: the store is damaged, locked, full or may not be written; then nothing changed.
+        """
+        with self._session() as session:
+            record, files = self._standing(session, id)
+            kept = [path for path in files if path.startswith(f"{ADAPTER}/")]
+            record = replace(record, status=UNLEARNED if kept else PROTECTED)
+            session.commit("protect", id, writer_of(record, save), kept)
+            return record
+
+    def unlearn(self, id: str, save: Callable[[Path], None], metrics: Mapping[str, float]) -> RequestRecord:
+        """Adds or replaces a request's adapter: from now on matching prompts run through it.
+
+        Args:
+            id: a request that is protected or unlearned.
+            save: writes adapter_model.safetensors and adapter_config.json into the folder it is given.
+            metrics: finite numbers of the training, by name.
+
+        Raises:
+            InputError: no such request, it is revoked or has no detector, or a metric is not finite.
+            StoreError: the store is damaged, locked, full or may not be written; then nothing changed.
+        """
+        with self._session() as session:
+            record, files = self._standing(session, id)
+            if record.status == REGISTERED:
+                raise InputError(f"request '{id}' has no detector yet; protect it before it is unlearned")
+            kept = [path for path in files if not path.startswith(f"{ADAPTER}/")]
+            record = replace(record, status=UNLEARNED, metrics=dict(metrics))
+            session.commit("unlearn", id, writer_of(record, save, ADAPTER), kept)
+            return record
+
+    def revoke(self, id: str) -> RequestRecord:
+        """Takes a request out of the gate and keeps its files; revoking twice does nothing.
+
+        Raises:
+            InputError: no such request.
+            StoreError: the store is damaged, locked, full or may not be written.
+        """
+        return self._mark(id, "revoke")
+
+    def restore(self, id: str) -> RequestRecord:
+        """Puts a revoked request back as it was; does nothing to one that is not revoked.
+
+        Raises:
+            InputError: no such request.
+            StoreError: the store is damaged, locked, full or may not be written.
+        """
+        return self._mark(id, "restore")
+
+    def remove(self, id: str) -> None:
+        """Deletes a request's files for good, damaged ones too; the journal keeps its id and file digests.
+
+        Raises:
+            InputError: no such request.
+            StoreError: the journal is damaged, the store is locked or may not be written.
+        """
+        with self._session() as session:
+            self._entry(session, id)
+            session.commit("remove", id)
+
+    def verify(self) -> list[str]:
+        """Returns one text for each changed, missing or added file or journal line; none means all is well.
+
+        Raises:
+            StoreError: there is no journal at all, or another process holds the lock.
+        """
+        return verify_store(self.path, self.lock_seconds)
+
+    def records(self) -> list[RequestRecord]:
+        """Returns every request, in the order of registration.
+
+        Raises:
+            StoreError: the journal or a request's record is damaged.
+        """
+        with self._session() as session:
+            return [self._read(session, id) for id in session.journal.current()]
+
+    def record(self, id: str) -> RequestRecord:
+        """Returns one request.
+
+        Raises:
+            InputError: no such request.
+            StoreError: the journal or the record is damaged.
+        """
+        with self._session() as session:
+            self._entry(session, id)
+            return self._read(session, id)
+
+    def history(self, id: str) -> list[Entry]:
+        """Returns the journal lines of one request, oldest first; none for an id that never was.
+
+        Raises:
+            StoreError: the journal is damaged.
+        """
+        with self._session() as session:
+            return [entry for entry in session.journal.entries if entry.request == id]
+
+    def detector_folder(self, id: str) -> Path:
+        """Returns the folder of a request's detector after checking every byte of it.
+
+        Raises:
+            InputError: no such request, or it has no detector.
+            StoreError: a file of the detector is damaged.
+        """
+        return self._checked_folder(id, "")
+
+    def adapter_folder(self, id: str) -> Path:
+        """Returns the folder of a request's adapter after checking every byte of it.
+
+        Raises:
+            InputError: no such request, or it has no adapter.
+            StoreError: a file of the adapter is damaged.
+        """
+        return self._checked_folder(id, ADAPTER)
+
+    def _session(self) -> AbstractContextManager[Session]:
+        return open_session(self.path, self.lock_seconds)
+
+    def _entry(self, session: Session, id: str) -> Entry:
+        """Returns the last journal line of a request."""
+        known = session.journal.current()
+        if id not in known:
+            names = ", ".join(known) if known else "none"
+            raise InputError(f"no request '{id}' in {self.path}; there are: {names}", field="request_id")
+        return known[id]
+
+    def _read(self, session: Session, id: str) -> RequestRecord:
+        """Returns a record whose bytes are those that the journal speaks of."""
+        path = session.folder(id) / RECORD
+        problem = check_file(path, session.journal.current()[id].files.get(RECORD, ""))
+        if problem:
+            raise StoreError(f"{path}: {problem}")
+        record = RequestRecord.read(path)
+        if record.id != id:
+            raise StoreError(f"{path}: speaks of request '{record.id}'")
+        return record
+
+    def _standing(self, session: Session, id: str) -> tuple[RequestRecord, Mapping[str, str]]:
+        """Returns the record and files of a request that is not revoked."""
+        entry = self._entry(session, id)
+        record = self._read(session, id)
+        if record.status == REVOKED:
+            raise InputError(f"request '{id}' is revoked; restore it first")
+        return record, entry.files
+
+    def _mark(self, id: str, event: str) -> RequestRecord:
+        """Revokes or restores a request unless it is so already."""
+        with self._session() as session:
+            entry = self._entry(session, id)
+            record = self._read(session, id)
+            if (record.status == REVOKED) == (event == "revoke"):
+                return record
+            record = replace(record, status=REVOKED if event == "revoke" else status_of(entry.files))
+            session.commit(event, id, writer_of(record), list(entry.files))
+            return record
+
+    def _checked_folder(self, id: str, part: str) -> Path:
+        with self._session() as session:
+            files = self._entry(session, id).files
+            inside = [
+                path for path in files if path.startswith(f"{ADAPTER}/") == bool(part) and path != RECORD
+            ]
+            if not inside:
+                raise InputError(f"request '{id}' has no {part or 'detector'} yet")
+            for path in inside:
+                problem = check_file(session.folder(id) / path, files[path])
+                if problem:
+                    raise StoreError(f"{session.folder(id) / path}: {problem}")
+            return session.folder(id) / part
+
+
+def status_of(files: Mapping[str, str]) -> str:
+    """Returns the status that a request with these files has unless it is revoked."""
+    if any(path.startswith(f"{ADAPTER}/") for path in files):
+        return UNLEARNED
+    return PROTECTED if len(files) > 1 else REGISTERED
+
+
+def writer_of(
+    record: RequestRecord, save: Callable[[Path], None] | None = None, part: str = ""
+) -> Callable[[Path], None]:
+    """Returns what writes a request's new files: those of `save`, and the record."""
+
+    def write(folder: Path) -> None:
+        target = folder / part
+        target.mkdir(exist_ok=True)
+        if save is not None:
+            try:
+                save(target)
+            except SafetensorError as error:
+                raise StoreError(f"{target}: {error}") from error
+            check_saved(target, record.id)
+        try:
+            text = record.to_text()
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"request '{record.id}': configuration or metrics are not JSON: {error}"
+            ) from error
+        (folder / RECORD).write_text(text, encoding="utf-8")
+
+    return write
+
+
+def check_saved(folder: Path, id: str) -> None:
+    """Refuses a save that wrote nothing, or what the store itself writes."""
+    names = [path.name for path in folder.iterdir()]
+    if not names or RECORD in names:
+        raise StoreError(f"request '{id}': expected a detector or adapter to be saved, got {sorted(names)}")
