@@ -1,0 +1,69 @@
+"""Combining the weights of several requests on one prompt into the strength of each adapter.
+
+Shapes: B rows, K requests.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from o3_lightning.errors import InputError
+from o3_lightning.gating.config import RULES
+
+__all__ = ["check_weights", "combine_weights"]
+
+
+def combine_weights(weights: Tensor, rule: str = "routed", top_k: int = 1) -> Tensor:
+    """Returns the strength of every request's adapter on every row.
+
+    Args:
+        weights: [B,K] in [0, 1], of the requests that have an adapter.
+        rule: "routed" gives the weights as they are; "max" gives every request the row's largest weight;
+            "top_k" keeps the `top_k` largest of a row and sets the others to 0 (of equal ones the earlier
+            request is kept); "sum" divides a row by its sum where that is above 1.
+        top_k: at least 1; more than K keeps all.
+
+    Returns:
+        [B,K] in [0, 1], dtype of the weights. A row of zeros stays one under every rule.
+
+    Raises:
+        InputError: an unknown rule, `top_k` below 1, or weights that are not [B,K] in [0, 1].
+
+    Source:
+        O3 (ICLR 2025), section 3.3, is "max", where the official code reads one weight per batch; the
+        other rules are ours.
+
+    Example:
+        >>> combine_weights(torch.tensor([[0.75, 0.5, 0.0]]), "max").tolist()
+        [[0.75, 0.75, 0.75]]
+        >>> combine_weights(torch.tensor([[0.75, 0.5, 0.0]]), "top_k").tolist()
+        [[0.75, 0.0, 0.0]]
+    """
+    check_weights(weights)
+    if rule not in RULES:
+        raise InputError(f"expected one of {', '.join(RULES)}, got {rule!r}", field="gate.combine")
+    if top_k < 1:
+        raise InputError(f"expected 1 or more, got {top_k}", field="gate.top_k")
+    if rule == "routed" or not weights.numel():
+        return weights
+    if rule == "max":
+        return weights.amax(1, keepdim=True).expand_as(weights)
+    if rule == "sum":
+        return weights / weights.sum(1, keepdim=True).clamp(min=1)
+    order = weights.argsort(dim=1, descending=True, stable=True)[:, :top_k]
+    return torch.zeros_like(weights).scatter(1, order, weights.gather(1, order))
+
+
+def check_weights(weights: Tensor) -> None:
+    """Refuses what is not a matrix of weights.
+
+    Raises:
+        InputError: not [B,K], not floating, or a value outside [0, 1] (NaN is outside).
+    """
+    if weights.dim() != 2 or not weights.is_floating_point():
+        message = f"expected floating [B,K], got {weights.dtype} {tuple(weights.shape)}"
+        raise InputError(message, field="weights")
+    if not bool(((weights >= 0) & (weights <= 1)).all()):
+        low, high = weights.min().item(), weights.max().item()
+        raise InputError(f"expected values in [0, 1], got {low} to {high}", field="weights")

@@ -1,0 +1,62 @@
+"""Settings of the gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from o3_lightning.errors import InputError
+
+__all__ = ["RULES", "GateConfig"]
+
+RULES = ("routed", "max", "top_k", "sum")
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """How the weights of several requests act on one prompt.
+
+    Args:
+        combine: "routed" (each request's adapter at its own weight), "max" (every adapter at the largest
+            weight: the rule of the O3 paper, section 3.3), "top_k" (as routed, the largest weights only) or
+            "sum" (as routed, scaled down where a row's weights add up to more than 1).
+        top_k: how many requests may act on one prompt under "top_k"; 1 or more.
+        floor: weights below this count as 0, in [0, 1); such prompts run at the base model bit for bit.
+            0.01 changes an answer by less than the rounding of half precision does.
+        refuse_threshold: a prompt whose weight for a request without an adapter reaches this is refused, in
+            (0, 1]; 0.5 is the middle of the weight's range.
+        refusal: what a refused prompt is answered with, until the request's adapter is trained.
+        refusal_confidence: probability that scored logits put on each token of the refusal, in (0, 1); the
+            rest is spread evenly over the vocabulary, so that a score tells nothing about the true answer.
+        batch_size: prompts that are answered or scored together; 1 or more.
+        max_new_tokens: longest answer, in tokens; 1 or more.
+
+    Raises:
+        InputError: a field is outside its range.
+    """
+
+    combine: str = "routed"
+    top_k: int = 1
+    floor: float = 0.01
+    refuse_threshold: float = 0.5
+    refusal: str = "I am not able to help with that question."
+    refusal_confidence: float = 0.99
+    batch_size: int = 32
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        if self.combine not in RULES:
+            message = f"expected one of {', '.join(RULES)}, got {self.combine!r}"
+            raise InputError(message, field="gate.combine")
+        for name in ("top_k", "batch_size", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"expected 1 or more, got {getattr(self, name)}", field=f"gate.{name}")
+        if not 0 <= self.floor < 1:
+            raise InputError(f"expected a number in [0, 1), got {self.floor}", field="gate.floor")
+        if not 0 < self.refuse_threshold <= 1:
+            message = f"expected a number in (0, 1], got {self.refuse_threshold}"
+            raise InputError(message, field="gate.refuse_threshold")
+        if not 0 < self.refusal_confidence < 1:
+            message = f"expected a number in (0, 1), got {self.refusal_confidence}"
+            raise InputError(message, field="gate.refusal_confidence")
+        if not self.refusal.strip():
+            raise InputError("expected some text, got none", field="gate.refusal")

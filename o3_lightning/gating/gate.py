@@ -1,0 +1,97 @@
+"""Putting the gated layers into a model for the time of one call, and taking them out again whatever happens.
+
+Between calls the base model is exactly what it was: the same modules, the same names, the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from o3_lightning.errors import InputError
+from o3_lightning.gating.adapters import Adapter
+from o3_lightning.gating.linear import GatedLinear
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """The gated layers of one base model.
+
+    Args:
+        model: the base model.
+        adapters: one per request, in the order of the weights' columns; None for a request without one.
+
+    Raises:
+        InputError: an adapter names a module that the model does not have or that cannot be gated.
+    """
+
+    def __init__(self, model: nn.Module, adapters: Sequence[Adapter | None]) -> None:
+        self.model = model
+        self.adapted = [number for number, adapter in enumerate(adapters) if adapter is not None]
+        self.merged: set[int] = set()
+        self.layers = {
+            path: build_layer(model, path, factors) for path, factors in by_module(adapters).items()
+        }
+        self._places = {path: find_place(model, path) for path in self.layers}
+
+    @contextmanager
+    def open(self, weights: Tensor) -> Iterator[None]:
+        """Runs the calls within at some weights; rows of zeros, and batches of them, are the base model's.
+
+        Args:
+            weights: [B,K], the strength of every request on every row; merged requests and requests
+                without an adapter count as 0.
+        """
+        used = weights.ne(0).any(0).tolist()
+        numbers = [number for number in self.adapted if used[number] and number not in self.merged]
+        if not numbers:
+            yield
+            return
+        try:
+            for layer in self.layers.values():
+                layer.activate(numbers, weights)
+            for path, (parent, name) in self._places.items():
+                parent._modules[name] = self.layers[path]
+            yield
+        finally:
+            for path, (parent, name) in self._places.items():
+                parent._modules[name] = self.layers[path].inner
+                self.layers[path].deactivate()
+
+
+def by_module(adapters: Sequence[Adapter | None]) -> dict[str, dict[int, tuple[Tensor, Tensor]]]:
+    """Returns the factors of every request, module by module."""
+    modules: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
+    for number, adapter in enumerate(adapters):
+        for path, pair in adapter.factors.items() if adapter is not None else ():
+            modules.setdefault(path, {})[number] = pair
+    return modules
+
+
+def build_layer(model: nn.Module, path: str, factors: Mapping[int, tuple[Tensor, Tensor]]) -> GatedLinear:
+    """Returns the gated form of one layer, the factors on its device and in its dtype."""
+    parent, name = find_place(model, path)
+    inner = getattr(parent, name)
+    weight = getattr(inner, "weight", torch.empty(0))
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32
+    device = weight.device
+    moved = {number: (a.to(device, dtype), b.to(device, dtype)) for number, (a, b) in factors.items()}
+    try:
+        return GatedLinear(inner, moved)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def find_place(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """Returns the parent of a module and the name that it has there."""
+    parent_path, _, name = path.rpartition(".")
+    try:
+        parent = model.get_submodule(parent_path)
+        parent.get_submodule(name)
+    except AttributeError as error:
+        raise InputError(f"the adapter names a module that the base model has not: {path}") from error
+    return parent, name

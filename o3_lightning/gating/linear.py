@@ -1,0 +1,117 @@
+"""A linear layer with the adapters of all requests behind it, each row at its own weights.
+
+Shapes: B rows, T tokens, D width in, O width out, S stacked rank of the active requests, K requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from o3_kernels import gated_lora
+from o3_lightning.errors import InputError
+
+__all__ = ["GatedLinear", "layer_widths"]
+
+
+class GatedLinear(nn.Module):
+    """Returns W x + B_cat (w * (A_cat x)); without active weights exactly what the inner layer returns.
+
+    Args:
+        inner: the base model's own layer, `nn.Linear` or GPT-2's `Conv1D`; it is neither copied nor changed.
+        factors: A [R,D] and B [O,R], the scaling folded in, by the number of the request.
+
+    Raises:
+        InputError: the inner layer is of another kind, or a factor does not fit it.
+
+    Source:
+        The formula of O3, section 3.2, for many requests at once; PEFT routes rows to adapters by name and
+        has no weight per row.
+
+    Example:
+        >>> layer = GatedLinear(nn.Linear(2, 1, bias=False), {0: (torch.ones(1, 2), torch.ones(1, 1))})
+        >>> layer.activate([0], torch.tensor([[0.5], [0.0]]))
+        >>> (layer(torch.ones(2, 3, 2)) - layer.inner(torch.ones(2, 3, 2)))[:, 0, 0].tolist()
+        [1.0, 0.0]
+    """
+
+    def __init__(self, inner: nn.Module, factors: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        wide, out = layer_widths(inner)
+        for a, b in factors.values():
+            if a.shape[1] != wide or b.shape[0] != out:
+                expected, got = f"A [R,{wide}] and B [{out},R]", f"{tuple(a.shape)} and {tuple(b.shape)}"
+                raise InputError(f"the adapter does not fit the base model: expected {expected}, got {got}")
+        self.inner = inner
+        self.factors = {number: (a, b) for number, (a, b) in factors.items()}
+        self.active: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def activate(self, numbers: Sequence[int], weights: Tensor) -> None:
+        """Stacks the adapters of some requests for the coming calls.
+
+        Args:
+            numbers: which requests act; those without a factor in this layer are passed over.
+            weights: [B,K] weight of each row for each request.
+        """
+        here = [number for number in numbers if number in self.factors]
+        if not here:
+            self.active = None
+            return
+        pairs = [self.factors[number] for number in here]
+        columns = [number for number, (a, _) in zip(here, pairs, strict=True) for _ in range(a.shape[0])]
+        a = pairs[0][0] if len(pairs) == 1 else torch.cat([a for a, _ in pairs])
+        b = pairs[0][1] if len(pairs) == 1 else torch.cat([b for _, b in pairs], dim=1)
+        self.active = (a, b, weights[:, columns])
+
+    def deactivate(self) -> None:
+        """Forgets the weights."""
+        self.active = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns [..., O] for x [B, ..., D]; beams and returned sequences repeat each row's weights.
+
+        Raises:
+            InputError: the rows of x are not a multiple of the rows of the weights.
+        """
+        y: Tensor = self.inner(x)
+        if self.active is None:
+            return y
+        a, b, weights = self.active
+        rows = x.shape[0]
+        if rows != weights.shape[0]:
+            if rows % weights.shape[0]:
+                message = (
+                    f"{rows} rows came, which the weights of {weights.shape[0]} rows cannot be spread over"
+                )
+                raise InputError(message, field="weights")
+            weights = weights.repeat_interleave(rows // weights.shape[0], dim=0)
+        flat_x = x.reshape(rows, -1, x.shape[-1]).to(y.dtype)
+        flat_y = y.reshape(rows, -1, y.shape[-1])
+        out = gated_lora(
+            flat_y, flat_x, a.to(y.dtype), b.to(y.dtype), weights, inplace=not torch.is_grad_enabled()
+        )
+        return out.view(y.shape)
+
+    def __getattr__(self, name: str) -> Any:
+        """Looks up what a model reads off its layers, such as `weight`, in the inner layer."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+
+def layer_widths(layer: nn.Module) -> tuple[int, int]:
+    """Returns the widths D in and O out of a linear layer.
+
+    Raises:
+        InputError: it is not one that can be gated.
+    """
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    if isinstance(layer, Conv1D):
+        return int(layer.weight.shape[0]), int(layer.weight.shape[1])
+    raise InputError(f"expected nn.Linear or Conv1D, got {type(layer).__name__}; it cannot be gated")

@@ -1,0 +1,103 @@
+"""Folding an adapter into the base weights for good, and taking it out again to the last bit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers.pytorch_utils import Conv1D
+
+from o3_lightning.errors import InputError
+from o3_lightning.gating.gate import Gate
+from o3_lightning.gating.linear import layer_widths
+
+__all__ = ["Merges"]
+
+
+class Merges:
+    """Which requests are folded into a model's weights.
+
+    Args:
+        gate: the gate of the model; merged requests no longer act through it.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self._originals: dict[str, Tensor] = {}
+        self._order: list[int] = []
+
+    @torch.no_grad()
+    def merge(self, number: int, *, reversible: bool = True) -> None:
+        """Adds B A to the weight of every layer that a request adapts, computed in float32.
+
+        Args:
+            number: the request.
+            reversible: whether to keep the weights as they were, which takes as much memory as they do.
+
+        Raises:
+            InputError: the request has no adapter or is merged, a weight is shared or quantised, or it was
+                merged irreversibly before.
+        """
+        if number not in self.gate.adapted:
+            raise InputError("the request has no adapter to merge")
+        if number in self.gate.merged:
+            raise InputError("the request is merged already")
+        paths = [path for path, layer in self.gate.layers.items() if number in layer.factors]
+        for path in paths:
+            self._check(path)
+        if reversible:
+            for path in paths:
+                self._originals.setdefault(path, self._weight(path).clone())
+            self._order.append(number)
+        for path in paths:
+            self._add(path, number)
+        self.gate.merged.add(number)
+
+    @torch.no_grad()
+    def unmerge(self, number: int) -> None:
+        """Takes a merged request out again; the others stay, and without others every bit is as before.
+
+        Raises:
+            InputError: the request is not merged, or not reversibly.
+        """
+        if number not in self.gate.merged:
+            raise InputError("the request is not merged")
+        if number not in self._order:
+            raise InputError("the request was merged for good: reversible=False keeps nothing to go back to")
+        self._order.remove(number)
+        self.gate.merged.discard(number)
+        for path in [path for path in self._originals if number in self.gate.layers[path].factors]:
+            self._weight(path).copy_(self._originals[path])
+            for other in self._order:
+                if other in self.gate.layers[path].factors:
+                    self._add(path, other)
+        if not self._order:
+            self._originals.clear()
+
+    def _weight(self, path: str) -> Tensor:
+        weight = self.gate.layers[path].inner.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def _add(self, path: str, number: int) -> None:
+        """Adds one request's B A to one layer."""
+        layer = self.gate.layers[path]
+        a, b = layer.factors[number]
+        update = b.float() @ a.float()
+        if isinstance(layer.inner, Conv1D):
+            update = update.T  # it keeps its weight as [D,O]
+        weight = self._weight(path)
+        weight.copy_((weight.float() + update).to(weight.dtype))
+
+    def _check(self, path: str) -> None:
+        """Refuses a weight that cannot be changed for this layer alone."""
+        weight = self._weight(path)
+        widths = layer_widths(self.gate.layers[path].inner)
+        if not weight.is_floating_point() or sorted(weight.shape) != sorted(widths):
+            raise InputError(f"{path}: a quantised weight cannot take an adapter in")
+        holders = sum(
+            parameter is weight
+            for module in self.gate.model.modules()
+            for parameter in module._parameters.values()
+        )
+        if holders != 1:
+            raise InputError(f"{path}: its weight is shared with another layer")

@@ -1,0 +1,392 @@
+"""The gated model: reads like a Hugging Face causal language model, and runs each row at its own weights.
+
+The prompt alone decides a row's weights; they are then held for every continuation, scored or generated.
+
+Shapes: B rows, T tokens, K requests, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from o3_lightning.base import BaseConfig, BaseModel, load_base
+from o3_lightning.data.encoding import IGNORED
+from o3_lightning.detector.detector import Detector
+from o3_lightning.detector.encoder import Encoder, load_encoder
+from o3_lightning.detector.multi import MultiDetector
+from o3_lightning.errors import InputError
+from o3_lightning.gating.adapters import Adapter, load_adapter
+from o3_lightning.gating.answering import answer_prompts, score_answers
+from o3_lightning.gating.combine import check_weights, combine_weights
+from o3_lightning.gating.config import GateConfig
+from o3_lightning.gating.export import export_requests
+from o3_lightning.gating.gate import Gate
+from o3_lightning.gating.merging import Merges
+from o3_lightning.gating.refusal import RefusalProcessor, overwrite_refused, refuse_logits
+from o3_lightning.gating.routing import Detectors, Prompt, route_prompts, user_texts
+from o3_lightning.gating.tokens import before_labels, first_label, last_token
+from o3_lightning.store.record import PROTECTED, UNLEARNED
+from o3_lightning.store.store import Store
+
+__all__ = ["GatedModel"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens to each row: adapter strengths [B,K], and whether it is refused [B]."""
+
+    strengths: Tensor
+    refused: Tensor
+
+
+class GatedModel:
+    """A base model with the adapters and detectors of every request.
+
+    The base model stays as it is between calls, so it may be used and trained beside the gate. Calls of one
+    gated model from several threads have to wait for each other.
+
+    Args:
+        base: the base model.
+        detectors: gives each prompt its weight per request.
+        adapters: per request, in the order of the detectors, its adapter; None refuses matching prompts.
+        config: how weights combine, and what a refusal says.
+        store: where the requests came from; only `export` needs it.
+
+    Raises:
+        InputError: the adapters are not those of the detectors' requests, or one does not fit the model.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        detectors: Detectors,
+        adapters: Mapping[str, Adapter | None],
+        config: GateConfig | None = None,
+        store: Store | None = None,
+    ) -> None:
+        if list(detectors.ids) != list(adapters):
+            raise InputError(f"detectors of {list(detectors.ids)}, but adapters of {list(adapters)}")
+        self.base, self.detectors, self.store = base, detectors, store
+        self.ids = tuple(adapters)
+        self.gate_config = config or GateConfig()
+        self._gate = Gate(base.model, list(adapters.values()))
+        self._merges = Merges(self._gate)
+        owned = [adapter is not None for adapter in adapters.values()]
+        self._has_adapter = torch.tensor(owned, dtype=torch.bool)
+        self.tokens = PromptTokens(base)
+        self._refusal = self.tokens.refusal(self.gate_config.refusal)
+        self._disabled = False
+
+    @classmethod
+    def from_store(
+        cls,
+        store_path: str | Path,
+        base: BaseModel | None = None,
+        encoder: Encoder | None = None,
+        config: GateConfig | None = None,
+    ) -> Self:
+        """Returns the model with every protected and unlearned request of a store, revoked ones left out.
+
+        Args:
+            store_path: the store.
+            base: the base model; None loads the one that the store names, on its defaults.
+            encoder: the detectors' encoder; None loads the one that the store names, on its defaults.
+            config: settings of the gate.
+
+        Raises:
+            StoreError: the store is damaged, or made for another base model or encoder.
+            InputError: the base model or the encoder cannot be loaded, or an adapter does not fit.
+        """
+        named = Store.open(store_path)
+        base = base or load_base(BaseConfig(id=named.base_id))
+        encoder = encoder or load_encoder(named.encoder_id)
+        store = Store.open(store_path, base.digest, encoder.digest)
+        records = [record for record in store.records() if record.status in (PROTECTED, UNLEARNED)]
+        detectors = {record.id: Detector.load(store.detector_folder(record.id)) for record in records}
+        adapters = {
+            record.id: load_adapter(store.adapter_folder(record.id)) if record.status == UNLEARNED else None
+            for record in records
+        }
+        return cls(base, MultiDetector(encoder, detectors), adapters, config, store)
+
+    @property
+    def config(self) -> Any:
+        """The base model's configuration."""
+        return self.base.model.config
+
+    @property
+    def generation_config(self) -> Any:
+        """The base model's settings for `generate`."""
+        return self.base.model.generation_config
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        return self.base.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base model is."""
+        device: torch.device = self.base.model.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The base model's floating-point type."""
+        dtype: torch.dtype = self.base.model.dtype
+        return dtype
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within, every call answers as the base model does (with what was merged into its weights)."""
+        before, self._disabled = self._disabled, True
+        try:
+            yield
+        finally:
+            self._disabled = before
+
+    def weights(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Returns the weight of every request on every prompt; of a chat's user turns the largest counts.
+
+        Args:
+            prompts: texts without any template, or chats as lists of messages.
+
+        Returns:
+            [B,K] float32 on the CPU, in [0, 1]; below `floor` it is 0.
+
+        Raises:
+            InputError: a chat without a message of the user.
+        """
+        return route_prompts(
+            self.detectors, [user_texts(prompt) for prompt in prompts], self.gate_config.floor
+        )
+
+    def explain(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """Returns what the gate does with each prompt, and why.
+
+        Returns:
+            One dictionary a prompt: `weights` and `strengths` (what acts after combining) by request,
+            `refused`, and `detectors` (the scores behind the weights, one a user turn).
+        """
+        turns = [user_texts(prompt) for prompt in prompts]
+        weights = route_prompts(self.detectors, turns, self.gate_config.floor)
+        plan = self._plan(weights)
+        return [
+            {
+                "weights": dict(zip(self.ids, weights[row].tolist(), strict=True)),
+                "strengths": dict(zip(self.ids, plan.strengths[row].tolist(), strict=True)),
+                "refused": bool(plan.refused[row]),
+                "detectors": self.detectors.explain(turns[row]) if self.ids else [],
+            }
+            for row in range(len(turns))
+        ]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Prompt] | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        **options: Any,
+    ) -> Any:
+        """Generates as the base model's `generate` does, each row at its own weights.
+
+        Args:
+            prompts: texts without a template, or chats; they decide the weights, and without `input_ids`
+                they are templated, tokenized and padded on the left.
+            input_ids: [B,T] templated prompts, padded on the left; without `prompts` and `weights` they are
+                decoded, and every user turn that the template finds in them is asked about.
+            attention_mask: [B,T]; without it padding tokens count as padding.
+            weights: [B,K] in [0, 1] weight per request, as from `weights`; asks no detector.
+            **options: for `transformers`' generate: sampling, beams, several sequences, streamers and so on.
+
+        Returns:
+            What `generate` returns, prompts included; refused rows say the refusal.
+
+        Raises:
+            InputError: neither prompts nor input_ids, or weights of another shape or range.
+        """
+        ids, mask = self._inputs(prompts, input_ids, attention_mask)
+        plan = self._plan(self._weights_of(weights, prompts, ids, mask))
+        processors = LogitsProcessorList(options.pop("logits_processor", None) or [])
+        if bool(plan.refused.any()):
+            processors.append(RefusalProcessor(plan.refused, self._refusal, ids.shape[1]))
+        with self._gate.open(plan.strengths.to(self.device)):
+            output = self.base.model.generate(
+                input_ids=ids, attention_mask=mask, logits_processor=processors, **options
+            )
+        if not bool(plan.refused.any()):
+            return output
+        sequences = output if isinstance(output, Tensor) else output.sequences
+        sequences = overwrite_refused(
+            sequences, plan.refused, self._refusal, ids.shape[1], self.tokens.pad_id
+        )
+        if isinstance(output, Tensor):
+            return sequences
+        output.sequences = sequences
+        return output
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        weights: Tensor | None = None,
+        prompts: Sequence[Prompt] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Runs the model on token ids, each row at its own weights.
+
+        Args:
+            input_ids: [B,T] prompts, or prompts and answers.
+            attention_mask: [B,T]; without it padding tokens count as padding.
+            labels: [B,T], -100 where nothing is scored. The tokens before a row's first label are its
+                prompt; without labels all tokens are.
+            weights: [B,K] as in `generate`.
+            prompts: as in `generate`; otherwise the prompt's tokens are decoded.
+            **options: for the base model's forward.
+
+        Returns:
+            The base model's output; with labels its `loss` is the mean over all labels. Logits of a refused
+            row put their probability on the refusal from its first label on, or, without labels, after its
+            last token.
+
+        Raises:
+            InputError: weights of another shape or range.
+        """
+        mask = self.tokens.mask(input_ids, attention_mask)
+        seen = mask if labels is None else mask * before_labels(labels)
+        plan = self._plan(self._weights_of(weights, prompts, input_ids, seen))
+        with self._gate.open(plan.strengths.to(self.device)):
+            output = self.base.model(input_ids=input_ids, attention_mask=mask, **options)
+        if bool(plan.refused.any()):
+            starts = last_token(mask) + 1 if labels is None else first_label(labels)
+            confidence = self.gate_config.refusal_confidence
+            output.logits = refuse_logits(output.logits, plan.refused, starts, self._refusal, confidence)
+        if labels is not None:
+            logits = output.logits[:, :-1].flatten(0, 1).float()
+            output.loss = F.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORED)
+        return output
+
+    def answer(
+        self, prompts: Sequence[Prompt], max_new_tokens: int | None = None, batch_size: int | None = None
+    ) -> list[str]:
+        """Returns the greedy answer to each prompt, stripped and without special tokens.
+
+        Args:
+            prompts: texts without a template, or chats.
+            max_new_tokens: longest answer; None takes the configured one.
+            batch_size: prompts at a time, those of similar length together; None takes the configured one.
+
+        Raises:
+            InputError: a prompt leaves no room in the model's context.
+        """
+        weights = None if self._disabled else self.weights(prompts)
+        limit = max_new_tokens or self.gate_config.max_new_tokens
+        return answer_prompts(self, prompts, weights, limit, batch_size or self.gate_config.batch_size)
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[str], answers: Sequence[str], batch_size: int | None = None
+    ) -> list[Tensor]:
+        """Returns the log-probability of each token of each answer, the end token included.
+
+        Args:
+            prompts: texts without a template; each alone decides the weights for its answer.
+            answers: one a prompt.
+            batch_size: rows at a time; None takes the configured one.
+
+        Returns:
+            One tensor an answer, as long as the answer, float32 on the CPU, each value <= 0.
+
+        Raises:
+            InputError: lists of different length, or a prompt that leaves no room for an answer.
+        """
+        weights = None if self._disabled else self.weights(prompts)
+        return score_answers(self, prompts, answers, weights, batch_size or self.gate_config.batch_size)
+
+    def merge(self, request: str, *, reversible: bool = True) -> None:
+        """Folds a request's adapter into the base weights; it then acts on every prompt, gate or no gate.
+
+        Args:
+            request: its id.
+            reversible: keep the weights as they were, so that `unmerge` gives them back to the last bit.
+
+        Raises:
+            InputError: no such request, no adapter, merged already, or a weight that cannot be changed.
+        """
+        self._merges.merge(self._number(request), reversible=reversible)
+
+    def unmerge(self, request: str) -> None:
+        """Takes a merged request out of the base weights again.
+
+        Raises:
+            InputError: no such request, or it is not merged reversibly.
+        """
+        self._merges.unmerge(self._number(request))
+
+    def export(self, path: str | Path) -> Path:
+        """Writes `adapters/<id>/` in plain PEFT form and `gate/` with the detectors into a new folder.
+
+        Raises:
+            InputError: the folder exists or cannot be written, or this model does not come from a store.
+            StoreError: a file of the store is damaged.
+        """
+        if self.store is None:
+            raise InputError("only a model that comes from a store can be exported")
+        records = {record.id: record for record in self.store.records() if record.id in self.ids}
+        return export_requests(self.store, records, self.gate_config, path)
+
+    def _plan(self, weights: Tensor | None) -> Plan:
+        """Returns the strengths and refusals that weights lead to; None is the base model."""
+        if weights is None:
+            return Plan(torch.zeros(1, len(self.ids)), torch.zeros(1, dtype=torch.bool))
+        weights = weights.float()
+        owned = self._has_adapter.to(weights.device)
+        refused = ((weights >= self.gate_config.refuse_threshold) & ~owned).any(1)
+        strengths = combine_weights(
+            torch.where(owned, weights, 0.0), self.gate_config.combine, self.gate_config.top_k
+        )
+        return Plan(torch.where(owned & ~refused[:, None], strengths, 0.0), refused)
+
+    def _weights_of(
+        self, weights: Tensor | None, prompts: Sequence[Prompt] | None, ids: Tensor, mask: Tensor
+    ) -> Tensor | None:
+        """Returns checked weights [B,K]: those given, or those of the prompts, or of the decoded tokens."""
+        if self._disabled:
+            return None
+        if weights is None and prompts is not None:
+            return self.weights(prompts)
+        if weights is None:
+            return route_prompts(self.detectors, self.tokens.user_turns(ids, mask), self.gate_config.floor)
+        check_weights(weights)
+        if tuple(weights.shape) != (ids.shape[0], len(self.ids)):
+            message = f"expected [{ids.shape[0]},{len(self.ids)}], got {tuple(weights.shape)}"
+            raise InputError(message, field="weights")
+        return weights
+
+    def _inputs(
+        self, prompts: Sequence[Prompt] | None, ids: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if ids is not None:
+            return ids, self.tokens.mask(ids, mask)
+        if not prompts:
+            raise InputError("expected prompts or input_ids, got neither")
+        return self.tokens.pad([self.tokens.encode(prompt) for prompt in prompts])
+
+    def _number(self, request: str) -> int:
+        if request not in self.ids:
+            raise InputError(
+                f"no request '{request}' in the gate; there are: {', '.join(self.ids) or 'none'}"
+            )
+        return self.ids.index(request)

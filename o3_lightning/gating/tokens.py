@@ -1,0 +1,100 @@
+"""What the gate reads off token ids: padding, where answers start, and the user's words behind them.
+
+Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from o3_lightning.base import BaseModel
+from o3_lightning.data.encoding import IGNORED, collate, encode_prompts
+from o3_lightning.errors import InputError
+from o3_lightning.gating.routing import Prompt
+
+__all__ = ["PromptTokens", "batches", "before_labels", "first_label", "last_token"]
+
+
+class PromptTokens:
+    """Prompts to token ids and back, for one base model.
+
+    Args:
+        base: its tokenizer, template and context are used.
+    """
+
+    def __init__(self, base: BaseModel) -> None:
+        self.base, self.tokenizer, self.template = base, base.tokenizer, base.template
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills rows."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Returns the token ids of a prompt in the base model's template.
+
+        Raises:
+            InputError: the prompt leaves no room in the context, or is a chat and the tokenizer has no
+                chat template.
+        """
+        if isinstance(prompt, str):
+            return encode_prompts(self.tokenizer, self.template, [prompt], self.base.context_tokens)[0]
+        if not getattr(self.tokenizer, "chat_template", None):
+            message = "the base model has no chat template; give the prompt as a text"
+            raise InputError(message, field="prompts")
+        options = {"add_generation_prompt": True, "return_dict": False}
+        return list(self.tokenizer.apply_chat_template(list(prompt), **options))
+
+    def pad(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        """Returns input ids and attention mask [B,T], padded on the left, on the base model's device."""
+        batch = collate([{"input_ids": row} for row in rows], self.pad_id, "left")
+        device = self.base.model.device
+        return batch.input_ids.to(device), batch.attention_mask.to(device)
+
+    def mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Returns the attention mask; without one padding is told by its token, as transformers does."""
+        if mask is not None:
+            return mask
+        pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        return torch.ones_like(ids) if pad is None or pad == end else ids.ne(pad).to(ids.dtype)
+
+    def user_turns(self, ids: Tensor, mask: Tensor) -> list[list[str]]:
+        """Returns what the user says in each row of templated tokens [B,T]."""
+        texts = [self.tokenizer.decode(row[keep.bool()]) for row, keep in zip(ids, mask, strict=True)]
+        return [self.template.user_turns(text) for text in texts]
+
+    def refusal(self, text: str) -> list[int]:
+        """Returns the tokens of an answer as it follows a prompt, with the end token."""
+        answer = self.template.answer_before + text
+        tokens = list(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
+        end = self.tokenizer.eos_token_id
+        return tokens if end is None else [*tokens, end]
+
+
+def batches(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Returns row numbers in batches of similar length, so that little is padded."""
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def first_label(labels: Tensor) -> Tensor:
+    """Returns the position [B] of each row's first label, T where there is none."""
+    labelled = labels.ne(IGNORED)
+    return torch.where(labelled.any(1), labelled.int().argmax(1), labels.shape[1])
+
+
+def before_labels(labels: Tensor) -> Tensor:
+    """Returns 1 for the tokens before a row's first label; a row that is labelled throughout keeps all."""
+    starts = first_label(labels)
+    starts = torch.where(starts == 0, labels.shape[1], starts)
+    return (torch.arange(labels.shape[1], device=labels.device)[None] < starts[:, None]).to(labels.dtype)
+
+
+def last_token(mask: Tensor) -> Tensor:
+    """Returns the position [B] of each row's last token."""
+    places = torch.arange(mask.shape[1], device=mask.device)[None]
+    return (places * mask).argmax(1)
