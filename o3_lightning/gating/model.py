@@ -33,7 +33,7 @@ from o3_lightning.gating.gate import Gate
 from o3_lightning.gating.merging import Merges
 from o3_lightning.gating.refusal import RefusalProcessor, overwrite_refused, refuse_logits
 from o3_lightning.gating.routing import Detectors, Prompt, route_prompts, user_texts
-from o3_lightning.gating.tokens import before_labels, first_label, last_token
+from o3_lightning.gating.tokens import PromptTokens, before_labels, first_label, last_token
 from o3_lightning.store.record import PROTECTED, UNLEARNED
 from o3_lightning.store.store import Store
 
