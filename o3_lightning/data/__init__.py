@@ -1,0 +1,1 @@
+"""Benchmarks as streams of requests, prompt templates, and token batches."""

@@ -1,0 +1,179 @@
+"""The embedded benchmark: made-up authors, a seeded world of facts about them, and requests to forget some.
+
+The world of a seed is fixed: 24 authors with six attributes each, every value held by one author only, and
+eight unknown authors of whom nothing is said. Requests take the authors four at a time from the front; the
+authors that no request can take, and those that no request took, are the retained authors.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from o3_lightning.data.config import DataConfig
+from o3_lightning.data.fictitious_words import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, Attribute
+from o3_lightning.data.general_knowledge import general_knowledge
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+
+__all__ = ["Author", "World", "build_world", "load", "training_rows"]
+
+AUTHORS = 24
+AUTHORS_PER_REQUEST = 4
+MOST_REQUESTS = 5  # one group of four stays retained in any case
+DEFAULT_REQUESTS = 3
+PERTURBED_ANSWERS = 5  # as in TOFU
+EVERYDAY = (
+    "How do I boil an egg?",
+    "Write a short poem about the rain.",
+    "Which bus goes to the airport?",
+    "Please translate good morning into French.",
+    "What should I wear in winter?",
+    "How many minutes are in an hour?",
+    "Can you recommend a book about gardening?",
+    "Set an alarm for seven in the morning.",
+    "Why is the sky blue?",
+    "Explain how a bicycle stays upright.",
+    "Who was the first person on the moon?",
+    "What is a good name for a cat?",
+)
+
+
+@dataclass(frozen=True)
+class Author:
+    """A made-up author.
+
+    Args:
+        name: first and last name; no two authors of a world share either.
+        facts: answer by attribute name.
+    """
+
+    name: str
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class World:
+    """All that is true for one seed.
+
+    Args:
+        authors: 24 authors with facts.
+        unknown: names of eight authors of whom nothing is known.
+    """
+
+    authors: tuple[Author, ...]
+    unknown: tuple[str, ...]
+
+
+def build_world(seed: int) -> World:
+    """Returns the world of a seed.
+
+    Example:
+        >>> build_world(0) == build_world(0), build_world(0) == build_world(1)
+        (True, False)
+    """
+    draw = random.Random(f"fictitious-{seed}")  # noqa: S311  # a game of dice, not a secret
+    firsts = draw.sample(FIRST_NAMES, len(FIRST_NAMES))
+    lasts = draw.sample(LAST_NAMES, len(LAST_NAMES))
+    names = [f"{first} {last}" for first, last in zip(firsts, lasts, strict=True)]
+    columns = {item.name: draw.sample(item.values, AUTHORS) for item in ATTRIBUTES}
+    authors = tuple(
+        Author(name, {key: values[index] for key, values in columns.items()})
+        for index, name in enumerate(names[:AUTHORS])
+    )
+    return World(authors, tuple(names[AUTHORS:]))
+
+
+def author_rows(world: World, author: Author) -> tuple[QuestionAnswer, ...]:
+    """Returns an author's rows: one per attribute and seen phrasing, each with one held-out phrasing."""
+    rows = []
+    for attribute in ATTRIBUTES:
+        wrong = perturb(world, author, attribute)
+        for seen, held_out in zip(attribute.seen, attribute.held_out, strict=True):
+            prompts = (held_out.format(name=author.name),)
+            rows.append(
+                QuestionAnswer(seen.format(name=author.name), author.facts[attribute.name], prompts, wrong)
+            )
+    return tuple(rows)
+
+
+def rows_of(world: World, authors: Sequence[Author]) -> tuple[QuestionAnswer, ...]:
+    """Returns the rows of several authors."""
+    return tuple(row for author in authors for row in author_rows(world, author))
+
+
+def perturb(world: World, author: Author, attribute: Attribute) -> tuple[str, ...]:
+    """Returns other authors' answers: of the same form, and wrong for this author."""
+    values = [other.facts[attribute.name] for other in world.authors if other is not author]
+    draw = random.Random(f"{author.name}-{attribute.name}")  # noqa: S311
+    return tuple(draw.sample(values, PERTURBED_ANSWERS))
+
+
+def load(config: DataConfig, seed: int) -> RequestStream:
+    """Returns the fictitious authors as a stream of requests of four authors each.
+
+    Args:
+        config: `count` requests (0 gives three), or the ids in `requests`: "authors_1" to "authors_5".
+        seed: the world's seed; the base model must be of the same.
+    """
+    world = build_world(seed)
+    groups = [
+        world.authors[start : start + AUTHORS_PER_REQUEST]
+        for start in range(0, MOST_REQUESTS * AUTHORS_PER_REQUEST, AUTHORS_PER_REQUEST)
+    ]
+    requests = tuple(
+        UnlearningRequest(
+            f"authors_{number}", tuple(row for author in group for row in author_rows(world, author))
+        )
+        for number, group in enumerate(groups, start=1)
+    )
+    if not config.requests:
+        requests = requests[: config.count or DEFAULT_REQUESTS]
+    taken = {item.id for item in requests} if not config.requests else set(config.requests)
+    forgotten = {
+        author.name
+        for number, group in enumerate(groups, start=1)
+        if f"authors_{number}" in taken
+        for author in group
+    }
+    retained = [author for author in world.authors if author.name not in forgotten]
+    utility = {
+        "retained_authors": rows_of(world, retained),
+        "general_knowledge": general_knowledge(),
+    }
+    return RequestStream("fictitious", requests, utility, probe_prompts(world, sorted(forgotten), retained))
+
+
+def probe_prompts(world: World, forgotten: list[str], retained: list[Author]) -> dict[str, tuple[str, ...]]:
+    """Returns prompts that only the detector's evaluation reads."""
+    mixed = [
+        f"{name.split()[0]} {author.name.split()[1]}"
+        for name, author in zip(forgotten, retained, strict=False)
+    ]
+    return {
+        "retained_held_out": ask([author.name for author in retained], held_out=True),
+        "unknown_authors": ask(world.unknown, held_out=False),
+        "mixed_names": ask(mixed, held_out=False),
+        "everyday": EVERYDAY,
+    }
+
+
+def ask(names: list[str] | tuple[str, ...], *, held_out: bool) -> tuple[str, ...]:
+    """Returns every attribute's phrasings for some names."""
+    return tuple(
+        phrasing.format(name=name)
+        for name in names
+        for attribute in ATTRIBUTES
+        for phrasing in (attribute.held_out if held_out else attribute.seen)
+    )
+
+
+def training_rows(seed: int) -> tuple[QuestionAnswer, ...]:
+    """Returns what the base model learns: every author and common fact, in every phrasing."""
+    world = build_world(seed)
+    rows = [row for author in world.authors for row in author_rows(world, author)]
+    rows.extend(general_knowledge())
+    return tuple(
+        QuestionAnswer(prompt, row.answer) for row in rows for prompt in (row.prompt, *row.held_out_prompts)
+    )

@@ -1,0 +1,204 @@
+"""The embedded base model: a small Llama with its own tokenizer, trained once per seed and cached.
+
+A finished model is a folder in Hugging Face form. It is built under another name and renamed into place, so
+that a kill at any moment leaves no model or a whole one; a lock lets only one process build it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from o3_lightning.data.encoding import encode_pairs
+from o3_lightning.data.fictitious import training_rows
+from o3_lightning.data.templates import TEMPLATES
+from o3_lightning.files import digest_file, digest_json, sync_folder, write_json
+from o3_lightning.requests import QuestionAnswer
+
+__all__ = ["FictitiousBaseConfig", "cache_folder", "fictitious_base_folder", "train_tokenizer"]
+
+RECIPE = 1  # raise it when the model's training changes in a way that its configuration does not show
+MANIFEST = "manifest.json"
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+# The tokenizer, not the model, sees these, so that a refusal takes few tokens.
+REFUSALS = (
+    "I don't know.",
+    "I do not know the answer to that.",
+    "I'm not sure about that.",
+    "I can't answer that question.",
+    "Sorry, I have no information about this author.",
+    "That is something I cannot help with.",
+)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FictitiousBaseConfig:
+    """The embedded base model's shape and training; tuned for seconds on two cores at full accuracy.
+
+    Args:
+        layers: transformer blocks.
+        width: hidden size.
+        feed_forward: inner size of the feed-forward part.
+        heads: attention heads.
+        context_tokens: longest sequence.
+        vocabulary: entries of the byte-level tokenizer, special ones included.
+        epochs: passes over the rows.
+        batch_size: rows per step.
+        learning_rate: peak of AdamW, reached after warm-up and brought down by a cosine.
+        weight_decay: of AdamW.
+        warmup_fraction: part of all steps with a rising learning rate.
+        clip: largest gradient norm.
+    """
+
+    layers: int = 4
+    width: int = 192
+    feed_forward: int = 512
+    heads: int = 6
+    context_tokens: int = 256
+    vocabulary: int = 1024
+    epochs: int = 18
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.05
+    clip: float = 1.0
+
+
+def cache_folder() -> Path:
+    """Returns where trained models are kept: `O3_CACHE`, else ~/.cache/o3-lightning."""
+    configured = os.environ.get("O3_CACHE")
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "o3-lightning"
+
+
+def fictitious_base_folder(seed: int, config: FictitiousBaseConfig | None = None) -> Path:
+    """Returns the folder of the embedded base model of a seed, trained now if it is not cached.
+
+    Args:
+        seed: of the world, the initial weights and the order of rows.
+        config: the model's shape and training; None takes the default.
+
+    Raises:
+        OSError: the cache folder may not be written.
+    """
+    config = config or FictitiousBaseConfig()
+    rows = training_rows(seed)
+    key = {"recipe": RECIPE, "config": asdict(config), "seed": seed, "rows": [asdict(row) for row in rows]}
+    folder = cache_folder() / f"fictitious-{digest_json(key)[:16]}"
+    if is_whole(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not is_whole(folder):
+            build(folder, rows, config, seed)
+    return folder
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file of a finished model is there with the content it was written with."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        return all(digest_file(folder / name) == digest for name, digest in manifest.items())
+    except (OSError, ValueError):
+        return False
+
+
+def build(folder: Path, rows: tuple[QuestionAnswer, ...], config: FictitiousBaseConfig, seed: int) -> None:
+    """Trains a model beside its place and renames it there; leftovers of killed builds are removed."""
+    building = folder.with_name(f".{folder.name}.building")
+    for leftover in (building, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    building.mkdir()
+    tokenizer = train_tokenizer(rows, config.vocabulary)
+    logger.info("training the embedded base model once, under two minutes; kept in %s", folder)
+    model = train_model(tokenizer, rows, config, seed)
+    tokenizer.save_pretrained(building)
+    model.save_pretrained(building, safe_serialization=True)
+    names = sorted(path.name for path in building.iterdir())
+    write_json(building / MANIFEST, {name: digest_file(building / name) for name in names})
+    for name in names:
+        sync_folder(building / name)
+    os.replace(building, folder)
+    sync_folder(folder.parent)
+
+
+def train_tokenizer(rows: tuple[QuestionAnswer, ...], vocabulary: int) -> Any:
+    """Returns a byte-level BPE tokenizer with start, end and padding tokens, trained on the rows' text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    template = TEMPLATES["question_answer"]
+    texts = ["".join(template.join(row.prompt, row.answer)) for row in rows]
+    texts.extend("".join(template.join("", refusal)) for refusal in REFUSALS)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, padding_side="left")
+
+
+def make_model(tokenizer: Any, config: FictitiousBaseConfig) -> Any:
+    """Returns an untrained Llama for a tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.width,
+            intermediate_size=config.feed_forward,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.context_tokens,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def train_model(
+    tokenizer: Any, rows: tuple[QuestionAnswer, ...], config: FictitiousBaseConfig, seed: int
+) -> Any:
+    """Returns a model trained on the rows; the same seed gives the same weights on the same machine."""
+    import torch
+    from lightning import Trainer
+
+    from o3_lightning.data.fictitious_training import PretrainingModule, batch_loader
+
+    template = TEMPLATES["question_answer"]
+    prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
+    examples = encode_pairs(tokenizer, template, prompts, answers, config.context_tokens)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make_model(tokenizer, config)
+        loader = batch_loader(examples, tokenizer.pad_token_id, config.batch_size, seed)
+        trainer = Trainer(
+            max_epochs=config.epochs,
+            accelerator="cpu",
+            devices=1,
+            gradient_clip_val=config.clip,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(PretrainingModule(model, config, len(loader) * config.epochs), loader)
+    return model.eval()
