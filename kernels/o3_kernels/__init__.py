@@ -1,9 +1,9 @@
 """Fused operations of the hot path: each runs on any device and picks its implementation from the tensors.
 
-Every operation is a folder under `ops/`: `reference.py` defines it in the plainest PyTorch, `vectorised.py` is
-the path for CPUs, `triton_kernel.py` and `launch.py` are the path for CUDA devices, and `operator.py` holds the
-public call, its checks, its registration with torch and its gradient. Triton is imported on the first CUDA call,
-so the package works where Triton is not installed.
+Every operation is a folder under `ops/`: `reference.py` defines it in the plainest PyTorch, `vectorised.py`
+is the path for CPUs, `triton_kernel.py` and `launch.py` are the path for CUDA devices, and `operator.py`
+holds the public call, its checks, its registration with torch and its gradient. Triton is imported on the
+first CUDA call, so the package works where Triton is not installed.
 """
 
 from o3_kernels.ops.gated_lora.operator import gated_lora, gated_lora_group

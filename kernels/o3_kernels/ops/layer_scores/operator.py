@@ -44,7 +44,8 @@ def layer_scores(
     aggregate = sum over layers of maha_weights * mahalanobis + cosine_weights * cosine.
 
     A shrunk covariance V diag(l) V^T + s I of rank R has the precision (1/s) I - U^T U with
-    U = diag(sqrt(l / (s (l + s)))) V^T, so no D x D matrix is needed: precision_scale = 1/s, whitening_sign = -1.
+    U = diag(sqrt(l / (s (l + s)))) V^T, so no D x D matrix is needed: precision_scale = 1/s and
+    whitening_sign = -1.
     A plain precision P is U = P^(1/2), precision_scale = 0, whitening_sign = 1.
     The call has no gradient: a detector is fitted before it scores.
 
@@ -54,8 +55,8 @@ def layer_scores(
         precision_scale: [K,L], not negative.
         whitening: [K,L,R,D]; R may be 0; rows of zeros pad smaller requests.
         bank: [K,L,M,D], rows of length 1; M may be 0.
-        bank_mask: [K,M] of bool, False where a bank row is padding; None where every row counts. A row of zeros
-            that is not masked counts with cosine 0.
+        bank_mask: [K,M] of bool, False where a bank row is padding; None where every row counts. A row of
+            zeros that is not masked counts with cosine 0.
         maha_weights: [K,L], 1 / squared distance; negative where a far row shall score low.
         cosine_weights: [K,L], usually positive. The published score, lower close to the forget set, is
             maha_weights = -0.5 with cosine_weights = -1000.

@@ -1,4 +1,4 @@
-"""What `layer_scores` means, one request and one layer at a time. Slow, plain, and the truth for every test."""
+"""What `layer_scores` means, one request and one layer at a time: slow, plain, the truth for tests."""
 
 import torch
 from torch import Tensor

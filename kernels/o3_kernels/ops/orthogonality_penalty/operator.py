@@ -42,7 +42,8 @@ def orthogonality_penalty(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tenso
     new, old = list(new), list(old)
     _check(new, old)
     need_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in new)
-    return _orthogonality_penalty(new, [tensor.detach() for tensor in old], need_gradient)[0]
+    penalty: Tensor = _orthogonality_penalty(new, [tensor.detach() for tensor in old], need_gradient)[0]
+    return penalty
 
 
 def orthogonality_penalty_streamed(new: Sequence[Tensor], history: Iterable[Sequence[Tensor]]) -> Tensor:

@@ -14,12 +14,26 @@ __all__ = ["group_modules", "orthogonality_penalty_vectorised", "stack_history"]
 # P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
 
 
-def group_modules(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[list[int]]:
-    """Groups modules whose new and old tensors have the same shapes, in the order of their first module."""
+CACHE_BYTES = (
+    1 << 24
+)  # of earlier adapters in one batched product, so that its second reading finds them cached
+
+
+def group_modules(
+    new: Sequence[Tensor], old: Sequence[Tensor], most_bytes: int | None = None
+) -> list[list[int]]:
+    """Groups modules whose new and old tensors have equal shapes; no group of several is over the limit."""
     members: dict[tuple[torch.Size, torch.Size, torch.dtype], list[int]] = {}
     for module, (new_m, old_m) in enumerate(zip(new, old, strict=True)):
         members.setdefault((new_m.shape, old_m.shape, old_m.dtype), []).append(module)
-    return list(members.values())
+    if most_bytes is None:
+        return list(members.values())
+    groups = []
+    for modules in members.values():
+        first = old[modules[0]]
+        most = max(most_bytes // max(first.numel() * first.element_size(), 1), 1)
+        groups += [modules[start : start + most] for start in range(0, len(modules), most)]
+    return groups
 
 
 def stack_history(old: Sequence[Tensor]) -> list[Tensor]:
@@ -76,7 +90,7 @@ def orthogonality_penalty_vectorised(
     sizes = [tensor.numel() for tensor in new] if need_gradient else [0]
     gradient = torch.empty(sum(sizes), dtype=new[0].dtype, device=new[0].device)
     pieces = torch.split(gradient, sizes)
-    for modules in group_modules(new, old):
+    for modules in group_modules(new, old, CACHE_BYTES):
         new_mRD = side_by_side([new[module] for module in modules]).to(dtype)
         old_mND = side_by_side([old[module] for module in modules]).to(dtype).flatten(1, 2)
         overlap_mRN = new_mRD @ old_mND.transpose(1, 2)

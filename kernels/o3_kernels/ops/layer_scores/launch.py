@@ -1,0 +1,108 @@
+"""Launches the Triton kernels of `layer_scores`: two launches for any number of rows, layers and requests."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from o3_kernels.blocks import count_blocks, dot_precision, power_of_two
+from o3_kernels.ops.layer_scores.triton_kernel import layer_scores_combine_kernel, layer_scores_tiles_kernel
+
+__all__ = ["LayerScoresPlan", "launch_layer_scores", "plan_layer_scores"]
+
+MATRIX_UNIT_ROWS = 16  # the smallest side of a tile that the matrix units take
+
+
+class LayerScoresPlan(NamedTuple):
+    """Block sizes: rows of a batch, rows of a tile, columns read at a time; warps and stages of a program."""
+
+    block_b: int
+    block_n: int
+    block_d: int
+    warps: int
+    stages: int
+
+
+def plan_layer_scores(rows: int, tile_rows: int, width: int, element_bytes: int) -> LayerScoresPlan:
+    """Returns block sizes: one row needs no matrix unit; many rows share each tile that is read.
+
+    Tiles are as wide as registers and shared memory of one Hopper processor allow without spilling.
+
+    Args:
+        rows: B.
+        tile_rows: the larger of R and M.
+        width: D.
+        element_bytes: bytes of one number of the bank.
+    """
+    block_b = 1 if rows == 1 else power_of_two(rows, MATRIX_UNIT_ROWS, 64)
+    block_n = power_of_two(tile_rows, MATRIX_UNIT_ROWS, 32 if rows == 1 else 64)
+    row_bytes = {1: 512, 64: 128}.get(block_b, 256)
+    block_d = power_of_two(width, MATRIX_UNIT_ROWS, row_bytes // element_bytes)
+    return LayerScoresPlan(block_b, block_n, block_d, warps=4, stages=3)
+
+
+def launch_layer_scores(
+    features: Tensor,
+    means: Tensor,
+    precision_scale: Tensor,
+    whitening: Tensor,
+    bank: Tensor,
+    bank_mask: Tensor | None,
+    maha_weights: Tensor,
+    cosine_weights: Tensor,
+    whitening_sign: int = -1,
+    plan: LayerScoresPlan | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns what `layer_scores_reference` returns, in float32; `plan` replaces the usual block sizes."""
+    (B, L, D), (K, _, R, _), M = features.shape, whitening.shape, bank.shape[2]
+    mahalanobis = features.new_empty((K, B, L), dtype=torch.float32)
+    cosine = torch.empty_like(mahalanobis)
+    aggregate = features.new_empty((K, B), dtype=torch.float32)
+    if not mahalanobis.numel():
+        return mahalanobis, cosine, aggregate.zero_()
+    plan = plan or plan_layer_scores(B, max(R, M), D, bank.element_size())
+    bank_tiles = count_blocks(M, plan.block_n)
+    tiles = bank_tiles + max(count_blocks(R, plan.block_n), 1)
+    partial = features.new_empty((K, B, L, tiles), dtype=torch.float32)
+    mask = bank if bank_mask is None else bank_mask.contiguous().view(torch.int8)
+    layer_scores_tiles_kernel[(count_blocks(B, plan.block_b), K * L, tiles)](
+        features.contiguous(),
+        means.contiguous(),
+        precision_scale.contiguous(),
+        whitening.contiguous(),
+        bank.contiguous(),
+        mask,
+        partial,
+        B,
+        L,
+        R,
+        M,
+        D,
+        float(whitening_sign),
+        BANK_TILES=bank_tiles,
+        TILES=tiles,
+        HAS_MASK=bank_mask is not None,
+        USE_DOT=plan.block_b > 1,
+        PRECISION=dot_precision(features),
+        BLOCK_B=plan.block_b,
+        BLOCK_N=plan.block_n,
+        BLOCK_D=plan.block_d,
+        num_warps=plan.warps,
+        num_stages=plan.stages,
+    )
+    layer_scores_combine_kernel[(K * B,)](
+        partial,
+        maha_weights.contiguous(),
+        cosine_weights.contiguous(),
+        mahalanobis,
+        cosine,
+        aggregate,
+        B,
+        L,
+        BANK_TILES=bank_tiles,
+        TILES=tiles,
+        BLOCK_L=power_of_two(L, 1, 1 << 16),
+        BLOCK_P=power_of_two(tiles, 1, 1 << 16),
+        num_warps=1,
+    )
+    return mahalanobis, cosine, aggregate
