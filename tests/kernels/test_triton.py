@@ -1,0 +1,81 @@
+"""The Triton kernels: right in the interpreter and on a GPU, fit for Hopper, and not needed elsewhere."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def run_python(*arguments: str, **variables: str) -> str:
+    """Runs Python in the repository with variables set; fails the test with its output."""
+    path = os.pathsep.join([str(ROOT / "kernels"), str(ROOT)])
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+CASES = ("-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider", "--import-mode=importlib")
+
+
+def test_kernels_equal_float64_in_the_interpreter():
+    pytest.importorskip("triton")
+    output = run_python(*CASES, str(HERE / "triton_cases.py"), TRITON_INTERPRET="1")
+    assert " passed" in output
+
+
+@pytest.mark.gpu
+def test_kernels_equal_float64_on_the_gpu():
+    assert torch.cuda.is_available(), "this test was asked for on a machine without a CUDA device"
+    output = run_python(*CASES, str(HERE / "triton_cases.py"))
+    assert " passed" in output
+
+
+def test_kernels_compile_for_hopper_without_spilling(tmp_path):
+    pytest.importorskip("triton")
+    output = run_python(str(HERE / "compile_for_hopper.py"), TRITON_CACHE_DIR=str(tmp_path))
+    results = json.loads(output.splitlines()[-1])
+    assert len(results) == 10
+    for name, facts in results.items():
+        assert facts["stack_bytes"] <= 64, (name, facts)
+        assert facts["shared_bytes"] <= 227 * 1024, (name, facts)
+    assert results["layer_scores bfloat16 64 rows"]["matrix_units"]
+    assert not results["layer_scores float32 1 row"]["matrix_units"]
+
+
+WITHOUT_TRITON = """
+import sys
+sys.modules["triton"] = None
+import torch, o3_kernels
+new = [torch.ones(1, 2, requires_grad=True)]
+o3_kernels.orthogonality_penalty(new, [torch.ones(1, 1, 2)]).backward()
+assert new[0].grad.tolist() == [[4.0, 4.0]]
+from o3_kernels.checks import runs_on_triton
+assert not runs_on_triton(new)
+"""
+
+
+def test_package_works_without_triton():
+    run_python("-c", WITHOUT_TRITON)
+
+
+def test_import_does_not_import_triton_kernels_or_start_cuda():
+    run_python(
+        "-c",
+        "import sys, torch, o3_kernels\n"
+        "assert not torch.cuda.is_initialized()\n"
+        "assert not [name for name in sys.modules if name.endswith(('triton_kernel', '.launch'))]",
+    )
+
+
+def test_folder_of_the_package_is_no_package():
+    assert not (ROOT / "kernels" / "__init__.py").exists()

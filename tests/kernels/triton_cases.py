@@ -1,0 +1,211 @@
+"""The Triton kernels against float64; run by test_triton.py in a process of its own.
+
+With TRITON_INTERPRET=1 on the CPU, else on the GPU: the variable has to be set before Triton is imported.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from kernel_cases import (
+    gated_inputs,
+    in_doubles,
+    penalty_inputs,
+    relative_error,
+    score_inputs,
+)
+
+from o3_kernels import (
+    gated_lora_reference,
+    layer_scores_reference,
+    orthogonality_penalty_reference,
+)
+from o3_kernels.ops.gated_lora.launch import launch_gated_lora, plan_gated_lora
+from o3_kernels.ops.layer_scores.launch import launch_layer_scores, plan_layer_scores
+from o3_kernels.ops.orthogonality_penalty.launch import (
+    launch_orthogonality_penalty,
+    plan_penalty,
+)
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+# float32 sums of some hundred terms; half types round their inputs' products and their results once
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+DTYPES = [torch.float32, torch.float16, *([] if INTERPRETED else [torch.bfloat16])]
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+
+
+@pytest.fixture(autouse=True)
+def _empty_tensors_hold_nan(monkeypatch):
+    """A result that no program wrote shows up as NaN."""
+    for name in ("empty", "empty_like"):
+        plain = getattr(torch, name)
+
+        def filled(*args, plain=plain, **kwargs):
+            tensor = plain(*args, **kwargs)
+            return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+        monkeypatch.setattr(torch, name, filled)
+    new_empty = torch.Tensor.new_empty
+
+    def new_filled(*args, **kwargs):
+        tensor = new_empty(*args, **kwargs)
+        return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_filled)
+
+
+def moved(tensors):
+    return [tensor if tensor is None else tensor.to(DEVICE) for tensor in tensors]
+
+
+SCORE_SHAPES = {
+    "ones": (1, 1, 1, 1, 1, 1),
+    "odd": (5, 3, 17, 2, 7, 9),
+    "above one block": (70, 2, 70, 2, 70, 66),
+    "one row, wide": (1, 2, 300, 3, 40, 70),
+    "empty batch": (0, 2, 8, 2, 3, 4),
+    "no bank": (3, 2, 8, 2, 3, 0),
+    "no whitening": (3, 2, 8, 2, 0, 4),
+    "many requests": (3, 1, 16, 9, 2, 3),
+}
+
+
+@dtypes
+@pytest.mark.parametrize("shape", SCORE_SHAPES.values(), ids=SCORE_SHAPES.keys())
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_layer_scores_equal_reference(shape, dtype, sign):
+    inputs = score_inputs(*shape, dtype=dtype)
+    wanted = layer_scores_reference(*in_doubles(inputs), whitening_sign=sign)
+    got = launch_layer_scores(*moved(inputs), whitening_sign=sign)
+    for got_part, wanted_part in zip(got, wanted, strict=True):
+        assert got_part.dtype == torch.float32
+        assert relative_error(got_part, wanted_part) <= TOLERANCE[dtype]
+
+
+def test_layer_scores_without_mask_and_not_contiguous():
+    inputs = score_inputs(6, 4, 20, 2, 5, 6, dtype=torch.float32)
+    inputs[0] = inputs[0].transpose(0, 1).contiguous().transpose(0, 1)
+    inputs[4] = inputs[4].flip(2)[:, :, ::2]
+    inputs[5] = None
+    wanted = layer_scores_reference(*in_doubles(inputs))
+    for got_part, wanted_part in zip(launch_layer_scores(*moved(inputs)), wanted, strict=True):
+        assert relative_error(got_part, wanted_part) <= TOLERANCE[torch.float32]
+
+
+def test_layer_scores_mask_out_a_whole_request():
+    inputs = score_inputs(3, 2, 8, 2, 3, 4, dtype=torch.float32)
+    inputs[5][1] = False
+    _, cosine, _ = launch_layer_scores(*moved(inputs))
+    assert (cosine[1] == -1).all()
+    assert (cosine[0] > -1).all()
+
+
+def test_layer_scores_do_not_depend_on_block_sizes():
+    inputs = score_inputs(20, 2, 40, 2, 20, 20, dtype=torch.float32)
+    plan = plan_layer_scores(20, 20, 40, 4)._replace(block_b=16, block_n=16, block_d=16)
+    for ours, other in zip(
+        launch_layer_scores(*moved(inputs)), launch_layer_scores(*moved(inputs), plan=plan), strict=True
+    ):
+        assert relative_error(ours, other) <= TOLERANCE[torch.float32]
+
+
+PENALTY_SHAPES = {
+    "ones": ((1,), 1, 1, 1),
+    "odd, three widths": ((5, 17, 5, 7), 3, 2, 5),
+    "above one block": ((130, 70), 17, 5, 9),
+    "no history": ((6, 4), 2, 0, 3),
+    "many requests": ((20,), 2, 20, 2),
+}
+
+
+@dtypes
+@pytest.mark.parametrize("shape", PENALTY_SHAPES.values(), ids=PENALTY_SHAPES.keys())
+def test_penalty_and_gradient_equal_reference(shape, dtype):
+    new, old = penalty_inputs(*shape, dtype=dtype)
+    leaves = [tensor.double().requires_grad_() for tensor in new]
+    wanted = orthogonality_penalty_reference(leaves, in_doubles(old))
+    gradients = torch.autograd.grad(wanted, leaves) if wanted.requires_grad else map(torch.zeros_like, leaves)
+    got, gradient = launch_orthogonality_penalty(moved(new), moved(old), True)
+    assert relative_error(got, wanted) <= TOLERANCE[dtype]
+    assert gradient.dtype == dtype
+    assert relative_error(gradient, torch.cat([g.flatten() for g in gradients])) <= TOLERANCE[dtype]
+
+
+def test_penalty_takes_mixed_ranks_transposed_and_half_history():
+    new, old = penalty_inputs((20, 33), 4, 3, 4, dtype=torch.float32)
+    new[1] = new[1][:2]
+    new[0] = new[0].T.contiguous().T
+    old = [tensor.half() for tensor in old]
+    wanted = orthogonality_penalty_reference(in_doubles(new), in_doubles(old))
+    got, none = launch_orthogonality_penalty(moved(new), moved(old), False)
+    assert relative_error(got, wanted) <= TOLERANCE[torch.float16]
+    assert none.numel() == 0
+
+
+def test_penalty_does_not_depend_on_block_sizes():
+    new, old = penalty_inputs((40, 50), 3, 10, 4, dtype=torch.float32)
+    plan = plan_penalty(3, 40, 50, 4)._replace(forward_n=16, forward_d=16, backward_n=16, backward_d=16)
+    ours = launch_orthogonality_penalty(moved(new), moved(old), True)
+    other = launch_orthogonality_penalty(moved(new), moved(old), True, plan=plan)
+    for got, wanted in zip(ours, other, strict=True):
+        assert relative_error(got, wanted) <= TOLERANCE[torch.float32]
+
+
+GATED_SHAPES = {
+    "ones": (2, 1, 1, 1, (1,)),
+    "odd": (5, 3, 17, 5, (7,)),
+    "above one block": (3, 40, 70, 70, (66,)),
+    "decode, three layers": (20, 1, 140, 24, (65, 130, 7)),
+    "five layers": (4, 3, 9, 3, (5, 6, 7, 8, 9)),
+    "empty batch": (0, 2, 8, 4, (6,)),
+    "no tokens": (2, 0, 8, 4, (6,)),
+    "no request": (3, 2, 8, 0, (6,)),
+}
+
+
+@dtypes
+@pytest.mark.parametrize("shape", GATED_SHAPES.values(), ids=GATED_SHAPES.keys())
+def test_gated_lora_equals_reference_and_leaves_dead_rows(shape, dtype):
+    y, x, a, b, weights = gated_inputs(*shape, dtype=dtype)
+    S, dead = weights.shape[1], weights.eq(0).all(1)
+    got = moved([tensor.clone() for tensor in y])
+    launch_gated_lora(got, *moved([x, a]), moved(b), weights.to(DEVICE))
+    for j, (before, after) in enumerate(zip(y, got, strict=True)):
+        rows = slice(j * S, (j + 1) * S)
+        wanted = gated_lora_reference(*in_doubles([before, x, a[rows], b[j], weights]))
+        assert relative_error(after, wanted) <= TOLERANCE[dtype]
+        bits = torch.int32 if dtype == torch.float32 else torch.int16
+        assert torch.equal(after.cpu()[dead].view(bits), before[dead].view(bits))
+
+
+def test_gated_lora_never_reads_dead_rows_and_requests():
+    y, x, a, b, weights = gated_inputs(3, 2, 8, 4, (6,), dtype=torch.float32)
+    weights[:, 2] = 0
+    wanted = gated_lora_reference(y[0], x, a, b[0], weights)
+    x[1], a[2], b[0][:, 3] = torch.nan, torch.nan, b[0][:, 3]
+    y[0][1] = 1.5
+    wanted[1] = 1.5
+    got = moved([y[0].clone()])
+    launch_gated_lora(got, *moved([x, a]), moved(b), weights.to(DEVICE))
+    assert relative_error(got[0], wanted) <= TOLERANCE[torch.float32]
+
+
+def test_gated_lora_writes_into_a_view_and_takes_any_plan():
+    y, x, a, b, weights = gated_inputs(20, 1, 130, 20, (40,), dtype=torch.float32)
+    wide = torch.zeros(20, 1, 90)
+    wide[..., 10:50] = y[0]
+    wide = wide.to(DEVICE)
+    plan = plan_gated_lora(20, 20, 1, 130, 4, 8)._replace(parts=4, shrink_s=16, expand_s=16, expand_o=16)
+    plan = plan._replace(block_n=16, shrink_d=32)
+    launch_gated_lora([wide[..., 10:50]], *moved([x, a]), moved(b), weights.to(DEVICE), plan=plan)
+    wanted = gated_lora_reference(*in_doubles([y[0], x, a, b[0], weights]))
+    assert relative_error(wide[..., 10:50], wanted) <= TOLERANCE[torch.float32]
+    assert not wide[..., :10].any()
+    assert not wide[..., 50:].any()
