@@ -15,6 +15,7 @@ from o3_lightning.data.config import DataConfig
 from o3_lightning.data.fictitious_words import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, Attribute
 from o3_lightning.data.general_knowledge import general_knowledge
 from o3_lightning.data.stream import RequestStream
+from o3_lightning.errors import InputError
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
 __all__ = ["Author", "World", "build_world", "load", "training_rows"]
@@ -116,7 +117,12 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     Args:
         config: `count` requests (0 gives three), or the ids in `requests`: "authors_1" to "authors_5".
         seed: the world's seed; the base model must be of the same.
+
+    Raises:
+        InputError: more requests than the world has authors for.
     """
+    if config.count > MOST_REQUESTS:
+        raise InputError(f"expected at most {MOST_REQUESTS}, got {config.count}", field="data.count")
     world = build_world(seed)
     groups = [
         world.authors[start : start + AUTHORS_PER_REQUEST]

@@ -15,6 +15,7 @@ from o3_lightning.data.encoding import Example, TokenBatch, collate
 if TYPE_CHECKING:
     from o3_lightning.data.fictitious_base import FictitiousBaseConfig
 
+FIRST_MOMENT = 0.9  # AdamW's usual beta_1
 __all__ = ["PretrainingModule", "batch_loader"]
 
 
@@ -44,7 +45,11 @@ class PretrainingModule(LightningModule):
         """Returns AdamW with warm-up and a cosine down to zero."""
         config = self.config
         optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(FIRST_MOMENT, config.second_moment),
+            fused=True,
         )
         warmup = max(1, round(config.warmup_fraction * self.steps))
 

@@ -1,0 +1,82 @@
+"""MUSE: news articles or books to forget, and its sequence of four requests; from the Hub only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from o3_lightning.data.config import DataConfig
+from o3_lightning.data.sources import HubFile, Record, load_records
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.errors import InputError
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+
+__all__ = ["load", "split_text"]
+
+REPOSITORIES = {
+    "news": "muse-bench/MUSE-News",
+    "books": "muse-bench/MUSE-Books",
+    "sust": "muse-bench/MUSE-News",
+}
+SUSTAINED = ("forget_1", "forget_2", "forget_3", "forget_4")
+PROMPT_WORDS = 100  # a passage's start that is the prompt; what follows is the answer
+ANSWER_WORDS = 100
+PASSAGES = 20  # passages of one text at most; a book would give thousands
+
+
+def load(config: DataConfig, seed: int) -> RequestStream:
+    """Returns MUSE as requests of passages, with its questions about kept texts as utility.
+
+    Variants: "news" and "books" are one request each, "sust" is the sequence of four requests. Every text
+    is cut into passages of a prompt and its continuation.
+
+    Args:
+        config: variant, and whether the Hub may be asked.
+        seed: not used; nothing is drawn.
+
+    Raises:
+        InputError: an unknown variant, or the Hub does not give the data.
+
+    Source: Shi et al. 2024, "MUSE: Machine unlearning six-way evaluation"; its own training reads whole
+        texts, ours prompts and continuations, so that a gate has a prompt to decide on.
+    """
+    variant = config.variant or "news"
+    if variant not in REPOSITORIES:
+        raise InputError(f"expected one of {', '.join(REPOSITORIES)}, got {variant!r}", field="data.variant")
+    subset, splits = ("sust", SUSTAINED) if variant == "sust" else ("raw", ("forget",))
+    requests = tuple(
+        UnlearningRequest(f"{variant}_{split}", passages(read(config, variant, subset, split, ("text",))))
+        for split in splits
+    )
+    questions = read(config, variant, "knowmem", "retain_qa", ("question", "answer"))
+    kept = tuple(QuestionAnswer(record.text("question"), record.text("answer")) for record in questions)
+    return RequestStream(f"muse/{variant}", requests, {"retained_knowledge": kept})
+
+
+def read(config: DataConfig, variant: str, subset: str, split: str, fields: Sequence[str]) -> list[Record]:
+    """Returns one split of MUSE."""
+    hub = HubFile(REPOSITORIES[variant], subset, split)
+    return load_records(config, f"muse/{variant}/{subset}_{split}.jsonl", fields, hub)
+
+
+def passages(records: Sequence[Record]) -> tuple[QuestionAnswer, ...]:
+    """Returns the passages of every text as prompts and continuations."""
+    return tuple(row for record in records for row in split_text(record.text("text")))
+
+
+def split_text(text: str) -> list[QuestionAnswer]:
+    """Returns the first passages of a text; an end too short for a prompt and an answer is left out.
+
+    Example:
+        >>> len(split_text("word " * 250))
+        1
+    """
+    words = text.split()
+    size = PROMPT_WORDS + ANSWER_WORDS
+    starts = range(0, max(1, len(words) - size + 1), size)
+    pieces = [words[start : start + size] for start in list(starts)[:PASSAGES]]
+    rows = []
+    for piece in pieces:
+        border = min(PROMPT_WORDS, len(piece) // 2)
+        if border:
+            rows.append(QuestionAnswer(" ".join(piece[:border]), " ".join(piece[border:])))
+    return rows

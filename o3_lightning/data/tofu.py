@@ -1,0 +1,102 @@
+"""TOFU in the continual form of the closer-look benchmark: one task id is one request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from o3_lightning.data.config import DataConfig
+from o3_lightning.data.sources import HubFile, Record, load_records, try_records
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.errors import InputError
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+
+__all__ = ["group_by_task", "load", "merge_perturbed", "to_row"]
+
+REPOSITORY = "locuslab/TOFU"
+FORGET = ("forget01", "forget05", "forget10")
+UTILITY = {
+    "retained_authors": ("retain_perturbed", "retain_perturbed"),
+    "real_authors": ("real_authors_perturbed", "real_authors_perturbed"),
+    "world_facts": ("world_facts_perturbed", "world_facts_perturbed"),
+}
+
+
+def load(config: DataConfig, seed: int) -> RequestStream:
+    """Returns TOFU's forget sets as requests, and its three other sets as utility.
+
+    Variants: "forget01", "forget05", "forget10" give one request per task id of the continual files, and
+    without those files one request with the whole split; "nested" gives forget01, forget05 and forget10 as
+    three requests of which each holds the one before, as O3 does.
+
+    Args:
+        config: variant, folder, and whether the Hub may be asked.
+        seed: not used; nothing is drawn.
+
+    Raises:
+        InputError: an unknown variant, or a file that is missing or malformed.
+
+    Source: TOFU (Maini et al. 2024); closer-look (Yuan et al. 2025) for the continual files; O3 (Gao et al.
+        2025) for the nested order.
+    """
+    variant = config.variant or FORGET[0]
+    if variant == "nested":
+        requests = tuple(UnlearningRequest(name, whole_split(config, name)) for name in FORGET)
+    elif variant in FORGET:
+        records = forget_records(config, variant)
+        requests = group_by_task(records, variant)
+    else:
+        expected = ", ".join([*FORGET, "nested"])
+        raise InputError(f"expected one of {expected}, got {variant!r}", field="data.variant")
+    utility = {}
+    for split, (name, subset) in UTILITY.items():
+        found = try_records(config, f"tofu/{name}.json", ("question", "answer"), HubFile(REPOSITORY, subset))
+        if found is not None:
+            utility[split] = tuple(to_row(record) for record in found)
+    return RequestStream(f"tofu/{variant}", requests, utility)
+
+
+def forget_records(config: DataConfig, name: str) -> list[Record]:
+    """Returns a forget split, with perturbed answers where they are to be had."""
+    fields = ("question", "answer")
+    hub = HubFile(REPOSITORY, f"{name}_perturbed")
+    perturbed = try_records(config, f"tofu/{name}_perturbed.json", fields, hub)
+    plain = load_records(config, f"tofu/{name}.json", fields, HubFile(REPOSITORY, name))
+    return merge_perturbed(plain, perturbed or [])
+
+
+def merge_perturbed(plain: Sequence[Record], perturbed: Sequence[Record]) -> list[Record]:
+    """Returns the plain rows, with the perturbed fields of the row that asks the same."""
+    extra = {(record.values.get("task_id"), record.text("question")): record.values for record in perturbed}
+    merged = []
+    for record in plain:
+        more = extra.get((record.values.get("task_id"), record.text("question")), {})
+        merged.append(Record({**more, **record.values}, record.path, record.line))
+    return merged
+
+
+def whole_split(config: DataConfig, name: str) -> tuple[QuestionAnswer, ...]:
+    """Returns a nested forget split: from the Hub, as the local continual files hold disjoint tasks."""
+    hub = HubFile(REPOSITORY, f"{name}_perturbed")
+    records = load_records(config, f"tofu/nested/{name}_perturbed.json", ("question", "answer"), hub)
+    return tuple(to_row(record) for record in records)
+
+
+def group_by_task(records: Iterable[Record], name: str) -> tuple[UnlearningRequest, ...]:
+    """Returns one request per task id, in order of their first rows; without ids, one request."""
+    groups: dict[str, list[QuestionAnswer]] = {}
+    for record in records:
+        task = "" if record.values.get("task_id") is None else record.label("task_id")
+        groups.setdefault(f"{name}_{task}" if task else name, []).append(to_row(record))
+    return tuple(UnlearningRequest(task, tuple(rows)) for task, rows in groups.items())
+
+
+def to_row(record: Record) -> QuestionAnswer:
+    """Returns a benchmark row with its paraphrased question as held-out prompt."""
+    held_out = (record.text("paraphrased_question"),) if record.values.get("paraphrased_question") else ()
+    question = record.text("question")
+    return QuestionAnswer(
+        question,
+        record.text("answer"),
+        tuple(prompt for prompt in held_out if prompt != question),
+        record.texts("perturbed_answer"),
+    )
