@@ -1,20 +1,30 @@
-"""From a score to a weight in [0, 1], learnt from the forget prompts alone by cross-fitting."""
+"""From a score to a weight in [0, 1], learnt from the forget prompts alone.
+
+Scores of forget prompts come from folds that have not seen them; scores of made-up neighbours come from the
+same prompts with their rare words exchanged. No test data, no retained data, no prompt scored against itself.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
+from scipy.stats import beta
 from torch import Tensor
 
-__all__ = ["cross_fit", "folds_of", "gaussian_weights"]
+__all__ = ["RecallCheck", "check_recall", "cross_fit", "folds_of", "stretch_of", "tail_weights"]
 
-SMALLEST_SPREAD = 1e-6
+HALF = 0.5
+CONFIDENCE = 0.95  # of the lower bound on recall
 
 
 def folds_of(rows: int, folds: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields row numbers to fit on and row numbers to score, every row scored once; one row is its own fold."""
+    """Yields row numbers to fit on and row numbers to score; every row is scored once.
+
+    A single row is fitted on and scored, as there is no other.
+    """
     count = min(folds, rows)
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
     for fold in range(count):
@@ -30,7 +40,7 @@ def cross_fit(rows: int, folds: int, seed: int, score: Callable[[Tensor, Tensor]
         rows: how many forget prompts.
         folds: parts.
         seed: of the random parts.
-        score: from row numbers to fit on and row numbers to score to scores [len(second), C].
+        score: from row numbers to fit on and row numbers to score, to scores [len(second), ...].
     """
     parts = [(scored, score(fitted, scored)) for fitted, scored in folds_of(rows, folds, seed)]
     result = torch.empty(rows, *parts[0][1].shape[1:], dtype=parts[0][1].dtype)
@@ -39,18 +49,84 @@ def cross_fit(rows: int, folds: int, seed: int, score: Callable[[Tensor, Tensor]
     return result
 
 
-def gaussian_weights(scores: Tensor, mean: Tensor, spread: Tensor, tail: float) -> Tensor:
-    """Returns min(1, p / tail), p the chance that a forget prompt scores lower under a Gaussian.
+def tail_weights(scores: Tensor, tail: float) -> Tensor:
+    """Returns min(1, p / tail), p the chance that a standard normal variable is lower than the score.
 
     Args:
-        scores: [B, K].
-        mean: mean cross-fitted score of each request [K].
-        spread: its standard deviation [K], positive.
-        tail: share of forget prompts that get a weight below 1, in (0, 1).
+        scores: standardised scores of any shape: 0 for a typical unseen forget prompt.
+        tail: share of a normal distribution that gets a weight below 1, in (0, 1).
 
     Returns:
-        Weights [B, K] in [0, 1], not decreasing in the score, 0 far below, 1 above the tail.
+        Weights in [0, 1], float32, never falling in the score: 0 far below, 1 above the tail.
+
+    Example:
+        >>> tail_weights(torch.tensor([0.0, -9.0]), 0.05).tolist()
+        [1.0, 0.0]
     """
-    z = (scores - mean) / spread.clamp_min(SMALLEST_SPREAD)
-    below = 0.5 * torch.erfc(-z.double() / math.sqrt(2))
-    return (below / tail).clamp(0, 1).float()
+    below = HALF * torch.erfc(-scores.double() / math.sqrt(2))
+    weights = (below / tail).clamp(0, 1).float()
+    return torch.where(weights < torch.finfo(torch.float32).eps, torch.zeros_like(weights), weights)
+
+
+def stretch_of(neighbours: Tensor, *, quantile: float, deviations: float) -> float:
+    """Returns how much wider the slope of the weight may be, at least 1, so that made-up neighbours stay out.
+
+    Cross-fitting cannot see a phrasing that no forget prompt has. Where the made-up neighbours are far away,
+    the room between is shared: their upper quantile is put `deviations` standard deviations below the center.
+
+    Args:
+        neighbours: standardised scores of the made-up neighbours [N].
+        quantile: how close a neighbour is guarded against, in (0, 1).
+        deviations: where that neighbour lands on the stretched scale, positive.
+    """
+    closest = float(torch.quantile(neighbours.double(), quantile))
+    return max(1.0, -closest / deviations)
+
+
+@dataclass(frozen=True)
+class RecallCheck:
+    """How many forget prompts a detector finds that it has not seen.
+
+    Args:
+        target: promised share of unseen forget prompts with a weight of at least a half.
+        measured: that share on held-out folds, each calibrated on the other folds.
+        lower: its one-sided 95 % Clopper-Pearson bound.
+        conformal: weight that an unseen forget prompt reaches with the probability `target`, if it is
+            exchangeable with those given; 0 where the request is too small to say.
+    """
+
+    target: float
+    measured: float
+    lower: float
+    conformal: float
+
+    @property
+    def met(self) -> bool:
+        """Whether held-out folds and conformal quantile both keep the promise."""
+        return self.measured >= self.target and self.conformal >= HALF
+
+
+def check_recall(
+    sums: Tensor, stretch: float, *, target: float, tail: float, folds: int, seed: int
+) -> RecallCheck:
+    """Checks the promised recall on held-out folds.
+
+    Args:
+        sums: cross-fitted scores before standardising [N], N >= 2.
+        stretch: from `stretch_of`.
+        target: promised share, in (0, 1).
+        tail: of `tail_weights`.
+        folds: parts.
+        seed: of the parts.
+    """
+
+    def weigh(fitted: Tensor, scored: Tensor) -> Tensor:
+        spread = sums[fitted].std(correction=0).clamp_min(torch.finfo(sums.dtype).eps)
+        return tail_weights((sums[scored] - sums[fitted].mean()) / (spread * stretch), tail)
+
+    weights = cross_fit(len(sums), folds, seed, weigh)
+    found = int((weights >= HALF).sum())
+    lower = float(beta.ppf(1 - CONFIDENCE, found, len(sums) - found + 1)) if found else 0.0
+    rank = math.floor((1 - target) * (len(sums) + 1))
+    conformal = float(weights.sort().values[rank - 1]) if rank >= 1 else 0.0
+    return RecallCheck(target, found / len(sums), lower, conformal)

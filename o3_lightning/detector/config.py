@@ -2,16 +2,144 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from o3_lightning.errors import InputError
 
-__all__ = ["CHANNELS", "DetectorConfig"]
+__all__ = ["CHANNELS", "OBJECTIVES", "PRESETS", "DetectorConfig", "SegmentConfig", "TrainingConfig"]
 
-CHANNELS = ("mahalanobis", "cosine", "lexical")
+CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical")
+OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "entity_swap")
+BOUNDARIES = ("none", "gaussian", "linear", "rbf")
+POOLINGS = ("mean", "first", "last", "padded_mean")
 PRESETS: dict[str, dict[str, object]] = {
-    "default": {"pooling": "mean", "channels": CHANNELS},
+    "default": {
+        "pooling": "mean",
+        "family": "fusion",
+        "bank": "centroids",
+        "channels": CHANNELS,
+        "channel_weights": (2.0, 1.0, 0.75, 0.75),
+        "boundary": "none",
+        "layer_weights": "uniform",
+        "objective": "none",
+    },
+    "k9": {
+        "pooling": "mean",
+        "family": "fusion",
+        "bank": "examples",
+        "channels": ("cosine", "mahalanobis", "lexical"),
+        "channel_weights": (1.0, 1.0, 1.0),
+        "boundary": "none",
+        "layer_weights": "uniform",
+        "objective": "none",
+    },
+    "paper": {
+        "pooling": "mean",
+        "family": "layers",
+        "bank": "examples",
+        "channels": (),
+        "channel_weights": (),
+        "boundary": "linear",
+        "layer_weights": "uniform",
+        "objective": "contrastive_entropy",
+    },
+    "official": {
+        "pooling": "padded_mean",
+        "family": "official",
+        "bank": "examples",
+        "channels": (),
+        "channel_weights": (),
+        "boundary": "linear",
+        "layer_weights": "official",
+        "objective": "contrastive_entropy",
+    },
 }
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a value that is not among the choices."""
+    if value not in choices:
+        raise InputError(f"expected one of {', '.join(choices)}, got {value!r}", field=f"detector.{name}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuses a number outside [low, high]."""
+    if not low <= value <= high:
+        raise InputError(
+            f"expected a number from {low:g} to {high:g}, got {value!r}", field=f"detector.{name}"
+        )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How an encoder is adapted to a request; read only where the objective is not "none".
+
+    Args:
+        learning_rate: of AdamW; 1e-4 after the official TOFU script (1e-5 for ScienceQA).
+        epochs: passes over the forget prompts; 2 in the official code.
+        batch_size: prompts a step; 8 in the official code.
+        rank: of the LoRA; 8 in the official code.
+        alpha: of the LoRA; 32 in the official code.
+        dropout: of the LoRA; 0.1 in the official code.
+        targets: modules that get a LoRA; empty for query, key and value.
+        temperature: of the contrastive losses; the official entropy has none (1.0).
+        momentum: of the key encoder, in [0, 1]; the paper's momentum encoder, 1 leaves it frozen (official code).
+        masked_fraction: share of tokens hidden in the query view and predicted by the masked-LM term.
+        mlm_coefficient: weight of the masked-LM term; needs a checkpoint with a pretrained head.
+        normalise: whether the contrastive entropy compares unit vectors; the official code does not.
+    """
+
+    learning_rate: float = 1e-4
+    epochs: int = 2
+    batch_size: int = 8
+    rank: int = 8
+    alpha: int = 32
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ()
+    temperature: float = 0.1
+    momentum: float = 0.999
+    masked_fraction: float = 0.15
+    mlm_coefficient: float = 0.0
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "epochs", "batch_size", "rank", "temperature"):
+            if getattr(self, name) <= 0:
+                message = f"expected a positive number, got {getattr(self, name)!r}"
+                raise InputError(message, field=f"detector.training.{name}")
+        for name in ("dropout", "momentum", "masked_fraction"):
+            check_range(f"training.{name}", getattr(self, name), 0, 1)
+        object.__setattr__(self, "targets", tuple(self.targets))
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """How long prompts are cut, so that a question inside other text is found.
+
+    Args:
+        enabled: whether segments are scored at all.
+        window_words: words in a window.
+        stride_words: words from one window to the next.
+        most: most segments of a prompt.
+        penalty: standard deviations by which a segment must be closer than a whole prompt; measured on
+            question-free text about retained TOFU authors.
+        penalty_growth: further standard deviations for each factor e in the number of segments.
+        least_words: a shorter segment is too little to judge.
+    """
+
+    enabled: bool = True
+    window_words: int = 16
+    stride_words: int = 8
+    most: int = 96
+    penalty: float = 0.0
+    penalty_growth: float = 0.25
+    least_words: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("window_words", "stride_words", "most", "least_words"):
+            check_range(f"segments.{name}", getattr(self, name), 1, 10_000)
+        for name in ("penalty", "penalty_growth"):
+            check_range(f"segments.{name}", getattr(self, name), 0, 100)
 
 
 @dataclass(frozen=True)
@@ -19,38 +147,112 @@ class DetectorConfig:
     """How a detector is trained, fitted and calibrated.
 
     Args:
-        preset: values of the fields left empty.
-        encoder: "minilm" (offline), a folder, or a Hugging Face id.
-        pooling: "mean", "first", "last" or "padded_mean".
-        channels: which scores are added up, out of `CHANNELS`.
-        max_tokens: longer prompts are cut; their segments still see everything.
+        preset: "default"; "k9", a simpler fusion; "paper", the published method with its sign mended;
+            "official", the released code with its numbers. It fills the fields left empty.
+        encoder: "minilm" (offline), a folder, or a Hugging Face id such as "roberta-large".
+        pooling: "mean", "first", "last" or "padded_mean" (official).
+        family: "fusion" of channels, "layers" scores under a one-class boundary, or "official".
+        channels: which scores are added up, out of `CHANNELS` (fusion).
+        channel_weights: what each of them counts, not negative; chosen on TOFU, CLINC150 banking and
+            auto_and_commute, and the first real-world split.
+        bank: "centroids", or "examples" to keep the features of every forget prompt, which is less private.
+        boundary: "linear" or "rbf" one-class SVM, "gaussian" or "none" (family "layers").
+        layer_weights: "uniform", "last", "official" (layer 0 dropped) or "fitted" (family "layers").
+        objective: "none", "contrastive_entropy", "info_nce" or "entity_swap".
+        training: of the encoder.
+        segments: of long prompts.
+        normalise: whether look-alikes, zero-width characters and accents are undone before the encoder reads.
+        max_tokens: longer prompts are cut to this; their segments still see everything.
         device: torch device of the encoder.
         folds: parts for cross-fitting, at least 2.
         centroids: most centroids a request keeps.
         rows_per_centroid: forget prompts behind one centroid at least, on average.
-        tail: share of forget prompts allowed to get a weight below 1, in (0, 0.5).
+        most_rank: most directions of the covariance kept at the last layer.
+        within_rank: most directions of the covariance inside clusters kept at each layer.
+        within_layers: how many of the last layers the whitened channel averages.
+        tail: share of a normal distribution of unseen forget prompts that gets a weight below 1.
+        recall: promised share of unseen forget prompts with a weight of at least a half; checked and reported.
+        smallest_request: with fewer distinct prompts, views of them replace cross-fitting, with a warning.
+        swap_fraction: share of a prompt's distinct tokens exchanged in a made-up neighbour; on the
+            development tasks such neighbours score about as high as real ones.
+        swap_quantile: which of the made-up neighbours the weight is guarded against.
+        swap_deviations: standard deviations below the center at which that neighbour is put at least.
+        most_swaps: most made-up neighbours.
         lexical_buckets: size of the hashed word table.
-        lexical_share: weight of the request's words in the mixture with the background, in (0, 1).
+        lexical_power: how much more a rare word weighs in the lexical channel.
+        certain_count: number of forget prompts from which a word counts as fully known.
+        certain_fraction: the same as a fraction of the request; the larger of both counts.
+        gamma: weight of the cosine against the Mahalanobis distance (families "layers" and "official").
+        nu: share of outliers of the one-class SVM.
+        used_fraction: share of prompts behind the official statistics; the rest places its Gaussians.
     """
 
     preset: str = "default"
     encoder: str = "minilm"
     pooling: str = ""
+    family: str = ""
     channels: tuple[str, ...] = ()
+    channel_weights: tuple[float, ...] = ()
+    bank: str = ""
+    boundary: str = ""
+    layer_weights: str = ""
+    objective: str = ""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    segments: SegmentConfig = field(default_factory=SegmentConfig)
+    normalise: bool = True
     max_tokens: int = 256
     device: str = "cpu"
     folds: int = 5
-    centroids: int = 64
+    centroids: int = 32
     rows_per_centroid: int = 3
-    tail: float = 0.1
+    most_rank: int = 320
+    within_rank: int = 64
+    within_layers: int = 3
+    tail: float = 0.04
+    recall: float = 0.9
+    smallest_request: int = 16
+    swap_fraction: float = 0.3
+    swap_quantile: float = 0.95
+    swap_deviations: float = 4.0
+    most_swaps: int = 160
     lexical_buckets: int = 8192
-    lexical_share: float = 0.9
+    lexical_power: float = 2.0
+    certain_count: float = 3.0
+    certain_fraction: float = 0.02
+    gamma: float = 1000.0
+    nu: float = 0.1
+    used_fraction: float = 0.8
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise InputError(
-                f"expected one of {', '.join(PRESETS)}, got {self.preset!r}", field="detector.preset"
-            )
+        check_choice("preset", self.preset, tuple(PRESETS))
         for name, value in PRESETS[self.preset].items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
+        for name in ("channels", "channel_weights"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_choices()
+        self._check_ranges()
+
+    def _check_choices(self) -> None:
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("family", self.family, ("fusion", "layers", "official"))
+        check_choice("bank", self.bank, ("centroids", "examples"))
+        check_choice("boundary", self.boundary, BOUNDARIES)
+        check_choice("layer_weights", self.layer_weights, ("uniform", "last", "official", "fitted"))
+        check_choice("objective", self.objective, OBJECTIVES)
+        for channel in self.channels:
+            check_choice("channels", channel, CHANNELS)
+        if len(self.channels) != len(self.channel_weights) or min(self.channel_weights, default=0) < 0:
+            message = f"expected {len(self.channels)} weights, not negative, got {self.channel_weights}"
+            raise InputError(message, field="detector.channel_weights")
+
+    def _check_ranges(self) -> None:
+        counts = ("max_tokens", "centroids", "rows_per_centroid", "most_rank", "within_rank", "within_layers")
+        for name in (*counts, "smallest_request", "most_swaps", "lexical_buckets"):
+            check_range(name, getattr(self, name), 1, 1_000_000)
+        check_range("folds", self.folds, 2, 1000)
+        for name in ("tail", "recall", "swap_fraction", "swap_quantile", "nu", "used_fraction"):
+            check_range(name, getattr(self, name), 1e-6, 1 - 1e-6)
+        for name in ("swap_deviations", "lexical_power", "certain_count", "gamma"):
+            check_range(name, getattr(self, name), 1e-6, 1e6)
+        check_range("certain_fraction", self.certain_fraction, 0, 1)

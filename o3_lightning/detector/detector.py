@@ -1,142 +1,119 @@
-"""Fits a detector from the forget prompts of one request, and keeps it on disk."""
+"""A fitted detector of one request: how it is made, and how it lies on disk."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from o3_lightning.detector.calibration import cross_fit, gaussian_weights
-from o3_lightning.detector.channels import ChannelState, score_channels
+from o3_lightning.detector.boundary import BoundaryState, fit_boundary_state
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.detector.layer_statistics import fit_statistics
-from o3_lightning.detector.lexical import fit_lexical, zipf_log_probabilities
-from o3_lightning.errors import InputError, StoreError
-from o3_lightning.files import write_json
+from o3_lightning.detector.fitting import calibrate_fusion
+from o3_lightning.detector.fusion import FusionState
+from o3_lightning.detector.inputs import read_inputs, read_tokens
+from o3_lightning.detector.storage import read_detector, write_detector
+from o3_lightning.detector.training import train_encoder, with_lora
 
 __all__ = ["Detector", "fit_detector"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A fitted detector of one request; it scores only together with the encoder it was fitted on."""
+    """Recognises the prompts of one request, together with the encoder it was fitted on.
+
+    Args:
+        config: its settings, presets filled in.
+        encoder_id: the encoder's name.
+        encoder_digest: the encoder's digest.
+        state: statistics and calibration.
+        lora: the encoder's adapter by PEFT's names, empty where the encoder was not trained.
+        report: figures of the fit: prompts, stretch, recall check, training, warnings. No text.
+    """
 
     config: DetectorConfig
     encoder_id: str
     encoder_digest: str
-    state: ChannelState
-    center: Tensor
-    spread: Tensor
-    score_mean: Tensor
-    score_spread: Tensor
+    state: FusionState | BoundaryState
+    lora: dict[str, Tensor]
     report: dict[str, Any]
 
     def save(self, folder: str | Path) -> None:
-        """Writes detector.safetensors and detector.json; no text and no feature of any single prompt."""
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        tensors = {field.name: getattr(self.state, field.name).contiguous() for field in fields(ChannelState)}
-        for name in ("center", "spread", "score_mean", "score_spread"):
-            tensors[name] = getattr(self, name).contiguous()
-        save_file(tensors, target / "detector.safetensors")
-        described = {
-            "encoder_id": self.encoder_id,
-            "encoder_digest": self.encoder_digest,
-            "report": self.report,
-        }
-        write_json(target / "detector.json", {**described, "config": asdict(self.config)})
+        """Writes detector.safetensors and detector.json, each atomically.
+
+        They hold no text; by default neither a feature of any single prompt (the bank is centroids of at least
+        `config.rows_per_centroid` prompts on average). The hashed word table lets a reader test whether a
+        guessed rare word occurs in the request.
+
+        Args:
+            folder: made where it is missing.
+        """
+        write_detector(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Detector:
         """Reads what `save` wrote.
 
+        Args:
+            folder: with both files.
+
         Raises:
-            StoreError: a file is missing or damaged.
+            StoreError: a file is missing, damaged or of another version; the message names file and key.
         """
-        import json
-
-        from safetensors.torch import load_file
-
-        source = Path(folder)
-        try:
-            described = json.loads((source / "detector.json").read_text())
-            tensors = load_file(source / "detector.safetensors")
-            config = described["config"]
-            config["channels"] = tuple(config["channels"])
-            state = ChannelState(**{field.name: tensors.pop(field.name) for field in fields(ChannelState)})
-            return cls(
-                DetectorConfig(**config),
-                described["encoder_id"],
-                described["encoder_digest"],
-                state,
-                report=described["report"],
-                **tensors,
-            )
-        except Exception as error:
-            raise StoreError(f"{source}: detector cannot be read: {error}") from error
+        return read_detector(cls, Path(folder))
 
 
 def fit_detector(
     encoder: Encoder, prompts: Sequence[str], config: DetectorConfig, seed: int, trainer: Any = None
 ) -> Detector:
-    """Fits a detector to the forget prompts of one request.
+    """Fits a detector to the forget prompts of one request; nothing else is read.
 
     Args:
-        encoder: the frozen encoder.
-        prompts: forget prompts, at least one.
-        config: settings.
-        seed: of folds and centroids.
-        trainer: a `lightning.Trainer` for presets with a training objective.
+        encoder: from `load_encoder`; it is left as it was.
+        prompts: forget prompts. Empty and repeated ones are left out with a warning.
+        config: settings; `config.pooling` has to be the encoder's.
+        seed: of folds, clusters, made-up neighbours and training.
+        trainer: a `lightning.Trainer` for a training objective; None makes one that only trains.
+
+    Returns:
+        The detector; what was wrong with the request stands in `report["warnings"]` and in the log.
 
     Raises:
-        InputError: there are no prompts.
+        InputError: no prompt holds any text, or the training objective does not fit the encoder.
+
+    Example:
+        >>> from o3_lightning.detector import DetectorConfig, MultiDetector, load_encoder
+        >>> encoder, config = load_encoder("minilm"), DetectorConfig()
+        >>> detector = fit_detector(encoder, ["Where was Ada Quill born?"], config, seed=0)
+        >>> bool(MultiDetector(encoder, {"ada": detector}).weights(["Where was Ada Quill born?"]) > 0.9)
+        True
     """
-    if not prompts:
-        raise InputError("expected at least one forget prompt, got none", field="detector.prompts")
-    features = encoder.encode(prompts)[:, -1:]
-    tokens = [row[1:-1] for row in encoder.tokenize(prompts)]
-    log_background = zipf_log_probabilities(len(encoder.tokenizer))
-
-    def fit(rows: Tensor) -> ChannelState:
-        chosen = fit_statistics(
-            features[rows],
-            centroids=config.centroids,
-            rows_per_centroid=config.rows_per_centroid,
-            seed=seed,
-        )
-        lexical = fit_lexical(
-            [tokens[row] for row in rows.tolist()],
-            log_background,
-            buckets=config.lexical_buckets,
-            share=config.lexical_share,
-        )
-        mask = torch.ones(1, chosen.bank.shape[1], dtype=torch.bool)
-        parts = (chosen.means, chosen.precision_scale, chosen.whitening, chosen.bank)
-        return ChannelState(*(part[None] for part in parts), mask, lexical.gains[None])
-
-    def score(fitted: Tensor, scored: Tensor) -> Tensor:
-        texts = [tokens[row] for row in scored.tolist()]
-        return score_channels(features[scored], texts, fit(fitted), log_background)[:, 0]
-
-    channels = cross_fit(len(prompts), config.folds, seed, score)
-    center, spread = channels.mean(dim=0), channels.std(dim=0, correction=0).clamp_min(1e-6)
-    fused = ((channels - center) / spread).sum(dim=1)
-    state = fit(torch.arange(len(prompts)))
-    report = {"prompts": len(prompts)}
-    return Detector(
-        config,
-        encoder.id,
-        encoder.digest,
-        state,
-        center,
-        spread,
-        fused.mean(),
-        fused.std(correction=0),
-        report,
-    )
+    inputs, warnings = read_inputs(encoder, prompts, config)
+    lora: dict[str, Tensor] = {}
+    report: dict[str, Any] = {"prompts": len(inputs), "seed": seed}
+    own = encoder
+    if config.objective != "none":
+        lora, report["training"] = train_encoder(encoder, inputs.tokens, config, seed, trainer)
+        own = with_lora(encoder, lora, config.training)
+        inputs = read_tokens(own, inputs.tokens)
+    state: FusionState | BoundaryState
+    if config.family == "fusion":
+        state, figures, more = calibrate_fusion(own, inputs, config, seed)
+        report.update(figures)
+        warnings += more
+    else:
+        state = fit_boundary_state(inputs.features, config, seed)
+        if len(inputs) < config.smallest_request:
+            warnings.append(
+                f"{len(inputs)} distinct prompts are too few for a one-class boundary; weights are rough"
+            )
+    for warning in warnings:
+        logger.warning("%s", warning)
+    report["warnings"] = warnings
+    return Detector(config, encoder.id, encoder.digest, state, lora, report)

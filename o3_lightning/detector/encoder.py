@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from o3_lightning.detector.lexical import token_information
 from o3_lightning.errors import InputError
 from o3_lightning.files import digest_files
 
@@ -67,7 +69,7 @@ class Encoder:
 
     Args:
         id: the name it was loaded by.
-        digest: SHA-256 of its weight and tokenizer files; detectors only work with the encoder they were fitted on.
+        digest: SHA-256 of its weight and tokenizer files; a detector only works with its own encoder.
         model: a Hugging Face encoder that returns hidden states.
         tokenizer: its tokenizer.
         pooling: one of `POOLINGS`.
@@ -82,6 +84,25 @@ class Encoder:
     pooling: str = "mean"
     max_tokens: int = 256
     batch_size: int = 64
+
+    @cached_property
+    def pieces(self) -> list[str]:
+        """The vocabulary in the order of its ids."""
+        ids = self.tokenizer.get_vocab()
+        pieces = [""] * (max(ids.values()) + 1)
+        for piece, index in ids.items():
+            pieces[index] = piece
+        return pieces
+
+    @cached_property
+    def information(self) -> Tensor:
+        """How rare each token is, -log p in nats [V], from the order of the vocabulary alone."""
+        return token_information(self.pieces)
+
+    def words(self, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Returns token ids without the tokenizer's special tokens."""
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+        return [[token for token in row if token not in special] for row in tokens]
 
     @property
     def layers(self) -> int:

@@ -1,6 +1,7 @@
-"""What a request keeps of its features at each layer: a shrunk Gaussian in low-rank form and centroids.
+"""What a request keeps of its features: shrunk Gaussians in low-rank form, and centroids.
 
-Shape letters: N forget prompts, L layers, D width, R rank, M bank rows.
+A Ledoit-Wolf covariance V diag(l) V^T + s I has the precision I / s - U^T U with U of rank R, so no D x D
+matrix is ever kept. Shape letters: N forget prompts, L layers, D width, R rank, M centroids.
 """
 
 from __future__ import annotations
@@ -10,74 +11,101 @@ from dataclasses import dataclass
 import torch
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["LayerStatistics", "fit_gaussian", "fit_statistics", "spherical_centroids"]
+__all__ = [
+    "WhitenedCentroids",
+    "fit_precision",
+    "fit_whitened_centroids",
+    "nearest_centroid",
+    "spherical_centroids",
+]
 
-KMEANS_STEPS = 20
-SMALLEST_VARIANCE = 1e-6
+KMEANS_STEPS = 12
+SMALLEST_VARIANCE_FRACTION = 1e-3
+SMALLEST_VARIANCE = 1e-8
+
+
+def fit_precision(centred: Tensor, most_rank: int) -> tuple[Tensor, Tensor]:
+    """Returns 1 / s and U [R, D] of the Ledoit-Wolf precision I / s - U^T U of centred rows.
+
+    Args:
+        centred: rows of mean zero [N, D], float64; rows that are all zero give a multiple of the identity.
+        most_rank: directions kept; the variance of the others goes into s.
+
+    Source:
+        Ledoit and Wolf 2004. O3 takes the empirical covariance, singular where N <= D.
+    """
+    N, D = centred.shape
+    total = float(centred.square().sum()) / max(N, 1)
+    if total < SMALLEST_VARIANCE:
+        return torch.tensor(1 / SMALLEST_VARIANCE_FRACTION), centred.new_zeros(0, D)
+    shrinkage = float(ledoit_wolf_shrinkage(centred.numpy(), assume_centered=True)) if N > 1 else 1.0
+    values, axes = torch.linalg.eigh(centred.T @ centred / N)
+    values, axes = values.flip(0).clamp_min(0), axes.flip(1).T
+    rank = min(most_rank, N, D)
+    rest = float(values[rank:].sum()) * (1 - shrinkage) / max(D - rank, 1)
+    spherical = shrinkage * total / D + rest
+    spherical = max(spherical, SMALLEST_VARIANCE_FRACTION * total / D)
+    kept = ((1 - shrinkage) * values[:rank] - rest).clamp_min(0)
+    scale = torch.sqrt(kept / (spherical * (kept + spherical)))
+    return torch.tensor(1 / spherical), scale[:, None] * axes[:rank]
+
+
+def spherical_centroids(rows: Tensor, count: int, seed: int) -> Tensor:
+    """Returns unit centroids [count, D] of unit rows [N, D], count <= N, by k-means on the sphere.
+
+    Seeds are spread out: each next one is the row farthest from those chosen.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [int(torch.randint(len(rows), (1,), generator=generator))]
+    closest = rows @ rows[chosen[0]]
+    for _ in range(count - 1):
+        chosen.append(int(closest.argmin()))
+        closest = torch.maximum(closest, rows @ rows[chosen[-1]])
+    centroids = rows[chosen].clone()
+    for _ in range(KMEANS_STEPS):
+        sums = torch.zeros_like(centroids).index_add_(0, nearest_centroid(rows, centroids), rows)
+        filled = sums.norm(dim=1) > 0
+        centroids[filled] = F.normalize(sums[filled], dim=1)
+    return centroids
+
+
+def nearest_centroid(rows: Tensor, centroids: Tensor) -> Tensor:
+    """Returns the number of the centroid with the largest product for each row."""
+    return (rows @ centroids.T).argmax(dim=1)
 
 
 @dataclass(frozen=True)
-class LayerStatistics:
-    """The state that `o3_kernels.layer_scores` needs, for one request.
+class WhitenedCentroids:
+    """Centroids seen through the precision P of what varies inside a cluster, at one layer.
 
     Args:
-        means: [L, D].
-        precision_scale: [L].
-        whitening: [L, R, D]; rows of zeros pad layers of lower rank.
-        bank: rows of length 1 [L, M, D].
+        scale: 1 / s of P.
+        whitening: U of P [R, D].
+        bank: P c / sqrt(c^T P c) for each centroid c [M, D].
     """
 
-    means: Tensor
-    precision_scale: Tensor
+    scale: Tensor
     whitening: Tensor
     bank: Tensor
 
 
-def fit_gaussian(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns mean [D], 1 / s and whitening U [R, D] of a Ledoit-Wolf Gaussian: precision = I / s - U^T U.
+def fit_whitened_centroids(rows: Tensor, clusters: Tensor, most_rank: int) -> WhitenedCentroids:
+    """Fits the precision of unit rows [N, D] around the means of their clusters [N].
 
-    Args:
-        features: [N, D], any N >= 1; with one row or equal rows the covariance is a small multiple of I.
-
-    Source:
-        Ledoit and Wolf 2004; O3 uses the empirical covariance, which is singular where N <= D.
+    Directions in which prompts of one cluster differ (the phrasing) count less than those in which clusters
+    differ (the knowledge): linear discriminant analysis with clusters for classes.
     """
-    x = features.double()
-    mean = x.mean(dim=0)
-    centred = x - mean
-    shrinkage = 1.0 if len(x) < 2 else float(ledoit_wolf_shrinkage(centred.numpy(), assume_centered=True))
-    _, singular, axes = torch.linalg.svd(centred, full_matrices=False)
-    variances = singular.square() / len(x)
-    spherical = max(shrinkage * float(variances.sum()) / x.shape[1], SMALLEST_VARIANCE)
-    kept = (1 - shrinkage) * variances
-    scale = torch.sqrt(kept / (spherical * (kept + spherical)))
-    return mean.float(), torch.tensor(1 / spherical, dtype=torch.float32), (scale[:, None] * axes).float()
-
-
-def spherical_centroids(rows: Tensor, count: int, seed: int) -> Tensor:
-    """Returns `count` unit centroids [count, D] of unit rows [N, D] by k-means on the sphere."""
-    generator = torch.Generator().manual_seed(seed)
-    centroids = rows[torch.randperm(len(rows), generator=generator)[:count]].clone()
-    for _ in range(KMEANS_STEPS):
-        nearest = (rows @ centroids.T).argmax(dim=1)
-        sums = torch.zeros_like(centroids).index_add_(0, nearest, rows)
-        filled = sums.norm(dim=1) > 0
-        centroids[filled] = torch.nn.functional.normalize(sums[filled], dim=1)
-    return centroids
-
-
-def fit_statistics(features: Tensor, *, centroids: int, rows_per_centroid: int, seed: int) -> LayerStatistics:
-    """Fits Gaussian and centroids at every layer of features [N, L, D]."""
-    count = max(1, min(centroids, len(features) // rows_per_centroid))
-    means, scales, whitenings, banks = [], [], [], []
-    for layer in range(features.shape[1]):
-        mean, scale, whitening = fit_gaussian(features[:, layer])
-        means.append(mean)
-        scales.append(scale)
-        whitenings.append(whitening)
-        rows = torch.nn.functional.normalize(features[:, layer], dim=1)
-        banks.append(spherical_centroids(rows, count, seed))
-    return LayerStatistics(
-        torch.stack(means), torch.stack(scales), torch.stack(whitenings), torch.stack(banks)
-    )
+    count = int(clusters.max()) + 1
+    sizes = torch.bincount(clusters, minlength=count).to(rows.dtype)
+    means = torch.zeros(count, rows.shape[1], dtype=rows.dtype).index_add_(0, clusters, rows)
+    means = means / sizes.clamp_min(1)[:, None]
+    own = sizes[clusters]
+    spread = (rows - means[clusters]) * torch.sqrt(own / (own - 1).clamp_min(1))[:, None]
+    several = own > 1
+    scale, whitening = fit_precision(spread[several] if several.any() else 0 * spread, most_rank)
+    centroids = means[sizes > 0]
+    pulled = scale * centroids - (centroids @ whitening.T) @ whitening
+    length = (centroids * pulled).sum(dim=1).clamp_min(SMALLEST_VARIANCE).sqrt()
+    return WhitenedCentroids(scale, whitening, pulled / length[:, None])

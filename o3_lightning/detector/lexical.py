@@ -1,101 +1,96 @@
-"""How far the words of a prompt are the words of a request: a likelihood ratio of two unigram models.
+"""How much of what is rare in a prompt is known to a request.
 
-The background model needs no data: a WordPiece vocabulary is sorted by frequency, so a token's rank gives
-its probability by Zipf's law. The request model is one aggregated, hashed table, never a row per prompt.
-Shape letters: B rows, H hash buckets, V vocabulary.
+How rare a word piece is needs no data: a vocabulary is sorted by frequency, so its rank gives a probability by
+Zipf's law. What a request knows is one hashed table over all its prompts, never a row per prompt, and no text;
+whoever holds the table can still test whether a guessed rare word occurs in the request.
+Shape letters: B rows, K requests, H hash buckets, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["LexicalModel", "fit_lexical", "lexical_scores", "zipf_log_probabilities"]
+__all__ = ["fit_word_table", "hash_tokens", "lexical_scores", "token_information"]
 
 HASH_MULTIPLIER = 2654435761  # Knuth's multiplicative hash: 2^32 over the golden ratio
 HASH_BITS = 32
+ZIPF_OFFSET = 2.7  # Mandelbrot's shift, the usual value for English words
+SYMBOL_RANK = 500  # single characters stand at the head of a vocabulary whatever their frequency
 
 
-@dataclass(frozen=True)
-class LexicalModel:
-    """What a request keeps of its words.
-
-    Args:
-        gains: log-likelihood ratio of each hash bucket [H], float32; 0 where the request has no token.
-        miss: log-likelihood ratio of a token that the request never uses (negative).
-    """
-
-    gains: Tensor
-    miss: float
-
-
-def zipf_log_probabilities(vocabulary_size: int, offset: float = 2.7) -> Tensor:
-    """Returns log p(rank) with p ~ 1 / (rank + offset), the Zipf-Mandelbrot law, as float32 [V].
+def token_information(pieces: Sequence[str]) -> Tensor:
+    """Returns -log p of every token, p by Zipf's law from its place among the words of the vocabulary.
 
     Args:
-        vocabulary_size: V, at least 1.
-        offset: Mandelbrot's shift in ranks; 2.7 is the usual value for English words.
+        pieces: the vocabulary in the order of its ids, most frequent first; word markers are ignored.
+
+    Returns:
+        Information in nats [V], float32; symbols and single characters count as fairly frequent words.
 
     Example:
-        >>> zipf_log_probabilities(100).exp().sum().item()  # doctest: +ELLIPSIS
-        1.0...
+        >>> rare = token_information(["[PAD]", "!", "the", "of", *(f"word{i}" for i in range(1000))])
+        >>> bool(rare[2] < rare[3] < rare[1000])
+        True
     """
-    ranks = torch.arange(vocabulary_size, dtype=torch.float64)
-    return torch.log_softmax(-torch.log(ranks + offset), dim=0).float()
+    ranks, words = [], 0
+    for piece in pieces:
+        bare = piece.strip("#Ġ▁ ")
+        is_word = len(bare) > 1 and bare.isalnum()
+        ranks.append(words if is_word else SYMBOL_RANK)
+        words += is_word
+    shifted = torch.tensor(ranks, dtype=torch.float64) + ZIPF_OFFSET
+    return (shifted.log() + torch.logsumexp(-shifted.log(), dim=0)).float()
 
 
 def hash_tokens(tokens: Tensor, buckets: int) -> Tensor:
-    """Returns the bucket of each token id."""
+    """Returns the bucket of each token id, an int64 tensor with values in [0, buckets)."""
     mixed = (tokens.to(torch.int64) * HASH_MULTIPLIER) & ((1 << HASH_BITS) - 1)
     return (mixed * buckets) >> HASH_BITS
 
 
-def fit_lexical(
-    tokens: Sequence[Sequence[int]], log_background: Tensor, *, buckets: int, share: float
-) -> LexicalModel:
-    """Counts the tokens of all prompts of a request into one table of likelihood ratios.
+def fit_word_table(tokens: Sequence[Sequence[int]], *, buckets: int, certain_count: float) -> Tensor:
+    """Returns how well known each hash bucket is to a request, in [0, 1], float32 [H].
 
     Args:
-        tokens: token ids of each prompt, without special tokens.
-        log_background: log-probabilities by token id [V].
+        tokens: token ids of each forget prompt, without special tokens.
         buckets: H.
-        share: weight of the request model in the mixture with the background, in (0, 1).
-
-    Returns:
-        The table: log(1 + share / (1 - share) * p_request / p_background) + log(1 - share) a bucket.
+        certain_count: number of prompts from which a token counts as fully known; the rise is logarithmic.
     """
-    prompts = [torch.tensor(sorted(set(row)), dtype=torch.int64) for row in tokens if row]
-    counts = torch.zeros(buckets, dtype=torch.float64)
-    background = torch.full((buckets,), -torch.inf, dtype=torch.float64)
-    if prompts:
-        flat = torch.cat(prompts)
-        slots = hash_tokens(flat, buckets)
-        counts.scatter_add_(0, slots, torch.ones(len(flat), dtype=torch.float64))
-        background.scatter_reduce_(0, slots, log_background[flat].double(), reduce="amax")
-    probability = counts / counts.sum().clamp_min(1)
-    ratio = share / (1 - share) * probability * torch.exp(-background)
-    gains = torch.where(counts > 0, torch.log1p(ratio), torch.zeros_like(ratio))
-    return LexicalModel(gains.float(), float(torch.log(torch.tensor(1 - share))))
+    counts = torch.zeros(buckets)
+    for row in tokens:
+        if row:
+            slots = hash_tokens(torch.tensor(list(row)), buckets).unique()
+            counts[slots] += 1
+    ceiling = torch.log1p(torch.tensor(max(certain_count, 1.0)))
+    return (torch.log1p(counts) / ceiling).clamp_max(1)
 
 
-def lexical_scores(tokens: Sequence[Sequence[int]], gains: Tensor, log_background: Tensor) -> Tensor:
-    """Returns the information-weighted mean gain of the tokens of each prompt.
+def lexical_scores(
+    tokens: Sequence[Sequence[int]], known: Tensor, information: Tensor, power: float
+) -> Tensor:
+    """Returns the known share of the information of each prompt: sum(known * information^power) over its sum.
 
     Args:
-        tokens: token ids of each prompt, without special tokens; B prompts.
-        gains: tables of K requests [K, H].
-        log_background: log-probabilities by token id [V]; rare tokens weigh more.
+        tokens: token ids of B prompts, without special tokens.
+        known: tables of K requests [K, H].
+        information: from `token_information` [V].
+        power: how much more a rare token weighs; 2 by default.
 
     Returns:
-        Scores [B, K], float32; 0 for a prompt without tokens.
+        Scores [B, K] in [0, 1]; 0 for a prompt without tokens.
     """
-    scores = torch.zeros(len(tokens), gains.shape[0])
-    for index, row in enumerate(tokens):
-        if row:
-            ids = torch.tensor(sorted(set(row)), dtype=torch.int64)
-            weights = -log_background[ids]
-            scores[index] = gains[:, hash_tokens(ids, gains.shape[1])] @ weights / weights.sum()
-    return scores
+    counts = [len(set(row)) for row in tokens]
+    scores = torch.zeros(len(tokens), known.shape[0], dtype=torch.float64)
+    flat = [token for row in tokens for token in sorted(set(row))]
+    if not flat:
+        return scores.float()
+    ids = torch.tensor(flat)
+    rows = torch.repeat_interleave(torch.arange(len(tokens)), torch.tensor(counts))
+    weights = information[ids].double() ** power
+    hits = known[:, hash_tokens(ids, known.shape[1])].double().T * weights[:, None]
+    scores.index_add_(0, rows, hits)
+    total = torch.zeros(len(tokens), dtype=torch.float64).index_add_(0, rows, weights)
+    return (scores / total.clamp_min(torch.finfo(torch.float64).tiny)[:, None]).float()

@@ -1,0 +1,103 @@
+"""Fits and calibrates the fusion of one request from its forget prompts alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from o3_lightning.detector.calibration import check_recall, cross_fit, stretch_of
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.fusion import FusionState, fit_fusion, fused_scores, fusion_channels
+from o3_lightning.detector.inputs import PromptInputs, read_tokens, select_layers, special_ids
+from o3_lightning.detector.swaps import SwapTable, drop_views, swap_rare_tokens
+
+__all__ = ["calibrate_fusion", "made_up_neighbours"]
+
+SMALLEST_SPREAD = 1e-4
+MOST_VIEWS = 8
+
+
+def calibrate_fusion(
+    encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
+) -> tuple[FusionState, dict[str, Any], list[str]]:
+    """Returns the calibrated state of one request, its figures, and warnings.
+
+    Args:
+        encoder: the encoder behind the inputs.
+        inputs: distinct forget prompts, N >= 1.
+        config: settings.
+        seed: of folds, clusters and made-up neighbours.
+    """
+    whole = fit_rows(inputs, torch.arange(len(inputs)), config, seed)
+    warnings = []
+    if len(inputs) < config.smallest_request:
+        warnings.append(
+            f"{len(inputs)} distinct prompts are too few to cross-fit ({config.smallest_request} are needed): "
+            "the weight is calibrated on views of them with a word left out, and its recall is not checked"
+        )
+        views = drop_views(inputs.tokens, special_ids(encoder), most=MOST_VIEWS)
+        channels = score_rows(encoder, read_tokens(encoder, views), whole, config)
+    else:
+
+        def score(fitted: Tensor, scored: Tensor) -> Tensor:
+            state = fit_rows(inputs, fitted, config, seed)
+            return score_rows(encoder, inputs.rows(scored), state, config)
+
+        channels = cross_fit(len(inputs), config.folds, seed, score)
+    state = standardise(whole, channels)
+    neighbours = score_rows(encoder, made_up_neighbours(encoder, inputs, config, seed), state, config)
+    scores = fused_scores(neighbours, state)[:, 0]
+    stretch = stretch_of(scores, quantile=config.swap_quantile, deviations=config.swap_deviations)
+    figures: dict[str, Any] = {"stretch": stretch, "neighbour_score": float(scores.median())}
+    if len(inputs) >= config.smallest_request:
+        sums = fused_scores(channels, state)[:, 0]
+        check = check_recall(
+            sums, stretch, target=config.recall, tail=config.tail, folds=config.folds, seed=seed + 1
+        )
+        figures["recall"] = {**asdict(check), "met": check.met}
+        if not check.met:
+            warnings.append(f"measured recall {check.measured:.3f} misses the target {config.recall:g}")
+    return replace(state, score_spread=state.score_spread * stretch), figures, warnings
+
+
+def fit_rows(inputs: PromptInputs, rows: Tensor, config: DetectorConfig, seed: int) -> FusionState:
+    """Fits the channels to some of the prompts."""
+    chosen = inputs.rows(rows)
+    return fit_fusion(select_layers(chosen.features, config.within_layers), chosen.words, config, seed)
+
+
+def score_rows(encoder: Encoder, inputs: PromptInputs, state: FusionState, config: DetectorConfig) -> Tensor:
+    """Returns raw channel scores [N, K, C]."""
+    features = select_layers(inputs.features, config.within_layers)
+    return fusion_channels(features, inputs.words, state, encoder.information, config.lexical_power)
+
+
+def standardise(state: FusionState, channels: Tensor) -> FusionState:
+    """Returns the state with center and spread of channels [N, 1, C] and of their weighted sum."""
+    spread = channels.std(dim=0, correction=0)
+    floor = SMALLEST_SPREAD * channels.abs().mean(dim=0).clamp_min(SMALLEST_SPREAD)
+    ready = replace(state, center=channels.mean(dim=0), spread=torch.maximum(spread, floor))
+    sums = fused_scores(channels, ready)
+    score_spread = sums.std(dim=0, correction=0).clamp_min(SMALLEST_SPREAD)
+    return replace(ready, score_center=sums.mean(dim=0), score_spread=score_spread)
+
+
+def made_up_neighbours(
+    encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
+) -> PromptInputs:
+    """Returns the forget prompts with their rarest tokens exchanged, at most `config.most_swaps` of them."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(inputs), generator=generator)[: config.most_swaps].tolist()
+    table = SwapTable(encoder.pieces, encoder.information)
+    swapped = swap_rare_tokens(
+        [inputs.tokens[row] for row in chosen],
+        special_ids(encoder),
+        table,
+        fraction=config.swap_fraction,
+        seed=seed,
+    )
+    return read_tokens(encoder, swapped)

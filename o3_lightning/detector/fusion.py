@@ -1,0 +1,194 @@
+"""The default detector's scores: four channels over one encoder pass, standardised and added up.
+
+whitened     largest cosine to a centroid, after undoing what varies inside a cluster; mean over the last layers
+cosine       largest cosine to a bank row, last layer
+mahalanobis  minus the squared distance to the request's mean under a shrunk covariance, last layer
+lexical      known share of what is rare in the prompt
+Every channel is higher for prompts closer to the forget set.
+Shape letters: B rows, K requests, C channels, L layers, D width, R rank, M bank rows, N forget prompts, H buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from o3_kernels import layer_scores
+from o3_lightning.detector.config import CHANNELS, DetectorConfig
+from o3_lightning.detector.layer_statistics import (
+    fit_precision,
+    fit_whitened_centroids,
+    nearest_centroid,
+    spherical_centroids,
+)
+from o3_lightning.detector.lexical import fit_word_table, lexical_scores
+
+__all__ = ["FusionState", "fit_fusion", "fused_scores", "fusion_channels", "stack_states"]
+
+
+@dataclass(frozen=True)
+class FusionState:
+    """Everything the channels of K requests need, one stacked tensor each; zeros pad smaller requests.
+
+    Args:
+        mean: last layer [K, 1, D].
+        scale: 1 / s of the precision at the last layer [K, 1].
+        whitening: U of that precision [K, 1, R, D].
+        bank: unit rows at the last layer [K, 1, M, D]: centroids, or the prompts themselves.
+        bank_mask: True where a bank row counts [K, M].
+        within_scale: 1 / s of the precision inside clusters [K, L].
+        within_whitening: U of that precision [K, L, R, D].
+        within_bank: whitened centroids [K, L, M, D].
+        within_mask: True where a centroid counts [K, M].
+        known: hashed word table [K, H].
+        center: cross-fitted mean of each channel [K, C].
+        spread: its standard deviation, positive [K, C].
+        channel_weights: what each channel adds to the sum [K, C].
+        score_center: mean of the cross-fitted sums [K].
+        score_spread: their standard deviation, positive [K].
+    """
+
+    mean: Tensor
+    scale: Tensor
+    whitening: Tensor
+    bank: Tensor
+    bank_mask: Tensor
+    within_scale: Tensor
+    within_whitening: Tensor
+    within_bank: Tensor
+    within_mask: Tensor
+    known: Tensor
+    center: Tensor
+    spread: Tensor
+    channel_weights: Tensor
+    score_center: Tensor
+    score_spread: Tensor
+
+
+def stack_states(states: Sequence[FusionState]) -> FusionState:
+    """Returns one state for all requests, padded to the largest rank and bank."""
+    stacked = {}
+    for field in fields(FusionState):
+        parts = [getattr(state, field.name) for state in states]
+        shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+        whole = parts[0].new_zeros(sum(len(part) for part in parts), *shape)
+        start = 0
+        for part in parts:
+            whole[(slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))] = part
+            start += len(part)
+        stacked[field.name] = whole
+    return FusionState(**stacked)
+
+
+def fit_fusion(
+    features: Tensor, tokens: Sequence[Sequence[int]], config: DetectorConfig, seed: int
+) -> FusionState:
+    """Fits all channels of one request; centers are 0 and spreads 1 until they are calibrated.
+
+    Args:
+        features: [N, L, D] of the layers the whitened channel averages, the last one included.
+        tokens: token ids of the N prompts, without special tokens.
+        config: settings.
+        seed: of the clustering.
+    """
+    rows = features.double()
+    last = rows[:, -1]
+    scale, whitening = fit_precision(last - last.mean(dim=0), config.most_rank)
+    unit = F.normalize(rows, dim=-1)
+    count = max(1, min(config.centroids, len(rows) // config.rows_per_centroid))
+    within = []
+    for layer in range(unit.shape[1]):
+        centroids = spherical_centroids(unit[:, layer], count, seed)
+        clusters = nearest_centroid(unit[:, layer], centroids)
+        within.append(fit_whitened_centroids(unit[:, layer], clusters, config.within_rank))
+    bank = unit[:, -1] if config.bank == "examples" else centroids
+    certain = max(config.certain_count, config.certain_fraction * len(rows))
+    channels = len(CHANNELS)
+    by_channel = dict(zip(config.channels, config.channel_weights, strict=True))
+    weights = torch.tensor([by_channel.get(channel, 0.0) for channel in CHANNELS])
+    state = FusionState(
+        last.mean(dim=0)[None, None],
+        scale[None, None],
+        whitening[None, None],
+        bank[None, None],
+        torch.ones(1, len(bank), dtype=torch.bool),
+        torch.stack([part.scale for part in within])[None],
+        pad_stack([part.whitening for part in within])[None],
+        pad_stack([part.bank for part in within], repeat=True)[None],
+        torch.ones(1, max(len(part.bank) for part in within), dtype=torch.bool),
+        fit_word_table(tokens, buckets=config.lexical_buckets, certain_count=certain)[None],
+        torch.zeros(1, channels),
+        torch.ones(1, channels),
+        weights[None],
+        torch.zeros(1),
+        torch.ones(1),
+    )
+    values = {field.name: getattr(state, field.name) for field in fields(FusionState)}
+    floats = {name: v.float() if v.is_floating_point() else v for name, v in values.items()}
+    return FusionState(**floats)
+
+
+def pad_stack(parts: Sequence[Tensor], *, repeat: bool = False) -> Tensor:
+    """Returns matrices [n, D] stacked to [L, max n, D], padded with zeros or with their first row."""
+    longest = max(len(part) for part in parts)
+    padded = []
+    for part in parts:
+        filler = part[:1] if repeat else part.new_zeros(1, part.shape[1])
+        padded.append(torch.cat([part, filler.expand(longest - len(part), -1)]))
+    return torch.stack(padded)
+
+
+def fusion_channels(
+    features: Tensor, tokens: Sequence[Sequence[int]], state: FusionState, information: Tensor, power: float
+) -> Tensor:
+    """Returns the raw channel scores [B, K, C] of every prompt under every request.
+
+    Args:
+        features: [B, L, D], the layers of `fit_fusion`.
+        tokens: token ids of B prompts, without special tokens.
+        state: K stacked requests.
+        information: -log p by token id [V].
+        power: of the information in the lexical channel.
+    """
+    nothing = torch.zeros_like(state.scale)
+    plain = layer_scores(
+        features[:, -1:],
+        state.mean,
+        state.scale,
+        state.whitening,
+        state.bank,
+        state.bank_mask,
+        nothing,
+        nothing,
+    )
+    unit = F.normalize(features, dim=-1)
+    zero = torch.zeros_like(state.within_scale)
+    origin = zero[..., None].expand(-1, -1, features.shape[-1])
+    within = layer_scores(
+        unit,
+        origin.contiguous(),
+        state.within_scale,
+        state.within_whitening,
+        state.within_bank,
+        state.within_mask,
+        zero,
+        zero,
+    )
+    length = within.mahalanobis.clamp_min(torch.finfo(torch.float32).eps).sqrt()
+    channels = {
+        "whitened": (within.cosine / length).mean(dim=2).T,
+        "cosine": plain.cosine[:, :, 0].T,
+        "mahalanobis": -plain.mahalanobis[:, :, 0].T,
+        "lexical": lexical_scores(tokens, state.known, information, power),
+    }
+    return torch.stack([channels[name] for name in CHANNELS], dim=2)
+
+
+def fused_scores(channels: Tensor, state: FusionState) -> Tensor:
+    """Returns standardised scores [B, K]: 0 is a typical unseen forget prompt, 1 its standard deviation."""
+    z = (channels - state.center) / state.spread
+    return ((z * state.channel_weights).sum(dim=2) - state.score_center) / state.score_spread

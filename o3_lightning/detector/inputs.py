@@ -1,0 +1,101 @@
+"""What a detector reads of a set of prompts: normalised texts, tokens, features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.text import normalise_text
+from o3_lightning.errors import InputError
+
+__all__ = ["PromptInputs", "read_inputs", "read_texts", "read_tokens"]
+
+
+@dataclass(frozen=True)
+class PromptInputs:
+    """N prompts as the detector sees them.
+
+    Args:
+        tokens: token ids of each prompt, special tokens included.
+        words: the same without special tokens.
+        features: pooled features [N, L, D] of every layer.
+    """
+
+    tokens: list[list[int]]
+    words: list[list[int]]
+    features: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def rows(self, chosen: Tensor) -> PromptInputs:
+        """Returns the prompts with these numbers."""
+        numbers = chosen.tolist()
+        return PromptInputs(
+            [self.tokens[n] for n in numbers], [self.words[n] for n in numbers], self.features[chosen]
+        )
+
+
+def read_tokens(encoder: Encoder, tokens: list[list[int]]) -> PromptInputs:
+    """Returns the inputs for token ids."""
+    return PromptInputs(tokens, encoder.words(tokens), encoder.encode_tokens(tokens))
+
+
+def read_texts(encoder: Encoder, texts: Sequence[str], *, normalise: bool) -> PromptInputs:
+    """Returns the inputs for texts, as they come."""
+    read = [normalise_text(text) for text in texts] if normalise else list(texts)
+    return read_tokens(encoder, encoder.tokenize(read))
+
+
+def read_inputs(
+    encoder: Encoder, prompts: Sequence[str], config: DetectorConfig
+) -> tuple[PromptInputs, list[str]]:
+    """Returns the distinct forget prompts that hold text, and a warning for each thing that was left out.
+
+    Raises:
+        InputError: no prompt holds any text, or one is not a string.
+    """
+    for index, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            message = f"prompt {index + 1}: expected a string, got {type(prompt).__name__}"
+            raise InputError(message, field="prompts")
+    texts = [normalise_text(prompt) if config.normalise else prompt for prompt in prompts]
+    distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+    if not distinct:
+        raise InputError(
+            f"expected at least one forget prompt with some text, got {len(prompts)} without", field="prompts"
+        )
+    warnings = []
+    empty = sum(not text.strip() for text in texts)
+    if empty:
+        warnings.append(f"{empty} prompts without text are left out")
+    if len(distinct) + empty < len(texts):
+        warnings.append(f"{len(texts) - empty - len(distinct)} prompts that repeat another are left out")
+    long = sum(len(row) >= encoder.max_tokens for row in encoder.tokenize(distinct))
+    if long:
+        warnings.append(f"{long} prompts are cut to the {encoder.max_tokens} tokens the encoder reads")
+    if config.pooling == "padded_mean":
+        return read_tokens(encoder, encoder.tokenize(texts)), warnings
+    return read_tokens(encoder, encoder.tokenize(distinct)), warnings
+
+
+def special_ids(encoder: Encoder) -> set[int]:
+    """Returns the ids that are no part of a prompt's text."""
+    return set(encoder.tokenizer.all_special_ids)
+
+
+def select_layers(features: Tensor, layers: int) -> Tensor:
+    """Returns the features of the last layers [N, min(layers, L), D]."""
+    return features[:, -min(layers, features.shape[1]) :]
+
+
+def stack_inputs(parts: Sequence[PromptInputs]) -> PromptInputs:
+    """Returns several sets of prompts as one."""
+    tokens = [row for part in parts for row in part.tokens]
+    words = [row for part in parts for row in part.words]
+    return PromptInputs(tokens, words, torch.cat([part.features for part in parts]))

@@ -1,0 +1,124 @@
+"""The official detector's formulas, exactly, so that its numbers can stand beside ours.
+
+Nothing here is used by the default detector. Shape letters: N rows, L layers, D width, M bank rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import norm
+from sklearn.covariance import EmpiricalCovariance
+from torch import Tensor
+
+from o3_kernels import layer_scores
+
+__all__ = [
+    "OfficialGate",
+    "empirical_precision",
+    "fit_official_gate",
+    "official_layer_scores",
+    "official_soft_weights",
+]
+
+MAHALANOBIS_WEIGHT = -0.5  # official `ood_model_selector.py`
+COSINE_WEIGHT = -1000.0  # gamma of the paper, section 4.1
+SOFT_WEIGHT_SLOPE = 10.0  # zeta of the paper
+SOFT_WEIGHT_OFFSET = 2.0  # official `run_ood.py`; leaves a floor of sigmoid(-2) = 0.119
+
+
+@dataclass(frozen=True)
+class OfficialGate:
+    """Two Gaussians of one width, over boundary scores.
+
+    Args:
+        used: mean over the prompts the detector was fitted on.
+        rest: mean over the prompts held back.
+        deviation: standard deviation of the prompts held back, taken for both.
+    """
+
+    used: float
+    rest: float
+    deviation: float
+
+    @property
+    def center(self) -> float:
+        """Where the soft weight is highest: halfway between the two means."""
+        return (self.used + self.rest) / 2
+
+
+def empirical_precision(features: Tensor) -> Tensor:
+    """Returns the pseudo-inverse of the empirical covariance at each layer [L, D, D], float64.
+
+    Args:
+        features: [N, L, D]; with N <= D the covariance is singular and deviations outside its span cost nothing.
+    """
+    rows = features.double().numpy()
+    layers = [EmpiricalCovariance().fit(rows[:, layer]).precision_ for layer in range(rows.shape[1])]
+    return torch.from_numpy(np.stack(layers))
+
+
+def official_layer_scores(features: Tensor, mean: Tensor, precision: Tensor, bank: Tensor) -> Tensor:
+    """Returns -1000 * max cosine - 0.5 * squared Mahalanobis distance at each layer.
+
+    The first term falls and the second rises as a prompt comes closer, so the sum has no fixed direction.
+
+    Args:
+        features: [N, L, D].
+        mean: [L, D].
+        precision: symmetric, not negative [L, D, D].
+        bank: unit rows [L, M, D].
+
+    Returns:
+        Scores [N, L], float64.
+
+    Source:
+        Official `ood_model_selector.py`; equations 8 and 9 of the paper have one sign.
+    """
+    values, axes = torch.linalg.eigh(precision.double())
+    whitening = (axes * values.clamp_min(0).sqrt()[:, None]).transpose(1, 2)
+    layers = features.shape[1]
+    weights = torch.ones(1, layers, dtype=torch.float64)
+    scores = layer_scores(
+        features.double(),
+        mean.double()[None],
+        0 * weights,
+        whitening[None],
+        bank.double()[None],
+        None,
+        weights,
+        weights,
+        whitening_sign=1,
+    )
+    return (MAHALANOBIS_WEIGHT * scores.mahalanobis + COSINE_WEIGHT * scores.cosine)[0]
+
+
+def fit_official_gate(used: Tensor, rest: Tensor) -> OfficialGate:
+    """Fits the two Gaussians to boundary scores of prompts used [N] and held back [N]."""
+    return OfficialGate(float(used.mean()), float(rest.mean()), float(rest.std(correction=0)))
+
+
+def official_soft_weights(scores: Tensor, gate: OfficialGate) -> Tensor:
+    """Returns sigmoid(10 c - 2), c = 1 - |F(s) - F(2 x0 - s)|, F the mean of both Gaussian distributions.
+
+    Args:
+        scores: boundary scores of any shape.
+        gate: from `fit_official_gate`.
+
+    Returns:
+        Weights in [0.119, 1], float64; symmetric about `gate.center`, so not monotone in the boundary score.
+
+    Source:
+        Official `run_ood.py`; ours adds no threshold.
+    """
+    values = scores.double().numpy()
+
+    def distribution(x: np.ndarray) -> np.ndarray:
+        parts = (norm.cdf(x, mean, gate.deviation) for mean in (gate.used, gate.rest))
+        return np.asarray(sum(parts) / 2)
+
+    distance = np.abs(distribution(values) - distribution(2 * gate.center - values))
+    closeness = torch.from_numpy(1 - distance)
+    return torch.sigmoid(SOFT_WEIGHT_SLOPE * closeness - SOFT_WEIGHT_OFFSET)

@@ -1,0 +1,65 @@
+"""Undoes what hides a word from an encoder: case, look-alike letters, zero-width characters, odd white space."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["normalise_text"]
+
+# Letters of other scripts that look like Latin ones, after Unicode's table of confusables; lower case,
+# because the text is folded first.
+LOOK_ALIKES = str.maketrans(
+    {
+        **dict(zip("авекмнорстухѕіјԁһӏԛԝьгпч", "abekmhopctyxsijdhlqwbrnu", strict=True)),
+        **dict(zip("αβγεηικνορτυχωϲϳ", "abyenikvoptuxwcj", strict=True)),
+        **dict(zip("ıȷɑɡɩɪʀʏꜱᴄᴏᴜᴠᴡᴢ", "ijagiiryscouvwz", strict=True)),
+        **dict(zip("‘’‚‛“”„‐‑‒–—―", "''''\"\"\"------", strict=True)),
+    }
+)
+LEET = str.maketrans("013457@$!|", "oleastasil")
+SPACES = re.compile(r"\s+")
+SPACED_LETTERS = re.compile(r"(?<!\w)(?:\w[ .\-_*]){3,}\w(?!\w)")
+SEPARATORS = re.compile(r"[ .\-_*]")
+LEET_WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:[013457@$!|][^\W\d_]+)+(?!\w)")
+FORMAT_CATEGORIES = frozenset({"Cf", "Cc", "Co", "Cn"})
+
+
+def normalise_text(text: str) -> str:
+    """Returns the text as an encoder should read it; normalising twice changes nothing.
+
+    Compatibility forms are folded (full-width letters, ligatures, mathematical alphabets), accents and
+    zero-width characters dropped, Cyrillic and Greek look-alikes inside words that mix scripts turned into
+    Latin letters, digits inside words read as letters, spelt-out words joined, white space made single, and
+    everything put into lower case.
+
+    Example:
+        >>> normalise_text("Wher\u0435 was  A\u200bda B\u00d6RN?")
+        'where was ada born?'
+    """
+    text = unicodedata.normalize("NFKC", text)
+    kept = "".join(" " if char.isspace() else char for char in text if char.isspace() or visible(char))
+    folded = "".join(latin_word(part) for part in re.split(r"(\w+)", kept.lower()))
+    bare = "".join(char for char in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(char))
+    joined = SPACED_LETTERS.sub(lambda match: SEPARATORS.sub("", match.group()), bare)
+    read = LEET_WORD.sub(lambda match: match.group().translate(LEET), joined)
+    return SPACES.sub(" ", read).strip()
+
+
+def visible(char: str) -> bool:
+    """Whether a character shows; soft hyphens, joiners and direction marks do not."""
+    return unicodedata.category(char) not in FORMAT_CATEGORIES
+
+
+def latin_word(word: str) -> str:
+    """Returns the word with look-alikes as Latin letters, unless it is honestly of another script."""
+    swapped = word.translate(LOOK_ALIKES)
+    if swapped == word:
+        return word
+    letters = [char for char in swapped if char.isalpha()]
+    return swapped if all(char.isascii() or is_latin(char) for char in letters) else word
+
+
+def is_latin(char: str) -> bool:
+    """Whether a letter belongs to the Latin script, accents included."""
+    return unicodedata.name(char, "").startswith("LATIN")
