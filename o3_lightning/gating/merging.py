@@ -49,7 +49,9 @@ class Merges:
                 self._originals.setdefault(path, self._weight(path).clone())
             self._order.append(number)
         for path in paths:
-            self._add(path, number)
+            self._add(self._weight(path), path, number)
+            if not reversible and path in self._originals:
+                self._add(self._originals[path], path, number)
         self.gate.merged.add(number)
 
     @torch.no_grad()
@@ -69,7 +71,7 @@ class Merges:
             self._weight(path).copy_(self._originals[path])
             for other in self._order:
                 if other in self.gate.layers[path].factors:
-                    self._add(path, other)
+                    self._add(self._weight(path), path, other)
         if not self._order:
             self._originals.clear()
 
@@ -78,14 +80,13 @@ class Merges:
         assert isinstance(weight, Tensor)
         return weight
 
-    def _add(self, path: str, number: int) -> None:
-        """Adds one request's B A to one layer."""
+    def _add(self, weight: Tensor, path: str, number: int) -> None:
+        """Adds one request's B A for one layer to a weight."""
         layer = self.gate.layers[path]
         a, b = layer.factors[number]
         update = b.float() @ a.float()
         if isinstance(layer.inner, Conv1D):
             update = update.T  # it keeps its weight as [D,O]
-        weight = self._weight(path)
         weight.copy_((weight.float() + update).to(weight.dtype))
 
     def _check(self, path: str) -> None:

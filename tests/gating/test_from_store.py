@@ -1,0 +1,185 @@
+"""From the store to the gated model and out to plain PEFT folders."""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from o3_lightning.errors import InputError, StoreError
+from o3_lightning.gating import model as model_module
+from o3_lightning.gating.config import GateConfig
+from o3_lightning.gating.model import GatedModel
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.store import Store
+
+
+@dataclass
+class FakeEncoder:
+    id: str = "words"
+    digest: str = "words-digest"
+
+
+@dataclass
+class FakeDetector:
+    words: dict
+
+    def save(self, folder):
+        (Path(folder) / "detector.json").write_text(json.dumps(self.words))
+        (Path(folder) / "detector.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+
+    @classmethod
+    def load(cls, folder):
+        return cls(json.loads((Path(folder) / "detector.json").read_text()))
+
+
+@pytest.fixture
+def detectors_of_words(monkeypatch, gate_kit):
+    def build(encoder, detectors):
+        assert encoder.digest == "words-digest"
+        return gate_kit.detectors({name: detector.words for name, detector in detectors.items()}, [])
+
+    monkeypatch.setattr(model_module, "Detector", FakeDetector)
+    monkeypatch.setattr(model_module, "MultiDetector", build)
+
+
+def request_of(name):
+    return UnlearningRequest(name, (QuestionAnswer(f"where is the {name}", "in the hill"),))
+
+
+def save_copy(folder):
+    return lambda target: shutil.copytree(folder, target, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def stocked(tmp_path, gate_kit, adapter_folders, detectors_of_words):
+    """A function that makes a store with some requests unlearned and others protected."""
+
+    def build(name, unlearned, protected=()):
+        base = gate_kit.base()
+        store = Store.create(tmp_path / name, base.id, base.digest, "words", "words-digest")
+        for id in (*unlearned, *protected):
+            store.register(request_of(id), {})
+            store.protect(id, FakeDetector(gate_kit.table[id]).save)
+            if id in unlearned:
+                store.unlearn(id, save_copy(adapter_folders("llama")[id]), {})
+        return store
+
+    return build
+
+
+def open_gate(store, gate_kit, **settings):
+    settings = {"refusal": "sorry I cannot say that", "max_new_tokens": 6, **settings}
+    return GatedModel.from_store(store.path, gate_kit.base(), FakeEncoder(), GateConfig(**settings))
+
+
+def logits_of(gated, prompts):
+    ids, mask = gated.tokens.pad([gated.tokens.encode(prompt) for prompt in prompts])
+    return gated(ids, mask).logits
+
+
+def test_adapter_on_disk_loads_in_plain_peft_and_gives_the_same_logits(stocked, gate_kit):
+    import copy
+
+    gated = open_gate(stocked("s", ["roses", "irises"]), gate_kit)
+    ids, mask = gated.tokens.pad([gated.tokens.encode(prompt) for prompt in gate_kit.prompts])
+    folder = gated.store.path / "requests" / "irises" / "adapter"
+    plain = PeftModel.from_pretrained(copy.deepcopy(gate_kit.model("llama")), folder).eval()
+    weights = torch.tensor([[0.0, 1.0]]).repeat(len(ids), 1)
+    with torch.no_grad():
+        expected = plain(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(gated(ids, mask, weights=weights).logits, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["routed", "max", "top_k", "sum"])
+def test_revoked_request_is_as_if_it_had_never_been(stocked, gate_kit, rule):
+    whole, without = stocked("whole", ["roses", "irises", "lilies"]), stocked("without", ["roses", "lilies"])
+    before = logits_of(open_gate(whole, gate_kit, combine=rule), gate_kit.prompts)
+    whole.revoke("irises")
+    revoked = open_gate(whole, gate_kit, combine=rule)
+    assert revoked.ids == ("roses", "lilies")
+    expected = logits_of(open_gate(without, gate_kit, combine=rule), gate_kit.prompts)
+    torch.testing.assert_close(logits_of(revoked, gate_kit.prompts), expected, atol=1e-5, rtol=0)
+    whole.restore("irises")
+    assert torch.equal(logits_of(open_gate(whole, gate_kit, combine=rule), gate_kit.prompts), before)
+    assert not torch.allclose(before, expected)
+
+
+def test_request_is_refused_from_protection_until_it_is_unlearned(stocked, gate_kit, adapter_folders):
+    store = stocked("s", ["roses"])
+    plain = open_gate(store, gate_kit).answer(["a lily"])
+    store.register(request_of("lilies"), {})
+    assert open_gate(store, gate_kit).answer(["a lily"]) == plain
+    store.protect("lilies", FakeDetector(gate_kit.table["lilies"]).save)
+    assert open_gate(store, gate_kit).answer(["a lily"]) == ["sorry I cannot say that"]
+    store.unlearn("lilies", save_copy(adapter_folders("llama")["lilies"]), {})
+    assert open_gate(store, gate_kit).answer(["a lily"]) not in (plain, ["sorry I cannot say that"])
+
+
+def test_empty_store_is_the_base_model(stocked, gate_kit):
+    gated = open_gate(stocked("s", []), gate_kit)
+    with gated.disabled():
+        expected = logits_of(gated, gate_kit.prompts)
+    assert torch.equal(logits_of(gated, gate_kit.prompts), expected)
+    assert gated.weights(["rose"]).shape == (1, 0)
+    assert gated.explain(["rose"]) == [{"weights": {}, "strengths": {}, "refused": False, "detectors": []}]
+
+
+def test_other_base_or_encoder_is_refused(stocked, gate_kit):
+    store = stocked("s", ["roses"])
+    with pytest.raises(StoreError, match="made for base llama with digest"):
+        GatedModel.from_store(store.path, replace(gate_kit.base(), digest="other"), FakeEncoder())
+    with pytest.raises(
+        StoreError, match="made for encoder words with digest words-digest, opened with digest x"
+    ):
+        GatedModel.from_store(store.path, gate_kit.base(), FakeEncoder(digest="x"))
+
+
+def test_damaged_adapter_is_refused_by_name(stocked, gate_kit):
+    store = stocked("s", ["roses"])
+    path = store.path / "requests/roses/adapter/adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(StoreError, match=r"adapter_model.safetensors: changed since it was written"):
+        open_gate(store, gate_kit)
+
+
+def test_adapter_of_another_model_is_refused_by_layer(stocked, gate_kit, adapter_folders):
+    store = stocked("s", [], ["roses"])
+    store.unlearn("roses", save_copy(adapter_folders("phi")["roses"]), {})
+    with pytest.raises(InputError, match=r"model\.layers\.0\.\w+"):
+        open_gate(store, gate_kit)
+
+
+def test_export_is_plain_peft_and_a_gate_folder(stocked, gate_kit, tmp_path):
+    import copy
+
+    store = stocked("s", ["roses", "irises"], ["lilies"])
+    store.revoke("irises")
+    gated = open_gate(store, gate_kit, combine="max")
+    root = gated.export(tmp_path / "deep" / "export")
+    assert sorted(path.name for path in (root / "adapters").iterdir()) == ["roses"]
+    PeftModel.from_pretrained(copy.deepcopy(gate_kit.model("llama")), root / "adapters" / "roses")
+    described = json.loads((root / "gate" / "gate.json").read_text())
+    assert described["gate"]["combine"] == "max"
+    assert described["requests"] == [
+        {"id": "roses", "status": "unlearned"},
+        {"id": "lilies", "status": "protected"},
+    ]
+    assert FakeDetector.load(root / "gate" / "lilies").words == gate_kit.table["lilies"]
+    with pytest.raises(InputError, match="exists already"):
+        gated.export(root)
+    assert not [path for path in root.parent.iterdir() if path != root]
+
+
+def test_only_a_model_from_a_store_is_exported(build_gated, tmp_path):
+    with pytest.raises(InputError, match="comes from a store"):
+        build_gated().export(tmp_path / "x")
+
+
+def test_detectors_and_adapters_of_different_requests_are_refused(build_gated, gate_kit):
+    gated = build_gated()
+    with pytest.raises(InputError, match="detectors of"):
+        GatedModel(gated.base, gated.detectors, {"roses": None})
