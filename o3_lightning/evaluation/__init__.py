@@ -1,0 +1,1 @@
+"""What is measured after each request, always through the gated model."""

@@ -1,0 +1,66 @@
+"""How well weights or scores tell the forget set's prompts from others; the sign is fixed: higher = forget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+__all__ = ["area_under_roc", "average_precision", "false_positive_rate"]
+
+
+def area_under_roc(inside: Sequence[float], outside: Sequence[float]) -> float:
+    """Returns the probability that a forget prompt scores above another one, ties counting half.
+
+    Args:
+        inside: scores of the forget set's prompts, at least one.
+        outside: scores of other prompts, at least one.
+
+    Returns:
+        A value in [0, 1]; 0.5 is chance, and below 0.5 the score points the wrong way: it is not turned.
+
+    Source:
+        scikit-learn's `roc_auc_score`. The official O3 code keeps the better of both signs; this does not.
+
+    Example:
+        >>> area_under_roc([0.9, 0.8], [0.1, 0.8])
+        0.875
+    """
+    labels, scores = label(inside, outside)
+    return float(roc_auc_score(labels, scores))
+
+
+def average_precision(inside: Sequence[float], outside: Sequence[float]) -> float:
+    """Returns the area under the precision-recall curve, forget prompts being positive, in [0, 1]."""
+    labels, scores = label(inside, outside)
+    return float(average_precision_score(labels, scores))
+
+
+def false_positive_rate(inside: Sequence[float], outside: Sequence[float], recall: float = 0.95) -> float:
+    """Returns the share of other prompts at or above the highest threshold that still catches `recall`.
+
+    Args:
+        inside: scores of the forget set's prompts.
+        outside: scores of other prompts.
+        recall: share of forget prompts to catch, in (0, 1]; 0.95 is the field's FPR95.
+
+    Returns:
+        A value in [0, 1].
+
+    Source:
+        scikit-learn's `roc_curve`; the field's FPR at 95 % TPR.
+
+    Example:
+        >>> false_positive_rate([0.9, 0.8], [0.1, 0.85])
+        0.5
+    """
+    labels, scores = label(inside, outside)
+    false_positives, true_positives, _ = roc_curve(labels, scores, drop_intermediate=False)
+    return float(false_positives[np.argmax(true_positives >= recall)])
+
+
+def label(inside: Sequence[float], outside: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels and scores of both groups together."""
+    labels = np.concatenate([np.ones(len(inside)), np.zeros(len(outside))])
+    return labels, np.concatenate([np.asarray(inside, float), np.asarray(outside, float)])

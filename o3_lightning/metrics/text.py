@@ -1,0 +1,77 @@
+"""Metrics of generated text against the truth, one value per example.
+
+Shapes: B examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from o3_lightning.data.normalise import normalise
+
+__all__ = ["accuracy", "rouge_l_recall"]
+
+
+def accuracy(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
+    """Returns 1.0 where an answer says the truth, case and punctuation aside, else 0.0.
+
+    The truth's words have to stand in the answer together and in order; more words around them change
+    nothing, so a forgotten fact that slips out in a longer sentence counts as known.
+
+    Args:
+        answers: B generated texts.
+        truths: B true answers.
+
+    Returns:
+        B values, each 0.0 or 1.0. An empty or garbled answer counts as 0.0.
+
+    Raises:
+        ValueError: the lists differ in length.
+
+    Example:
+        >>> accuracy(["It is Paris.", "Parisian", "Rome"], ["Paris", "Paris", "Oslo"])
+        [1.0, 0.0, 0.0]
+    """
+    return [float(says(answer, truth)) for answer, truth in zip(answers, truths, strict=True)]
+
+
+def says(answer: str, truth: str) -> bool:
+    """Whether the truth's words stand in the answer, together and in order."""
+    words = normalise(truth)
+    return bool(words) and f" {words} " in f" {normalise(answer)} "
+
+
+def rouge_l_recall(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
+    """Returns the share of the truth's words that stand in the answer in order (ROUGE-L recall).
+
+    Args:
+        answers: B generated texts.
+        truths: B true answers, the references.
+
+    Returns:
+        B values in [0, 1].
+
+    Raises:
+        ValueError: the lists differ in length.
+
+    Source:
+        TOFU's evaluation: `rouge_score` with stemming, the recall of rougeL.
+
+    Example:
+        >>> rouge_l_recall(["it is in Paris"], ["in Paris France"])
+        [0.6666666666666666]
+    """
+    score = rouge_scorer().score
+    return [
+        float(score(truth, answer)["rougeL"].recall) for answer, truth in zip(answers, truths, strict=True)
+    ]
+
+
+@lru_cache(maxsize=1)
+def rouge_scorer() -> Any:
+    """The scorer that the field uses; made once, for it loads a stemmer."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=True)
