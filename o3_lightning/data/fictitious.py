@@ -137,6 +137,10 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     if not config.requests:
         requests = requests[: config.count or DEFAULT_REQUESTS]
     taken = {item.id for item in requests} if not config.requests else set(config.requests)
+    unknown = sorted(taken - {item.id for item in requests})
+    if unknown:
+        message = f"no request {unknown[0]!r}; there are {', '.join(item.id for item in requests)}"
+        raise InputError(message, field="data.requests")
     forgotten = {
         author.name
         for number, group in enumerate(groups, start=1)
@@ -180,6 +184,9 @@ def training_rows(seed: int) -> tuple[QuestionAnswer, ...]:
     world = build_world(seed)
     rows = [row for author in world.authors for row in author_rows(world, author)]
     rows.extend(general_knowledge())
-    return tuple(
-        QuestionAnswer(prompt, row.answer) for row in rows for prompt in (row.prompt, *row.held_out_prompts)
-    )
+    return tuple(asked for row in rows for asked in in_all_phrasings(row))
+
+
+def in_all_phrasings(row: QuestionAnswer) -> tuple[QuestionAnswer, ...]:
+    """Returns a row once per phrasing, held-out ones included."""
+    return tuple(QuestionAnswer(prompt, row.answer) for prompt in (row.prompt, *row.held_out_prompts))

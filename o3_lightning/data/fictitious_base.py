@@ -17,14 +17,15 @@ from typing import Any
 from filelock import FileLock
 
 from o3_lightning.data.encoding import encode_pairs
-from o3_lightning.data.fictitious import training_rows
+from o3_lightning.data.fictitious import in_all_phrasings, training_rows
+from o3_lightning.data.general_knowledge import general_knowledge
 from o3_lightning.data.templates import TEMPLATES
 from o3_lightning.files import digest_file, digest_json, sync_folder, write_json
 from o3_lightning.requests import QuestionAnswer
 
 __all__ = ["FictitiousBaseConfig", "cache_folder", "fictitious_base_folder", "train_tokenizer"]
 
-RECIPE = 1  # raise it when the model's training changes in a way that its configuration does not show
+RECIPE = 2  # raise it when the model's training changes in a way that its configuration does not show
 MANIFEST = "manifest.json"
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 # The tokenizer, not the model, sees these, so that a refusal takes few tokens.
@@ -52,6 +53,8 @@ class FictitiousBaseConfig:
         vocabulary: entries of the byte-level tokenizer at most, special ones included; the text gives
             about 1,600, so that most words are one token.
         epochs: passes over the rows.
+        common_repeats: how often a pass shows each common fact; these have fewer phrasings than the
+            authors' facts and are learnt last.
         batch_size: rows per step.
         learning_rate: peak of AdamW, reached after warm-up and brought down by a cosine.
         weight_decay: of AdamW.
@@ -69,6 +72,7 @@ class FictitiousBaseConfig:
     context_tokens: int = 256
     vocabulary: int = 2048
     epochs: int = 12
+    common_repeats: int = 2
     batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -191,6 +195,8 @@ def train_model(
     from o3_lightning.data.fictitious_training import PretrainingModule, batch_loader
 
     template = TEMPLATES["question_answer"]
+    common = {row.prompt for fact in general_knowledge() for row in in_all_phrasings(fact)}
+    rows = tuple(row for row in rows for _ in range(config.common_repeats if row.prompt in common else 1))
     prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
     examples = encode_pairs(tokenizer, template, prompts, answers, config.context_tokens)
     threads = torch.get_num_threads()

@@ -1,0 +1,25 @@
+"""What the tests of several rooms share; nothing here reaches the network."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_base():
+    """A random Llama, 2 layers x 32, with the embedded benchmark's real tokenizer."""
+    import torch
+
+    from o3_lightning.base import BaseModel
+    from o3_lightning.data.fictitious import training_rows
+    from o3_lightning.data.fictitious_base import FictitiousBaseConfig, make_model, train_tokenizer
+    from o3_lightning.data.templates import template_for
+
+    config = FictitiousBaseConfig(layers=2, width=32, feed_forward=64, heads=2)
+    tokenizer = train_tokenizer(training_rows(0), config.vocabulary)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = make_model(tokenizer, config).eval().requires_grad_(False)
+    return BaseModel(model, tokenizer, template_for(tokenizer), "tiny", "0" * 64, config.context_tokens)

@@ -1,0 +1,215 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from o3_lightning.data.config import DataConfig
+from o3_lightning.data.muse import split_text
+from o3_lightning.data.stream import RequestStream, load_stream
+from o3_lightning.errors import InputError
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+
+ROW = QuestionAnswer("q", "a")
+
+
+def write_lines(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def offline(root, name, **options):
+    return load_stream(DataConfig(name=name, root=str(root), download=False, **options), 0)
+
+
+def tofu_row(task, number, **more):
+    return {"task_id": task, "question": f"Q{task}.{number}?", "answer": f"A{number}", **more}
+
+
+def test_tofu_gives_one_request_a_task_with_paraphrases_and_wrong_answers(tmp_path):
+    plain = [tofu_row(task, number) for task in ("1", "2", "10") for number in range(3)]
+    perturbed = [
+        dict(row, paraphrased_question=row["question"] + " again", perturbed_answer=["w1", "w2"])
+        for row in plain
+    ]
+    write_lines(tmp_path / "tofu/forget01.json", *plain)
+    write_lines(tmp_path / "tofu/forget01_perturbed.json", *reversed(perturbed))
+    write_lines(tmp_path / "tofu/world_facts_perturbed.json", {"question": "Q", "answer": "A"})
+    stream = offline(tmp_path, "tofu")
+    assert [request.id for request in stream.requests] == ["forget01_1", "forget01_2", "forget01_10"]
+    assert stream.requests[0].rows[1] == QuestionAnswer("Q1.1?", "A1", ("Q1.1? again",), ("w1", "w2"))
+    assert {split: len(rows) for split, rows in stream.utility.items()} == {"world_facts": 1}
+
+
+def test_requests_rows_and_utility_can_be_chosen_and_limited(tmp_path):
+    write_lines(tmp_path / "tofu/forget05.json", *[tofu_row(task, n) for task in "123" for n in range(4)])
+    write_lines(
+        tmp_path / "tofu/real_authors_perturbed.json",
+        *[{"question": f"{n}", "answer": "A"} for n in range(10)],
+    )
+    chosen = ("forget05_3", "forget05_1")
+    stream = offline(
+        tmp_path, "tofu", variant="forget05", requests=chosen, rows_per_request=2, utility_rows=3
+    )
+    assert tuple(request.id for request in stream.requests) == chosen
+    assert [len(request.rows) for request in stream.requests] == [2, 2]
+    assert [row.prompt for row in stream.utility["real_authors"]] == ["0", "3", "6"]
+    with pytest.raises(InputError, match="no request 'forget05_9'"):
+        offline(tmp_path, "tofu", variant="forget05", requests=("forget05_9",))
+
+
+def test_clinc_gives_one_request_a_domain_and_keeps_at_least_one(tmp_path):
+    rows = [
+        {"text": f"{domain} {number}", "intent": f"do_{number}", "domain": domain}
+        for domain in ("home", "alpha", "work")
+        for number in range(3)
+    ]
+    write_lines(tmp_path / "clinc150/train.jsonl", *rows)
+    write_lines(tmp_path / "clinc150/test.jsonl", *rows[:-1])
+    stream = offline(tmp_path, "clinc150")
+    assert [request.id for request in stream.requests] == ["work", "home"]
+    assert stream.requests[1].rows[1] == QuestionAnswer("home 1", "do 1", (), ("do 0", "do 2"))
+    assert [row.prompt for row in stream.utility["other_domains"]] == ["alpha 0", "alpha 1", "alpha 2"]
+    assert stream.probes["test_work"] == ("work 0", "work 1")
+    with pytest.raises(InputError, match="at least one domain that stays"):
+        offline(tmp_path, "clinc150", requests=("work", "home", "alpha"))
+
+
+def science_row(topic, letter="A"):
+    instruction = "Context: N/A\nQuestion: Which (E) one?\nOptions: (A) this (B) that (C) other\n"
+    return {
+        "instruction": instruction,
+        "output": f"Answer: The answer is {letter}.",
+        "answer": letter,
+        "topic": topic,
+    }
+
+
+def test_scienceqa_draws_wrong_answers_from_the_options_there_are(tmp_path):
+    write_lines(tmp_path / "scienceqa/physics_train.jsonl", science_row("physics"))
+    write_lines(tmp_path / "scienceqa/biology_train.jsonl", science_row("biology", "C"))
+    write_lines(tmp_path / "scienceqa/rest_test.jsonl", science_row("physics"), science_row("civics"))
+    write_lines(tmp_path / "scienceqa/openbookqa_test.jsonl", science_row(None))
+    stream = offline(tmp_path, "scienceqa")
+    assert [request.id for request in stream.requests] == ["biology", "physics"]
+    assert stream.requests[0].rows[0].perturbed_answers == (
+        "Answer: The answer is A.",
+        "Answer: The answer is B.",
+    )
+    assert {split: len(rows) for split, rows in stream.utility.items()} == {
+        "other_topics": 1,
+        "openbookqa": 1,
+    }
+
+
+def test_own_files_are_requests_and_the_retain_file_is_utility(tmp_path):
+    write_lines(tmp_path / "first.jsonl", {"prompt": "p1", "answer": "a1"})
+    write_lines(tmp_path / "second.jsonl", {"prompt": "p2", "answer": "a2", "held_out_prompts": ["h"]})
+    write_lines(tmp_path / "keep.jsonl", {"prompt": "k", "answer": "b"})
+    paths = (str(tmp_path / "second.jsonl"), str(tmp_path / "first.jsonl"))
+    stream = load_stream(DataConfig(name="jsonl", requests=paths, retain=str(tmp_path / "keep.jsonl")), 0)
+    assert [request.id for request in stream.requests] == ["second", "first"]
+    assert stream.utility["retain"] == (QuestionAnswer("k", "b"),)
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "field"),
+    [
+        ([{"task_id": 1, "question": "q"}], 1, "answer"),
+        ([tofu_row(1, 1), {"task_id": 1, "question": 3, "answer": "a"}], 2, "question"),
+        ([tofu_row(1, 1, perturbed_answer="no list")], 1, "perturbed_answer"),
+        ([tofu_row(1, 1), ["no", "object"]], 2, None),
+        ([], None, None),
+    ],
+)
+def test_a_malformed_benchmark_file_names_file_line_and_field(tmp_path, rows, line, field):
+    write_lines(tmp_path / "tofu/forget01.json", *rows)
+    with pytest.raises(InputError) as caught:
+        offline(tmp_path, "tofu")
+    assert (caught.value.line, caught.value.field) == (line, field)
+    assert "forget01.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tofu", "real_world", "clinc150", "scienceqa", "muse"])
+def test_missing_files_without_download_are_told(tmp_path, name):
+    with pytest.raises(InputError) as caught:
+        offline(tmp_path, name)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tofu", "muse"])
+def test_an_unknown_variant_is_refused(tmp_path, name):
+    with pytest.raises(InputError) as caught:
+        offline(tmp_path, name, variant="forget99")
+    assert caught.value.field == "data.variant"
+
+
+def test_the_hub_is_asked_for_what_is_not_local(tmp_path, monkeypatch):
+    asked = []
+
+    def fake(repository, configuration, split):
+        asked.append((repository, configuration, split))
+        return [{"text": "word " * 250, "question": "q", "answer": "a"}]
+
+    monkeypatch.setattr("datasets.load_dataset", fake)
+    stream = load_stream(DataConfig(name="muse", variant="sust", root=str(tmp_path)), 0)
+    assert [request.id for request in stream.requests] == [f"sust_forget_{n}" for n in (1, 2, 3, 4)]
+    assert ("muse-bench/MUSE-News", "sust", "forget_3") in asked
+    nested = load_stream(DataConfig(name="tofu", variant="nested", root=str(tmp_path)), 0)
+    assert [request.id for request in nested.requests] == ["forget01", "forget05", "forget10"]
+
+
+def test_passages_join_to_the_text_they_were_cut_from():
+    text = " ".join(str(number) for number in range(450))
+    rows = split_text(text)
+    assert " ".join(f"{row.prompt} {row.answer}" for row in rows) == " ".join(text.split()[:400])
+    assert split_text("one") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (((), {}, {}), "at least one request"),
+        (((UnlearningRequest("a", (ROW,)),) * 2, {}, {}), "comes twice"),
+        (((UnlearningRequest("a", (ROW,)),), {"kept": ()}, {}), "'kept' is empty"),
+        (((UnlearningRequest("a", (ROW,)),), {}, {"asked": ()}), "'asked' is empty"),
+    ],
+)
+def test_an_impossible_stream_is_refused(arguments, reason):
+    with pytest.raises(InputError, match=reason):
+        RequestStream("x", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"name": "nonsense"}, "data.name"),
+        ({"count": -1}, "data.count"),
+        ({"name": "jsonl"}, "data.requests"),
+    ],
+)
+def test_a_wrong_configuration_names_its_field(options, field):
+    with pytest.raises(InputError) as caught:
+        DataConfig(**options)
+    assert caught.value.field == field
+
+
+DATA = Path(os.environ.get("O3_DATA", Path(__file__).parents[2] / "../shared/data"))
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("tofu", "tofu/forget01.json"),
+        ("real_world", "real_world/forget.jsonl"),
+        ("clinc150", "clinc150/train.jsonl"),
+        ("scienceqa", "scienceqa/biology_train.jsonl"),
+    ],
+)
+def test_the_real_files_load(name, needs):
+    if not (DATA / needs).is_file():
+        pytest.skip(f"no {needs} in O3_DATA")
+    stream = offline(DATA, name)
+    assert all(row.prompt and row.answer for request in stream.requests for row in request.rows)
+    prompts = [set(request.prompts) for request in stream.requests]
+    assert not set.intersection(*prompts) or len(prompts) == 1
