@@ -129,7 +129,18 @@ def test_second_derivative_is_refused():
     new, old = penalty_inputs((4,), 2, 2, 2)
     new[0].requires_grad_()
     (gradient,) = torch.autograd.grad(orthogonality_penalty(new, old), new, create_graph=True)
-    assert not gradient.requires_grad
+    with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):
+        gradient.sum().backward()
+
+
+def test_registered_operator_equals_the_call():
+    new, old = penalty_inputs((6, 9, 6), 3, 4, 2)
+
+    def registered(leaves, old):
+        return torch.ops.o3_kernels.orthogonality_penalty(leaves, old, True)[0]
+
+    wanted = value_and_gradient(orthogonality_penalty_reference, new, old)
+    assert_same(value_and_gradient(registered, new, old), wanted, 1e-12)
 
 
 def test_operator_is_well_registered():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from o3_kernels.checks import check_devices, check_floating, check_shape, runs_on_triton
-from o3_kernels.ops.orthogonality_penalty.vectorised import orthogonality_penalty_vectorised
+from o3_kernels.ops.orthogonality_penalty.vectorised import GroupedPenalty, orthogonality_penalty_vectorised
 
 __all__ = ["orthogonality_penalty", "orthogonality_penalty_streamed"]
 
@@ -41,6 +41,9 @@ def orthogonality_penalty(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tenso
     """
     new, old = list(new), list(old)
     _check(new, old)
+    if new[0].device.type == "cpu" and not torch.compiler.is_compiling():
+        grouped: Tensor = GroupedPenalty.apply([tensor.detach() for tensor in old], *new)  # type: ignore[no-untyped-call]
+        return grouped
     need_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in new)
     penalty: Tensor = _orthogonality_penalty(new, [tensor.detach() for tensor in old], need_gradient)[0]
     return penalty

@@ -5,11 +5,12 @@ it instead of the overlaps makes the backward pass a single scaling, whatever th
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["group_modules", "orthogonality_penalty_vectorised", "stack_history"]
+__all__ = ["GroupedPenalty", "group_modules", "orthogonality_penalty_vectorised", "stack_history"]
 
 # P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
 
@@ -78,24 +79,57 @@ def side_by_side(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(tensors))
 
 
-def orthogonality_penalty_vectorised(
+def penalty_by_group(
     new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    """Returns the penalty and, one module after the other, its gradient for `new` (empty if not needed).
+) -> tuple[Tensor, list[tuple[list[int], Tensor]]]:
+    """Returns the penalty and, for each group of modules, its gradient [m,R,D] (none if not needed).
 
     Half precision is computed in float32.
     """
     dtype = torch.float64 if new[0].dtype == torch.float64 else torch.float32
     penalty = torch.zeros((), dtype=dtype, device=new[0].device)
-    sizes = [tensor.numel() for tensor in new] if need_gradient else [0]
-    gradient = torch.empty(sum(sizes), dtype=new[0].dtype, device=new[0].device)
-    pieces = torch.split(gradient, sizes)
+    gradients = []
     for modules in group_modules(new, old, CACHE_BYTES):
         new_mRD = side_by_side([new[module] for module in modules]).to(dtype)
         old_mND = side_by_side([old[module] for module in modules]).to(dtype).flatten(1, 2)
         overlap_mRN = new_mRD @ old_mND.transpose(1, 2)
         penalty += overlap_mRN.square().sum()
         if need_gradient:
-            part_mX = (overlap_mRN.mul_(2) @ old_mND).flatten(1)
-            torch._foreach_copy_([pieces[module] for module in modules], list(part_mX.unbind()))
+            gradients.append((modules, overlap_mRN.mul_(2) @ old_mND))
+    return penalty, gradients
+
+
+def orthogonality_penalty_vectorised(
+    new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Returns the penalty and, one module after the other, its gradient for `new` (empty if not needed)."""
+    penalty, gradients = penalty_by_group(new, old, need_gradient)
+    sizes = [tensor.numel() for tensor in new] if need_gradient else [0]
+    gradient = torch.empty(sum(sizes), dtype=new[0].dtype, device=new[0].device)
+    pieces = torch.split(gradient, sizes)
+    for modules, part_mRD in gradients:
+        torch._foreach_copy_([pieces[module] for module in modules], list(part_mRD.flatten(1).unbind()))
     return penalty, gradient
+
+
+class GroupedPenalty(torch.autograd.Function):
+    """The same with its gradient, without the toll that a registered operator takes for every tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, old: Sequence[Tensor], *new: Tensor) -> Tensor:
+        """Computes value and gradient; keeps the gradient."""
+        penalty, gradients = penalty_by_group(new, old, any(ctx.needs_input_grad[1:]))
+        ctx.modules = [modules for modules, _ in gradients]
+        ctx.dtype, ctx.count = new[0].dtype, len(new)
+        ctx.save_for_backward(*(part for _, part in gradients))
+        return penalty
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_penalty: Tensor) -> tuple[Tensor | None, ...]:
+        """Scales the kept gradient."""
+        results: list[Tensor | None] = [None] * ctx.count
+        for modules, part_mRD in zip(ctx.modules, ctx.saved_tensors, strict=True):
+            for module, result in zip(modules, (part_mRD * grad_penalty).to(ctx.dtype).unbind(), strict=True):
+                results[module] = result
+        return None, *results

@@ -1,0 +1,98 @@
+"""Shows and keeps what was measured: a table on the terminal, JSON, and a plot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["summary_table", "write_plot", "write_results"]
+
+
+def summary_table(results: dict[str, Any]) -> str:
+    """Returns one line a case: time of ours, how many times longer the others take, share of bandwidth."""
+    head = ("official", "loop", "eager", "compiled")
+    lines = [
+        f"{'operation':22} {'shape':46} {'ours ms':>9} "
+        + " ".join(f"{name:>9}" for name in head)
+        + "  copy %"
+    ]
+    for case in results["cases"]:
+        sizes = " ".join(f"{key}={value}" for key, value in case["sizes"].items() if key not in "LDMRO")
+        median = case["median_ms"]
+        if "ours" not in median:
+            lines.append(f"{case['operation']:22} {case['name'] + ' ' + sizes:46} wrong: not timed")
+            continue
+        factors = [_factor(median, name) for name in head]
+        share = 100 * case["bandwidth_fraction"]
+        lines.append(
+            f"{case['operation']:22} {case['name'] + ' ' + sizes:46} {median['ours']:9.3f} "
+            + " ".join(f"{factor:>9}" for factor in factors)
+            + f" {share:7.1f}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _factor(median: dict[str, float], name: str) -> str:
+    """Returns how many times longer a variant takes than ours."""
+    return f"{median[name] / median['ours']:.2f}x" if name in median else "-"
+
+
+def write_results(folder: Path, device: str, results: dict[str, Any]) -> Path:
+    """Writes the results as JSON named after the device and returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{device}.json"
+    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    return path
+
+
+def write_plot(path: Path, results: dict[str, Any]) -> Path | None:
+    """Draws rooflines and speed-ups beside the JSON; returns None where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    timed = [case for case in results["cases"] if "ours" in case["median_ms"]]
+    figure = Figure(figsize=(14, 6), layout="constrained")
+    roofline, speed = figure.subplots(1, 2)
+    _draw_roofline(roofline, timed, results["roofs"])
+    _draw_speed(speed, timed)
+    figure.suptitle(f"{results['device']}, torch {results['torch']}")
+    figure.savefig(path.with_suffix(".png"), dpi=110)
+    return path.with_suffix(".png")
+
+
+def _draw_roofline(axes: Any, cases: list[dict[str, Any]], roofs: dict[str, float]) -> None:
+    """Achieved GFLOP/s over FLOPs per byte, under the measured roofs."""
+    intensities = [case["flops"] / case["bytes"] for case in cases]
+    span = [min(intensities) / 2, max(intensities) * 2]
+    axes.plot(span, [roofs["copy_gb_s"] * x for x in span], "k--", label="measured copy bandwidth")
+    for name, rate in roofs.items():
+        if name.startswith("matmul"):
+            axes.axhline(rate * 1e3, linestyle=":", color="gray", label=name)
+    for operation in sorted({case["operation"] for case in cases}):
+        own = [case for case in cases if case["operation"] == operation]
+        x = [case["flops"] / case["bytes"] for case in own]
+        axes.scatter(x, [case["flops"] / case["median_ms"]["ours"] / 1e6 for case in own], label=operation)
+    axes.set(
+        xscale="log", yscale="log", xlabel="FLOPs per byte", ylabel="GFLOP/s", title="Ours under the roofs"
+    )
+    axes.legend(fontsize=8)
+
+
+def _draw_speed(axes: Any, cases: list[dict[str, Any]]) -> None:
+    """How many times longer each other way takes, one mark a case."""
+    for name in ("official", "loop", "eager", "compiled"):
+        points = [
+            (place, case["median_ms"][name] / case["median_ms"]["ours"])
+            for place, case in enumerate(cases)
+            if name in case["median_ms"]
+        ]
+        if points:
+            axes.scatter(*zip(*points, strict=True), label=name, s=18)
+    axes.axhline(1, color="k", linewidth=0.8)
+    axes.set(yscale="log", ylabel="times the duration of ours", title="Speed-up")
+    names = [
+        f"{c['operation']} {c['name']} " + " ".join(f"{k}{v}" for k, v in c["sizes"].items() if k in "BKP")
+        for c in cases
+    ]
+    axes.set_xticks(range(len(cases)), names, rotation=90, fontsize=6)
+    axes.legend(fontsize=8)
