@@ -1,0 +1,101 @@
+"""Batches of a forget set: the same rows in every view an objective reads, in an order set by the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch.utils.data import DataLoader
+
+from o3_lightning.base import BaseModel
+from o3_lightning.data.encoding import Example, TokenBatch, collate, encode_pairs
+from o3_lightning.objectives.config import ObjectiveConfig
+from o3_lightning.objectives.texts import Pairs, build_retain_texts, build_texts
+from o3_lightning.requests import QuestionAnswer
+
+__all__ = ["build_loader"]
+
+Views = dict[str, list[Example]]
+
+
+def build_loader(
+    base: BaseModel,
+    rows: Sequence[QuestionAnswer],
+    retain: Sequence[QuestionAnswer] | None,
+    objective: ObjectiveConfig,
+    *,
+    batch_size: int,
+    max_tokens: int,
+    seed: int,
+) -> DataLoader[int]:
+    """Returns a loader of dictionaries from view to `TokenBatch`; the seed alone decides the order.
+
+    Args:
+        base: its tokenizer and template encode the texts.
+        rows: the forget set.
+        retain: retained rows, read only if the objective asks for them; each batch gets as many of them as
+            it has forget rows, drawn without replacement until all were seen.
+        objective: what the views are.
+        batch_size: forget rows a batch.
+        max_tokens: longest prompt and answer together.
+        seed: of the texts drawn and of the order.
+
+    Raises:
+        InputError: a prompt leaves no room for an answer.
+    """
+    forget = encode(base, build_texts(objective, rows, seed), max_tokens)
+    kept: Views = {}
+    if objective.needs_retained_data and retain is not None:
+        kept = encode(base, build_retain_texts(objective, list(retain), seed), max_tokens)
+    collator = Collator(forget, kept, base.tokenizer.pad_token_id, seed)
+    return DataLoader(
+        range(len(rows)),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(seed),
+        collate_fn=collator,
+    )
+
+
+def encode(base: BaseModel, texts: Mapping[str, Pairs], max_tokens: int) -> Views:
+    """Returns the examples of each view."""
+    return {
+        view: encode_pairs(base.tokenizer, base.template, prompts, answers, max_tokens)
+        for view, (prompts, answers) in texts.items()
+    }
+
+
+class Collator:
+    """Turns row numbers into one padded batch a view, retained rows drawn beside them.
+
+    Args:
+        forget: examples of each forget view.
+        retain: examples of each retain view; may be empty.
+        pad_id: fills the rest of a row.
+        seed: of the retained rows' order.
+    """
+
+    def __init__(self, forget: Views, retain: Views, pad_id: int, seed: int) -> None:
+        self.forget, self.retain, self.pad_id = forget, retain, pad_id
+        self.generator = torch.Generator().manual_seed(seed)
+        self.waiting: list[int] = []
+
+    def __call__(self, indices: Sequence[int]) -> dict[str, TokenBatch]:
+        """Returns view -> batch."""
+        batch = {view: self.pad(examples, indices) for view, examples in self.forget.items()}
+        if self.retain:
+            drawn = self.draw(len(indices))
+            batch |= {view: self.pad(examples, drawn) for view, examples in self.retain.items()}
+        return batch
+
+    def pad(self, examples: list[Example], indices: Sequence[int]) -> TokenBatch:
+        """Returns some examples as a batch."""
+        return collate([examples[index] for index in indices], self.pad_id)
+
+    def draw(self, count: int) -> list[int]:
+        """Returns the next retained rows of an order that is drawn anew when it is used up."""
+        total = len(next(iter(self.retain.values())))
+        while len(self.waiting) < count:
+            self.waiting += torch.randperm(total, generator=self.generator).tolist()
+        drawn, self.waiting = self.waiting[:count], self.waiting[count:]
+        return drawn

@@ -1,0 +1,102 @@
+"""The settings of an adapter: its shape, its training, and how it stays out of the others' way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from o3_lightning.errors import InputError
+
+__all__ = ["MODES", "AdapterConfig"]
+
+MODES = ("per_request", "cumulative", "hard")
+SIDES = ("input", "output", "both")
+AGAINST = ("all", "last")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """How an adapter is made and trained.
+
+    Args:
+        rank: width of the adapter's bottleneck, at least 1; 8 as in O3.
+        alpha: scale of the update, times 1/rank; 16 as in O3.
+        dropout: of the adapter's input while training, in [0, 1); the official code has 0.05, none by
+            default so that the loss is the same with and without gradient checkpointing.
+        targets: endings of the adapted modules' names, or "all-linear" alone; a model that has none of the
+            seven projections takes all linear layers.
+        mode: "per_request" (a fresh adapter, its input space started in the complement of the earlier
+            ones'), "cumulative" (the last adapter is trained on, as the official code does) or "hard" (the
+            adapter is kept in the complement exactly, by projection after every step).
+        penalty_side: what is kept orthogonal: "input" (lora_A, as the official code does), "output"
+            (lora_B, as the paper says) or "both"; in "hard" mode what is projected.
+        penalty_coefficient: weight of the orthogonality penalty, at least 0, 0 for none; 0.1 as in O3.
+        penalty_against: "all" earlier requests, as the official code does, or the "last" one, as the paper
+            says.
+        learning_rate: peak of AdamW, above 0; tuned on the fictitious authors.
+        weight_decay: of AdamW, at least 0.
+        warmup_fraction: part of the steps with a rising rate, in [0, 1); a straight fall to 0 follows.
+        clip: largest gradient norm, above 0, or 0 for none.
+        epochs: passes over the forget set, at least 1; tuned on the fictitious authors.
+        batch_size: rows a step, at least 1.
+        max_tokens: longest prompt and answer together; 0 takes the model's context.
+        gradient_checkpointing: recompute activations in the backward pass, for less memory.
+        quantise: load no second model but quantise the adapted layers to 4 bits while training: "none", or
+            "4bit" where bitsandbytes is installed and the base model was loaded in 4 bits.
+
+    Raises:
+        InputError: an unknown name, or a number outside its range.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = PROJECTIONS
+    mode: str = "per_request"
+    penalty_side: str = "input"
+    penalty_coefficient: float = 0.1
+    penalty_against: str = "all"
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.0
+    warmup_fraction: float = 0.1
+    clip: float = 1.0
+    epochs: int = 6
+    batch_size: int = 12
+    max_tokens: int = 0
+    gradient_checkpointing: bool = False
+    quantise: str = "none"
+
+    def __post_init__(self) -> None:
+        for field, known in (
+            ("mode", MODES),
+            ("penalty_side", SIDES),
+            ("penalty_against", AGAINST),
+            ("quantise", ("none", "4bit")),
+        ):
+            if getattr(self, field) not in known:
+                refuse(field, f"one of {', '.join(known)}", repr(getattr(self, field)))
+        for field in ("rank", "epochs", "batch_size"):
+            if getattr(self, field) < 1:
+                refuse(field, "1 or more", getattr(self, field))
+        for field in ("alpha", "learning_rate"):
+            if not 0 < getattr(self, field) < float("inf"):
+                refuse(field, "a number above 0", getattr(self, field))
+        for field in ("penalty_coefficient", "weight_decay", "clip", "max_tokens"):
+            if not 0 <= getattr(self, field) < float("inf"):
+                refuse(field, "0 or more", getattr(self, field))
+        for field in ("dropout", "warmup_fraction"):
+            if not 0 <= getattr(self, field) < 1:
+                refuse(field, "a number in [0, 1)", getattr(self, field))
+        if not self.targets:
+            refuse("targets", "names of modules", "none")
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides that are kept orthogonal."""
+        return ("input", "output") if self.penalty_side == "both" else (self.penalty_side,)
+
+
+def refuse(field: str, expected: str, value: object) -> None:
+    """Raises the error of a field."""
+    raise InputError(f"expected {expected}, got {value}", field=f"adapter.{field}")

@@ -1,0 +1,109 @@
+"""How much adapters get in each other's way: angles of their spaces and cosine of their weight updates.
+
+Everything is computed from Gram matrices of rank times requests; no weight-sized matrix is made.
+Shapes: P requests, R rank, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from o3_lightning.adapter.history import AdapterHistory
+
+__all__ = ["overlap_matrices", "principal_cosines", "update_cosines"]
+
+RELATIVE_ZERO = 1e-6  # of the largest singular value; smaller directions span nothing
+Matrix = list[list[float]]
+
+
+def overlap_matrices(history: AdapterHistory) -> dict[str, Matrix]:
+    """Returns matrices over pairs of requests that say how far their adapters overlap.
+
+    Args:
+        history: adapters in order.
+
+    Returns:
+        "row_overlap" and "column_overlap", the mean squared cosine of the principal angles between the
+        spaces of lora_A's rows and lora_B's columns, in [0, 1], mean over modules; "row_angle" and
+        "column_angle", the smallest principal angle in degrees, mean over modules, in [0, 90];
+        "update_cosine", <dW_i, dW_j> / (|dW_i| |dW_j|) over all modules, in [-1, 1]. Each P x P.
+    """
+    matrices: dict[str, Matrix] = {}
+    for name, side in (("row", history.inputs), ("column", history.outputs)):
+        overlap, angle = space_matrices(list(side.values()), len(history))
+        matrices[f"{name}_overlap"], matrices[f"{name}_angle"] = overlap.tolist(), angle.tolist()
+    matrices["update_cosine"] = update_cosines(history).tolist()
+    return matrices
+
+
+def space_matrices(stacks: list[Tensor], requests: int) -> tuple[Tensor, Tensor]:
+    """Returns mean squared cosines and smallest angles in degrees between spaces, means over modules."""
+    overlap = torch.zeros(requests, requests, dtype=torch.float64)
+    angle = torch.zeros_like(overlap)
+    for stacked in stacks:
+        for i in range(requests):
+            for j in range(i, requests):
+                cosines = principal_cosines(stacked[i], stacked[j])
+                share = cosines.square().mean() if len(cosines) else overlap.new_zeros(())
+                smallest = torch.rad2deg(cosines[0].acos()) if len(cosines) else overlap.new_tensor(90.0)
+                overlap[i, j] += share / len(stacks)
+                angle[i, j] += smallest / len(stacks)
+    return symmetric(overlap), symmetric(angle)
+
+
+def symmetric(upper: Tensor) -> Tensor:
+    """Returns a matrix with its upper triangle mirrored."""
+    return upper.triu() + upper.triu(1).T
+
+
+def principal_cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Returns the cosines of the principal angles between two row spaces, largest first, in [0, 1].
+
+    Args:
+        first: [R, D].
+        second: [Q, D]; zero rows and dependent rows of both count nothing.
+
+    Returns:
+        As many cosines as the smaller space has dimensions, float64.
+
+    Example:
+        >>> principal_cosines(torch.eye(3)[:2], torch.eye(3)[1:]).tolist()
+        [1.0, 0.0]
+    """
+    left, right = row_basis(first), row_basis(second)
+    if not left.shape[1] or not right.shape[1]:
+        return left.new_zeros(0)
+    cosines: Tensor = torch.linalg.svdvals(left.T @ right).clamp(0, 1)
+    return cosines
+
+
+def row_basis(rows: Tensor) -> Tensor:
+    """Returns orthonormal columns [D, K] that span rows [R, D]."""
+    rows = rows.double()
+    _, values, directions = torch.linalg.svd(rows, full_matrices=False)
+    kept = int((values > RELATIVE_ZERO * values[0]).sum()) if len(values) and values[0] > 0 else 0
+    basis: Tensor = directions[:kept].T
+    return basis
+
+
+def update_cosines(history: AdapterHistory) -> Tensor:
+    """Returns the cosines between the weight updates of requests over all modules, [P, P] float64.
+
+    Source:
+        <B_i A_i, B_j A_j> = sum of (B_i^T B_j) * (A_i A_j^T), products of size rank by rank.
+    """
+    requests = len(history)
+    inner = torch.zeros(requests, requests, dtype=torch.float64)
+    for path, a in history.inputs.items():
+        inner += torch.einsum("irsj,irsj->ij", grams(a), grams(history.outputs[path]))
+    lengths = inner.diagonal().sqrt().clamp(min=math.sqrt(torch.finfo(torch.float64).tiny))
+    return (inner / lengths[:, None] / lengths[None]).clamp(-1, 1)
+
+
+def grams(stacked: Tensor) -> Tensor:
+    """Returns the products of all pairs, [P, R, R, P], of factors [P, R, D]."""
+    stacked = stacked.double()
+    return torch.einsum("ird,jsd->irsj", stacked, stacked)

@@ -1,0 +1,128 @@
+"""Putting a fresh LoRA into a base model and taking it out again, so that the model is exactly as before."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from o3_lightning.adapter.config import ALL_LINEAR, PROJECTIONS, AdapterConfig
+from o3_lightning.errors import InputError
+
+__all__ = ["injected", "lora_config", "lora_factors"]
+
+PREFIX = "base_model.model."
+QUANTISED = "is_loaded_in_4bit"
+
+
+def lora_config(model: nn.Module, config: AdapterConfig, base_id: str) -> LoraConfig:
+    """Returns PEFT's configuration of an adapter for a model.
+
+    Raises:
+        InputError: no module of the model matches the targets.
+    """
+    targets = list(config.targets)
+    if targets == [ALL_LINEAR] or (config.targets == PROJECTIONS and not matches(model, targets)):
+        chosen: str | list[str] = ALL_LINEAR
+    elif not matches(model, targets):
+        raise InputError(f"no module of the model ends with {', '.join(targets)}", field="adapter.targets")
+    else:
+        chosen = sorted(targets)
+    return LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules=chosen,
+        bias="none",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_id,
+    )
+
+
+def matches(model: nn.Module, targets: list[str]) -> bool:
+    """Whether a model has a module for at least one of the targets."""
+    return any(name == t or name.endswith(f".{t}") for name, _ in model.named_modules() for t in targets)
+
+
+def check_quantised(model: nn.Module, config: AdapterConfig) -> None:
+    """Refuses training on 4 bits where it cannot be done."""
+    if config.quantise == "none":
+        return
+    if importlib.util.find_spec("bitsandbytes") is None:
+        message = "4-bit training needs the package bitsandbytes; try: pip install bitsandbytes"
+        raise InputError(message, field="adapter.quantise")
+    if not getattr(model, QUANTISED, False):
+        raise InputError("the base model was not loaded in 4 bits", field="adapter.quantise")
+
+
+@contextmanager
+def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftModel]:
+    """Gives a model with a fresh LoRA; afterwards, also after an error, it is as it was.
+
+    The base's own weights are frozen meanwhile. Restored are: modules, `requires_grad`, training mode,
+    devices, gradient checkpointing, and what PEFT leaves on the model object.
+
+    Raises:
+        InputError: the targets fit no module, or 4 bits were asked for and cannot be had.
+    """
+    check_quantised(model, config)
+    peft_config = lora_config(model, config, base_id)
+    state = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    attributes, device = set(vars(model)), next(model.parameters()).device
+    wrapped: PeftModel | None = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wrapped = get_peft_model(model, peft_config)
+        yield wrapped
+    finally:
+        restore(model, wrapped, attributes)
+        if next(model.parameters()).device != device:
+            model.to(device)
+        for parameter, requires_grad in state:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = None
+        for module, training in modes:
+            module.training = training
+
+
+def restore(model: Any, wrapped: PeftModel | None, attributes: set[str]) -> None:
+    """Takes LoRA layers, checkpointing and added attributes out of a model."""
+    if getattr(model, "is_gradient_checkpointing", False):
+        model.gradient_checkpointing_disable()
+    if wrapped is not None:
+        tuner: Any = wrapped.base_model
+        tuner.unload()
+    for name in set(vars(model)) - attributes:
+        delattr(model, name)
+
+
+def lora_factors(wrapped: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+    """Returns lora_A [R,D] and lora_B [O,R] per module path of the base model, in the order of paths."""
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter in wrapped.named_parameters():
+        for factor in ("lora_A", "lora_B"):
+            if f".{factor}." in name:
+                path = name.removeprefix(PREFIX).split(f".{factor}.")[0]
+                found.setdefault(path, {})[factor] = parameter
+    return {path: (pair["lora_A"], pair["lora_B"]) for path, pair in sorted(found.items())}
+
+
+def without_adapter(wrapped: PeftModel) -> Any:
+    """Context in which the model answers as before unlearning; no second copy is made."""
+    return wrapped.disable_adapter()
+
+
+def copy_factors(wrapped: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns the factors as detached float32 copies on the CPU."""
+    return {
+        path: (a.detach().to("cpu", torch.float32, copy=True), b.detach().to("cpu", torch.float32, copy=True))
+        for path, (a, b) in lora_factors(wrapped).items()
+    }

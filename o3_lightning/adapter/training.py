@@ -1,0 +1,177 @@
+"""Training the adapter of one request, and saving it as plain PEFT."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from peft import PeftModel
+from safetensors.torch import save
+from torch import Tensor
+
+from o3_lightning.adapter.batches import build_loader
+from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.adapter.history import AdapterHistory
+from o3_lightning.adapter.initialisation import initialise
+from o3_lightning.adapter.injection import copy_factors, injected
+from o3_lightning.adapter.module import AdapterModule
+from o3_lightning.base import BaseModel
+from o3_lightning.errors import O3Error
+from o3_lightning.files import write_atomically, write_json
+from o3_lightning.objectives.config import ObjectiveConfig
+from o3_lightning.objectives.texts import check_needs
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+
+__all__ = ["AdapterTrainingError", "TrainedAdapter", "train_adapter"]
+
+logger = logging.getLogger(__name__)
+PREFIX = "base_model.model."
+
+
+class AdapterTrainingError(O3Error):
+    """Training went astray: the loss or the adapter is not finite, or nothing was learnt."""
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """An adapter in memory, on the CPU, in float32.
+
+    Args:
+        factors: lora_A [R,D] and lora_B [O,R] per module path of the base model.
+        peft: what goes into adapter_config.json.
+        metrics: numbers about the training, e.g. "loss", "seconds", "steps", "trained_parameters".
+        curve: per step the loss and its parts.
+    """
+
+    factors: dict[str, tuple[Tensor, Tensor]]
+    peft: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    curve: tuple[dict[str, float], ...] = ()
+
+    @property
+    def scaling(self) -> float:
+        """Alpha / rank."""
+        return float(self.peft["lora_alpha"]) / int(self.peft["r"])
+
+    def save(self, folder: Path) -> None:
+        """Writes adapter_model.safetensors and adapter_config.json as PEFT does, nothing else.
+
+        Args:
+            folder: is made if it is not there.
+        """
+        tensors = {}
+        for path, (a, b) in self.factors.items():
+            tensors[f"{PREFIX}{path}.lora_A.weight"] = a.contiguous()
+            tensors[f"{PREFIX}{path}.lora_B.weight"] = b.contiguous()
+        write_atomically(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
+        write_json(folder / "adapter_config.json", self.peft)
+
+
+def train_adapter(
+    base: BaseModel,
+    request: UnlearningRequest,
+    history: AdapterHistory,
+    config: AdapterConfig,
+    objective: ObjectiveConfig,
+    trainer: Trainer,
+    seed: int,
+    retain: Sequence[QuestionAnswer] | None = None,
+) -> TrainedAdapter:
+    """Returns a request's adapter; the base model is afterwards what it was before, also after an error.
+
+    Args:
+        base: the model to unlearn from.
+        request: what is to be forgotten; its held-out prompts are not read.
+        history: adapters of earlier requests, in order.
+        config: shape and training of the adapter.
+        objective: what it is trained to do.
+        trainer: fits once; it decides device, precision, loggers and the number of epochs.
+        seed: same seed, same adapter on the same machine; 0 is as good as any.
+        retain: retained rows; read only if the objective asks for them.
+
+    Raises:
+        InputError: the objective lacks what it needs, or the targets fit no module; before any training.
+        AdapterTrainingError: the adapter is not finite, or lora_B received no gradient.
+    """
+    check_needs(objective, request.rows, retain)
+    start = time.perf_counter()
+    with own_randomness(seed), injected(base.model, config, base.id) as wrapped:
+        exhausted = initialise(wrapped, history, config)
+        loader = build_loader(
+            base,
+            request.rows,
+            retain,
+            objective,
+            batch_size=config.batch_size,
+            max_tokens=config.max_tokens or base.context_tokens,
+            seed=seed,
+        )
+        module = AdapterModule(
+            wrapped, history, config, objective, count_steps(trainer, loader, config), seed
+        )
+        module.project()
+        before = {path: b.clone() for path, (_, b) in copy_factors(wrapped).items()}
+        trainer.fit(module, loader)
+        check_interrupted(trainer)
+        factors = copy_factors(wrapped)
+        check_trained(factors, before)
+        peft = peft_dictionary(wrapped)
+    metrics = {
+        "loss": module.curve[-1]["loss"],
+        "first_loss": module.curve[0]["loss"],
+        "steps": float(len(module.curve)),
+        "seconds": time.perf_counter() - start,
+        "trained_parameters": float(sum(a.numel() + b.numel() for a, b in factors.values())),
+        "exhausted_modules": float(exhausted),
+    }
+    return TrainedAdapter(factors, peft, metrics, tuple(module.curve))
+
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """Seeds torch inside and puts its generators back outside."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def count_steps(trainer: Trainer, loader: Sequence[Any] | Any, config: AdapterConfig) -> int:
+    """Returns how many optimizer steps the fit will take, for the learning rate."""
+    epochs = config.epochs if trainer.max_epochs is None else max(1, trainer.max_epochs)
+    steps = math.ceil(len(loader) / max(1, trainer.accumulate_grad_batches)) * epochs
+    return max(1, steps if trainer.max_steps < 0 else min(steps, trainer.max_steps))
+
+
+def check_interrupted(trainer: Trainer) -> None:
+    """Passes an interrupt on, which Lightning otherwise turns into an early but normal end."""
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def check_trained(factors: dict[str, tuple[Tensor, Tensor]], before: dict[str, Tensor]) -> None:
+    """Refuses an adapter that is not finite or whose lora_B never moved."""
+    if not all(bool(torch.isfinite(tensor).all()) for pair in factors.values() for tensor in pair):
+        raise AdapterTrainingError(
+            "the adapter is not finite; lower adapter.learning_rate or choose another objective"
+        )
+    if all(torch.equal(b, before[path]) for path, (_, b) in factors.items()):
+        raise AdapterTrainingError("lora_B received no gradient: nothing was learnt")
+
+
+def peft_dictionary(wrapped: PeftModel) -> dict[str, Any]:
+    """Returns PEFT's configuration as plain JSON, lists sorted, ready for inference."""
+    values = wrapped.peft_config[wrapped.active_adapter].to_dict()
+    values["inference_mode"] = True
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+    loaded: dict[str, Any] = json.loads(json.dumps(plain, default=str))
+    return loaded

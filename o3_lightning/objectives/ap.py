@@ -1,0 +1,32 @@
+"""AP: answer preservation, retained questions keep their answers rather than a refusal."""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from o3_lightning.objectives.tokens import row_nll
+from o3_lightning.objectives.views import RETAIN, RETAIN_REFUSAL, Objective, View
+
+__all__ = ["RETAIN_OBJECTIVE", "ap_loss"]
+
+
+def ap_loss(answer: View, refusal: View, beta: float) -> Tensor:
+    """Returns -(1/beta) mean log sigmoid(beta (L_refusal - L_answer)), L summed over a row's answer.
+
+    Args:
+        answer: retained prompts with their answers.
+        refusal: the same prompts with refusals.
+        beta: inverse temperature, above 0.
+
+    Source:
+        Yuan et al. 2024, "A closer look at machine unlearning"; there is no factor 2, unlike in NPO and DPO.
+    """
+    gap = row_nll(refusal.logits, refusal.labels) - row_nll(answer.logits, answer.labels)
+    return -1 / beta * logsigmoid(beta * gap).mean()
+
+
+RETAIN_OBJECTIVE = Objective(
+    "ap",
+    lambda views, settings: ap_loss(views[RETAIN], views[RETAIN_REFUSAL], settings.beta),
+    (RETAIN, RETAIN_REFUSAL),
+    beta=0.1,
+)

@@ -1,0 +1,39 @@
+"""DPO: prefer a refusal to the true answer."""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from o3_lightning.objectives.tokens import row_nll
+from o3_lightning.objectives.views import ANSWER, REFUSAL, Objective, View
+
+__all__ = ["OBJECTIVE", "dpo_loss"]
+
+
+def dpo_loss(preferred: View, rejected: View, beta: float) -> Tensor:
+    """Returns -(2/beta) mean log sigmoid(beta (preferred - rejected log-ratio to the reference)).
+
+    Args:
+        preferred: refusals, with reference logits.
+        rejected: true answers to the same prompts, with reference logits.
+        beta: inverse temperature, above 0.
+
+    Raises:
+        InputError: a view has no reference logits.
+
+    Source:
+        Rafailov et al. 2023, equation 7, with the factor 2 of the unlearning code of TOFU and its followers.
+    """
+
+    def log_ratio(view: View) -> Tensor:
+        return row_nll(view.need("reference_logits"), view.labels) - row_nll(view.logits, view.labels)
+
+    return -2 / beta * logsigmoid(beta * (log_ratio(preferred) - log_ratio(rejected))).mean()
+
+
+OBJECTIVE = Objective(
+    "dpo",
+    lambda views, settings: dpo_loss(views[REFUSAL], views[ANSWER], settings.beta),
+    (ANSWER, REFUSAL),
+    reference=(ANSWER, REFUSAL),
+    beta=0.1,
+)

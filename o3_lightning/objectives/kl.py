@@ -1,0 +1,42 @@
+"""KL: stay close to the reference on retained data."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from o3_lightning.objectives.tokens import IGNORED, log_probabilities, mean_over
+from o3_lightning.objectives.views import RETAIN, Objective, Settings, View
+
+__all__ = ["RETAIN_OBJECTIVE", "kl_loss"]
+
+
+def kl_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, *, every_token: bool = False) -> Tensor:
+    """Returns the mean of KL(reference || model) over the tokens of retained answers.
+
+    Args:
+        logits: [B, T, V].
+        labels: [B, T], the retained answers.
+        reference_logits: [B, T, V] before unlearning.
+        every_token: average over prompt, answer and padding, as the published codes do.
+
+    Source:
+        TOFU (Maini et al. 2024), "KL minimisation"; its code has no mask, which `every_token` reproduces.
+    """
+    log_p, log_q = log_probabilities(logits), log_probabilities(reference_logits).detach()
+    divergence = (log_q.exp() * (log_q - log_p)).sum(-1)
+    if every_token:
+        return divergence.mean()
+    mask = torch.zeros_like(labels, dtype=torch.bool)
+    mask[:, :-1] = labels[:, 1:] != IGNORED
+    return mean_over(divergence, mask)
+
+
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on retained data."""
+    view = views[RETAIN]
+    reference = view.need("reference_logits")
+    return kl_loss(view.logits, view.labels, reference, every_token=settings.every_token)
+
+
+RETAIN_OBJECTIVE = Objective("kl", compute, (RETAIN,), reference=(RETAIN,))

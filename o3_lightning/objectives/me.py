@@ -1,0 +1,44 @@
+"""ME: maximum entropy, every token as likely as any other."""
+
+import math
+
+from torch import Tensor
+
+from o3_lightning.objectives.tokens import mean_over, shift
+from o3_lightning.objectives.views import ANSWER, Objective
+
+__all__ = ["DIRECTIONS", "OBJECTIVE", "me_loss"]
+
+DIRECTIONS = ("uniform_to_model", "model_to_uniform")
+
+
+def me_loss(logits: Tensor, labels: Tensor, direction: str = "uniform_to_model") -> Tensor:
+    """Returns the mean over the answers' tokens of the divergence between model P and uniform U.
+
+    Args:
+        logits: [B, T, V].
+        labels: [B, T], the true answers; only where they stand matters.
+        direction: "uniform_to_model" is KL(U || P), what the authors' code computes; "model_to_uniform" is
+            KL(P || U), what their paper writes.
+
+    Raises:
+        ValueError: another direction.
+
+    Source:
+        Yuan et al. 2024, "A closer look at machine unlearning"; the code also counts the prompt when its
+        `mask` is off, ours never does.
+    """
+    kept, _, mask = shift(logits, labels)
+    log_p, log_u = kept.log_softmax(-1), -math.log(kept.shape[-1])
+    if direction == "uniform_to_model":
+        return mean_over(log_u - log_p.mean(-1), mask)
+    if direction == "model_to_uniform":
+        return mean_over((log_p.exp() * (log_p - log_u)).sum(-1), mask)
+    raise ValueError(f"expected one of {', '.join(DIRECTIONS)}, got {direction!r}")
+
+
+OBJECTIVE = Objective(
+    "me",
+    lambda views, settings: me_loss(views[ANSWER].logits, views[ANSWER].labels, settings.direction),
+    (ANSWER,),
+)

@@ -1,0 +1,27 @@
+"""Random labels: learn wrong answers to the forget prompts."""
+
+from torch import Tensor
+
+from o3_lightning.objectives.tokens import mean_nll
+from o3_lightning.objectives.views import WRONG, Objective
+
+__all__ = ["OBJECTIVE", "random_labels_loss"]
+
+
+def random_labels_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the mean negative log-likelihood of wrong answers given the forget prompts.
+
+    Args:
+        logits: [B, T, V] on prompts with wrong answers.
+        labels: [B, T], the wrong answers.
+
+    Source:
+        O3 (Gao et al. 2025). The official code draws a letter out of A to E, the true one included; ours
+        draws among the wrong options that a row has (`texts.wrong_answers`).
+    """
+    return mean_nll(logits, labels)
+
+
+OBJECTIVE = Objective(
+    "random_labels", lambda views, _: random_labels_loss(views[WRONG].logits, views[WRONG].labels), (WRONG,)
+)

@@ -1,0 +1,67 @@
+"""RMU: push one layer's states on forget data to a random direction, hold them on retained data."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from o3_lightning.objectives.tokens import IGNORED, mean_over
+from o3_lightning.objectives.views import ANSWER, RETAIN, Objective, Settings, View
+
+__all__ = ["OBJECTIVE", "RETAIN_OBJECTIVE", "control_vector", "rmu_loss", "rmu_retain_loss"]
+
+
+def control_vector(width: int, steering: float, seed: int) -> Tensor:
+    """Returns a random direction with entries of one sign and length `steering`, [D] float32."""
+    draw = torch.rand(width, generator=torch.Generator().manual_seed(seed))
+    vector: Tensor = steering * draw / draw.norm()
+    return vector
+
+
+def rmu_loss(hidden: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+    """Returns the mean squared distance of the answers' states to a target vector.
+
+    Args:
+        hidden: [B, T, D] states of the steered layer.
+        labels: [B, T], the true answers; only where they stand matters.
+        target: [D].
+
+    Source:
+        Li et al. 2024 (WMDP), equation 1.
+    """
+    distance = (hidden.to(target.dtype) - target).square().mean(-1)
+    return mean_over(distance, labels != IGNORED)
+
+
+def rmu_retain_loss(hidden: Tensor, labels: Tensor, reference_hidden: Tensor) -> Tensor:
+    """Returns the mean squared change of the states on retained answers.
+
+    Args:
+        hidden: [B, T, D] states of the steered layer.
+        labels: [B, T], the retained answers.
+        reference_hidden: [B, T, D] before unlearning.
+
+    Source:
+        Li et al. 2024 (WMDP), equation 2.
+    """
+    distance = (hidden - reference_hidden.detach()).square().mean(-1)
+    return mean_over(distance, labels != IGNORED)
+
+
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on forget data."""
+    view = views[ANSWER]
+    hidden = view.need("hidden")
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    target = control_vector(hidden.shape[-1], settings.steering, settings.seed)
+    return rmu_loss(hidden, view.labels, target.to(hidden.device, dtype))
+
+
+def compute_retain(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on retained data."""
+    view = views[RETAIN]
+    return rmu_retain_loss(view.need("hidden"), view.labels, view.need("reference_hidden"))
+
+
+OBJECTIVE = Objective("rmu", compute, (ANSWER,), hidden=True)
+RETAIN_OBJECTIVE = Objective("rmu", compute_retain, (RETAIN,), reference=(RETAIN,), hidden=True)
