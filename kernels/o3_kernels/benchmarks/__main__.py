@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from o3_kernels.benchmarks.cases import OPERATIONS, cases_for
+from o3_kernels.benchmarks.cases import OPERATIONS, Case, cases_for
+from o3_kernels.benchmarks.decoder_layer import decoder_layer_case
 from o3_kernels.benchmarks.measure import measure_case, measure_roofs
 from o3_kernels.benchmarks.report import summary_table, write_plot, write_results
 
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     results: dict[str, Any] = {**_facts(device), "roofs": measure_roofs(device), "cases": []}
     for operation in options.op or OPERATIONS:
-        for case in cases_for(operation, device):
+        for case in _cases(operation, device):
             result = measure_case(case, device, options.seconds, compile_too)
             _add_rates(result, results["roofs"])
             results["cases"].append(result)
@@ -39,6 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     plot = write_plot(path, results)
     sys.stdout.write(f"{path}\n" + (f"{plot}\n" if plot else ""))
     return 0 if all("ours" in case["median_ms"] for case in results["cases"]) else 1
+
+
+def _cases(operation: str, device: torch.device) -> list[Case]:
+    """Returns the shapes of an operation; the whole decoder layer needs a GPU's memory and speed."""
+    cases = cases_for(operation, device)
+    if operation == "gated_lora" and device.type == "cuda":
+        cases += [decoder_layer_case(B=16, K=K, R=8, device=device) for K in (1, 16, 64)]
+    return cases
 
 
 def _parser() -> argparse.ArgumentParser:

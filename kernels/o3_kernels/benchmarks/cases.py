@@ -44,6 +44,8 @@ class Case:
         tolerance: largest difference to the truth over its largest magnitude.
         scale: factor on the time of a variant that does a part of the work.
         compiled: the variant that torch.compile takes, or None.
+        unverified: variants that compute less on purpose, as a yardstick.
+        graphed: time replays of CUDA graphs, without the cost of launching; on a GPU only.
     """
 
     operation: str
@@ -57,6 +59,8 @@ class Case:
     tolerance: float = 1e-4
     scale: dict[str, float] = field(default_factory=dict)
     compiled: Callable[..., Any] | None = None
+    unverified: tuple[str, ...] = ()
+    graphed: bool = False
 
 
 def cases_for(operation: str, device: torch.device) -> list[Case]:

@@ -9,7 +9,7 @@ __all__ = ["summary_table", "write_plot", "write_results"]
 
 def summary_table(results: dict[str, Any]) -> str:
     """Returns one line a case: time of ours, how many times longer the others take, share of bandwidth."""
-    head = ("official", "loop", "eager", "compiled")
+    head = ("official", "loop", "eager", "compiled", "base")
     lines = [
         f"{'operation':22} {'shape':46} {'ours ms':>9} "
         + " ".join(f"{name:>9}" for name in head)
@@ -45,12 +45,14 @@ def write_results(folder: Path, device: str, results: dict[str, Any]) -> Path:
 
 
 def write_plot(path: Path, results: dict[str, Any]) -> Path | None:
-    """Draws rooflines and speed-ups beside the JSON; returns None where matplotlib is not installed."""
+    """Draws rooflines and speed-ups beside the JSON; returns None without matplotlib or without times."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return None
     timed = [case for case in results["cases"] if "ours" in case["median_ms"]]
+    if not timed:
+        return None
     figure = Figure(figsize=(14, 6), layout="constrained")
     roofline, speed = figure.subplots(1, 2)
     _draw_roofline(roofline, timed, results["roofs"])
@@ -80,7 +82,7 @@ def _draw_roofline(axes: Any, cases: list[dict[str, Any]], roofs: dict[str, floa
 
 def _draw_speed(axes: Any, cases: list[dict[str, Any]]) -> None:
     """How many times longer each other way takes, one mark a case."""
-    for name in ("official", "loop", "eager", "compiled"):
+    for name in ("official", "loop", "eager", "compiled", "base"):
         points = [
             (place, case["median_ms"][name] / case["median_ms"]["ours"])
             for place, case in enumerate(cases)
