@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from o3_lightning.data.encoding import Example, TokenBatch, collate
 
 if TYPE_CHECKING:
     from o3_lightning.data.fictitious_base import FictitiousBaseConfig
 
-POOLED_BATCHES = 8  # batches that are sorted by length together
 FIRST_MOMENT = 0.9  # AdamW's usual beta_1
 __all__ = ["PretrainingModule", "batch_loader"]
 
@@ -63,39 +61,15 @@ class PretrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-class LengthSampler(Sampler[list[int]]):
-    """Yields shuffled batches of rows of like length, so that little is padding.
-
-    Args:
-        lengths: tokens of each row.
-        batch_size: rows of a batch.
-        generator: draws a new order in each epoch.
-    """
-
-    def __init__(self, lengths: list[int], batch_size: int, generator: torch.Generator) -> None:
-        self.lengths, self.batch_size, self.generator = lengths, batch_size, generator
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = torch.randperm(len(self.lengths), generator=self.generator).tolist()
-        pool = POOLED_BATCHES * self.batch_size
-        batches = []
-        for start in range(0, len(order), pool):
-            rows = sorted(order[start : start + pool], key=self.lengths.__getitem__)
-            batches += [rows[at : at + self.batch_size] for at in range(0, len(rows), self.batch_size)]
-        return (batches[index] for index in torch.randperm(len(batches), generator=self.generator).tolist())
-
-    def __len__(self) -> int:
-        pool = POOLED_BATCHES * self.batch_size
-        whole, rest = divmod(len(self.lengths), pool)
-        return whole * POOLED_BATCHES + math.ceil(rest / self.batch_size)
-
-
 def batch_loader(examples: list[Example], pad_id: int, batch_size: int, seed: int) -> DataLoader[Any]:
-    """Returns a loader whose order depends on the seed alone."""
-    lengths = [len(example["input_ids"]) for example in examples]
-    sampler = LengthSampler(lengths, batch_size, torch.Generator().manual_seed(seed))
+    """Returns a loader whose order depends on the seed alone.
+
+    Batches are drawn from all rows: batches of like length would hold like phrasings, and learn worse.
+    """
     return DataLoader(
         examples,  # type: ignore[arg-type]
-        batch_sampler=sampler,
+        batch_size=batch_size,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(seed),
         collate_fn=lambda items: collate(items, pad_id),
     )

@@ -141,6 +141,9 @@ def chat_template(tokenizer: Any, special: tuple[str, ...]) -> PromptTemplate:
         raise InputError("the chat template changes what the user said", field="base.template")
     opening = common_start(opened[::-1], middle[::-1])[::-1]
     closing = common_start(closing_first, closing_second, after)
+    for token in special:  # the end of the turn before is no part of how this one opens
+        if token and opening.startswith(token) and closing.startswith(token):
+            opening = opening.removeprefix(token)
     return PromptTemplate(
         "chat",
         before,

@@ -11,7 +11,6 @@ from o3_lightning.base import BaseConfig, load_base
 from o3_lightning.data import fictitious_base
 from o3_lightning.data.fictitious import in_all_phrasings
 from o3_lightning.data.fictitious_base import FictitiousBaseConfig, fictitious_base_folder
-from o3_lightning.data.fictitious_training import LengthSampler
 from o3_lightning.data.normalise import matches
 from o3_lightning.data.stream import load_stream
 
@@ -73,16 +72,6 @@ def test_global_random_state_and_threads_are_left_alone():
     fictitious_base_folder(0, SMALL)
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
-
-
-def test_length_sampler_gives_each_row_once_and_states_its_length():
-    import torch
-
-    lengths = [index % 7 + 1 for index in range(83)]
-    sampler = LengthSampler(lengths, 4, torch.Generator().manual_seed(0))
-    batches = list(sampler)
-    assert sorted(row for batch in batches for row in batch) == list(range(83))
-    assert len(batches) == len(sampler)
 
 
 def test_a_kill_in_training_leaves_a_cache_that_works(cache):

@@ -59,6 +59,16 @@ def test_chat_template_formats_as_the_tokenizer_and_reads_dialogues_back(chat_to
     assert template.user_turns(write(two)) == ["Who wrote it?", "And when?"]
 
 
+@pytest.mark.parametrize("chat_tokenizer", [SYSTEM], indirect=True)
+def test_the_first_turn_is_found_without_the_templates_own_system_message(chat_tokenizer):
+    chat_tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    template = template_for(chat_tokenizer)
+    text = (
+        "<|im_start|>user\nFirst?<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n<|im_start|>user\nSecond?"
+    )
+    assert template.user_turns(text) == ["First?", "Second?"]
+
+
 def test_special_tokens_are_no_words_of_the_user(tiny_base):
     text = "<pad><pad><s>Question: Who wrote it?\nAnswer:"
     assert tiny_base.template.user_turns(text) == ["Who wrote it?"]
