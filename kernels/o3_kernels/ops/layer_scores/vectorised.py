@@ -25,15 +25,14 @@ def layer_scores_vectorised(
     centred_KLBD = x_LBD - means.to(dtype).unsqueeze(2)
     mahalanobis_KLB = precision_scale.to(dtype).unsqueeze(2) * centred_KLBD.square().sum(3)
     if whitening.shape[2]:
-        projected = whitening.to(dtype) @ centred_KLBD.transpose(2, 3)
-        mahalanobis_KLB = mahalanobis_KLB + whitening_sign * projected.square().sum(2)
+        whitened_KLBR = centred_KLBD @ whitening.to(dtype).transpose(2, 3)
+        mahalanobis_KLB = mahalanobis_KLB + whitening_sign * whitened_KLBR.square().sum(3)
     cosine_KLB = torch.full_like(mahalanobis_KLB, -1)
     if bank.shape[2]:
-        unit_LDB = torch.nn.functional.normalize(x_LBD, dim=2).transpose(1, 2)
-        similarity_KLMB = bank.to(dtype) @ unit_LDB
+        similarity_KLBM = torch.nn.functional.normalize(x_LBD, dim=2) @ bank.to(dtype).transpose(2, 3)
         if bank_mask is not None:
-            similarity_KLMB.masked_fill_(~bank_mask[:, None, :, None], -1)
-        cosine_KLB = similarity_KLMB.amax(2)
+            similarity_KLBM.masked_fill_(~bank_mask[:, None, None, :], -1)
+        cosine_KLB = similarity_KLBM.amax(3)
     weighted = maha_weights.to(dtype).unsqueeze(2) * mahalanobis_KLB
     aggregate_KB = (weighted + cosine_weights.to(dtype).unsqueeze(2) * cosine_KLB).sum(1)
     return mahalanobis_KLB.transpose(1, 2).contiguous(), cosine_KLB.transpose(1, 2).contiguous(), aggregate_KB
