@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from o3_lightning.errors import InputError
 
@@ -54,6 +54,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "objective": "contrastive_entropy",
     },
 }
+OFFICIAL_TRAINING = {"temperature": 1.0, "momentum": 1.0, "normalise": False, "floor": 1e-5}
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -87,6 +88,7 @@ class TrainingConfig:
         masked_fraction: share of tokens hidden in the query view and predicted by the masked-LM term.
         mlm_coefficient: weight of the masked-LM term; needs a checkpoint with a pretrained head.
         normalise: whether the contrastive entropy compares unit vectors; the official code does not.
+        floor: added to a probability before its logarithm; 1e-5 in the official code.
     """
 
     learning_rate: float = 1e-4
@@ -101,6 +103,7 @@ class TrainingConfig:
     masked_fraction: float = 0.15
     mlm_coefficient: float = 0.0
     normalise: bool = True
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epochs", "batch_size", "rank", "temperature"):
@@ -148,7 +151,8 @@ class DetectorConfig:
 
     Args:
         preset: "default"; "k9", a simpler fusion; "paper", the published method with its sign mended;
-            "official", the released code with its numbers. It fills the fields left empty.
+            "official", the released code with its numbers. It fills the fields left empty, and with
+            "official" the training settings where they are untouched.
         encoder: "minilm" (offline), a folder, or a Hugging Face id such as "roberta-large".
         pooling: "mean", "first", "last" or "padded_mean" (official).
         family: "fusion" of channels, "layers" scores under a one-class boundary, or "official".
@@ -162,6 +166,8 @@ class DetectorConfig:
         training: of the encoder.
         segments: of long prompts.
         normalise: whether look-alikes, zero-width characters and accents are undone before the encoder reads.
+        repair_spelling: whether a prompt with unknown words is also read with the vocabulary words one slip
+            away, the closer reading counting.
         max_tokens: longer prompts are cut to this; their segments still see everything.
         device: torch device of the encoder.
         folds: parts for cross-fitting, at least 2.
@@ -200,6 +206,7 @@ class DetectorConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     normalise: bool = True
+    repair_spelling: bool = True
     max_tokens: int = 256
     device: str = "cpu"
     folds: int = 5
@@ -228,6 +235,8 @@ class DetectorConfig:
         for name, value in PRESETS[self.preset].items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
+        if self.preset == "official" and self.training == TrainingConfig():
+            object.__setattr__(self, "training", replace(self.training, **OFFICIAL_TRAINING))
         for name in ("channels", "channel_weights"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_choices()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from o3_lightning.detector.lexical import token_information
+from o3_lightning.detector.spelling import SpellingTable
 from o3_lightning.errors import InputError
 from o3_lightning.files import digest_files
 
@@ -99,6 +100,11 @@ class Encoder:
         """How rare each token is, -log p in nats [V], from the order of the vocabulary alone."""
         return token_information(self.pieces)
 
+    @cached_property
+    def spelling(self) -> SpellingTable:
+        """Repairs mistyped words from the vocabulary alone."""
+        return SpellingTable(self.pieces, self.information)
+
     def words(self, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
         """Returns token ids without the tokenizer's special tokens."""
         special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
@@ -149,13 +155,14 @@ class Encoder:
             order = list(range(len(tokens)))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            features[rows] = self._forward([tokens[row] for row in rows])
+            features[rows] = self.forward([tokens[row] for row in rows])
             if progress is not None:
                 progress(len(rows))
         return features
 
     @torch.inference_mode()
-    def _forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+    def forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Returns the pooled features [B, L, D] of one batch, padded to its longest row."""
         input_ids, mask = self.pad(tokens)
         device = next(self.model.parameters()).device
         output = self.model(

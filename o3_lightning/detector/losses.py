@@ -13,7 +13,7 @@ __all__ = ["contrastive_entropy", "entity_swap_loss", "info_nce"]
 
 
 def contrastive_entropy(
-    query: Tensor, key: Tensor, *, temperature: float = 1.0, normalise: bool = False
+    query: Tensor, key: Tensor, *, temperature: float = 1.0, normalise: bool = False, floor: float = 0.0
 ) -> Tensor:
     """Returns sum over layers of the mean over rows of -sum_j p_ij log p_ij, p = softmax of query-key products.
 
@@ -22,6 +22,7 @@ def contrastive_entropy(
         key: features of the plain prompts by the key encoder [N, L, D]; no gradient flows into them.
         temperature: divides the products; 1 in the official code.
         normalise: whether features are scaled to length 1 first; the official code does not.
+        floor: added to a probability before its logarithm; 1e-5 in the official code.
 
     Returns:
         A scalar, not negative.
@@ -30,15 +31,18 @@ def contrastive_entropy(
         O3, equation 6; official `ood_loss.py` takes raw products of mean-pooled features.
 
     Example:
-        >>> contrastive_entropy(torch.zeros(2, 1, 3), torch.zeros(2, 1, 3)).item()  # log 2
-        0.6931...
+        >>> contrastive_entropy(torch.zeros(2, 1, 3), torch.zeros(2, 1, 3)).exp().round().item()
+        2.0
     """
     key = key.detach()
     if normalise:
         query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
     logits = torch.einsum("ild,jld->lij", query, key) / temperature
     log_probability = F.log_softmax(logits, dim=-1)
-    entropy = -(log_probability.exp() * log_probability).sum(dim=-1)
+    probability = log_probability.exp()
+    if floor > 0:
+        log_probability = torch.log(probability + floor)
+    entropy = -(probability * log_probability).sum(dim=-1)
     return entropy.mean(dim=-1).sum()
 
 

@@ -20,6 +20,8 @@ from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.fusion import FusionState, fused_scores, fusion_channels, stack_states
 from o3_lightning.detector.inputs import PromptInputs, read_texts, select_layers
 from o3_lightning.detector.segments import Prompt, cut_segments, prompt_texts
+from o3_lightning.detector.spelling import SpellingTable
+from o3_lightning.detector.text import normalise_text
 from o3_lightning.detector.training import with_lora
 from o3_lightning.errors import StoreError
 
@@ -72,9 +74,10 @@ class MultiDetector:
 
     def weights(self, prompts: Sequence[Prompt]) -> Tensor:
         """Returns weights [B, K] in [0, 1], never falling in the score; arguments as for `scores`."""
-        return self._weigh(self.scores(prompts))
+        return self.weigh(self.scores(prompts))
 
-    def _weigh(self, scores: Tensor) -> Tensor:
+    def weigh(self, scores: Tensor) -> Tensor:
+        """Returns the weights [B, K] of scores [B, K]."""
         weights = torch.zeros_like(scores)
         for column, detector in enumerate(self.detectors.values()):
             if isinstance(detector.state, BoundaryState):
@@ -92,7 +95,7 @@ class MultiDetector:
         weight that comes from a segment shows by channels that are low.
         """
         scores = self.scores(prompts)
-        weights = self._weigh(scores)
+        weights = self.weigh(scores)
         rows: list[dict[str, Any]] = [{} for _ in prompts]
         for group in self._groups:
             channels = group.explain(self.encoder, prompts) if len(prompts) else {}
@@ -124,7 +127,7 @@ class DetectorGroup:
 
     def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
         """Returns the scores [B, K'] of this group's requests."""
-        texts, owners, penalties = spread_prompts(prompts, self.config)
+        texts, owners, penalties = spread_prompts(prompts, self.config, encoder.spelling)
         inputs = read_texts(self.own_encoder or encoder, texts, normalise=self.config.normalise)
         scores = self.score_inputs(encoder, inputs) - penalties[:, None]
         result = torch.full((len(prompts), len(self.columns)), -torch.inf)
@@ -178,24 +181,35 @@ def group_detectors(encoder: Encoder, detectors: list[Detector]) -> list[Detecto
     return [DetectorGroup(encoder, columns, [detectors[c] for c in columns]) for columns in shared.values()]
 
 
-def spread_prompts(prompts: Sequence[Prompt], config: DetectorConfig) -> tuple[list[str], Tensor, Tensor]:
+def read_prompt(
+    prompt: Prompt, config: DetectorConfig, spelling: SpellingTable
+) -> tuple[list[str], list[str]]:
+    """Returns the whole texts of a prompt, repaired readings included, and the segments of the first."""
+    wholes = prompt_texts(prompt)
+    if config.family != "fusion":
+        return wholes, []
+    settings, segments = config.segments, []
+    if settings.enabled:
+        window, stride = settings.window_words, settings.stride_words
+        found = cut_segments(wholes[0], window_words=window, stride_words=stride, most=settings.most)
+        segments = [part for part in found if part.count(" ") + 1 >= settings.least_words]
+    if config.repair_spelling:
+        read = [normalise_text(text) if config.normalise else text for text in wholes]
+        repaired = [(text, spelling.repair(text)) for text in read]
+        wholes = wholes + [better for text, better in repaired if better != text]
+    return wholes, segments
+
+
+def spread_prompts(
+    prompts: Sequence[Prompt], config: DetectorConfig, spelling: SpellingTable
+) -> tuple[list[str], Tensor, Tensor]:
     """Returns all texts to score, the prompt each belongs to [S], and its penalty [S]."""
     texts: list[str] = []
     owners: list[int] = []
     penalties: list[float] = []
     settings = config.segments
     for row, prompt in enumerate(prompts):
-        wholes = prompt_texts(prompt)
-        segments: list[str] = []
-        if settings.enabled and config.family == "fusion":
-            for whole in wholes[:1]:
-                found = cut_segments(
-                    whole,
-                    window_words=settings.window_words,
-                    stride_words=settings.stride_words,
-                    most=settings.most,
-                )
-                segments += [part for part in found if part.count(" ") + 1 >= settings.least_words]
+        wholes, segments = read_prompt(prompt, config, spelling)
         penalty = settings.penalty + settings.penalty_growth * math.log(max(len(segments), 1))
         texts += [*wholes, *segments]
         owners += [row] * (len(wholes) + len(segments))

@@ -1,21 +1,168 @@
-"""Adapts the encoder to one request with a LoRA and a contrastive objective."""
+"""Adapts an encoder to one request with a LoRA and a contrastive objective; the encoder itself is left as it was."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from o3_lightning.detector.config import DetectorConfig, TrainingConfig
-from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.encoder import Encoder, find_encoder
+from o3_lightning.detector.inputs import special_ids
+from o3_lightning.detector.stacked_lora import LoraEncoder
+from o3_lightning.detector.swaps import SwapTable, swap_rare_tokens
 from o3_lightning.errors import InputError
+
+__all__ = ["lora_targets", "pretrained_head", "train_encoder", "with_lora"]
+
+QUERY_KEY_VALUE = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "qkv")
+PEFT_PREFIX = "base_model.model."
 
 
 def train_encoder(
-    encoder: Encoder, tokens: list[list[int]], config: DetectorConfig, seed: int, trainer: Any
+    encoder: Encoder, tokens: list[list[int]], config: DetectorConfig, seed: int, trainer: Any = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    raise InputError("not there yet", field="detector.objective")
+    """Returns the trained adapter by module name, and the figures of its training.
+
+    Args:
+        encoder: the frozen encoder.
+        tokens: token ids of the forget prompts, special tokens included.
+        config: settings; `objective` is not "none".
+        seed: of adapter, order, masks and made-up negatives.
+        trainer: a `lightning.Trainer`; None makes one that writes nothing, for `config.training.epochs`.
+
+    Raises:
+        InputError: no module fits the targets, or the masked-LM term is asked for and the checkpoint has no head.
+    """
+    import lightning
+    from peft import LoraConfig, get_peft_model
+
+    from o3_lightning.detector.module import EncoderTraining
+
+    settings = config.training
+    head = pretrained_head(encoder) if settings.mlm_coefficient > 0 else None
+    targets = lora_targets(encoder.model, settings.targets)
+    table = SwapTable(encoder.pieces, encoder.information)
+    special = special_ids(encoder)
+    swapped = swap_rare_tokens(tokens, special, table, fraction=config.swap_fraction, seed=seed)
+    lora = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(targets),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = get_peft_model(copy.deepcopy(encoder.model), lora)
+        module = EncoderTraining(
+            encoder,
+            model,
+            tokens,
+            swapped,
+            share_subject(tokens, special, encoder.information),
+            config.objective,
+            settings,
+            head,
+        )
+        order = torch.Generator().manual_seed(seed)
+        numbers: Any = torch.arange(len(tokens))
+        loader: DataLoader[Tensor] = DataLoader(
+            numbers, batch_size=settings.batch_size, shuffle=True, generator=order
+        )
+        own = trainer or lightning.Trainer(
+            max_epochs=settings.epochs,
+            accelerator="cpu" if config.device == "cpu" else "auto",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        own.fit(module, loader)
+    return adapter_tensors(model), {
+        "objective": config.objective,
+        "loss": module.curve,
+        "steps": len(module.curve),
+    }
 
 
-def with_lora(encoder: Encoder, lora: dict[str, Tensor], training: TrainingConfig) -> Encoder:
-    raise InputError("not there yet", field="detector.objective")
+def adapter_tensors(model: Any) -> dict[str, Tensor]:
+    """Returns the adapter's tensors with names relative to the encoder's model."""
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model)
+    return {
+        name.removeprefix(PEFT_PREFIX): value.detach().cpu().float().clone() for name, value in state.items()
+    }
+
+
+def with_lora(encoder: Encoder, lora: Mapping[str, Tensor], training: TrainingConfig) -> Encoder:
+    """Returns the encoder seen through an adapter; both share one model."""
+    fields = {name: getattr(encoder, name) for name in Encoder.__dataclass_fields__}
+    return LoraEncoder(**fields, lora=lora, scaling=training.alpha / training.rank)
+
+
+def lora_targets(model: nn.Module, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Returns the last names of the linear modules that get a LoRA.
+
+    Args:
+        model: the encoder's model.
+        wanted: last names; empty for query, key and value under the names that models give them.
+
+    Raises:
+        InputError: the model has none of them.
+    """
+    names = {
+        name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    }
+    found = tuple(sorted(names & set(wanted or QUERY_KEY_VALUE)))
+    if not found or (wanted and len(found) < len(set(wanted))):
+        message = (
+            f"expected linear modules out of {', '.join(sorted(names))}, got {wanted or QUERY_KEY_VALUE}"
+        )
+        raise InputError(message, field="detector.training.targets")
+    return found
+
+
+def pretrained_head(encoder: Encoder) -> Any:
+    """Returns the masked-LM head that came with the checkpoint, frozen.
+
+    Raises:
+        InputError: the checkpoint has no such head; a fresh one would start at chance and teach the encoder noise.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    refused = InputError(
+        f"the checkpoint of encoder {encoder.id!r} has no masked-LM head; a fresh one would start at chance. "
+        "Set it to 0 or take an encoder with its head, such as roberta-large",
+        field="detector.training.mlm_coefficient",
+    )
+    try:
+        full, loaded = AutoModelForMaskedLM.from_pretrained(
+            find_encoder(encoder.id), output_loading_info=True, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise refused from error
+    head = getattr(full, "cls", None) or getattr(full, "lm_head", None)
+    tied = ("decoder.weight", "decoder.bias")
+    if head is None or any(not key.endswith(tied) for key in loaded["missing_keys"]):
+        raise refused
+    return head.requires_grad_(False).eval()
+
+
+def share_subject(tokens: Sequence[Sequence[int]], special: set[int], information: Tensor) -> list[list[int]]:
+    """Returns for each prompt the prompts with the same subject: its rarest token that another prompt has too."""
+    places: dict[int, list[int]] = {}
+    for row, ids in enumerate(tokens):
+        for token in set(ids) - special:
+            places.setdefault(token, []).append(row)
+    partners = []
+    for row, ids in enumerate(tokens):
+        shared = [token for token in set(ids) - special if 1 < len(places[token])]
+        subject = max(shared, key=lambda token: (float(information[token]), token), default=None)
+        partners.append([row] if subject is None else places[subject])
+    return partners

@@ -1,0 +1,102 @@
+"""Runs the LoRA encoders of several requests as one batch over one shared model.
+
+Every prompt is repeated once a request; a hook on each adapted module adds the low-rank update of the request
+that a row belongs to. Shape letters: B prompts, K requests, L layers, D width, R rank, S = K R stacked ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from o3_kernels import gated_lora
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.errors import InputError
+
+__all__ = ["LoraEncoder", "encode_stacked"]
+
+A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
+
+
+@contextmanager
+def adapted(
+    model: Any, loras: Sequence[Mapping[str, Tensor]], scaling: float, rows: Tensor
+) -> Iterator[None]:
+    """Adds the update of request `rows[i]` to row i of every adapted module, until the context ends.
+
+    Raises:
+        InputError: an adapter names a module that the encoder does not have.
+    """
+    modules = dict(model.named_modules())
+    names = sorted({key.removesuffix(A_SUFFIX) for key in loras[0] if key.endswith(A_SUFFIX)})
+    with ExitStack() as stack:
+        for name in names:
+            module = modules.get(name)
+            if not isinstance(module, nn.Linear):
+                raise InputError(f"the encoder has no linear module {name!r}", field="detector.lora")
+            a = torch.cat([lora[name + A_SUFFIX] for lora in loras])
+            b = torch.cat([scaling * lora[name + B_SUFFIX] for lora in loras], dim=1)
+            rank = len(a) // len(loras)
+            own = torch.nn.functional.one_hot(rows, len(loras)).repeat_interleave(rank, dim=1).to(a.dtype)
+            handle = module.register_forward_hook(make_hook(a, b, own))
+            stack.callback(handle.remove)
+        yield
+
+
+def make_hook(a: Tensor, b: Tensor, own: Tensor) -> Callable[..., Tensor]:
+    """Returns a forward hook that adds the stacked updates."""
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return gated_lora(output, inputs[0], a, b, own)
+
+    return hook
+
+
+def encode_stacked(
+    encoder: Encoder, loras: Sequence[Mapping[str, Tensor]], scaling: float, tokens: Sequence[Sequence[int]]
+) -> Tensor:
+    """Returns the features of every prompt under every request's adapter [K, B, L, D].
+
+    Args:
+        encoder: the shared encoder; it is left as it was.
+        loras: one adapter a request, same modules and rank, names relative to the encoder's model.
+        scaling: alpha / rank.
+        tokens: token ids of B prompts.
+    """
+    K, B = len(loras), len(tokens)
+    features = torch.empty(K, B, encoder.layers, encoder.width)
+    order = sorted(range(B), key=lambda row: len(tokens[row]))
+    step = max(1, encoder.batch_size // K)
+    for start in range(0, B, step):
+        chosen = order[start : start + step]
+        repeated = [tokens[row] for row in chosen] * K
+        rows = torch.arange(K).repeat_interleave(len(chosen))
+        with adapted(encoder.model, loras, scaling, rows):
+            features[:, chosen] = encoder.forward(repeated).unflatten(0, (K, len(chosen)))
+    return features
+
+
+@dataclass(frozen=True)
+class LoraEncoder(Encoder):
+    """An encoder seen through the adapter of one request; the model itself is shared and not changed.
+
+    Args:
+        lora: the adapter.
+        scaling: alpha / rank.
+    """
+
+    lora: Mapping[str, Tensor] | None = None
+    scaling: float = 1.0
+
+    def encode_tokens(
+        self, tokens: Sequence[Sequence[int]], progress: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """Returns the pooled features [B, L, D] of token ids."""
+        if not self.lora or not tokens:
+            return super().encode_tokens(tokens, progress)
+        return encode_stacked(self, [self.lora], self.scaling, tokens)[0]
