@@ -1,0 +1,230 @@
+"""Every loss: against the authors' values, blind to prompt and padding, with a right gradient."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from o3_lightning.errors import InputError
+from o3_lightning.objectives.ap import ap_loss
+from o3_lightning.objectives.ceu import ceu_loss
+from o3_lightning.objectives.config import ForgetObjective, RetainObjective
+from o3_lightning.objectives.kl import kl_loss
+from o3_lightning.objectives.llmu import llmu_loss
+from o3_lightning.objectives.me import me_loss
+from o3_lightning.objectives.registry import FORGET, RETAIN
+from o3_lightning.objectives.rmu import control_vector
+from o3_lightning.objectives.satimp import satimp_loss
+from o3_lightning.objectives.simnpo import simnpo_loss
+from o3_lightning.objectives.undial import undial_loss
+from o3_lightning.objectives.views import ANSWER, REFUSAL, RETAIN_REFUSAL, WRONG, Settings, View
+from o3_lightning.objectives.views import RETAIN as RETAIN_VIEW
+from o3_lightning.objectives.wga import wga_loss
+
+ORACLES = Path(os.environ.get("O3_ORACLES", Path(__file__).parents[1] / "oracles"))
+SOURCES = {
+    ANSWER: "forget",
+    REFUSAL: "forget_idk",
+    WRONG: "forget_mismatch",
+    RETAIN_VIEW: "retain",
+    RETAIN_REFUSAL: "retain_idk",
+}
+ORACLE_NAMES = {
+    "GA": "ga", "NPO": "npo", "DPO": "dpo", "ME": "me", "IDK": "refusal", "GD": "gd", "KL": "kl", "AP": "ap"
+}  # fmt: skip
+CASES = [*(("forget", name) for name in FORGET), *(("retain", name) for name in RETAIN)]
+
+
+@pytest.fixture(scope="module")
+def oracle_views():
+    tensors = load_file(ORACLES / "closer_look_losses.safetensors")
+    return {
+        view: View(
+            tensors[f"{source}.logits"], tensors[f"{source}.labels"], tensors[f"{source}.reference_logits"]
+        )
+        for view, source in SOURCES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def oracle_values():
+    return json.loads((ORACLES / "closer_look_losses.json").read_text())
+
+
+def find(kind, name):
+    return FORGET[name] if kind == "forget" else RETAIN[name]
+
+
+def settings_of(kind, name):
+    return ForgetObjective(name).settings() if kind == "forget" else RetainObjective(name).settings()
+
+
+def random_views(seed=0, rows=2, tokens=6, vocabulary=7, width=5):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    views = {}
+    for view in SOURCES:
+        labels = torch.randint(0, vocabulary, (rows, tokens), generator=generator)
+        labels[:, :2], labels[0, -1] = -100, -100
+        views[view] = View(
+            draw(rows, tokens, vocabulary), labels, draw(rows, tokens, vocabulary),
+            draw(rows, tokens, width), draw(rows, tokens, width),
+        )  # fmt: skip
+    return views
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+@pytest.mark.parametrize("published", sorted(ORACLE_NAMES))
+def test_loss_equals_the_authors_value(published, beta, oracle_views, oracle_values):
+    name = ORACLE_NAMES[published]
+    objective = FORGET[name] if name in FORGET else RETAIN[name]
+    value = objective(oracle_views, Settings(beta=beta, every_token=True))
+    assert value.item() == pytest.approx(oracle_values[f"{published}@beta={beta}"], abs=1e-6)
+
+
+def test_llmu_equals_the_authors_terms(oracle_views, oracle_values):
+    answer, wrong = oracle_views[ANSWER], oracle_views[WRONG]
+    retain = oracle_views[RETAIN_VIEW]
+    regularisation = kl_loss(retain.logits, retain.labels, retain.reference_logits, every_token=True)
+    total = llmu_loss(answer, wrong) + regularisation
+    expected = oracle_values["LLMU.forget"] + oracle_values["LLMU.regularization"]
+    assert total.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_prompt_and_padding_change_nothing(kind, name):
+    objective, settings = find(kind, name), settings_of(kind, name)
+    views = random_views()
+    before = objective(views, settings)
+    noisy = {}
+    for key, view in views.items():
+        predicts = torch.zeros_like(view.labels, dtype=torch.bool)
+        predicts[:, :-1] = view.labels[:, 1:] != -100
+        labelled = (view.labels != -100)[..., None]
+        noisy[key] = View(
+            torch.where(predicts[..., None], view.logits, view.logits * 3 + 1),
+            view.labels,
+            torch.where(predicts[..., None], view.reference_logits, view.reference_logits * 3 - 1),
+            torch.where(labelled, view.hidden, view.hidden * 5 + 2),
+            torch.where(labelled, view.reference_hidden, view.reference_hidden * 5 - 2),
+        )
+    assert objective(noisy, settings).item() == pytest.approx(before.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_a_labelled_token_does_change_it(kind, name):
+    objective, settings = find(kind, name), settings_of(kind, name)
+    views = random_views()
+    before = objective(views, settings)
+    view = views[objective.views[0]]
+    view.logits[0, 2, 1] += 0.5
+    view.hidden[0, 3, 1] += 0.5
+    assert abs(objective(views, settings).item() / before.item() - 1) > 1e-5
+
+
+SMOOTH = [case for case in CASES if case[1] not in ("wga", "satimp", "ceu")]
+
+
+@pytest.mark.parametrize(("kind", "name"), SMOOTH)
+def test_gradient_equals_finite_differences(kind, name):
+    objective, settings = find(kind, name), settings_of(kind, name)
+    views = random_views(rows=1, tokens=4, vocabulary=4, width=3)
+    part = "hidden" if objective.hidden else "logits"
+
+    def loss(*parts):
+        changed = {
+            key: View(**{**vars(views[key]), part: value})
+            for key, value in zip(objective.views, parts, strict=True)
+        }
+        return objective(changed, settings)
+
+    inputs = [getattr(views[key], part).clone().requires_grad_() for key in objective.views]
+    assert torch.autograd.gradcheck(loss, inputs)
+
+
+@pytest.mark.parametrize(("name", "weight"), [("wga", lambda p: p), ("satimp", lambda p: p**5 * (1 - p))])
+def test_weights_carry_no_gradient(name, weight):
+    view = random_views(rows=1)[ANSWER]
+    logits = view.logits.clone().requires_grad_()
+    FORGET[name]({ANSWER: View(logits, view.labels)}, ForgetObjective(name).settings()).backward()
+    log_p = view.logits[:, :-1].log_softmax(-1)
+    expected, mask = torch.zeros_like(view.logits), view.labels[:, 1:] != -100
+    for row, place in mask.nonzero().tolist():
+        target = view.labels[row, place + 1]
+        p = log_p[row, place].exp()
+        onehot = torch.nn.functional.one_hot(target, p.shape[0])
+        expected[row, place] = -weight(p[target]) * (p - onehot) / mask.sum()  # d nll / dz = p - onehot
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_ceu_gradient_moves_towards_the_rest_of_the_vocabulary():
+    logits = torch.zeros(1, 2, 4, dtype=torch.float64, requires_grad=True)
+    ceu_loss(logits, torch.tensor([[-100, 1]])).backward()
+    expected = torch.tensor([0.25 - 1 / 3, 0.25, 0.25 - 1 / 3, 0.25 - 1 / 3], dtype=torch.float64)
+    torch.testing.assert_close(logits.grad[0, 0], expected)
+
+
+def test_closed_forms_on_a_uniform_model():
+    logits, labels = torch.zeros(1, 3, 4, dtype=torch.float64), torch.tensor([[-100, 2, 1]])
+    nll = math.log(4)
+    assert wga_loss(logits, labels, 1.0).item() == pytest.approx(-nll / 4)
+    assert satimp_loss(logits, labels, 2.0, 1.0).item() == pytest.approx(-nll / 16 * 0.75)
+    assert simnpo_loss(logits, labels, 2.0).item() == pytest.approx(math.log(1 + math.exp(-2 * nll)))
+    assert undial_loss(logits, labels, logits, 1e6).item() == pytest.approx(nll)
+    assert me_loss(logits, labels).item() == pytest.approx(0, abs=1e-12)
+    assert me_loss(logits, labels, "model_to_uniform").item() == pytest.approx(0, abs=1e-12)
+
+
+def test_both_directions_of_maximum_entropy_equal_torch_kl_div():
+    view = random_views()[ANSWER]
+    mask = view.labels[:, 1:] != -100
+    log_p = view.logits[:, :-1].log_softmax(-1)[mask]
+    log_u = torch.full_like(log_p, -math.log(log_p.shape[-1]))
+    kl = torch.nn.functional.kl_div
+    expected = kl(log_p, log_u, log_target=True, reduction="batchmean")
+    assert me_loss(view.logits, view.labels).item() == pytest.approx(expected.item())
+    expected = kl(log_u, log_p, log_target=True, reduction="batchmean")
+    assert me_loss(view.logits, view.labels, "model_to_uniform").item() == pytest.approx(expected.item())
+
+
+def test_answer_preservation_is_log_two_over_beta_where_nothing_is_preferred():
+    view = random_views()[RETAIN_VIEW]
+    assert ap_loss(view, view, 0.1).item() == pytest.approx(10 * math.log(2))
+
+
+def test_half_precision_is_computed_in_float32():
+    views = {
+        key: View(view.logits.bfloat16(), view.labels, view.reference_logits.bfloat16())
+        for key, view in random_views().items()
+    }
+    assert FORGET["npo"](views, Settings(beta=0.1)).dtype == torch.float32
+
+
+def test_control_vector_has_its_length_and_depends_on_the_seed():
+    assert control_vector(16, 3.0, 0).norm().item() == pytest.approx(3.0)
+    assert not torch.equal(control_vector(16, 3.0, 0), control_vector(16, 3.0, 1))
+
+
+@pytest.mark.parametrize("name", ["npo", "undial", "dpo"])
+def test_a_missing_reference_is_told(name):
+    views = {key: View(view.logits, view.labels) for key, view in random_views().items()}
+    with pytest.raises(InputError, match="reference logits"):
+        FORGET[name](views, Settings())
+
+
+def test_a_missing_view_is_told():
+    with pytest.raises(InputError, match="needs the view 'refusal'"):
+        FORGET["refusal"]({}, Settings())
+
+
+def test_unknown_direction_is_told():
+    view = random_views()[ANSWER]
+    with pytest.raises(ValueError, match="model_to_uniform"):
+        me_loss(view.logits, view.labels, "sideways")
