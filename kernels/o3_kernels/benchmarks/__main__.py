@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
     parser.add_argument("--threads", type=int, help="threads of a CPU run")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time for the rounds of one shape")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for the rounds of one shape")
     parser.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
