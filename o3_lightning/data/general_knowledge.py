@@ -61,14 +61,13 @@ GROUPS = (
     ),
     FactGroup(
         (
-            "Which day comes after {0}?",
-            "What day follows {0}?",
-            "Name the day right after {0}.",
+            "What colour is {0}?",
+            "Which colour does {0} have?",
+            "Name the colour of {0}.",
         ),
         pairs(
             """
-            Monday: Tuesday; Tuesday: Wednesday; Wednesday: Thursday; Thursday: Friday; Friday: Saturday;
-            Saturday: Sunday; Sunday: Monday
+            snow: white; grass: green; coal: black; a lemon: yellow; blood: red; chocolate: brown; a flamingo: pink
             """
         ),
     ),
