@@ -56,6 +56,16 @@ def test_dead_rows_keep_their_bits(dtype, inplace):
     assert relative_error(got[~dead], wanted) <= 4 * torch.finfo(dtype).eps
 
 
+def test_registered_operators_equal_the_call():
+    y, x, a, b, weights = gated_inputs(5, 2, 9, 8, (7, 6))
+    wanted = gated_lora_group(y, x, a, b, weights)
+    copies = [tensor.clone() for tensor in y]
+    torch.ops.o3_kernels.gated_lora_(copies, x, a, b, weights)
+    for results in (copies, torch.ops.o3_kernels.gated_lora(y, x, a, b, weights)):
+        for got, wanted_j in zip(results, wanted, strict=True):
+            assert torch.equal(got, wanted_j)
+
+
 def test_all_weights_zero_equals_base_bitwise():
     y, x, a, b, weights = gated_inputs(4, 3, 10, 6, (8,), dtype=torch.float32)
     got = gated_lora(y[0], x, a, b[0], 0 * weights)

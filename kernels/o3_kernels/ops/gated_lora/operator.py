@@ -72,11 +72,17 @@ def gated_lora_group(
     """
     outputs, b = list(outputs), list(b)
     _check(outputs, x, a, b, weights)
+    recorded = (*outputs, x, a, *b, weights)
+    recording = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in recorded)
+    if inplace and recording:
+        raise ValueError("inplace=True needs torch.no_grad(): a gradient is being recorded")
+    if x.device.type == "cpu" and not recording and not torch.compiler.is_compiling():
+        # a registered operator takes its toll for every tensor, which a small batch would notice
+        results = outputs if inplace else [output.clone() for output in outputs]
+        add_gated_lora(results, x, a, b, weights)
+        return results
     if not inplace:
         return list(_gated_lora(outputs, x, a, b, weights))
-    recorded = (*outputs, x, a, *b, weights)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in recorded):
-        raise ValueError("inplace=True needs torch.no_grad(): a gradient is being recorded")
     _gated_lora_(outputs, x, a, b, weights)
     return outputs
 
