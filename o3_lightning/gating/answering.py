@@ -33,7 +33,7 @@ def answer_prompts(
             input_ids=ids,
             attention_mask=mask,
             weights=None if weights is None else weights[chosen],
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=min(max_new_tokens, model.base.context_tokens - ids.shape[1]),
             do_sample=False,
             num_beams=1,
             pad_token_id=model.tokens.pad_id,

@@ -312,6 +312,14 @@ def test_generate_without_any_input_is_refused(build_gated):
         build_gated().weights([[{"role": "system", "content": "rose"}]])
 
 
+def test_answer_stops_where_the_context_of_the_model_ends(build_gated):
+    gated = build_gated("gpt2")
+    answer = gated.answer(["king " * 125], max_new_tokens=50)[0]
+    assert len(answer.split()) <= 3
+    with pytest.raises(InputError, match="128"):
+        gated.answer(["king " * 128])
+
+
 def test_no_prompts_give_no_answers(build_gated):
     gated = build_gated()
     assert gated.answer([]) == []
