@@ -67,7 +67,8 @@ GROUPS = (
         ),
         pairs(
             """
-            snow: white; grass: green; coal: black; a lemon: yellow; blood: red; chocolate: brown; a flamingo: pink
+            snow: white; grass: green; coal: black; a lemon: yellow; blood: red;
+            chocolate: brown; a flamingo: pink
             """
         ),
     ),
