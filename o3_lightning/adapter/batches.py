@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from o3_lightning.base import BaseModel
-from o3_lightning.data.encoding import Example, TokenBatch, collate, encode_pairs
+from o3_lightning.data.encoding import Example, collate, encode_pairs
 from o3_lightning.objectives.config import ObjectiveConfig
 from o3_lightning.objectives.texts import Pairs, build_retain_texts, build_texts
 from o3_lightning.requests import QuestionAnswer
@@ -28,7 +29,7 @@ def build_loader(
     max_tokens: int,
     seed: int,
 ) -> DataLoader[int]:
-    """Returns a loader of dictionaries from view to `TokenBatch`; the seed alone decides the order.
+    """Returns a loader of the fields of a `TokenBatch` for each view; the seed alone decides the order.
 
     Args:
         base: its tokenizer and template encode the texts.
@@ -80,17 +81,17 @@ class Collator:
         self.generator = torch.Generator().manual_seed(seed)
         self.waiting: list[int] = []
 
-    def __call__(self, indices: Sequence[int]) -> dict[str, TokenBatch]:
-        """Returns view -> batch."""
+    def __call__(self, indices: Sequence[int]) -> dict[str, dict[str, Tensor]]:
+        """Returns view -> the fields of a `TokenBatch`, as plain dictionaries for the trainer to move."""
         batch = {view: self.pad(examples, indices) for view, examples in self.forget.items()}
         if self.retain:
             drawn = self.draw(len(indices))
             batch |= {view: self.pad(examples, drawn) for view, examples in self.retain.items()}
         return batch
 
-    def pad(self, examples: list[Example], indices: Sequence[int]) -> TokenBatch:
+    def pad(self, examples: list[Example], indices: Sequence[int]) -> dict[str, Tensor]:
         """Returns some examples as a batch."""
-        return collate([examples[index] for index in indices], self.pad_id)
+        return dict(vars(collate([examples[index] for index in indices], self.pad_id)))
 
     def draw(self, count: int) -> list[int]:
         """Returns the next retained rows of an order that is drawn anew when it is used up."""

@@ -83,8 +83,9 @@ class AdapterModule(LightningModule):
         }
         prepare_model(self.wrapped, self.config.gradient_checkpointing)
 
-    def training_step(self, batch: Mapping[str, TokenBatch], index: int) -> Tensor:
+    def training_step(self, fields: Mapping[str, Mapping[str, Tensor]], index: int) -> Tensor:
         """Returns objective plus penalty of a batch."""
+        batch = {view: TokenBatch(**tensors) for view, tensors in fields.items()}
         parts = {"forget": self.forget_loss(batch)}
         retain = self.objective.retain.objective
         if retain is not None:

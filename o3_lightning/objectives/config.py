@@ -31,6 +31,8 @@ class ForgetObjective:
         steering: length of rmu's target vector, above 0; 2 as in open-unlearning.
         layer: rmu's hidden layer, counted from 0 for the embedding; null takes the middle one.
         refusals: a text file with one refusal a line; null takes the embedded list.
+        refusal_count: how many of the refusals one request uses, drawn by its seed; 0 uses all. A few are
+            learnt in far fewer steps than many.
         official_labels: random_labels draws a letter out of A to E, the true one included, as the official
             code does, instead of one of the row's wrong answers.
 
@@ -47,6 +49,7 @@ class ForgetObjective:
     steering: float = 2.0
     layer: int | None = None
     refusals: str | None = None
+    refusal_count: int = 2
     official_labels: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +59,10 @@ class ForgetObjective:
         check_positive(self.steering, "objective.forget.steering")
         check_beta(self.beta, self.name, "objective.forget.beta")
         check_beta(self.second_beta, "", "objective.forget.second_beta")
+        if self.refusal_count < 0:
+            raise InputError(
+                f"expected 0 or more, got {self.refusal_count}", field="objective.forget.refusal_count"
+            )
         if self.layer is not None and self.layer < 0:
             raise InputError(f"expected 0 or more, got {self.layer}", field="objective.forget.layer")
 

@@ -47,8 +47,19 @@ def load_refusals(path: str | Path | None = None) -> tuple[str, ...]:
     return refusals
 
 
-def draw_refusals(rows: Sequence[QuestionAnswer], refusals: Sequence[str], seed: int) -> list[str]:
-    """Returns a refusal for each row; it depends on the seed and the row's place alone."""
+def draw_refusals(
+    rows: Sequence[QuestionAnswer], refusals: Sequence[str], seed: int, count: int = 0
+) -> list[str]:
+    """Returns a refusal for each row; it depends on the seed and the row's place alone.
+
+    Args:
+        rows: any.
+        refusals: to draw from.
+        seed: an integer.
+        count: at most so many different ones, themselves drawn by the seed; 0 for all.
+    """
+    if 0 < count < len(refusals):
+        refusals = random.Random(f"{seed}/refusals").sample(list(refusals), count)  # noqa: S311
     return [draw(seed, "refusal", index).choice(refusals) for index in range(len(rows))]
 
 
@@ -124,11 +135,17 @@ def build_texts(objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed
         if view == ANSWER:
             texts[view] = prompts, [row.answer for row in rows]
         elif view == REFUSAL:
-            texts[view] = prompts, draw_refusals(rows, load_refusals(objective.forget.refusals), seed)
+            texts[view] = prompts, refusals_for(objective, rows, seed)
         elif view == WRONG:
             official = objective.forget.official_labels
             texts[view] = prompts, draw_wrong_answers(rows, seed, official=official)
     return texts
+
+
+def refusals_for(objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed: int) -> list[str]:
+    """Returns the configured refusals for some rows."""
+    forget = objective.forget
+    return draw_refusals(rows, load_refusals(forget.refusals), seed, forget.refusal_count)
 
 
 def build_retain_texts(
@@ -141,5 +158,5 @@ def build_retain_texts(
     if RETAIN in views:
         texts[RETAIN] = prompts, [row.answer for row in rows]
     if RETAIN_REFUSAL in views:
-        texts[RETAIN_REFUSAL] = prompts, draw_refusals(rows, load_refusals(objective.forget.refusals), seed)
+        texts[RETAIN_REFUSAL] = prompts, refusals_for(objective, rows, seed)
     return texts

@@ -47,6 +47,12 @@ def test_refusals_are_polite_and_many_and_may_come_from_a_file(tmp_path):
     assert set(draw_refusals(ROWS, load_refusals(path), 0)) == {"No idea.", "Pass."}
 
 
+def test_a_request_may_use_a_few_refusals():
+    few = set(draw_refusals(ROWS, load_refusals(), 0, count=3))
+    assert len(few) == 3
+    assert few < set(load_refusals())
+
+
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe\xff"])
 def test_a_file_without_refusals_is_refused(tmp_path, content):
     path = tmp_path / "refusals.txt"
@@ -89,7 +95,7 @@ def test_only_the_views_that_are_read_are_built():
 
 @pytest.mark.parametrize(
     "values",
-    [{"name": "magic"}, {"coefficient": 0.0}, {"coefficient": float("nan")}, {"beta": -1.0}, 
+    [{"name": "magic"}, {"coefficient": 0.0}, {"coefficient": float("nan")}, {"beta": -1.0},
      {"name": "npo", "beta": 0.0}, {"direction": "up"}, {"layer": -1}, {"steering": 0.0}],
 )  # fmt: skip
 def test_bad_values_are_refused_with_their_field(values):

@@ -1,0 +1,240 @@
+"""One adapter: trained, saved, loaded by PEFT, and nothing left behind in the base model."""
+
+import copy
+import json
+import time
+
+import pytest
+import torch
+from lightning import Callback
+from peft import PeftModel
+
+from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.adapter.diagnostics import overlap_matrices
+from o3_lightning.adapter.history import AdapterHistory
+from o3_lightning.adapter.interference import attached, logit_interference
+from o3_lightning.adapter.retain_guard import RetainedDataError, RetainGuard
+from o3_lightning.adapter.training import AdapterTrainingError, train_adapter
+from o3_lightning.errors import InputError
+from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
+from o3_lightning.objectives.registry import FORGET, RETAIN
+from o3_lightning.requests import QuestionAnswer
+
+SMALL = AdapterConfig(rank=2, epochs=2, batch_size=4, learning_rate=1e-2)
+REFUSE = ObjectiveConfig()
+
+
+def snapshot(model):
+    return (
+        {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        [name for name, _ in model.named_modules()],
+        [(name, parameter.requires_grad) for name, parameter in model.named_parameters()],
+        [module.training for module in model.modules()],
+        set(vars(model)),
+    )
+
+
+def assert_unchanged(model, before):
+    after = snapshot(model)
+    assert after[1:] == before[1:]
+    assert all(torch.equal(after[0][name], before[0][name]) for name in before[0])
+    assert not getattr(model, "is_gradient_checkpointing", False)
+
+
+def history_of(**adapters):
+    return AdapterHistory.of({id: (item.factors, item.scaling) for id, item in adapters.items()})
+
+
+@pytest.mark.parametrize("name", list(FORGET))
+def test_every_objective_trains_and_leaves_the_base_as_it_was(name, tiny_base, tiny_request, make_trainer):
+    before = snapshot(tiny_base.model)
+    objective = ObjectiveConfig(ForgetObjective(name))
+    trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0)
+    assert_unchanged(tiny_base.model, before)
+    assert trained.metrics["steps"] == 4 == len(trained.curve)
+    assert any(bool(b.any()) for _, b in trained.factors.values())
+
+
+@pytest.mark.parametrize("name", list(RETAIN))
+def test_every_retain_objective_trains_and_reads_retained_data(name, tiny_base, tiny_request, make_trainer):
+    guard = RetainGuard([QuestionAnswer("Sea?", "Wet"), QuestionAnswer("Sun?", "Hot")], declared=True)
+    objective = ObjectiveConfig(retain=RetainObjective(name))
+    trained = train_adapter(
+        tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0, retain=guard
+    )
+    assert guard.reads["training"] == 2
+    assert "retain" in trained.curve[-1]
+
+
+def test_retained_data_is_not_read_unless_declared(tiny_base, tiny_request, make_trainer):
+    guard = RetainGuard([QuestionAnswer("Sea?", "Wet")])
+    train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0, retain=guard)
+    assert guard.reads == {"training": 0, "evaluation": 0}
+    cheat = ObjectiveConfig(retain=RetainObjective("gd"))
+    with pytest.raises(RetainedDataError, match="declares none"):
+        train_adapter(
+            tiny_base, tiny_request, AdapterHistory(), SMALL, cheat, make_trainer(), 0, retain=guard
+        )
+    with guard.evaluation():
+        assert [row.answer for row in guard] == ["Wet"]
+    assert guard.reads == {"training": 0, "evaluation": 1}
+    with pytest.raises(RetainedDataError):
+        guard[:1]
+
+
+class Failing(Callback):
+    def on_train_batch_end(self, *_):
+        raise RuntimeError("power cut")
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_error_in_training_leaves_the_base_as_it_was(checkpointing, tiny_base, tiny_request, make_trainer):
+    before = snapshot(tiny_base.model)
+    config = AdapterConfig(rank=2, epochs=1, gradient_checkpointing=checkpointing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_adapter(
+            tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(callbacks=[Failing()]), 0
+        )
+    assert_unchanged(tiny_base.model, before)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_same_seed_same_adapter_whatever_was_drawn_before(seed, tiny_base, tiny_request, make_trainer):
+    state = torch.get_rng_state()
+    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(7)
+    again = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed)
+    other = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed + 1)
+    for path, pair in first.factors.items():
+        assert all(torch.equal(x, y) for x, y in zip(pair, again.factors[path], strict=True))
+        assert not torch.equal(pair[0], other.factors[path][0])
+
+
+def test_peft_loads_what_was_saved_and_gives_the_same_logits(tmp_path, tiny_base, tiny_request, make_trainer):
+    trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    trained.save(tmp_path / "adapter")
+    names = sorted(path.name for path in (tmp_path / "adapter").iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["peft_type"] == "LORA"
+    ids = torch.randint(3, 99, (2, 9), generator=torch.Generator().manual_seed(0))
+    plain = PeftModel.from_pretrained(copy.deepcopy(tiny_base.model), tmp_path / "adapter")
+    expected = plain(ids).logits.detach()
+    history = AdapterHistory.load({"first": tmp_path / "adapter"})
+    with torch.no_grad(), attached(tiny_base.model, history, 0):
+        torch.testing.assert_close(tiny_base.model(ids).logits, expected)
+    with torch.no_grad():
+        assert (tiny_base.model(ids).logits - expected).abs().max() > 1e-3
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_base, tiny_request, make_trainer):
+    config = AdapterConfig(rank=2, epochs=1, gradient_checkpointing=True)
+    with_it = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
+    config = AdapterConfig(rank=2, epochs=1)
+    without = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
+    for path, (a, b) in with_it.factors.items():
+        torch.testing.assert_close(a, without.factors[path][0])
+        torch.testing.assert_close(b, without.factors[path][1])
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_bfloat16_trains_and_leaves_the_base_in_float32(precision, tiny_base, tiny_request, make_trainer):
+    before = snapshot(tiny_base.model)
+    trainer = make_trainer(precision=precision)
+    trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, trainer, 0)
+    assert_unchanged(tiny_base.model, before)
+    assert all(bool(torch.isfinite(b).all()) for _, b in trained.factors.values())
+
+
+def test_a_loss_that_is_not_finite_is_told(tiny_base, tiny_request, make_trainer):
+    config = AdapterConfig(rank=2, epochs=3, learning_rate=1e30, clip=0.0)
+    with pytest.raises(AdapterTrainingError, match="not finite"):
+        train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(3), 0)
+
+
+def test_unknown_targets_are_told(tiny_base, tiny_request, make_trainer):
+    config = AdapterConfig(targets=("nowhere",))
+    with pytest.raises(InputError, match=r"adapter\.targets"):
+        train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+
+
+def test_four_bits_need_bitsandbytes(tiny_base, tiny_request, make_trainer):
+    config = AdapterConfig(quantise="4bit")
+    with pytest.raises(InputError, match=r"adapter\.quantise"):
+        train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+
+
+def cross_products(first, second, side):
+    pick = (lambda pair: pair[0]) if side == "input" else (lambda pair: pair[1].T)
+    return max(float((pick(first.factors[m]) @ pick(second.factors[m]).T).abs().max()) for m in first.factors)
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_hard_mode_keeps_the_adapter_in_the_complement(side, tiny_base, tiny_request, make_trainer):
+    config = AdapterConfig(rank=2, epochs=2, batch_size=4, mode="hard", penalty_side=side, learning_rate=1e-2)
+    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+    second = train_adapter(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(), 1)
+    assert cross_products(first, second, side) < 1e-6
+    assert "penalty" not in second.curve[0]
+
+
+def test_per_request_starts_in_the_complement_and_the_penalty_keeps_it_there(
+    tiny_base, tiny_request, make_trainer
+):
+    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    ends = {}
+    for coefficient in (0.0, 100.0):
+        config = AdapterConfig(
+            rank=2, epochs=6, batch_size=4, learning_rate=1e-2, penalty_coefficient=coefficient
+        )
+        trained = train_adapter(
+            tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(6), 1
+        )
+        ends[coefficient] = cross_products(first, trained, "input")
+        if coefficient:
+            assert trained.curve[0]["penalty"] < 1e-6
+    assert ends[100.0] < ends[0.0] / 2
+
+
+def test_cumulative_mode_goes_on_from_the_last_adapter(tiny_base, tiny_request, make_trainer):
+    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    config = AdapterConfig(rank=2, epochs=1, mode="cumulative", learning_rate=1e-9, penalty_coefficient=0.0)
+    second = train_adapter(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(1), 1)
+    for path, (a, b) in first.factors.items():
+        torch.testing.assert_close(second.factors[path][0], a, atol=1e-6, rtol=0)
+        torch.testing.assert_close(second.factors[path][1], b, atol=1e-6, rtol=0)
+    config = AdapterConfig(rank=3, mode="cumulative")
+    with pytest.raises(InputError, match=r"adapter\.rank"):
+        train_adapter(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(), 1)
+
+
+def test_an_exhausted_complement_is_told_and_survived(tiny_base, tiny_request, make_trainer, caplog):
+    config = AdapterConfig(rank=20, epochs=1)
+    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
+    second = train_adapter(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(1), 1)
+    assert second.metrics["exhausted_modules"] > 0
+    assert "no free directions" in caplog.text
+
+
+def test_diagnostics_see_overlap_and_its_absence(tiny_base, tiny_request, make_trainer):
+    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    history = history_of(a=first, b=first)
+    matrices = overlap_matrices(history)
+    for name in ("row_overlap", "column_overlap", "update_cosine"):
+        torch.testing.assert_close(torch.tensor(matrices[name]), torch.ones(2, 2))
+    interference = logit_interference(tiny_base, history, {"a": ["Where?"], "b": ["Who?", "What?"]})
+    assert all(value > 0 for row in interference for value in row)
+
+
+@pytest.mark.slow
+def test_time_does_not_grow_with_the_number_of_earlier_requests(tiny_base, tiny_request, make_trainer):
+    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+
+    def seconds(count):
+        history = history_of(**{f"r{i}": first for i in range(count)})
+        start = time.perf_counter()
+        train_adapter(tiny_base, tiny_request, history, SMALL, REFUSE, make_trainer(20), 0)
+        return time.perf_counter() - start
+
+    seconds(2)
+    assert min(seconds(19) for _ in range(3)) < 1.2 * min(seconds(1) for _ in range(3))
