@@ -1,0 +1,88 @@
+"""Colours of the page: a scale for heat maps and a few colours for lines, for light and dark.
+
+Every text on a coloured cell is black or white, whichever stands out more: at least 4.5 to 1. Lines keep at
+least 3 to 1 to the page (WCAG 2.2, success criteria 1.4.3 and 1.4.11) and differ in their dashes too.
+"""
+
+from __future__ import annotations
+
+__all__ = ["DASHES", "SERIES", "STEPS", "contrast", "heat_step", "palette_css", "scale", "text_on"]
+
+STEPS = 21
+SCALES = {"light": ("#f1f5fa", "#86b4de", "#0a4a86"), "dark": ("#1d2732", "#2f6ea8", "#b4d8fb")}
+SERIES = {
+    "light": ("#0072b2", "#c2500a", "#00785a", "#a8497f", "#866a00", "#5b5bd6"),
+    "dark": ("#5cb3f0", "#ff9b5c", "#3ccb9e", "#f08cc0", "#e3c04a", "#a9a8ff"),
+}
+DASHES = ("none", "7 3", "2 3", "10 3 2 3", "4 2", "1 2")
+LINEAR_BELOW = 0.04045
+
+
+def channels(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue of "#rrggbb", 0 to 255."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#rrggbb", 0 to 1, as WCAG defines it."""
+    linear = [
+        part / 12.92 if part <= LINEAR_BELOW else ((part + 0.055) / 1.055) ** 2.4
+        for part in (value / 255 for value in channels(colour))
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    """Returns the contrast ratio of two colours, 1 to 21, as WCAG defines it.
+
+    Example:
+        >>> round(contrast("#000000", "#ffffff"))
+        21
+    """
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def text_on(colour: str) -> str:
+    """Returns black or white, whichever reads better on a colour."""
+    return max(("#000000", "#ffffff"), key=lambda text: contrast(text, colour))
+
+
+def scale(theme: str) -> list[str]:
+    """Returns the colours of the heat scale of "light" or "dark", from lowest to highest."""
+    low, middle, high = (channels(colour) for colour in SCALES[theme])
+    colours = []
+    for step in range(STEPS):
+        place = 2 * step / (STEPS - 1)
+        left, right, share = (low, middle, place) if place <= 1 else (middle, high, place - 1)
+        mixed = (round(a + (b - a) * share) for a, b in zip(left, right, strict=True))
+        colours.append("#" + "".join(f"{value:02x}" for value in mixed))
+    return colours
+
+
+def heat_step(value: float, low: float = 0.0, high: float = 1.0) -> int:
+    """Returns the place of a value on the heat scale, 0 to STEPS - 1; values outside take the nearest end.
+
+    Example:
+        >>> heat_step(0.0), heat_step(0.5), heat_step(2.0)
+        (0, 10, 20)
+    """
+    share = (value - low) / (high - low) if high > low else 0.0
+    return round(min(max(share, 0.0), 1.0) * (STEPS - 1))
+
+
+def palette_css(theme: str) -> str:
+    """Returns the CSS variables of one theme: heat cells, their texts, and lines."""
+    heat = [f"--heat-{i}:{c};--ink-{i}:{text_on(c)};" for i, c in enumerate(scale(theme))]
+    lines = [f"--series-{i}:{colour};" for i, colour in enumerate(SERIES[theme])]
+    return "".join(heat + lines)
+
+
+def classes_css() -> str:
+    """Returns the CSS classes that use those variables."""
+    heat = [f".h{i}{{background:var(--heat-{i});color:var(--ink-{i})}}" for i in range(STEPS)]
+    lines = [
+        f".s{i}{{stroke:var(--series-{i});stroke-dasharray:{dash}}}.d{i}{{fill:var(--series-{i})}}"
+        for i, dash in enumerate(DASHES)
+    ]
+    return "\n".join(heat + lines)

@@ -1,0 +1,95 @@
+"""What the gate does: histograms of weights, and the detectors' separation as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from o3_lightning.reporting.blocks import Grid, Section, Table
+from o3_lightning.reporting.svg import histogram_bars
+from o3_lightning.reporting.words import OWN_SPLITS, fraction, is_number, mean, name_of
+
+__all__ = ["bin_weights", "detector_section", "weights_section"]
+
+BINS = 20
+HALF = 0.5
+SCALE = Markup('<span class="ruler"><span>0</span><span>weight</span><span>1</span></span>')
+
+
+def weights_section(weights: Mapping[str, Mapping[str, Sequence[float]]]) -> Section:
+    """Returns one table of histograms per request.
+
+    Args:
+        weights: `[request][split]` = weights per prompt.
+    """
+    tables = [histogram_table(request, splits) for request, splits in weights.items() if any(splits.values())]
+    return Section(
+        "weights",
+        "Weights of the gate",
+        "How the weights of each request spread over 0 (base model) to 1 (adapter fully on), in steps of "
+        f"{1 / BINS:g}; each histogram is scaled to its highest bar, and a bar is drawn even for one prompt. "
+        "Seen and held-out prompts belong right, all others left; on the wrong side of 0.5 a prompt is a "
+        "miss (own splits) or a false alarm (others).",
+        [Grid(tables)] if tables else [],
+        "No weights were kept, so there are no histograms.",
+    )
+
+
+def histogram_table(request: str, splits: Mapping[str, Sequence[float]]) -> Table:
+    """The histograms of one request, one row per split."""
+    rows = [
+        [name_of(split), *histogram_row(request, split, values)] for split, values in splits.items() if values
+    ]
+    return Table(request, ["Split", "Prompts by weight", "Mean", "Wrong side"], [*rows, ["", SCALE, "", ""]])
+
+
+def histogram_row(request: str, split: str, weights: Sequence[float]) -> list[str]:
+    """Histogram, mean weight, and how many prompts lie on the wrong side of one half."""
+    numbers = [float(weight) for weight in weights if is_number(weight)]
+    own = split in OWN_SPLITS
+    wrong = sum((weight < HALF) == own for weight in numbers)
+    names = [f"weight {i / BINS:g} to {(i + 1) / BINS:g}" for i in range(BINS)]
+    description = f"Weights of {request} on {name_of(split)}: mean {fraction(mean(numbers))}"
+    picture = histogram_bars(bin_weights(numbers), names, description)
+    return [picture, fraction(mean(numbers)), f"{wrong} of {len(numbers)}"]
+
+
+def bin_weights(weights: Sequence[float], bins: int = BINS) -> list[int]:
+    """Returns how many weights lie in each of equal bins over [0, 1]; 1 belongs to the last.
+
+    Example:
+        >>> bin_weights([0.0, 0.49, 0.5, 1.0], bins=2)
+        [2, 2]
+    """
+    counts = [0] * bins
+    for weight in weights:
+        counts[min(max(int(weight * bins), 0), bins - 1)] += 1
+    return counts
+
+
+def detector_section(metrics: Mapping[str, Any]) -> Section:
+    """Returns the separation of each request from each split, one table per request."""
+    detectors = metrics.get("detector") or {}
+    tables = [separation_table(request, splits) for request, splits in detectors.items() if splits]
+    return Section(
+        "detector",
+        "Detectors",
+        "How well each request's score tells its own prompts from another split: AUROC (0.5 is chance, 1 is "
+        "perfect), AUPR, and FPR95, the share of other prompts let in when 95 % of its own are found (0 is "
+        "perfect). A dash stands where there is nothing to tell apart.",
+        [Grid(tables)] if tables else [],
+        "The run did not measure its detectors.",
+    )
+
+
+def separation_table(request: str, splits: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The table of one request."""
+    columns = ["Split", "AUROC", "AUPR", "FPR95", "Mean weight", "Prompts"]
+    rows = []
+    for split, row in splits.items():
+        values = [fraction(row.get(key)) for key in ("auroc", "aupr", "fpr95", "mean_weight")]
+        prompts = f"{row['prompts']:,}" if is_number(row.get("prompts")) else fraction(None)
+        rows.append([name_of(split), *values, prompts])
+    return Table(request, columns, rows)

@@ -1,0 +1,119 @@
+"""What the requests and the utility became: persistence heat maps and utility over the requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from o3_lightning.reporting.blocks import Block, Cell, Chart, Fold, Grid, Heat, Section, Table
+from o3_lightning.reporting.cards import main_metric
+from o3_lightning.reporting.colours import heat_step
+from o3_lightning.reporting.svg import line_chart, series_index
+from o3_lightning.reporting.words import METRIC_SENTENCES, fraction, is_number, name_of
+
+__all__ = ["persistence_section", "utility_section"]
+
+Metrics = Mapping[str, Any]
+
+
+def persistence_section(metrics: Metrics) -> Section:
+    """Returns the heat maps, the main metric's open and the others' folded."""
+    matrices = metrics.get("persistence") or {}
+    main = main_metric(matrices)
+    folds = [
+        Fold(
+            metric_title(metric),
+            [Grid([persistence_map(split, m) for split, m in splits.items()])],
+            metric == main,
+        )
+        for metric, splits in sorted(matrices.items(), key=lambda item: item[0] != main)
+    ]
+    return Section(
+        "persistence",
+        "Persistence",
+        "Each row is one request, each column the model after one more request. Right of the bold line the "
+        "request has been unlearned: forgetting lasts where a row stays as it was just right of the line. "
+        "Darker (in dark mode: brighter) is higher.",
+        folds,
+        "The run measured no request, so there is no persistence to show.",
+    )
+
+
+def metric_title(metric: str) -> str:
+    """The metric's name and how it reads."""
+    sentence = METRIC_SENTENCES.get(metric)
+    return f"{name_of(metric)}: {sentence}" if sentence else name_of(metric)
+
+
+def persistence_map(split: str, matrix: Mapping[str, Any]) -> Heat:
+    """The heat map of one metric on one split."""
+    columns = [str(name) for name in matrix["columns"]]
+    limits = scale_limits([value for row in matrix["values"] for value in row])
+    rows = []
+    for name, values in zip(matrix["rows"], matrix["values"], strict=True):
+        own = columns.index(name) if name in columns else len(columns)
+        cells = [
+            heat_cell(value, limits, place == own, f"{name}, {split}, {column}: {fraction(value)}")
+            for place, (column, value) in enumerate(zip(columns, values, strict=True))
+        ]
+        rows.append((str(name), cells))
+    return Heat(name_of(split), ["base", *(f"after {name}" for name in columns[1:])], rows)
+
+
+def scale_limits(values: Sequence[Any]) -> tuple[float, float]:
+    """0 and 1 where all values lie between, else their own range."""
+    numbers = [float(value) for value in values if is_number(value)]
+    return min([0.0, *numbers]), max([1.0, *numbers])
+
+
+def heat_cell(value: Any, limits: tuple[float, float], marked: bool, title: str) -> Cell:
+    """A number on the colour scale; without colour where it was not measured."""
+    step = heat_step(float(value), *limits) if is_number(value) else None
+    return Cell(fraction(value), step, marked, title)
+
+
+def utility_section(metrics: Metrics) -> Section:
+    """Returns one picture per metric and the numbers behind it."""
+    series = metrics.get("utility_metrics") or {}
+    if not series and metrics.get("utility"):
+        series = {"accuracy": metrics["utility"]}
+    columns = ["base", *(str(name) for name in metrics.get("requests") or ())]
+    charts = [chart for name, splits in series.items() if (chart := utility_chart(name, splits, columns))]
+    tables = [utility_table(name, splits, columns) for name, splits in series.items()]
+    blocks: list[Block] = [Grid(charts), Fold("The numbers", tables)] if charts else []
+    return Section(
+        "utility",
+        "Utility over requests",
+        "What must not change: each line is one utility split, from the base model over each request. "
+        "Level lines mean that nothing else was harmed; lines may cover each other, the numbers are below.",
+        blocks,
+        "The run had no utility split, so there is no utility to show.",
+    )
+
+
+def utility_chart(metric: str, splits: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> Chart | None:
+    """The lines of one metric; None where nothing was measured."""
+    lines = {
+        name_of(split): [
+            (float(place), float(value)) for place, value in enumerate(column) if is_number(value)
+        ]
+        for split, column in splits.items()
+    }
+    lines = {name: points for name, points in lines.items() if points}
+    if not lines:
+        return None
+    picture = line_chart(
+        lines,
+        x_label="model after request",
+        y_label=f"{name_of(metric)} (fraction)",
+        description=f"{name_of(metric)} of each utility split over the requests",
+        columns=columns,
+        y_limits=scale_limits([value for points in lines.values() for _, value in points]),
+    )
+    return Chart(name_of(metric), picture, [(series_index(i), name) for i, name in enumerate(lines)])
+
+
+def utility_table(metric: str, splits: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> Table:
+    """The numbers of one metric."""
+    rows = [[name_of(split), *(fraction(value) for value in column)] for split, column in splits.items()]
+    return Table(metric_title(metric), ["Split", *columns], rows)

@@ -1,0 +1,90 @@
+"""Answers, cost, configuration and environment: the record of what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from o3_lightning.reporting.blocks import Bars, Code, Fold, Samples, Section, Table
+from o3_lightning.reporting.words import fraction, is_number, mebibytes, name_of, seconds
+
+__all__ = ["configuration_section", "cost_section", "environment_section", "samples_section"]
+
+
+def samples_section(samples: Sequence[Mapping[str, Any]]) -> Section:
+    """Returns the answers before and after, one fold per request and split, the first open.
+
+    Args:
+        samples: in the form of `ReportDetails.samples`.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        parts = (sample.get("request", ""), name_of(str(sample.get("split", ""))))
+        groups.setdefault(" · ".join(part for part in parts if part), []).append(readable(sample))
+    folds = [
+        Fold(f"{title} ({len(rows)})", [Samples(rows)], i == 0)
+        for i, (title, rows) in enumerate(groups.items())
+    ]
+    return Section(
+        "samples",
+        "Answers before and after",
+        "The same question to the base model and to the gated model at the end, with the weight that each "
+        "request's gate gave it.",
+        folds,
+        "The run kept no answers.",
+    )
+
+
+def readable(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample with its weights as texts, largest first."""
+    weights = sorted((sample.get("weights") or {}).items(), key=lambda pair: -float(pair[1] or 0.0))
+    texts = {key: str(sample.get(key) or "") for key in ("prompt", "truth", "before", "after")}
+    return {**texts, "weights": [(name, fraction(weight)) for name, weight in weights]}
+
+
+def cost_section(metrics: Mapping[str, Any]) -> Section:
+    """Returns seconds per stage, their sum, and the memory."""
+    times = {str(k): float(v) for k, v in (metrics.get("seconds") or {}).items() if is_number(v)}
+    longest = max(times.values(), default=0.0) or 1.0
+    rows = [(stage, value / longest, seconds(value)) for stage, value in times.items()]
+    total = f"{seconds(sum(times.values()))} in all"
+    memory = f"{mebibytes(metrics.get('peak_memory_mib'))} of memory at the peak"
+    return Section(
+        "cost",
+        "Cost",
+        "Wall-clock time of each stage, in the order in which they ran; a stage that was finished in an "
+        "earlier start counts with the time it took then.",
+        [Bars(f"{total}; {memory}", rows)] if rows else [],
+        "The run kept no times.",
+    )
+
+
+def configuration_section(configuration: str) -> Section:
+    """Returns the whole configuration.
+
+    Args:
+        configuration: YAML text.
+    """
+    return Section(
+        "configuration",
+        "Configuration",
+        "Everything that decided this run; saved as a file, it starts the same run again.",
+        [Fold("config.yaml", [Code(configuration)])] if configuration.strip() else [],
+        "No configuration was given.",
+    )
+
+
+def environment_section(environment: Mapping[str, Any]) -> Section:
+    """Returns versions and machine.
+
+    Args:
+        environment: texts by name.
+    """
+    rows = [[name, str(value)] for name, value in environment.items()]
+    return Section(
+        "environment",
+        "Environment",
+        "The versions and the machine behind the numbers.",
+        [Table("", ["What", "Which"], rows)] if rows else [],
+        "The run did not describe its environment.",
+    )

@@ -1,0 +1,103 @@
+"""Puts the page together and writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from o3_lightning.files import write_atomically
+from o3_lightning.reporting.blocks import Section
+from o3_lightning.reporting.cards import summary_cards
+from o3_lightning.reporting.colours import classes_css, palette_css
+from o3_lightning.reporting.details import ReportDetails
+from o3_lightning.reporting.gate import detector_section, weights_section
+from o3_lightning.reporting.outcome import persistence_section, utility_section
+from o3_lightning.reporting.record import (
+    configuration_section,
+    cost_section,
+    environment_section,
+    samples_section,
+)
+from o3_lightning.reporting.training import curves_section, overlaps_section
+
+__all__ = ["render_report", "write_report"]
+
+FILE_NAME = "report.html"
+
+
+def write_report(folder: Path, metrics: Mapping[str, Any], details: ReportDetails) -> Path:
+    """Writes one self-contained page that shows a run; a kill leaves the old page or the new.
+
+    Args:
+        folder: where `report.html` goes; made where it is missing.
+        metrics: in the form of `metrics.json`; any key but `requests` may be missing, the page then says so
+            in place of the picture.
+        details: what the page shows beside the metrics.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = Path(folder) / FILE_NAME
+    write_atomically(path, render_report(metrics, details))
+    return path
+
+
+def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
+    """Returns the page as text: HTML with its style and pictures inside, no script, no address.
+
+    Args:
+        metrics: as in `write_report`.
+        details: as in `write_report`.
+
+    Example:
+        >>> render_report({"requests": []}, ReportDetails("demo"))[:15]
+        '<!DOCTYPE html>'
+    """
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            details=details,
+            requests=list(metrics["requests"]),
+            benchmark=str(metrics.get("benchmark") or ""),
+            cards=summary_cards(metrics),
+            sections=page_sections(metrics, details),
+            palettes={theme: palette_css(theme) for theme in ("light", "dark")},
+            classes=classes_css(),
+        )
+    )
+
+
+def page_sections(metrics: Mapping[str, Any], details: ReportDetails) -> list[Section]:
+    """Returns the parts of the page in their order."""
+    return [
+        persistence_section(metrics),
+        utility_section(metrics),
+        weights_section(details.weights),
+        detector_section(metrics),
+        samples_section(details.samples),
+        curves_section(details.curves, metrics.get("adapters") or {}),
+        overlaps_section(details.overlaps),
+        cost_section(metrics),
+        configuration_section(details.configuration),
+        environment_section(metrics.get("environment") or {}),
+    ]
+
+
+@cache
+def templates() -> Environment:
+    """The templates of this package; everything they are given is escaped."""
+    return Environment(
+        loader=PackageLoader("o3_lightning.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,132 @@
+"""How names of metrics, splits and measures, and numbers, are written for a reader."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+__all__ = [
+    "METRIC_SENTENCES",
+    "OWN_SPLITS",
+    "fraction",
+    "is_number",
+    "mean",
+    "mebibytes",
+    "name_of",
+    "number",
+    "percent",
+    "seconds",
+]
+
+DASH = "–"
+OWN_SPLITS = ("seen", "held_out")
+NAMES = {
+    "seen": "Seen (forget prompts)",
+    "held_out": "Held-out (paraphrases, unseen prompts)",
+    "other_requests": "Other requests",
+    "rouge_l_recall": "ROUGE-L recall",
+    "row_overlap": "Overlap of input spaces",
+    "column_overlap": "Overlap of output spaces",
+    "row_angle": "Angle of input spaces",
+    "column_angle": "Angle of output spaces",
+    "update_cosine": "Cosine of weight updates",
+    "interference": "Interference",
+}
+METRIC_SENTENCES = {
+    "accuracy": "share of answers that say the truth, 0 to 1; on forget prompts lower is better",
+    "rouge_l_recall": "share of the truth's words said in order, 0 to 1; on forget prompts lower is better",
+    "probability": "per-token probability of the true answer, 0 to 1; on forget prompts lower is better",
+    "truth_ratio": "TOFU's reading, 0 to 1; 1 is as wanted, on forget prompts and on utility alike",
+}
+SECONDS_PER_MINUTE = 60
+TINY = 1e-3
+
+
+def name_of(key: str) -> str:
+    """Returns a readable name of a metric, split or measure.
+
+    Example:
+        >>> name_of("held_out"), name_of("retained_authors")
+        ('Held-out (paraphrases, unseen prompts)', 'Retained authors')
+    """
+    plain = key.replace("_", " ")
+    return NAMES.get(key, plain[:1].upper() + plain[1:])
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def mean(values: Iterable[Any]) -> float | None:
+    """Returns the mean of the finite numbers among some values; None where there is none."""
+    numbers = [float(value) for value in values if is_number(value)]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def fraction(value: Any) -> str:
+    """Returns a number with three decimals, a dash for what was not measured.
+
+    Example:
+        >>> fraction(0.98765), fraction(-0.00001), fraction(None)
+        ('0.988', '0.000', '–')
+    """
+    if not is_number(value):
+        return DASH
+    return f"{value:.3f}".replace("-0.000", "0.000").replace("-", "\N{MINUS SIGN}")
+
+
+def number(value: Any) -> str:
+    """Returns a number of any size with four digits that count.
+
+    Example:
+        >>> number(1234567.0), number(0.00001234), number(3.0)
+        ('1,234,567', '1.234e-05', '3')
+    """
+    if not is_number(value):
+        return DASH
+    if value and abs(value) < TINY:
+        return f"{value:.4g}"
+    if float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def percent(value: Any, *, sign: bool = False) -> str:
+    """Returns a fraction in percent with one decimal; with `sign`, a plus before what rose.
+
+    Example:
+        >>> percent(0.9874), percent(0.021, sign=True)
+        ('98.7 %', '+2.1 %')
+    """
+    if not is_number(value):
+        return DASH
+    text = f"{100 * value:{'+' if sign else ''}.1f}"
+    text = text if text.strip("+-0.") else "0.0"
+    return text.replace("-", "\N{MINUS SIGN}") + " %"
+
+
+def seconds(value: Any) -> str:
+    """Returns a time in seconds, or in minutes and seconds from a minute on.
+
+    Example:
+        >>> seconds(3.14159), seconds(125), seconds(None)
+        ('3.1 s', '2 min 5 s', '–')
+    """
+    if not is_number(value):
+        return DASH
+    if value < SECONDS_PER_MINUTE:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), SECONDS_PER_MINUTE)
+    return f"{minutes} min {rest} s"
+
+
+def mebibytes(value: Any) -> str:
+    """Returns a size in MiB.
+
+    Example:
+        >>> mebibytes(2048.4)
+        '2,048 MiB'
+    """
+    return f"{value:,.0f} MiB" if is_number(value) else DASH
