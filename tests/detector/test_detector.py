@@ -1,0 +1,138 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from o3_lightning.detector import Detector, DetectorConfig, MultiDetector, fit_detector
+from o3_lightning.detector.config import TrainingConfig
+from o3_lightning.errors import InputError, StoreError
+
+
+def test_name_dominates_the_phrasing(multi, people):
+    assert float(multi.weights(people["forget"]).mean()) >= 0.99
+    assert float(multi.weights(people["held_out"]).mean()) >= 0.93
+    assert float(multi.weights(people["retained"]).mean()) <= 0.03
+    assert float(multi.weights(people["far"]).max()) <= 0.01
+    forgotten, retained = multi.scores(people["held_out"]), multi.scores(people["retained"])
+    assert float((forgotten > retained.T).float().mean()) >= 0.99
+
+
+def test_weights_do_not_depend_on_batch_mates(multi, people):
+    together = multi.weights([*people["held_out"], *people["retained"], "word " * 200])
+    alone = torch.cat([multi.weights([prompt]) for prompt in people["held_out"]])
+    torch.testing.assert_close(together[: len(alone)], alone, rtol=0, atol=1e-6)
+
+
+def test_fit_is_reproducible_and_leaves_no_text(encoder, people, fitted, tmp_path):
+    again = fit_detector(encoder, people["forget"], DetectorConfig(), seed=0)
+    assert all(torch.equal(value, getattr(again.state, name)) for name, value in vars(fitted.state).items())
+    fitted.save(tmp_path)
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir()).lower()
+    assert not any(word in content for word in (b"gwyndelorn", b"okerveld", b"birthplace"))
+
+
+def test_no_bank_row_is_the_feature_of_a_prompt(encoder, people, fitted):
+    features = torch.nn.functional.normalize(
+        encoder.encode([p.lower() for p in people["forget"]])[:, -1], dim=1
+    )
+    assert float((features @ fitted.state.bank[0, 0].T).max()) < 0.999
+    kept = fit_detector(encoder, people["forget"], DetectorConfig(bank="examples"), seed=0)
+    assert float((features @ kept.state.bank[0, 0].T).max()) > 0.9999
+
+
+def test_saved_detector_gives_the_same_weights(encoder, multi, fitted, people, tmp_path):
+    fitted.save(tmp_path)
+    loaded = MultiDetector(encoder, {"people": Detector.load(tmp_path)})
+    assert torch.equal(loaded.weights(people["held_out"]), multi.weights(people["held_out"]))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1.5 * 2**20
+
+
+def damage_bytes(folder):
+    path = folder / "detector.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 255
+    path.write_bytes(content)
+
+
+def damage_key(folder, key):
+    path = folder / "detector.json"
+    value = json.loads(path.read_text())
+    del value[key]
+    path.write_text(json.dumps(value))
+
+
+def damage_config(folder):
+    path = folder / "detector.json"
+    value = json.loads(path.read_text())
+    value["config"]["tail"] = 7
+    path.write_text(json.dumps(value))
+
+
+def drop_tensor(folder):
+    path = folder / "detector.safetensors"
+    tensors = load_file(path)
+    del tensors["known"]
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_bytes, "detector.safetensors: damaged"),
+        (lambda folder: (folder / "detector.safetensors").unlink(), "detector.safetensors: cannot be read"),
+        (lambda folder: (folder / "detector.json").unlink(), "detector.json: cannot be read"),
+        (lambda folder: (folder / "detector.json").write_text("{"), "detector.json: damaged"),
+        (lambda folder: (folder / "detector.json").write_text("[]"), "expected an object"),
+        (lambda folder: damage_key(folder, "encoder_digest"), "field 'encoder_digest': missing"),
+        (damage_config, "field 'config': field 'detector.tail'"),
+        (drop_tensor, "detector.safetensors: damaged"),
+    ],
+)
+def test_damaged_files_are_named(fitted, tmp_path, damage, message):
+    fitted.save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(StoreError, match=message):
+        Detector.load(tmp_path)
+
+
+@pytest.mark.parametrize("prompts", [[], ["", "  "]], ids=["none", "blank"])
+def test_requests_without_text_are_refused(encoder, prompts):
+    with pytest.raises(InputError, match="at least one forget prompt"):
+        fit_detector(encoder, prompts, DetectorConfig(), seed=0)
+
+
+@pytest.mark.parametrize("count", [1, 5], ids=["one prompt", "all equal"])
+def test_smallest_requests_work_and_warn(encoder, people, count):
+    detector = fit_detector(encoder, [people["forget"][0]] * count, DetectorConfig(), seed=0)
+    assert any("too few" in warning for warning in detector.report["warnings"])
+    weights = MultiDetector(encoder, {"one": detector}).weights([people["forget"][0], people["far"][0]])
+    assert float(weights[0]) >= 0.99
+    assert float(weights[1]) <= 0.01
+
+
+def test_empty_and_long_prompts_are_told(encoder, people):
+    prompts = [*people["forget"], "", "very long " * 400]
+    warnings = fit_detector(encoder, prompts, DetectorConfig(), seed=0).report["warnings"]
+    assert any("without text" in warning for warning in warnings)
+    assert any("cut to the 256 tokens" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("preset", ["k9", "paper", "official"])
+def test_other_presets_fit_and_load(encoder, people, preset, tmp_path):
+    from dataclasses import replace
+
+    config = DetectorConfig(preset=preset, objective="none")
+    own = replace(encoder, pooling=config.pooling)
+    detector = fit_detector(own, people["forget"], config, seed=0)
+    detector.save(tmp_path)
+    weights = MultiDetector(own, {"a": Detector.load(tmp_path)}).weights(people["forget"] + people["far"])
+    assert bool(((weights >= 0) & (weights <= 1)).all())
+    if preset != "official":  # its weight is at chance on small requests and never falls below 0.119
+        assert float(weights[: len(people["forget"])].mean()) > float(weights[-3:].mean()) + 0.5
+
+
+def test_masked_lm_without_a_pretrained_head_is_refused(encoder, people):
+    config = DetectorConfig(objective="info_nce", training=TrainingConfig(mlm_coefficient=1.0))
+    with pytest.raises(InputError, match="no masked-LM head"):
+        fit_detector(encoder, people["forget"], config, seed=0)

@@ -1,0 +1,85 @@
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from o3_lightning.detector import DetectorConfig, Encoder
+from o3_lightning.detector.config import TrainingConfig
+from o3_lightning.detector.losses import contrastive_entropy, info_nce
+from o3_lightning.detector.stacked_lora import encode_stacked
+from o3_lightning.detector.training import lora_targets, train_encoder, with_lora
+from o3_lightning.errors import InputError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{chr(97 + i)}" for i in range(26))]
+
+
+class WordTokenizer:
+    pad_token_id, unk_token_id, mask_token_id, eos_token_id = 0, 1, 4, None
+    all_special_ids = (0, 1, 2, 3, 4)
+
+    def get_vocab(self):
+        return {word: index for index, word in enumerate(WORDS)}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    model = BertModel(config).eval().requires_grad_(False)
+    return Encoder("tiny", "digest", model, WordTokenizer())
+
+
+TOKENS = [[2, 5 + i % 7, 12 + i % 5, 20, 3] for i in range(12)]
+
+
+@pytest.mark.parametrize("objective", ["contrastive_entropy", "info_nce", "entity_swap"])
+def test_training_moves_the_adapter_and_leaves_the_encoder(tiny, objective):
+    before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
+    config = DetectorConfig(objective=objective, training=TrainingConfig(learning_rate=1e-2, batch_size=4))
+    lora, figures = train_encoder(tiny, TOKENS, config, seed=0)
+    assert figures["steps"] == 6
+    assert any(float(value.abs().max()) > 0 for name, value in lora.items() if "lora_B" in name)
+    assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
+    again, _ = train_encoder(tiny, TOKENS, config, seed=0)
+    assert all(torch.equal(value, again[name]) for name, value in lora.items())
+
+
+def test_stacked_adapters_equal_merged_weights(tiny):
+    import copy
+
+    config = DetectorConfig(objective="info_nce", training=TrainingConfig(learning_rate=1e-2, batch_size=4))
+    loras = [train_encoder(tiny, TOKENS, config, seed=seed)[0] for seed in (0, 1)]
+    scaling = config.training.alpha / config.training.rank
+    stacked = encode_stacked(tiny, loras, scaling, TOKENS)
+    for index, lora in enumerate(loras):
+        merged = copy.deepcopy(tiny.model)
+        for name in {key.removesuffix(".lora_A.weight") for key in lora if key.endswith("lora_A.weight")}:
+            update = scaling * lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"]
+            merged.get_submodule(name).weight.data += update
+        expected = Encoder("tiny", "digest", merged, tiny.tokenizer).encode_tokens(TOKENS)
+        torch.testing.assert_close(stacked[index], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            with_lora(tiny, lora, config.training).encode_tokens(TOKENS), stacked[index]
+        )
+
+
+def test_unknown_targets_are_refused(tiny):
+    with pytest.raises(InputError, match="linear modules"):
+        lora_targets(tiny.model, ("nothing",))
+
+
+def test_entropy_is_that_of_uniform_similarities():
+    loss = contrastive_entropy(torch.zeros(5, 3, 4), torch.zeros(5, 3, 4))
+    assert float(loss) == pytest.approx(3 * torch.log(torch.tensor(5.0)).item(), rel=1e-6)
+
+
+def test_info_nce_falls_when_views_agree():
+    views = torch.eye(4)
+    assert float(info_nce(views, views, temperature=0.1)) < float(
+        info_nce(views, views.flip(0), temperature=0.1)
+    )
