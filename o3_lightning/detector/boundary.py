@@ -77,8 +77,8 @@ def fit_one_class(vectors: Tensor, *, kernel: str, nu: float) -> tuple[Tensor, T
         nu: share of outliers, in (0, 1).
 
     Returns:
-        Support vectors [S, L], coefficients [S] and gamma [1], float64; the boundary score is the sum over the
-        support of coefficient times kernel, scikit-learn's `score_samples`.
+        Support vectors [S, L], coefficients [S] and gamma [1], float64; the boundary score is the sum
+        over the support of coefficient times kernel, scikit-learn's `score_samples`.
     """
     machine = OneClassSVM(nu=nu, kernel=kernel, gamma="scale").fit(vectors.double().numpy())
     support = torch.from_numpy(machine.support_vectors_.copy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from o3_lightning.errors import InputError
 
@@ -12,7 +13,7 @@ CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical")
 OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "entity_swap")
 BOUNDARIES = ("none", "gaussian", "linear", "rbf")
 POOLINGS = ("mean", "first", "last", "padded_mean")
-PRESETS: dict[str, dict[str, object]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         "pooling": "mean",
         "family": "fusion",
@@ -54,7 +55,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "objective": "contrastive_entropy",
     },
 }
-OFFICIAL_TRAINING = {"temperature": 1.0, "momentum": 1.0, "normalise": False, "floor": 1e-5}
+OFFICIAL_TRAINING: dict[str, Any] = {"temperature": 1.0, "momentum": 1.0, "normalise": False, "floor": 1e-5}
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -84,7 +85,7 @@ class TrainingConfig:
         dropout: of the LoRA; 0.1 in the official code.
         targets: modules that get a LoRA; empty for query, key and value.
         temperature: of the contrastive losses; the official entropy has none (1.0).
-        momentum: of the key encoder, in [0, 1]; the paper's momentum encoder, 1 leaves it frozen (official code).
+        momentum: of the key encoder, in [0, 1], after the paper; 1 leaves it frozen (official code).
         masked_fraction: share of tokens hidden in the query view and predicted by the masked-LM term.
         mlm_coefficient: weight of the masked-LM term; needs a checkpoint with a pretrained head.
         normalise: whether the contrastive entropy compares unit vectors; the official code does not.
@@ -177,7 +178,7 @@ class DetectorConfig:
         within_rank: most directions of the covariance inside clusters kept at each layer.
         within_layers: how many of the last layers the whitened channel averages.
         tail: share of a normal distribution of unseen forget prompts that gets a weight below 1.
-        recall: promised share of unseen forget prompts with a weight of at least a half; checked and reported.
+        recall: promised share of unseen forget prompts with a weight of at least a half; checked, reported.
         smallest_request: with fewer distinct prompts, views of them replace cross-fitting, with a warning.
         swap_fraction: share of a prompt's distinct tokens exchanged in a made-up neighbour; on the
             development tasks such neighbours score about as high as real ones.

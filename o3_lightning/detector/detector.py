@@ -47,7 +47,7 @@ class Detector:
     def save(self, folder: str | Path) -> None:
         """Writes detector.safetensors and detector.json, each atomically.
 
-        They hold no text; by default neither a feature of any single prompt (the bank is centroids of at least
+        They hold no text, and by default no feature of any single prompt (the bank is centroids of at least
         `config.rows_per_centroid` prompts on average). The hashed word table lets a reader test whether a
         guessed rare word occurs in the request.
 

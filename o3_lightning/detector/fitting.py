@@ -36,7 +36,7 @@ def calibrate_fusion(
     warnings = []
     if len(inputs) < config.smallest_request:
         warnings.append(
-            f"{len(inputs)} distinct prompts are too few to cross-fit ({config.smallest_request} are needed): "
+            f"{len(inputs)} distinct prompts are too few to cross-fit ({config.smallest_request} needed): "
             "the weight is calibrated on views of them with a word left out, and its recall is not checked"
         )
         views = drop_views(inputs.tokens, special_ids(encoder), most=MOST_VIEWS)

@@ -1,11 +1,12 @@
 """The default detector's scores: four channels over one encoder pass, standardised and added up.
 
-whitened     largest cosine to a centroid, after undoing what varies inside a cluster; mean over the last layers
+whitened     largest cosine to a centroid, after undoing what varies inside a cluster; last layers
 cosine       largest cosine to a bank row, last layer
 mahalanobis  minus the squared distance to the request's mean under a shrunk covariance, last layer
 lexical      known share of what is rare in the prompt
 Every channel is higher for prompts closer to the forget set.
-Shape letters: B rows, K requests, C channels, L layers, D width, R rank, M bank rows, N forget prompts, H buckets.
+Shape letters: B rows, K requests, C channels, L layers, D width, R rank, M bank rows, N prompts,
+H hash buckets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How much of what is rare in a prompt is known to a request.
 
-How rare a word piece is needs no data: a vocabulary is sorted by frequency, so its rank gives a probability by
-Zipf's law. What a request knows is one hashed table over all its prompts, never a row per prompt, and no text;
+How rare a word piece is needs no data: a vocabulary is sorted by frequency, so its rank gives a probability
+by Zipf's law. What a request knows is one hashed table over all its prompts, no row per prompt, no text;
 whoever holds the table can still test whether a guessed rare word occurs in the request.
 Shape letters: B rows, K requests, H hash buckets, V vocabulary.
 """
@@ -62,7 +62,7 @@ def fit_word_table(tokens: Sequence[Sequence[int]], *, buckets: int, certain_cou
     counts = torch.zeros(buckets)
     for row in tokens:
         if row:
-            slots = hash_tokens(torch.tensor(list(row)), buckets).unique()
+            slots = torch.unique(hash_tokens(torch.tensor(list(row)), buckets))
             counts[slots] += 1
     ceiling = torch.log1p(torch.tensor(max(certain_count, 1.0)))
     return (torch.log1p(counts) / ceiling).clamp_max(1)

@@ -15,7 +15,7 @@ __all__ = ["contrastive_entropy", "entity_swap_loss", "info_nce"]
 def contrastive_entropy(
     query: Tensor, key: Tensor, *, temperature: float = 1.0, normalise: bool = False, floor: float = 0.0
 ) -> Tensor:
-    """Returns sum over layers of the mean over rows of -sum_j p_ij log p_ij, p = softmax of query-key products.
+    """Returns the sum over layers of the mean entropy of p_ij = softmax_j of query-key products.
 
     Args:
         query: features of the masked views [N, L, D].

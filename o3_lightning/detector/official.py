@@ -53,7 +53,7 @@ def empirical_precision(features: Tensor) -> Tensor:
     """Returns the pseudo-inverse of the empirical covariance at each layer [L, D, D], float64.
 
     Args:
-        features: [N, L, D]; with N <= D the covariance is singular and deviations outside its span cost nothing.
+        features: [N, L, D]; with N <= D the covariance is singular: deviations outside its span cost nothing.
     """
     rows = features.double().numpy()
     layers = [EmpiricalCovariance().fit(rows[:, layer]).precision_ for layer in range(rows.shape[1])]

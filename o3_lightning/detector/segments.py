@@ -28,7 +28,8 @@ def prompt_texts(prompt: Prompt) -> list[str]:
         InputError: a message lacks role or content, or they are not strings.
 
     Example:
-        >>> prompt_texts([{"role": "user", "content": "Who is Ada?"}, {"role": "assistant", "content": "A poet."},
+        >>> prompt_texts([{"role": "user", "content": "Who is Ada?"},
+        ...               {"role": "assistant", "content": "A poet."},
         ...               {"role": "user", "content": "Where was she born?"}])
         ['Who is Ada? Where was she born?', 'Who is Ada?', 'Where was she born?']
     """

@@ -32,7 +32,7 @@ class SpellingTable:
                 self.rarity[word] = min(rarity[index], self.rarity.get(word, rarity[index]))
 
     def repair(self, text: str) -> str:
-        """Returns the text with unknown words replaced by the most frequent word one slip away, if there is one.
+        """Returns the text with unknown words read as the most frequent word one slip away, if any.
 
         A slip is two letters exchanged, one missing, one too many or one wrong.
         """

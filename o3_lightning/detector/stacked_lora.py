@@ -77,7 +77,9 @@ def encode_stacked(
         repeated = [tokens[row] for row in chosen] * K
         rows = torch.arange(K).repeat_interleave(len(chosen))
         with adapted(encoder.model, loras, scaling, rows):
-            features[:, chosen] = encoder.forward(repeated).unflatten(0, (K, len(chosen)))
+            features[:, chosen] = encoder.forward(repeated).view(
+                K, len(chosen), encoder.layers, encoder.width
+            )
     return features
 
 

@@ -1,4 +1,4 @@
-"""Undoes what hides a word from an encoder: case, look-alike letters, zero-width characters, odd white space."""
+"""Undoes what hides a word from an encoder: case, look-alikes, zero-width characters, white space."""
 
 from __future__ import annotations
 

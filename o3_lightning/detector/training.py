@@ -1,4 +1,4 @@
-"""Adapts an encoder to one request with a LoRA and a contrastive objective; the encoder itself is left as it was."""
+"""Adapts an encoder to one request with a LoRA and a contrastive objective; the encoder is left as it was."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def train_encoder(
         trainer: a `lightning.Trainer`; None makes one that writes nothing, for `config.training.epochs`.
 
     Raises:
-        InputError: no module fits the targets, or the masked-LM term is asked for and the checkpoint has no head.
+        InputError: no module fits the targets, or the masked-LM term is on and the checkpoint has no head.
     """
     import lightning
     from peft import LoraConfig, get_peft_model
@@ -132,7 +132,7 @@ def pretrained_head(encoder: Encoder) -> Any:
     """Returns the masked-LM head that came with the checkpoint, frozen.
 
     Raises:
-        InputError: the checkpoint has no such head; a fresh one would start at chance and teach the encoder noise.
+        InputError: the checkpoint has no such head; a fresh one would start at chance.
     """
     from transformers import AutoModelForMaskedLM
 
@@ -155,14 +155,14 @@ def pretrained_head(encoder: Encoder) -> Any:
 
 
 def share_subject(tokens: Sequence[Sequence[int]], special: set[int], information: Tensor) -> list[list[int]]:
-    """Returns for each prompt the prompts with the same subject: its rarest token that another prompt has too."""
+    """Returns for each prompt those with its subject: its rarest token that another prompt has too."""
     places: dict[int, list[int]] = {}
     for row, ids in enumerate(tokens):
         for token in set(ids) - special:
             places.setdefault(token, []).append(row)
     partners = []
     for row, ids in enumerate(tokens):
-        shared = [token for token in set(ids) - special if 1 < len(places[token])]
+        shared = [token for token in set(ids) - special if len(places[token]) > 1]
         subject = max(shared, key=lambda token: (float(information[token]), token), default=None)
         partners.append([row] if subject is None else places[subject])
     return partners

@@ -1,8 +1,8 @@
-"""Measures detectors on real benchmarks: how well they tell a request from its neighbours, and with what weight.
+"""Measures detectors on real benchmarks: how well they tell a request from its neighbours.
 
-For each seed another request or another split: a detector is fitted on 80 % of the prompts, and everything else
-is only scored. Scores have one sign, fixed by definition. Benchmarks come from the folder of local data; what is
-not there is left out and named.
+For each seed another request or another split: a detector is fitted on 80 % of the prompts, and everything
+else is only scored. Scores have one sign, fixed by definition. Benchmarks come from the folder of local data;
+what is not there is left out and named.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def measure_split(inside: Tensor, outside: Tensor) -> dict[str, float]:
 
 
 def calibration_error(inside: Tensor, outside: Tensor) -> float:
-    """Returns the expected calibration error of weights read as the chance of being inside, both sides alike."""
+    """Returns the expected calibration error of weights read as the chance of being inside, sides alike."""
     weights = torch.cat([inside, outside]).double()
     truth = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).double()
     share = torch.cat(
@@ -121,7 +121,7 @@ def run_detector_benchmark(
         output: JSON file, rewritten after every detector; None writes nothing.
 
     Returns:
-        {"tasks": {task: {detector: {split: {measure: {"mean", "std", "seeds"}}}}}, "left_out": [...], "seconds"}.
+        {"tasks": {task: {detector: {split: {measure: {"mean", "std", "seeds"}}}}}, "left_out", "seconds"}.
 
     Raises:
         InputError: a task is unknown.
@@ -207,7 +207,7 @@ def sizes(detectors: Mapping[str, Detector]) -> dict[str, float]:
 
 
 def measure_evasion(multi: MultiDetector, task: BenchmarkTask, most: int) -> dict[str, dict[str, float]]:
-    """Returns the mean weight of disguised prompts, of neighbours so disguised, and of harmless text as long."""
+    """Returns mean weights: of disguised prompts, of neighbours so disguised, of harmless text as long."""
     result = {}
     asked, near = task.inside.get("paraphrase", task.inside["held_out"])[:most], task.outside["near"][:most]
     for name, disguise in EVASIONS.items():

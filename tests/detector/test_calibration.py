@@ -29,7 +29,7 @@ def test_weight_equals_clipped_normal_tail():
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=20), st.floats(0.01, 0.5))
 def test_weight_is_monotone_and_bounded(values, tail):
     weights = tail_weights(torch.tensor(sorted(values), dtype=torch.float64), tail)
-    assert bool((weights >= 0).all()) and bool((weights <= 1).all())
+    assert bool(((weights >= 0) & (weights <= 1)).all())
     assert bool((weights.diff() >= 0).all())
 
 
