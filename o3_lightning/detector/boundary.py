@@ -139,7 +139,7 @@ def fit_layers(features: Tensor, config: DetectorConfig, seed: int) -> BoundaryS
         mean,
         torch.stack([scale for scale, _ in fitted]).double(),
         pad_stack([whitening for _, whitening in fitted]),
-        torch.stack(banks),
+        pad_stack(banks, repeat=True),
         0 * one,
         one,
         one / L,

@@ -136,7 +136,7 @@ class SegmentConfig:
     stride_words: int = 8
     most: int = 96
     penalty: float = 0.0
-    penalty_growth: float = 0.25
+    penalty_growth: float = 0.1
     least_words: int = 4
 
     def __post_init__(self) -> None:
@@ -216,7 +216,7 @@ class DetectorConfig:
     most_rank: int = 320
     within_rank: int = 64
     within_layers: int = 3
-    tail: float = 0.04
+    tail: float = 0.06
     recall: float = 0.9
     smallest_request: int = 16
     swap_fraction: float = 0.3

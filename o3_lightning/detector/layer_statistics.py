@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 KMEANS_STEPS = 12
+SMALLEST_CLUSTER = 2  # no centroid is the feature of one prompt
 SMALLEST_VARIANCE_FRACTION = 1e-3
 SMALLEST_VARIANCE = 1e-8
 
@@ -53,7 +54,7 @@ def fit_precision(centred: Tensor, most_rank: int) -> tuple[Tensor, Tensor]:
 
 
 def spherical_centroids(rows: Tensor, count: int, seed: int) -> Tensor:
-    """Returns unit centroids [count, D] of unit rows [N, D], count <= N, by k-means on the sphere.
+    """Returns at most `count` unit centroids of unit rows [N, D], count <= N, by k-means on the sphere.
 
     Seeds are spread out: each next one is the row farthest from those chosen.
     """
@@ -68,7 +69,24 @@ def spherical_centroids(rows: Tensor, count: int, seed: int) -> Tensor:
         sums = torch.zeros_like(centroids).index_add_(0, nearest_centroid(rows, centroids), rows)
         filled = sums.norm(dim=1) > 0
         centroids[filled] = F.normalize(sums[filled], dim=1)
-    return centroids
+    return drop_lonely(rows, centroids)
+
+
+def drop_lonely(rows: Tensor, centroids: Tensor) -> Tensor:
+    """Returns the centroids without those of a single row, which would give that row away.
+
+    Rows of a dropped centroid join the next one; with no other centroid the mean of all rows is left.
+    """
+    while len(centroids) > 1:
+        nearest = nearest_centroid(rows, centroids)
+        shared = torch.bincount(nearest, minlength=len(centroids)) >= SMALLEST_CLUSTER
+        if not shared.any():
+            break
+        sums = torch.zeros_like(centroids).index_add_(0, nearest, rows)
+        centroids = F.normalize(sums[shared], dim=1)
+        if shared.all():
+            return centroids
+    return F.normalize(rows.sum(dim=0, keepdim=True), dim=1)
 
 
 def nearest_centroid(rows: Tensor, centroids: Tensor) -> Tensor:
