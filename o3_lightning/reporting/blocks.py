@@ -21,6 +21,8 @@ __all__ = [
     "Samples",
     "Section",
     "Table",
+    "few_then_fold",
+    "side_by_side",
 ]
 
 
@@ -86,9 +88,10 @@ class Bars:
 
 @dataclass(frozen=True)
 class Samples:
-    """Answers before and after."""
+    """Answers before and after, under a title."""
 
     kind: ClassVar[str] = "samples"
+    title: str
     rows: Sequence[Mapping[str, Any]]
 
 
@@ -110,12 +113,29 @@ class Grid:
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks under a title that opens and closes."""
+    """Blocks under a title that opens and closes; the note stands beside the title."""
 
     kind: ClassVar[str] = "fold"
     title: str
     blocks: Sequence[Any]
     open: bool = False
+    note: str = ""
+
+
+def few_then_fold(blocks: Sequence[Any], shown: int, what: str) -> list[Any]:
+    """Returns blocks side by side: the first few open, the rest under a title."""
+    if not blocks:
+        return []
+    rest = blocks[shown:]
+    head = [Grid(blocks[:shown])]
+    return [*head, Fold(f"{len(rest)} more {what}", [Grid(rest)])] if rest else head
+
+
+def side_by_side(maps: Sequence[Heat], most: int = 6) -> list[Any]:
+    """Returns heat maps beside each other while they have at most `most` columns, else one below another."""
+    if not maps:
+        return []
+    return [Grid(maps)] if max(len(one.columns) for one in maps) <= most else list(maps)
 
 
 Block = Heat | Chart | Table | Bars | Samples | Code | Grid | Fold

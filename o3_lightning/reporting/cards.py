@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from o3_lightning.reporting.blocks import Card
 from o3_lightning.reporting.words import (
+    DASH,
     OWN_SPLITS,
     fraction,
     is_number,
     mean,
     mebibytes,
     name_of,
+    number,
     percent,
     seconds,
 )
@@ -20,8 +23,7 @@ from o3_lightning.reporting.words import (
 __all__ = ["main_metric", "summary_cards"]
 
 Metrics = Mapping[str, Any]
-MAIN_METRIC = "accuracy"
-SHORT = {"seen": "seen", "held_out": "held-out"}
+MAIN_METRICS = ("accuracy", "rouge_l_recall", "probability")  # the more, the more is still known
 
 
 def summary_cards(metrics: Metrics) -> list[Card]:
@@ -31,12 +33,17 @@ def summary_cards(metrics: Metrics) -> list[Card]:
         metrics: in the form of `metrics.json`.
     """
     parts = (forget_card, utility_card, persistence_card, gate_card, cost_card)
-    return [part(metrics) for part in parts]
+    return [measured_lines(part(metrics)) for part in parts]
+
+
+def measured_lines(card: Card) -> Card:
+    """The card without the lines that were not measured."""
+    return replace(card, lines=[line for line in card.lines if line[1] != DASH])
 
 
 def main_metric(matrices: Mapping[str, Any]) -> str:
-    """Returns the metric that the summary speaks of: accuracy, else the first that was measured."""
-    return MAIN_METRIC if MAIN_METRIC in matrices or not matrices else next(iter(matrices))
+    """Returns the metric that the summary speaks of: accuracy where it was measured."""
+    return next((name for name in (*MAIN_METRICS, *matrices) if name in matrices), MAIN_METRICS[0])
 
 
 def forget_card(metrics: Metrics) -> Card:
@@ -47,10 +54,10 @@ def forget_card(metrics: Metrics) -> Card:
     ends = {split: mean(row[-1] for row in matrix["values"] if row) for split, matrix in splits.items()}
     starts = mean(row[0] for matrix in splits.values() for row in matrix["values"] if row)
     value = ends.get("seen", next(iter(ends.values()), None))
-    lines = [(SHORT.get(split, name_of(split)), percent(end)) for split, end in ends.items()]
-    lines.append(("base model", percent(starts)))
+    lines = [(name_of(split), percent(end)) for split, end in ends.items()]
+    lines.append(("Base model", percent(starts)))
     return Card(
-        "Forget", percent(value), f"{name_of(metric)} left on forget prompts after the last request", lines
+        "Forget", percent(value), f"{name_of(metric)} on forget prompts after the last request", lines
     )
 
 
@@ -59,8 +66,8 @@ def utility_card(metrics: Metrics) -> Card:
     series = metrics.get("utility") or {}
     kept = {split: relative(column) for split, column in series.items()}
     lines = [(name_of(split), percent(share)) for split, share in kept.items()]
-    lines.append(("U2R", fraction(metrics.get("u2r"))))
-    sentence = "of the base model's accuracy kept on everything else, mean over splits"
+    lines.append(("Drop ratio (U2R)", number(metrics.get("u2r"))))
+    sentence = "of the base model's value kept on everything else, mean over splits"
     return Card("Utility", percent(mean(kept.values())), sentence, lines)
 
 
@@ -76,7 +83,7 @@ def persistence_card(metrics: Metrics) -> Card:
     transfers = metrics.get("backward_transfer") or {}
     splits = transfers.get(main_metric(transfers)) or {}
     worst = max((value for value in splits.values() if is_number(value)), default=None)
-    lines = [(SHORT.get(split, name_of(split)), percent(value, sign=True)) for split, value in splits.items()]
+    lines = [(name_of(split), percent(value, sign=True)) for split, value in splits.items()]
     sentence = "change of earlier requests from their own unlearning to the end (plus: answers came back)"
     return Card("Persistence", percent(worst, sign=True), sentence, lines)
 
@@ -94,7 +101,7 @@ def gate_card(metrics: Metrics) -> Card:
     inside = mean(row.get("mean_weight") for row in outside_rows(metrics, own=True))
     outside = [row.get("mean_weight") for row in outside_rows(metrics, own=False)]
     highest = max((value for value in outside if is_number(value)), default=None)
-    lines = [("mean weight inside", fraction(inside)), ("highest mean weight outside", fraction(highest))]
+    lines = [("Mean weight inside", fraction(inside)), ("Highest outside", fraction(highest))]
     return Card("Gate", fraction(lowest), "lowest AUROC of a detector against another split", lines)
 
 
@@ -102,8 +109,8 @@ def cost_card(metrics: Metrics) -> Card:
     """What the run took."""
     times = [value for value in (metrics.get("seconds") or {}).values() if is_number(value)]
     total = sum(times) if times else None
-    lines = [("peak memory", mebibytes(metrics.get("peak_memory_mib")))]
+    lines = [("Peak memory", mebibytes(metrics.get("peak_memory_mib")))]
     if metrics.get("requests"):
         share = total / len(metrics["requests"]) if total is not None else None
-        lines.append(("per request", seconds(share)))
+        lines.append(("Per request", seconds(share)))
     return Card("Cost", seconds(total), "in all stages together, evaluation included", lines)

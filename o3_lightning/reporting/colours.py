@@ -6,7 +6,18 @@ least 3 to 1 to the page (WCAG 2.2, success criteria 1.4.3 and 1.4.11) and diffe
 
 from __future__ import annotations
 
-__all__ = ["DASHES", "SERIES", "STEPS", "contrast", "heat_step", "palette_css", "scale", "text_on"]
+__all__ = [
+    "LINES",
+    "SERIES",
+    "STEPS",
+    "classes_css",
+    "contrast",
+    "heat_step",
+    "line_style",
+    "palette_css",
+    "scale",
+    "text_on",
+]
 
 STEPS = 21
 SCALES = {"light": ("#f1f5fa", "#86b4de", "#0a4a86"), "dark": ("#1d2732", "#2f6ea8", "#b4d8fb")}
@@ -15,6 +26,7 @@ SERIES = {
     "dark": ("#5cb3f0", "#ff9b5c", "#3ccb9e", "#f08cc0", "#e3c04a", "#a9a8ff"),
 }
 DASHES = ("none", "7 3", "2 3", "10 3 2 3", "4 2", "1 2")
+LINES = len(DASHES) ** 2
 LINEAR_BELOW = 0.04045
 
 
@@ -71,6 +83,17 @@ def heat_step(value: float, low: float = 0.0, high: float = 1.0) -> int:
     return round(min(max(share, 0.0), 1.0) * (STEPS - 1))
 
 
+def line_style(place: int) -> tuple[int, int]:
+    """Returns which colour and which dash the line at a place takes; no two of the first 36 are alike.
+
+    Example:
+        >>> line_style(0), line_style(6)
+        ((0, 0), (0, 1))
+    """
+    turn, colour = divmod(place % LINES, len(DASHES))
+    return colour, (colour + turn) % len(DASHES)
+
+
 def palette_css(theme: str) -> str:
     """Returns the CSS variables of one theme: heat cells, their texts, and lines."""
     heat = [f"--heat-{i}:{c};--ink-{i}:{text_on(c)};" for i, c in enumerate(scale(theme))]
@@ -82,7 +105,8 @@ def classes_css() -> str:
     """Returns the CSS classes that use those variables."""
     heat = [f".h{i}{{background:var(--heat-{i});color:var(--ink-{i})}}" for i in range(STEPS)]
     lines = [
-        f".s{i}{{stroke:var(--series-{i});stroke-dasharray:{dash}}}.d{i}{{fill:var(--series-{i})}}"
-        for i, dash in enumerate(DASHES)
+        f".s{i}{{stroke:var(--series-{colour});stroke-dasharray:{DASHES[dash]}}}.d{i}{{fill:var(--series-{colour})}}"
+        for i in range(LINES)
+        for colour, dash in [line_style(i)]
     ]
     return "\n".join(heat + lines)

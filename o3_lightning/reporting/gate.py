@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from o3_lightning.reporting.blocks import Grid, Section, Table
+from o3_lightning.reporting.blocks import Section, Table, few_then_fold
 from o3_lightning.reporting.svg import histogram_bars
 from o3_lightning.reporting.words import OWN_SPLITS, fraction, is_number, mean, name_of
 
@@ -15,6 +15,7 @@ __all__ = ["bin_weights", "detector_section", "weights_section"]
 
 BINS = 20
 HALF = 0.5
+SHOWN = 3  # requests whose tables stand open
 SCALE = Markup('<span class="ruler"><span>0</span><span>weight</span><span>1</span></span>')
 
 
@@ -32,7 +33,7 @@ def weights_section(weights: Mapping[str, Mapping[str, Sequence[float]]]) -> Sec
         f"{1 / BINS:g}; each histogram is scaled to its highest bar, and a bar is drawn even for one prompt. "
         "Seen and held-out prompts belong right, all others left; on the wrong side of 0.5 a prompt is a "
         "miss (own splits) or a false alarm (others).",
-        [Grid(tables)] if tables else [],
+        few_then_fold(tables, SHOWN, "requests"),
         "No weights were kept, so there are no histograms.",
     )
 
@@ -79,7 +80,7 @@ def detector_section(metrics: Mapping[str, Any]) -> Section:
         "How well each request's score tells its own prompts from another split: AUROC (0.5 is chance, 1 is "
         "perfect), AUPR, and FPR95, the share of other prompts let in when 95 % of its own are found (0 is "
         "perfect). A dash stands where there is nothing to tell apart.",
-        [Grid(tables)] if tables else [],
+        few_then_fold(tables, SHOWN, "requests"),
         "The run did not measure its detectors.",
     )
 

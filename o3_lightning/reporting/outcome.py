@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from o3_lightning.reporting.blocks import Block, Cell, Chart, Fold, Grid, Heat, Section, Table
+from o3_lightning.reporting.blocks import Block, Cell, Chart, Fold, Grid, Heat, Section, Table, side_by_side
 from o3_lightning.reporting.cards import main_metric
 from o3_lightning.reporting.colours import heat_step
 from o3_lightning.reporting.svg import line_chart, series_index
@@ -22,9 +22,10 @@ def persistence_section(metrics: Metrics) -> Section:
     main = main_metric(matrices)
     folds = [
         Fold(
-            metric_title(metric),
-            [Grid([persistence_map(split, m) for split, m in splits.items()])],
-            metric == main,
+            name_of(metric),
+            side_by_side([persistence_map(split, matrix) for split, matrix in splits.items()]),
+            open=metric == main,
+            note=METRIC_SENTENCES.get(metric, ""),
         )
         for metric, splits in sorted(matrices.items(), key=lambda item: item[0] != main)
     ]
@@ -33,16 +34,11 @@ def persistence_section(metrics: Metrics) -> Section:
         "Persistence",
         "Each row is one request, each column the model after one more request. Right of the bold line the "
         "request has been unlearned: forgetting lasts where a row stays as it was just right of the line. "
-        "Darker (in dark mode: brighter) is higher.",
+        "Seen are the forget prompts, held-out are paraphrases and unseen prompts of the same knowledge. "
+        "The stronger the colour, the higher the number.",
         folds,
         "The run measured no request, so there is no persistence to show.",
     )
-
-
-def metric_title(metric: str) -> str:
-    """The metric's name and how it reads."""
-    sentence = METRIC_SENTENCES.get(metric)
-    return f"{name_of(metric)}: {sentence}" if sentence else name_of(metric)
 
 
 def persistence_map(split: str, matrix: Mapping[str, Any]) -> Heat:
@@ -57,7 +53,7 @@ def persistence_map(split: str, matrix: Mapping[str, Any]) -> Heat:
             for place, (column, value) in enumerate(zip(columns, values, strict=True))
         ]
         rows.append((str(name), cells))
-    return Heat(name_of(split), ["base", *(f"after {name}" for name in columns[1:])], rows)
+    return Heat(name_of(split), columns, rows)
 
 
 def scale_limits(values: Sequence[Any]) -> tuple[float, float]:
@@ -116,4 +112,4 @@ def utility_chart(metric: str, splits: Mapping[str, Sequence[Any]], columns: Seq
 def utility_table(metric: str, splits: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> Table:
     """The numbers of one metric."""
     rows = [[name_of(split), *(fraction(value) for value in column)] for split, column in splits.items()]
-    return Table(metric_title(metric), ["Split", *columns], rows)
+    return Table(name_of(metric), ["Split", *columns], rows, METRIC_SENTENCES.get(metric, ""))

@@ -12,18 +12,23 @@ __all__ = ["configuration_section", "cost_section", "environment_section", "samp
 
 
 def samples_section(samples: Sequence[Mapping[str, Any]]) -> Section:
-    """Returns the answers before and after, one fold per request and split, the first open.
+    """Returns the answers before and after, one fold per request or utility split, the first open.
 
     Args:
         samples: in the form of `ReportDetails.samples`.
     """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for sample in samples:
-        parts = (sample.get("request", ""), name_of(str(sample.get("split", ""))))
-        groups.setdefault(" · ".join(part for part in parts if part), []).append(readable(sample))
+        split = name_of(str(sample.get("split") or ""))
+        owner = str(sample.get("request") or "") or split
+        groups.setdefault(owner, {}).setdefault(split, []).append(readable(sample))
     folds = [
-        Fold(f"{title} ({len(rows)})", [Samples(rows)], i == 0)
-        for i, (title, rows) in enumerate(groups.items())
+        Fold(
+            owner,
+            [Samples(split if split != owner else "", rows) for split, rows in splits.items()],
+            place == 0,
+        )
+        for place, (owner, splits) in enumerate(groups.items())
     ]
     return Section(
         "samples",

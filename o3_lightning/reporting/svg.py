@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from o3_lightning.reporting.colours import DASHES
+from o3_lightning.reporting.colours import LINES
 
 __all__ = ["Frame", "histogram_bars", "line_chart", "nice_ticks", "series_index"]
 
 WIDTH, HEIGHT = 340, 200
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
 CHARACTER = 6.4  # width of a tick label's character, in units of the picture
+HALF = 0.5
 MOST_POINTS = 200
 MARKERS_UP_TO = 24
 Points = Sequence[tuple[float, float]]
@@ -62,8 +63,8 @@ def portion(value: float, limits: tuple[float, float]) -> float:
 
 
 def series_index(place: int) -> int:
-    """Returns which colour and dash a line takes; they repeat."""
-    return place % len(DASHES)
+    """Returns which colour and dash a line takes; they repeat after 36."""
+    return place % LINES
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -144,10 +145,10 @@ def line_chart(
     ys = [y for points in series.values() for _, y in points]
     y_ticks = nice_ticks(*(y_limits or (min(0.0, *ys), max(ys))), count=4)
     if columns:
-        x_limits, x_ticks = (0.0, float(max(len(columns) - 1, 1))), column_ticks(columns)
+        x_limits, x_ticks = (-HALF, len(columns) - HALF), column_ticks(columns)
     else:
-        ticks = nice_ticks(min(xs), max(xs), count=4)
-        x_limits, x_ticks = (ticks[0], ticks[-1]), [(value, f"{value:g}") for value in ticks]
+        x_limits, ticks = (min(xs), max(xs)), nice_ticks(min(xs), max(xs), count=4)
+        x_ticks = [(value, f"{value:g}") for value in ticks if x_limits[0] <= value <= x_limits[1]]
     frame = Frame(x_limits, (y_ticks[0], y_ticks[-1]))
     drawn = [line(frame, points, series_index(i), name) for i, (name, points) in enumerate(series.items())]
     grid = axes(frame, x_ticks, [(value, f"{value:g}") for value in y_ticks], x_label, y_label)
@@ -156,7 +157,7 @@ def line_chart(
 
 def column_ticks(columns: Sequence[str]) -> list[tuple[float, str]]:
     """Labels of named columns: shortened names where they fit, else places, not more than fit."""
-    room = (WIDTH - LEFT - RIGHT) / max(len(columns) - 1, 1) / CHARACTER - 1
+    room = (WIDTH - LEFT - RIGHT) / len(columns) / CHARACTER - 1
     if max(len(name) for name in columns) <= room:
         return [(float(place), name) for place, name in enumerate(columns)]
     every = math.ceil(4 / max(room, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from o3_lightning.reporting.blocks import Block, Chart, Fold, Grid, Heat, Section, Table
+from o3_lightning.reporting.blocks import Block, Chart, Fold, Grid, Heat, Section, Table, side_by_side
 from o3_lightning.reporting.outcome import heat_cell
 from o3_lightning.reporting.svg import line_chart, series_index
 from o3_lightning.reporting.words import fraction, is_number, name_of, number
@@ -18,7 +18,7 @@ OVERLAPS = {
     "column_overlap": "mean squared cosine between the spaces they write, 0 to 1; 0 is orthogonal",
     "row_angle": "smallest angle between the spaces they read, in degrees; 90 is orthogonal",
     "column_angle": "smallest angle between the spaces they write, in degrees; 90 is orthogonal",
-    "update_cosine": "cosine of the two weight updates, -1 to 1; coloured by its size",
+    "update_cosine": "cosine of the two weight updates, −1 to 1; coloured by its size",
     "interference": "how far the column's adapter moves the next token at the row's prompts, KL in nats",
 }
 RIGHT_ANGLE = 90.0
@@ -93,7 +93,7 @@ def overlaps_section(overlaps: Mapping[str, Mapping[str, Any]]) -> Section:
         "Overlap of the adapters",
         "Each cell compares the row's request with the column's; off the diagonal, orthogonal adapters have "
         "overlap 0, angle 90 degrees and cosine 0.",
-        [Grid(maps)] if maps else [],
+        side_by_side(maps),
         "There is no overlap between adapters to show.",
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 __all__ = [
+    "DASH",
     "METRIC_SENTENCES",
     "OWN_SPLITS",
     "fraction",
@@ -22,8 +23,8 @@ __all__ = [
 DASH = "–"
 OWN_SPLITS = ("seen", "held_out")
 NAMES = {
-    "seen": "Seen (forget prompts)",
-    "held_out": "Held-out (paraphrases, unseen prompts)",
+    "seen": "Seen",
+    "held_out": "Held-out",
     "other_requests": "Other requests",
     "rouge_l_recall": "ROUGE-L recall",
     "row_overlap": "Overlap of input spaces",
@@ -41,6 +42,7 @@ METRIC_SENTENCES = {
 }
 SECONDS_PER_MINUTE = 60
 TINY = 1e-3
+FEWER_DECIMALS = 10
 
 
 def name_of(key: str) -> str:
@@ -48,7 +50,7 @@ def name_of(key: str) -> str:
 
     Example:
         >>> name_of("held_out"), name_of("retained_authors")
-        ('Held-out (paraphrases, unseen prompts)', 'Retained authors')
+        ('Held-out', 'Retained authors')
     """
     plain = key.replace("_", " ")
     return NAMES.get(key, plain[:1].upper() + plain[1:])
@@ -66,15 +68,16 @@ def mean(values: Iterable[Any]) -> float | None:
 
 
 def fraction(value: Any) -> str:
-    """Returns a number with three decimals, a dash for what was not measured.
+    """Returns a number with three decimals, from ten on with one, a dash for what was not measured.
 
     Example:
-        >>> fraction(0.98765), fraction(-0.00001), fraction(None)
-        ('0.988', '0.000', '–')
+        >>> fraction(0.98765), fraction(88.21), fraction(-0.00001), fraction(None)
+        ('0.988', '88.2', '0.000', '–')
     """
     if not is_number(value):
         return DASH
-    return f"{value:.3f}".replace("-0.000", "0.000").replace("-", "\N{MINUS SIGN}")
+    text = f"{value:.3f}" if abs(value) < FEWER_DECIMALS else f"{value:.1f}"
+    return text.replace("-0.000", "0.000").replace("-", "\N{MINUS SIGN}")
 
 
 def number(value: Any) -> str:

@@ -1,0 +1,273 @@
+"""The page as a whole: complete, self-contained, safe, and right."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from o3_lightning.errors import InputError
+from o3_lightning.reporting.details import ReportDetails
+from o3_lightning.reporting.report import render_report, write_report
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+SECTIONS = [
+    "summary",
+    "persistence",
+    "utility",
+    "weights",
+    "detector",
+    "samples",
+    "training",
+    "overlaps",
+    "cost",
+    "configuration",
+    "environment",
+]
+HOSTILE = "</pre></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'><b>&amp; {{ 7 * 7 }}"
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every tag is closed by its own end tag."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.ids, self.pieces, self.cells = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.pieces).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if "id" in dict(attrs):
+            self.ids.append(dict(attrs)["id"])
+        if tag not in VOID and not (self.get_starttag_text() or "").endswith("/>"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.pieces.append(data)
+        if self.open and self.open[-1] == "td":
+            self.cells.append(data.strip())
+
+
+def example_metrics():
+    def matrix(values):
+        return {"rows": ["a", "b"], "columns": ["base", "a", "b"], "values": values}
+
+    row = {"auroc": 0.987, "aupr": 0.95, "fpr95": 0.031, "mean_weight": 0.012, "prompts": 40}
+    own = {"auroc": None, "aupr": None, "fpr95": None, "mean_weight": 0.876, "prompts": 12}
+    return {
+        "benchmark": "fictitious",
+        "requests": ["a", "b"],
+        "persistence": {
+            "accuracy": {
+                "seen": matrix([[1.0, 0.125, 0.25], [1.0, 0.875, 0.0]]),
+                "held_out": matrix([[0.75, 0.5, 0.5], [0.75, 0.75, 0.3125]]),
+            },
+            "truth_ratio": {"seen": matrix([[0.1, 0.9, 0.8], [0.2, 0.3, None]])},
+        },
+        "utility": {"retained": [0.8, 0.8, 0.76]},
+        "utility_metrics": {"accuracy": {"retained": [0.8, 0.8, 0.76]}},
+        "detector": {"a": {"seen": own, "retained": row}, "b": {"retained": {**row, "auroc": 0.654}}},
+        "u2r": 17.5,
+        "backward_transfer": {"accuracy": {"seen": 0.125, "held_out": 0.0}},
+        "adapters": {"a": {"loss": 0.5, "steps": 20.0}},
+        "seconds": {"00-base-evaluate": 30.0, "01-a-unlearn": 60.0},
+        "peak_memory_mib": 1234.4,
+        "environment": {"torch": "9.9.9"},
+    }
+
+
+def example_details(**changes):
+    values = {
+        "title": "my run",
+        "weights": {"a": {"seen": [1.0, 0.97, 0.2], "retained": [0.0, 0.01]}},
+        "curves": {"a": [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 1.0}], "b": [{"loss": 2.0}]},
+        "samples": (
+            {
+                "split": "seen",
+                "request": "a",
+                "prompt": "Where?",
+                "truth": "Oslo",
+                "before": "In Oslo.",
+                "after": "I do not know.",
+                "weights": {"b": 0.0, "a": 0.987},
+            },
+        ),
+        "configuration": "name: my run\n",
+        "overlaps": {"update_cosine": {"rows": ["a", "b"], "values": [[1.0, -0.25], [-0.25, 1.0]]}},
+        "notes": ("Read this first.",),
+    }
+    return ReportDetails(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def page():
+    return Page(render_report(example_metrics(), example_details()))
+
+
+def test_every_section_is_there_once_and_linked(page):
+    assert page.ids == SECTIONS
+    links = {attrs["href"] for tag, attrs in page.tags if tag == "a"}
+    assert {f"#{name}" for name in SECTIONS} == links
+
+
+def test_values_come_out_right(page):
+    for expected in (
+        "Forget 12.5 %",  # mean of 0.25 and 0.0, seen, last column
+        "Held-out 40.6 %",
+        "Base model 87.5 %",
+        "Utility 95.0 %",  # 0.76 of 0.8
+        "Drop ratio (U2R) 17.5",
+        "Persistence +12.5 %",
+        "Gate 0.654",  # the lowest
+        "Mean weight inside 0.876",
+        "Cost 1 min 30 s",
+        "Peak memory 1,234 MiB",
+        "benchmark fictitious",
+        "Read this first.",
+        "torch 9.9.9",
+        "name: my run",
+        "I do not know. a 0.987 b 0.000",  # weights, largest first
+    ):
+        assert expected in page.text, expected
+
+
+def test_table_cells_hold_the_measured_numbers(page):
+    assert page.cells[:6] == ["1.000", "0.125", "0.250", "1.000", "0.875", "0.000"]
+    assert {"0.987", "0.031", "–", "−0.250"} <= set(page.cells)
+    assert "1 of 3" in page.cells  # one seen prompt under 0.5
+    assert "0 of 2" in page.cells
+
+
+def test_line_stands_where_a_request_is_unlearned(page):
+    marked = [attrs["title"] for tag, attrs in page.tags if tag == "td" and "own" in attrs.get("class", "")]
+    assert marked[:2] == ["a, seen, a: 0.125", "b, seen, b: 0.000"]
+
+
+def test_page_needs_nothing_from_outside(page):
+    text = render_report(example_metrics(), example_details())
+    assert "http" not in text
+    assert "//" not in re.sub(r"/\*.*?\*/", "", text)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert {"script", "link", "img", "iframe", "object"}.isdisjoint(tag for tag, _ in page.tags)
+    assert not any("src" in attrs or "on" in {key[:2] for key in attrs} for _, attrs in page.tags)
+
+
+def test_page_follows_light_and_dark_and_narrow_screens():
+    text = render_report(example_metrics(), example_details())
+    assert "prefers-color-scheme:dark" in text
+    assert "width=device-width" in text
+    assert "max-width:560px" in text
+
+
+def test_every_picture_has_a_description(page):
+    pictures = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert pictures
+    assert all(attrs.get("aria-label") or attrs.get("aria-hidden") for attrs in pictures)
+
+
+def hostile_inputs():
+    metrics, sample = example_metrics(), dict(example_details().samples[0])
+    renamed = json.loads(json.dumps(metrics).replace('"a"', json.dumps(HOSTILE)))
+    renamed["environment"][HOSTILE] = HOSTILE
+    renamed["seconds"][HOSTILE] = 1.0
+    renamed["utility_metrics"][HOSTILE] = {HOSTILE: [1.0, 0.5, 0.5]}
+    renamed["benchmark"] = HOSTILE
+    details = example_details(
+        title=HOSTILE,
+        notes=(HOSTILE,),
+        configuration=HOSTILE,
+        samples=({**sample, **dict.fromkeys(("prompt", "truth", "before", "after", "split"), HOSTILE)},),
+        curves={HOSTILE: [{HOSTILE: 1.0}]},
+        weights={HOSTILE: {HOSTILE: [0.5]}},
+        overlaps={HOSTILE: {"rows": [HOSTILE], "values": [[1.0]]}},
+    )
+    return renamed, details
+
+
+def test_hostile_text_stays_text(page):
+    hostile = Page(render_report(*hostile_inputs()))
+    assert {tag for tag, _ in hostile.tags} <= {tag for tag, _ in page.tags} | {"h3"}
+    assert hostile.text.count("<script>alert(1)</script>") > 10
+    assert "{{ 7 * 7 }}" in hostile.text
+    assert all(not key.startswith("on") for _, attrs in hostile.tags for key in attrs)
+
+
+@pytest.mark.parametrize("requests", [[], ["a"]])
+def test_empty_metrics_leave_a_sentence_for_each_picture(requests):
+    page = Page(render_report({"requests": requests}, ReportDetails("bare")))
+    assert page.ids == SECTIONS
+    assert sum(attrs.get("class") == "missing" for _, attrs in page.tags) == len(SECTIONS) - 1
+    assert "table" not in {tag for tag, _ in page.tags}
+
+
+@pytest.mark.parametrize("key", sorted(set(example_metrics()) - {"requests"}))
+@pytest.mark.parametrize("value", ["missing", None])
+def test_any_key_but_requests_may_be_missing(key, value):
+    metrics = {**example_metrics(), key: value}
+    if value == "missing":
+        del metrics[key]
+    assert Page(render_report(metrics, example_details())).ids == SECTIONS
+
+
+def test_utility_of_accuracy_stands_in_for_missing_utility_metrics():
+    metrics = example_metrics()
+    del metrics["utility_metrics"]
+    assert "0.760" in Page(render_report(metrics, example_details())).cells
+
+
+def test_numbers_that_are_not_finite_are_dashes():
+    metrics = example_metrics()
+    metrics["persistence"]["accuracy"]["seen"]["values"] = [[float("nan")] * 3, [float("inf")] * 3]
+    details = example_details(curves={"a": [{"loss": float("nan")}, {"loss": 1.0}]})
+    text = render_report(metrics, details)
+    assert not re.search(r"\b(nan|inf)\b", Page(text).text)
+    assert "nan" not in " ".join(re.findall(r'points="([^"]*)"', text))
+
+
+def test_twenty_requests_are_folded_beyond_the_first_few():
+    names = [f"request-{i}" for i in range(20)]
+    metrics = {"requests": names, "utility": {"retained": [1.0] * 21}}
+    details = ReportDetails("long", weights={name: {"seen": [1.0]} for name in names})
+    text = Page(render_report(metrics, details)).text
+    assert "17 more requests" in text
+
+
+def test_report_is_written_whole_and_replaces_the_old_one(tmp_path):
+    folder = tmp_path / "runs" / "x"
+    path = write_report(folder, example_metrics(), example_details())
+    assert path == folder / "report.html"
+    assert path.read_text(encoding="utf-8") == render_report(example_metrics(), example_details())
+    write_report(folder, {"requests": []}, ReportDetails("second"))
+    assert "second" in path.read_text()
+    assert [file.name for file in folder.iterdir()] == ["report.html"]
+
+
+def test_details_survive_json():
+    details = example_details()
+    assert ReportDetails.from_dict(json.loads(json.dumps(details.to_dict()))) == details
+
+
+@pytest.mark.parametrize(("value", "word"), [({}, "title"), ({"title": "x", "sampels": []}, "sampels")])
+def test_details_refuse_what_they_do_not_know(value, word):
+    with pytest.raises(InputError, match=word):
+        ReportDetails.from_dict(value)
+
+
+def test_summary_speaks_of_another_metric_where_accuracy_was_not_measured():
+    metrics = example_metrics()
+    metrics["persistence"]["probability"] = metrics["persistence"].pop("accuracy")
+    assert "Probability on forget prompts" in Page(render_report(metrics, example_details())).text
