@@ -10,6 +10,8 @@ from o3_lightning.reporting.words import fraction, is_number, mebibytes, name_of
 
 __all__ = ["configuration_section", "cost_section", "environment_section", "samples_section"]
 
+WEIGHTS_SHOWN = 4
+
 
 def samples_section(samples: Sequence[Mapping[str, Any]]) -> Section:
     """Returns the answers before and after, one fold per request or utility split, the first open.
@@ -33,18 +35,20 @@ def samples_section(samples: Sequence[Mapping[str, Any]]) -> Section:
     return Section(
         "samples",
         "Answers before and after",
-        "The same question to the base model and to the gated model at the end, with the weight that each "
-        "request's gate gave it.",
+        "The same question to the base model and to the gated model at the end, with the weights that the "
+        "requests gave it.",
         folds,
         "The run kept no answers.",
     )
 
 
 def readable(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample with its weights as texts, largest first."""
+    """A sample with its largest weights as texts, largest first."""
     weights = sorted((sample.get("weights") or {}).items(), key=lambda pair: -float(pair[1] or 0.0))
     texts = {key: str(sample.get(key) or "") for key in ("prompt", "truth", "before", "after")}
-    return {**texts, "weights": [(name, fraction(weight)) for name, weight in weights]}
+    shown = [(name, fraction(weight)) for name, weight in weights[:WEIGHTS_SHOWN]]
+    rest = len(weights) - len(shown)
+    return {**texts, "weights": shown, "more": f"{rest} more, none higher" if rest else ""}
 
 
 def cost_section(metrics: Mapping[str, Any]) -> Section:
@@ -73,7 +77,7 @@ def configuration_section(configuration: str) -> Section:
     return Section(
         "configuration",
         "Configuration",
-        "Everything that decided this run; saved as a file, it starts the same run again.",
+        "Every setting of this run, with those that were left at their defaults.",
         [Fold("config.yaml", [Code(configuration)])] if configuration.strip() else [],
         "No configuration was given.",
     )

@@ -271,3 +271,10 @@ def test_summary_speaks_of_another_metric_where_accuracy_was_not_measured():
     metrics = example_metrics()
     metrics["persistence"]["probability"] = metrics["persistence"].pop("accuracy")
     assert "Probability on forget prompts" in Page(render_report(metrics, example_details())).text
+
+
+def test_only_the_largest_weights_of_an_answer_are_listed():
+    weights = {f"r{i}": i / 10 for i in range(9)}
+    sample = {**example_details().samples[0], "weights": weights}
+    text = Page(render_report(example_metrics(), example_details(samples=(sample,)))).text
+    assert "r8 0.800 r7 0.700 r6 0.600 r5 0.500 5 more, none higher" in text
