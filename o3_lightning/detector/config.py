@@ -177,7 +177,8 @@ class DetectorConfig:
         most_rank: most directions of the covariance kept at the last layer.
         within_rank: most directions of the covariance inside clusters kept at each layer.
         within_layers: how many of the last layers the whitened channel averages.
-        tail: share of a normal distribution of unseen forget prompts that gets a weight below 1.
+        tail: share of a normal distribution of unseen forget prompts that gets a weight below 1; chosen on the
+            development tasks so that ten requests leak little.
         recall: promised share of unseen forget prompts with a weight of at least a half; checked, reported.
         smallest_request: with fewer distinct prompts, views of them replace cross-fitting, with a warning.
         swap_fraction: share of a prompt's distinct tokens exchanged in a made-up neighbour; on the
@@ -216,12 +217,12 @@ class DetectorConfig:
     most_rank: int = 320
     within_rank: int = 64
     within_layers: int = 3
-    tail: float = 0.06
+    tail: float = 0.1
     recall: float = 0.9
     smallest_request: int = 16
     swap_fraction: float = 0.3
     swap_quantile: float = 0.95
-    swap_deviations: float = 4.0
+    swap_deviations: float = 3.5
     most_swaps: int = 160
     lexical_buckets: int = 8192
     lexical_power: float = 2.0
