@@ -177,7 +177,8 @@ class DetectorConfig:
         most_rank: most directions of the covariance kept at the last layer.
         within_rank: most directions of the covariance inside clusters kept at each layer.
         within_layers: how many of the last layers the whitened channel averages.
-        tail: share of a normal distribution of unseen forget prompts that gets a weight below 1; chosen on the
+        tail: share of a normal distribution of unseen forget prompts that gets a weight below 1;
+            chosen on the
             development tasks so that ten requests leak little.
         recall: promised share of unseen forget prompts with a weight of at least a half; checked, reported.
         smallest_request: with fewer distinct prompts, views of them replace cross-fitting, with a warning.
