@@ -22,7 +22,12 @@ class InputError(O3Error, ValueError):
     """
 
     def __init__(
-        self, message: str, *, path: str | Path | None = None, line: int | None = None, field: str | None = None
+        self,
+        message: str,
+        *,
+        path: str | Path | None = None,
+        line: int | None = None,
+        field: str | None = None,
     ) -> None:
         self.path, self.line, self.field = path, line, field
         place = "" if path is None else str(path) if line is None else f"{path}:{line}"

@@ -12,6 +12,8 @@ from typing import Any
 
 __all__ = ["digest_bytes", "digest_file", "digest_json", "to_json", "write_atomically", "write_json"]
 
+READABLE = 0o666  # what a file opened in the usual way is given before the umask; mkstemp gives 0o600
+
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Writes a file under a temporary name in its folder, syncs it and renames it into place.
@@ -31,12 +33,20 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
+            os.fchmod(stream.fileno(), READABLE & ~current_umask())
             os.fsync(stream.fileno())
         os.replace(temporary, target)
         sync_folder(target.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def current_umask() -> int:
+    """The permissions that new files of this process lack; reading them means setting them twice."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def sync_folder(folder: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""What a user wants forgotten: questions and answers, read from JSON lines and checked before anything runs."""
+"""What a user wants forgotten: questions and answers, read from JSON lines and checked before any use."""
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ def read_requests(
     groups: dict[str, list[QuestionAnswer]] = {}
     for path in files:
         previous = None
-        for line, identifier, row in read_rows(path, count_tokens=count_tokens, context_tokens=context_tokens):
+        for line, identifier, row in read_rows(
+            path, count_tokens=count_tokens, context_tokens=context_tokens
+        ):
             name = Path(path).stem if identifier is None else identifier
             check_id(name, path=path, line=line)
             if name != previous and name in groups:
@@ -166,13 +168,17 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
         try:
             text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
-            raise InputError(f"not UTF-8: byte {error.start + 1} of the line", path=path, line=line) from error
+            raise InputError(
+                f"not UTF-8: byte {error.start + 1} of the line", path=path, line=line
+            ) from error
         if not text:
             continue
         try:
             yield line, json.loads(text)
         except json.JSONDecodeError as error:
-            raise InputError(f"not JSON: {error.msg} at column {error.colno}", path=path, line=line) from error
+            raise InputError(
+                f"not JSON: {error.msg} at column {error.colno}", path=path, line=line
+            ) from error
 
 
 def parse_row(value: Any, path: str | Path, line: int) -> tuple[QuestionAnswer, str | None]:
@@ -181,7 +187,9 @@ def parse_row(value: Any, path: str | Path, line: int) -> tuple[QuestionAnswer, 
         raise InputError(f"expected a JSON object, got {type(value).__name__}", path=path, line=line)
     unknown = sorted(set(value) - set(KNOWN_FIELDS))
     if unknown:
-        raise InputError(f"unknown; known are {', '.join(KNOWN_FIELDS)}", path=path, line=line, field=unknown[0])
+        raise InputError(
+            f"unknown; known are {', '.join(KNOWN_FIELDS)}", path=path, line=line, field=unknown[0]
+        )
     texts = {field: parse_text(value.get(field), path, line, field) for field in TEXT_FIELDS}
     lists = {field: parse_texts(value.get(field, []), path, line, field) for field in LIST_FIELDS}
     identifier = value.get("request_id")

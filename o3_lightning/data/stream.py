@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -33,7 +33,7 @@ class RequestStream:
 
     name: str
     requests: tuple[UnlearningRequest, ...]
-    utility: Mapping[str, tuple[QuestionAnswer, ...]] = field(default_factory=dict)
+    utility: Mapping[str, Sequence[QuestionAnswer]] = field(default_factory=dict)
     probes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ def shorten(stream: RequestStream, config: DataConfig) -> RequestStream:
     return replace(stream, requests=requests, utility=utility)
 
 
-def spread(rows: tuple[Item, ...], limit: int) -> tuple[Item, ...]:
+def spread(rows: Sequence[Item], limit: int) -> Sequence[Item]:
     """Returns at most `limit` rows, evenly spread over all; 0 returns all."""
     if not limit or len(rows) <= limit:
         return rows

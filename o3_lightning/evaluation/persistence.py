@@ -7,7 +7,7 @@ from typing import Any
 
 from o3_lightning.metrics.continual import backward_transfer, unlearning_to_utility_ratio
 
-__all__ = ["backward_transfers", "persistence_matrices", "utility_series", "utility_ratio"]
+__all__ = ["backward_transfers", "persistence_matrices", "utility_ratio", "utility_series"]
 
 Measured = Mapping[str, Any]
 BASE = "base"

@@ -1,4 +1,4 @@
-"""How well weights or scores tell the forget set's prompts from others; the sign is fixed: higher = forget."""
+"""How well scores tell the forget set's prompts from others; the sign is fixed: higher = forget."""
 
 from __future__ import annotations
 

@@ -1,0 +1,89 @@
+"""The command line: one typed subcommand for each thing that a user does.
+
+Exit status 0 on success; 2 on bad input, with one clear line on stderr and no traceback; 130 on Ctrl-C.
+Only the chosen command imports what it needs, so that `--help` and `requests list` answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from o3_lightning import __version__
+from o3_lightning.errors import InputError, O3Error
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "run": "unlearn every request of a configuration, one after the other, evaluate and report",
+    "detector": "train and fit the detector of one request alone",
+    "adapter": "train the adapter of one request alone",
+    "evaluate": "measure a finished or unfinished run as its store stands now",
+    "ask": "answer a question from the base and the gated model, side by side",
+    "requests": "list, show, revoke, restore, verify or remove the requests of a store",
+}
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and leaves the process with its exit status.
+
+    Args:
+        arguments: the command line without the program's name; None takes the process's own.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    set_up_process()
+    try:
+        dispatch(words)
+    except O3Error as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(USAGE_ERROR)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command continues where it stopped\n")
+        sys.exit(INTERRUPTED)
+
+
+def dispatch(words: Sequence[str]) -> None:
+    """Hands the words after the command's name to the command's own module."""
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(overview())
+        return
+    if words[0] == "--version":
+        sys.stdout.write(f"o3-lightning {__version__}\n")
+        return
+    if words[0] not in COMMANDS:
+        raise InputError(f"unknown command '{words[0]}'; known are {', '.join(COMMANDS)}")
+    command = importlib.import_module(f"o3_lightning.commands.{words[0]}")
+    command.main(list(words[1:]))
+
+
+def overview() -> str:
+    """The text of `--help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: python train.py COMMAND [--config FILE] [--field value ...]",
+            "",
+            "Continual unlearning of language models.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "python train.py COMMAND --help lists the fields; --print_config prints them as YAML.",
+            "",
+        ]
+    )
+
+
+def set_up_process() -> None:
+    """Sends progress to stderr and quiets libraries that talk about themselves."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    for name in ("httpx", "transformers", "lightning.pytorch", "datasets", "filelock", "fsspec"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -1,0 +1,43 @@
+"""`python train.py adapter`: trains the adapter of one request alone, outside any store."""
+
+from __future__ import annotations
+
+import sys
+
+from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.commands.single import RequestChoice, choose_request, stage_folder
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> None:
+    """Writes a plain PEFT adapter to `<run>/single/<id>/adapter/` and prints its numbers.
+
+    Raises:
+        InputError: no such request, or the objective lacks what it needs.
+    """
+    parser = run_parser("adapter", "Trains the adapter of one request alone, outside any store.")
+    parser.add_class_arguments(RequestChoice, None)
+    config, trainer_options, namespace = read_arguments(parser, arguments)
+    from o3_lightning.adapter.history import AdapterHistory
+    from o3_lightning.adapter.training import train_adapter
+    from o3_lightning.base import load_base
+    from o3_lightning.seeds import stage_seed
+    from o3_lightning.training import RunLogger, build_trainer
+
+    stream, request = choose_request(config, namespace["request"])
+    base = load_base(config.base, config.seed)
+    loggers = RunLogger.open(config.logging, config.folder / "logs", config.name)
+    trainer = build_trainer(
+        trainer_options, max_epochs=config.adapter.epochs, logger=loggers.stage(f"{request.id}/adapter")
+    )
+    retain = stream.utility.get("retain") if config.objective.needs_retained_data else None
+    seed = stage_seed(config.seed, "adapter", request.id)
+    trained = train_adapter(
+        base, request, AdapterHistory(), config.adapter, config.objective, trainer, seed, retain=retain
+    )
+    loggers.close()
+    folder = stage_folder(config, request.id) / "adapter"
+    trained.save(folder)
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in trained.metrics.items())
+    sys.stdout.write(f"{request.id}: {numbers}\n{folder}\n")

@@ -1,0 +1,37 @@
+"""`python train.py ask "..."`: one question to the base and the gated model, side by side."""
+
+from __future__ import annotations
+
+import sys
+
+from o3_lightning.commands.common import open_gated_model, read_arguments, run_parser
+from o3_lightning.errors import InputError
+
+__all__ = ["main"]
+
+BAR = 20
+
+
+def main(arguments: list[str]) -> None:
+    """Prints, for each question, both answers and the weight of every request.
+
+    Raises:
+        InputError: no question, or the run has no store.
+    """
+    parser = run_parser("ask", "Answers questions from the base and the gated model, side by side.")
+    parser.add_argument("questions", nargs="*", type=str, help="one question or several, each in quotes")
+    config, _, namespace = read_arguments(parser, arguments)
+    questions = list(namespace["questions"] or [])
+    if not questions:
+        raise InputError('expected a question, as in: ask --config FILE "Where was ... born?"')
+    _, gated = open_gated_model(config)
+    tokens = config.evaluation.max_new_tokens
+    with gated.disabled():
+        before = gated.answer(questions, max_new_tokens=tokens)
+    after = gated.answer(questions, max_new_tokens=tokens)
+    weights = gated.weights(questions)
+    for row, question in enumerate(questions):
+        lines = [question, f"  base   {before[row]}", f"  gated  {after[row]}", "  weights"]
+        for name, weight in zip(gated.ids, weights[row].tolist(), strict=True):
+            lines.append(f"    {name:<24} {weight:5.3f} {'#' * round(weight * BAR)}".rstrip())
+        sys.stdout.write("\n".join(lines) + "\n")

@@ -1,0 +1,43 @@
+"""`python train.py detector`: fits the detector of one request alone, outside any store."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.commands.single import RequestChoice, choose_request, stage_folder
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> None:
+    """Writes detector.safetensors and detector.json to `<run>/single/<id>/` and prints its weights.
+
+    Raises:
+        InputError: no such request.
+    """
+    parser = run_parser("detector", "Fits the detector of one request alone, outside any store.")
+    parser.add_class_arguments(RequestChoice, None)
+    config, _, namespace = read_arguments(parser, arguments)
+    from o3_lightning.detector.detector import fit_detector
+    from o3_lightning.detector.encoder import load_configured_encoder
+    from o3_lightning.detector.multi import MultiDetector
+    from o3_lightning.evaluation.detector import evaluate_detectors
+    from o3_lightning.seeds import stage_seed
+
+    stream, request = choose_request(config, namespace["request"])
+    encoder = load_configured_encoder(config.detector)
+    start = time.perf_counter()
+    detector = fit_detector(
+        encoder, request.prompts, config.detector, stage_seed(config.seed, "detector", request.id)
+    )
+    seconds = time.perf_counter() - start
+    folder = stage_folder(config, request.id)
+    detector.save(folder)
+    measured, _ = evaluate_detectors(MultiDetector(encoder, {request.id: detector}), stream)
+    lines = [f"{request.id}: {len(request.rows)} prompts, {seconds:.1f} s, {folder}"]
+    for split, row in measured[request.id].items():
+        separation = "" if row["auroc"] is None else f"  AUROC {row['auroc']:.4f}  FPR95 {row['fpr95']:.4f}"
+        lines.append(f"  {split:<20} mean weight {row['mean_weight']:.4f}{separation}")
+    sys.stdout.write("\n".join(lines) + "\n")

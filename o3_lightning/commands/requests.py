@@ -1,0 +1,70 @@
+"""`python train.py requests VERB`: what the store holds, and what an operator does with it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from o3_lightning.errors import InputError
+from o3_lightning.store.commands import VERBS, run_store_command
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> None:
+    """Runs one verb on a store and prints what it says.
+
+    Raises:
+        InputError: unknown words, no such request, or no store.
+        StoreError: the store is damaged.
+    """
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if not options.verb:
+        parser.print_help(sys.stdout)
+        return
+    sys.stdout.write(run_store_command(find_store(options), options.verb, options.id).rstrip("\n") + "\n")
+
+
+def build_parser() -> Any:
+    """The parser of this command; small, so that the table appears at once."""
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> Any:
+            raise InputError(f"{message}; see python train.py requests --help")
+
+    parser = Parser(
+        prog="train.py requests",
+        description="Lists, shows, revokes, restores, verifies or removes the requests of a store.",
+    )
+    parser.add_argument("verb", nargs="?", choices=VERBS, help="what to do; list and verify need no id")
+    parser.add_argument("id", nargs="?", help="the request")
+    parser.add_argument("--config", help="configuration of the run whose store is meant")
+    parser.add_argument("--name", help="name of the run, instead of the configuration's")
+    parser.add_argument("--output", help="folder that holds the runs, instead of the configuration's")
+    parser.add_argument("--store", help="the folder of a store, instead of a run's")
+    return parser
+
+
+def find_store(options: Any) -> Path:
+    """The folder of the store that the options mean."""
+    if options.store:
+        return Path(options.store)
+    values: dict[str, Any] = {}
+    if options.config:
+        try:
+            values = yaml.safe_load(Path(options.config).read_text()) or {}
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", path=options.config) from error
+        except yaml.YAMLError as error:
+            raise InputError(f"not YAML: {' '.join(str(error).split())}", path=options.config) from error
+        if not isinstance(values, dict):
+            raise InputError("expected keys and values", path=options.config)
+    name = options.name or values.get("name")
+    if not name:
+        raise InputError("name the store: --config FILE, --name RUN or --store FOLDER")
+    return Path(options.output or values.get("output", "runs")) / str(name) / "store"

@@ -1,0 +1,18 @@
+"""`python train.py run`: the whole continual unlearning of a configuration."""
+
+from __future__ import annotations
+
+from o3_lightning.commands.common import read_arguments, run_parser
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> None:
+    """Unlearns every request, evaluates after each, and writes metrics and report."""
+    parser = run_parser(
+        "run", "Unlearns every request, one after the other, evaluates after each, and reports."
+    )
+    config, trainer, _ = read_arguments(parser, arguments)
+    from o3_lightning.stream import run_stream
+
+    run_stream(config, trainer)

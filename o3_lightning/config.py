@@ -1,0 +1,207 @@
+"""One configuration for every command: typed, documented, checked, read from YAML and the command line.
+
+Each room owns the dataclass of its own section; this file composes them and is the only reader of YAML.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.base import BaseConfig
+from o3_lightning.data.config import DataConfig
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.errors import InputError
+from o3_lightning.evaluation.config import EvaluationConfig
+from o3_lightning.gating.config import GateConfig
+from o3_lightning.objectives.config import ObjectiveConfig
+from o3_lightning.requests import check_id
+from o3_lightning.training import LoggingConfig
+
+__all__ = [
+    "RunConfig",
+    "add_run_arguments",
+    "build_config",
+    "default_yaml",
+    "describe_defaults",
+    "parse",
+    "to_plain",
+]
+
+LINE, FAR = 108, 10**6  # widths of a comment and of a value in YAML
+HEADER = [
+    "# Every field with its default, unit and source. Generated from the classes that own the fields:",
+    "#   python -c 'from o3_lightning.config import default_yaml; print(default_yaml(), end=\"\")'",
+    "# A test keeps the two the same. Other files in this folder hold only what differs.",
+]
+TRAINER_HEADER = [
+    "# options of lightning.Trainer, handed through: devices, strategy, precision, accumulate_grad_batches,",
+    "# logger and so on; max_epochs overrides adapter.epochs.",
+]
+TRAINER_DEFAULTS: dict[str, Any] = {"accelerator": "auto", "devices": 1, "precision": "32-true"}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the outcome of a run, except the options of the trainer.
+
+    Args:
+        name: names the folder of the run; letters, digits, '.', '_' or '-'.
+        output: folder that holds the runs, relative to the working directory.
+        seed: an integer >= 0; the same seed gives the same metrics, 0 included.
+        data: where the requests and the evaluation splits come from.
+        base: the language model to unlearn from.
+        detector: recognises the prompts of a request.
+        adapter: unlearns a request.
+        objective: what the adapter is trained to do.
+        gate: how the weights of several requests combine.
+        evaluation: what is measured after each request.
+        logging: where the curves go.
+    """
+
+    name: str = "run"
+    output: str = "runs"
+    seed: int = 0
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    base: BaseConfig = dataclasses.field(default_factory=BaseConfig)
+    detector: DetectorConfig = dataclasses.field(default_factory=DetectorConfig)
+    adapter: AdapterConfig = dataclasses.field(default_factory=AdapterConfig)
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+    gate: GateConfig = dataclasses.field(default_factory=GateConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    logging: LoggingConfig = dataclasses.field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        try:
+            check_id(self.name)
+        except InputError as error:
+            raise InputError(str(error).split(": ", 1)[1], field="name") from None
+        if self.seed < 0:
+            raise InputError(f"expected an integer >= 0, got {self.seed}", field="seed")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps its files."""
+        return Path(self.output) / self.name
+
+
+def add_run_arguments(parser: ArgumentParser) -> None:
+    """Adds `--config`, every field of `RunConfig` and the options of `lightning.Trainer` to a parser."""
+    from lightning import Trainer  # seconds to import: only commands that train ask for it
+
+    parser.add_argument("--config", action="config", help="YAML file; later options override it")
+    parser.add_class_arguments(RunConfig, None, fail_untyped=True)
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
+    parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Parses a command line and tells a mistake in one line, with the nearest right name.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type, a file that is missing or not YAML.
+    """
+    try:
+        return parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise InputError(explain(str(error), known_keys(parser))) from error
+
+
+def build_config(namespace: Namespace) -> tuple[RunConfig, dict[str, Any]]:
+    """Returns the checked configuration and the options for `lightning.Trainer`.
+
+    Raises:
+        InputError: a field holds a value outside its range; the message names the field.
+    """
+    values = {field.name: namespace[field.name] for field in dataclasses.fields(RunConfig)}
+    trainer = namespace["trainer"].as_dict()
+    return RunConfig(**{key: build(RunConfig, key, value) for key, value in values.items()}), trainer
+
+
+def build(owner: type, key: str, value: Any) -> Any:
+    """Returns a section as its dataclass, sections inside it included."""
+    factory = next(field for field in dataclasses.fields(owner) if field.name == key).default_factory
+    if factory is dataclasses.MISSING or not dataclasses.is_dataclass(factory):
+        return value
+    if dataclasses.is_dataclass(value):
+        return value
+    kind: Any = factory
+    return kind(**{name: build(kind, name, inner) for name, inner in vars(value).items()})
+
+
+def known_keys(parser: ArgumentParser) -> list[str]:
+    """Every key that a parser accepts, sections with dots."""
+    return sorted({action.dest for action in parser._actions if action.dest not in ("help", "print_config")})
+
+
+def explain(message: str, keys: Sequence[str]) -> str:
+    """Folds a parser's message into one line and adds the nearest right key to an unknown one."""
+    text = " ".join(message.split())
+    unknown = re.search(r"(?:unrecognized arguments: --|accept option '|Key '|key ')([\w.]+)", text)
+    if unknown is None or unknown.group(1) in keys:
+        return text
+    section = re.search(r"Group '([\w.]+)' does not accept", text)
+    name = f"{section.group(1)}.{unknown.group(1)}" if section else unknown.group(1)
+    near = difflib.get_close_matches(name, keys, n=1, cutoff=0.5) or [
+        key for key in keys if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]
+    ]
+    hint = f"; did you mean '{near[0]}'?" if near else "; --help lists the known keys"
+    return f"unknown key '{name}'{hint}"
+
+
+def to_plain(value: Any) -> Any:
+    """Returns a configuration as plain dictionaries, lists and scalars, ready for YAML or JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def default_yaml() -> str:
+    """Returns the text of configs/default.yaml: every field with its default and its documentation."""
+    trainer = yaml.safe_dump({"trainer": TRAINER_DEFAULTS}, sort_keys=False)
+    return "\n".join([*HEADER, *describe_defaults(), "", *TRAINER_HEADER, trainer])
+
+
+def describe_defaults(kind: type = RunConfig, indent: int = 0) -> list[str]:
+    """Returns the lines of a YAML file with every field's default and, above it, its documentation.
+
+    Raises:
+        TypeError: a field is not documented in its class.
+    """
+    documented = {
+        item.arg_name: item.description for item in parse_docstring(inspect.getdoc(kind) or "").params
+    }
+    instance, lines = kind(), []
+    for field in dataclasses.fields(kind):
+        text = documented.get(field.name)
+        if not text:
+            raise TypeError(f"{kind.__name__}.{field.name} is not documented under Args:")
+        lines.append("")
+        lines += [f"{' ' * indent}# {line}" for line in wrap(text, LINE - indent)]
+        value = getattr(instance, field.name)
+        if dataclasses.is_dataclass(value):
+            lines += [f"{' ' * indent}{field.name}:", *describe_defaults(type(value), indent + 2)[1:]]
+        else:
+            dumped = yaml.safe_dump([to_plain(value)], default_flow_style=True, width=FAR)
+            lines.append(f"{' ' * indent}{field.name}: {dumped.strip()[1:-1]}")
+    return lines
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Folds a documentation into lines, with YAML's word for nothing."""
+    return textwrap.wrap(re.sub(r"\bNone\b", "null", " ".join(text.split())), width)

@@ -1,0 +1,138 @@
+"""The folder of one run: its configuration, its finished stages, and who works in it.
+
+A stage's result is a JSON file that appears at once and whole, so a run that was killed continues with
+the first stage that has none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from o3_lightning.errors import InputError
+from o3_lightning.files import write_atomically, write_json
+
+__all__ = ["RunFolder"]
+
+logger = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+NOT_DECISIVE = ("logging", "output")
+
+
+class RunFolder:
+    """A run folder that belongs to one configuration.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def store(self) -> Path:
+        """The folder of the store."""
+        return self.path / "store"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the curves."""
+        return self.path / "logs"
+
+    @property
+    def metrics_file(self) -> Path:
+        """The file that a finished run has."""
+        return self.path / "metrics.json"
+
+    @property
+    def report_file(self) -> Path:
+        """The page that a finished run has."""
+        return self.path / "report.html"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run wrote its metrics and its report."""
+        return self.metrics_file.is_file() and self.report_file.is_file()
+
+    @contextmanager
+    def claim(self, configuration: Result) -> Iterator[None]:
+        """Makes the folder this process's own and binds it to a configuration.
+
+        Args:
+            configuration: plain dictionaries and scalars; sections that do not decide the outcome
+                (logging, output, the trainer's bookkeeping) may differ between starts.
+
+        Raises:
+            InputError: another process works in the folder, or it holds a run with another configuration.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError("another process is working in this run folder", path=self.path) from None
+        try:
+            self.bind(configuration)
+            yield
+        finally:
+            lock.release()
+
+    def bind(self, configuration: Result) -> None:
+        """Writes the configuration, or checks that it is the one that the folder holds."""
+        path = self.path / "config.yaml"
+        if path.is_file():
+            earlier = yaml.safe_load(path.read_text())
+            changed = sorted(set(differences(decisive(earlier), decisive(configuration))))
+            if changed:
+                raise InputError(
+                    f"this folder holds a run with another configuration ({', '.join(changed)}); "
+                    "choose another --name, or remove the folder",
+                    path=self.path,
+                )
+        write_atomically(path, yaml.safe_dump(configuration, sort_keys=False))
+
+    def stage(self, name: str, work: Callable[[], Result]) -> Result:
+        """Returns a stage's result: from its file where the stage was finished before, else by doing it.
+
+        Args:
+            name: names the file; also the log line.
+            work: computes the result, a JSON object.
+        """
+        path = self.path / "stages" / f"{name}.json"
+        if path.is_file():
+            logger.info("%s: done before", name)
+            return dict(json.loads(path.read_text()))
+        logger.info("%s ...", name)
+        start = time.perf_counter()
+        result = {**work(), "seconds": time.perf_counter() - start}
+        write_json(path, result)
+        logger.info("%s: %.1f s", name, result["seconds"])
+        return result
+
+    def results(self) -> dict[str, Result]:
+        """Returns every finished stage's result by name, in the order of the names."""
+        files = sorted((self.path / "stages").glob("*.json"))
+        return {path.stem: dict(json.loads(path.read_text())) for path in files}
+
+
+def decisive(configuration: Result) -> Result:
+    """The part of a configuration that decides the outcome of a run."""
+    return {key: value for key, value in configuration.items() if key not in NOT_DECISIVE}
+
+
+def differences(left: Any, right: Any, prefix: str = "") -> Iterator[str]:
+    """Yields the keys, with dots, at which two configurations differ."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        for key in left.keys() | right.keys():
+            yield from differences(left.get(key), right.get(key), f"{prefix}.{key}" if prefix else str(key))
+    elif left != right:
+        yield prefix

@@ -1,0 +1,214 @@
+"""The continual loop: the only file that knows the order of stages.
+
+For each request: register, protect (fit its detector), unlearn (train its adapter), then measure every
+request and the utility through the gate. Each stage is finished in the store or in the run folder before
+the next begins, and draws its randomness from its own seed, so a run that was killed anywhere continues
+with the next unfinished stage and ends with the same metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from o3_lightning.adapter.diagnostics import overlap_matrices
+from o3_lightning.adapter.history import AdapterHistory
+from o3_lightning.adapter.interference import logit_interference
+from o3_lightning.adapter.retain_guard import RetainGuard
+from o3_lightning.adapter.training import train_adapter
+from o3_lightning.base import BaseModel, load_base
+from o3_lightning.config import RunConfig, to_plain
+from o3_lightning.data.stream import RequestStream, load_stream
+from o3_lightning.detector.detector import Detector, fit_detector
+from o3_lightning.detector.encoder import Encoder, load_configured_encoder
+from o3_lightning.detector.multi import MultiDetector
+from o3_lightning.errors import InputError
+from o3_lightning.evaluation.detector import evaluate_detectors
+from o3_lightning.evaluation.evaluate import evaluate_stream
+from o3_lightning.gating.model import GatedModel
+from o3_lightning.objectives.texts import check_needs
+from o3_lightning.requests import UnlearningRequest
+from o3_lightning.run_folder import RunFolder
+from o3_lightning.seeds import stage_seed
+from o3_lightning.store.store import Store
+from o3_lightning.summary import finish_run
+from o3_lightning.training import RunLogger, build_trainer
+
+__all__ = ["run_stream"]
+
+logger = logging.getLogger(__name__)
+
+RETAIN_SPLIT = "retain"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every stage of a run works with."""
+
+    config: RunConfig
+    trainer: Mapping[str, Any]
+    folder: RunFolder
+    stream: RequestStream
+    base: BaseModel
+    encoder: Encoder
+    store: Store
+    loggers: RunLogger
+
+    def gated(self) -> GatedModel:
+        """The model with every request that the store holds now."""
+        return GatedModel.from_store(self.store.path, self.base, self.encoder, self.config.gate)
+
+
+def run_stream(config: RunConfig, trainer: Mapping[str, Any]) -> Path:
+    """Unlearns every request of a configuration and writes metrics and report.
+
+    Args:
+        config: the run.
+        trainer: options of `lightning.Trainer`, handed through.
+
+    Returns:
+        The run's folder, with `metrics.json`, `report.html`, `config.yaml`, `store/` and `logs/`. A finished
+        run is left as it is.
+
+    Raises:
+        InputError: bad input, a folder that holds another run, or one in which another process works.
+        StoreError: the store is damaged or was made for another model.
+    """
+    folder = RunFolder(config.folder)
+    description = {**to_plain(config), "trainer": to_plain(dict(trainer))}
+    with folder.claim(description):
+        if folder.finished:
+            logger.info("%s is finished; nothing to do. Its report: %s", folder.path, folder.report_file)
+            return folder.path
+        bench = prepare(config, trainer, folder)
+        folder.stage("00-base-evaluate", lambda: measure(bench))
+        for number, request in enumerate(bench.stream.requests, start=1):
+            unlearn(bench, number, request)
+            folder.stage(f"{number:02}-{request.id}-evaluate", lambda: measure(bench))
+        folder.stage("detectors", lambda: measure_detectors(bench))
+        folder.stage("overlaps", lambda: measure_overlaps(bench))
+        bench.loggers.close()
+        finish_run(folder, bench.stream)
+    logger.info("finished: %s", folder.report_file)
+    return folder.path
+
+
+def prepare(config: RunConfig, trainer: Mapping[str, Any], folder: RunFolder) -> Bench:
+    """Loads everything that the stages share, and refuses what cannot work before anything is trained."""
+    base = load_base(config.base, config.seed)
+    stream = guard(load_stream(config.data, config.seed), config)
+    check_lengths(stream, base)
+    retain = stream.utility.get(RETAIN_SPLIT)
+    for request in stream.requests:
+        check_needs(config.objective, request.rows, retain)
+    encoder = load_configured_encoder(config.detector)
+    store = Store.open_or_create(folder.store, base.id, base.digest, encoder.id, encoder.digest)
+    loggers = RunLogger.open(config.logging, folder.logs, config.name)
+    return Bench(config, trainer, folder, stream, base, encoder, store, loggers)
+
+
+def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
+    """Returns the stream with its utility rows unreadable until evaluation, unless training declares them."""
+    declared = config.objective.needs_retained_data
+    guarded = {
+        name: RetainGuard(rows, name=name, declared=declared and name == RETAIN_SPLIT)
+        for name, rows in stream.utility.items()
+    }
+    return replace(stream, utility=guarded)
+
+
+def check_lengths(stream: RequestStream, base: BaseModel) -> None:
+    """Refuses a forget prompt that leaves the model no room for an answer."""
+    for request in stream.requests:
+        for row in (*request.rows, *request.held_out):
+            tokens = base.count_tokens(row.prompt)
+            if tokens >= base.context_tokens:
+                message = (
+                    f"request '{request.id}': {tokens} tokens, the model's context is {base.context_tokens}"
+                )
+                raise InputError(f"{message}: {row.prompt[:60]!r}", field="prompt")
+
+
+def unlearn(bench: Bench, number: int, request: UnlearningRequest) -> None:
+    """Takes one request from registered to unlearned."""
+    stage = f"{number:02}-{request.id}"
+    settings = {"detector": to_plain(bench.config.detector), "adapter": to_plain(bench.config.adapter)}
+    bench.store.register(request, {**settings, "objective": to_plain(bench.config.objective)})
+    bench.folder.stage(f"{stage}-protect", lambda: protect(bench, request))
+    bench.folder.stage(f"{stage}-unlearn", lambda: train(bench, request))
+
+
+def protect(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
+    """Fits the detector: from here on matching prompts are refused."""
+    seed = stage_seed(bench.config.seed, "detector", request.id)
+    detector = fit_detector(bench.encoder, request.prompts, bench.config.detector, seed)
+    bench.store.protect(request.id, detector.save)
+    return {"report": detector.report}
+
+
+def train(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
+    """Trains the adapter: from here on matching prompts run through it."""
+    config = bench.config
+    earlier = [record.id for record in bench.store.records() if record.status == "unlearned"]
+    history = AdapterHistory.load(
+        {name: bench.store.adapter_folder(name) for name in earlier if name != request.id}
+    )
+    trainer = build_trainer(
+        bench.trainer, max_epochs=config.adapter.epochs, logger=bench.loggers.stage(f"{request.id}/adapter")
+    )
+    seed = stage_seed(config.seed, "adapter", request.id)
+    retain = bench.stream.utility.get(RETAIN_SPLIT) if config.objective.needs_retained_data else None
+    trained = train_adapter(
+        bench.base, request, history, config.adapter, config.objective, trainer, seed, retain=retain
+    )
+    reads = sum(rows.reads["training"] for rows in guards(bench.stream))
+    bench.store.unlearn(request.id, trained.save, {**trained.metrics, "retained_rows_read": reads})
+    return {"metrics": trained.metrics, "curve": list(trained.curve), "retained_rows_read": reads}
+
+
+def guards(stream: RequestStream) -> Iterator[RetainGuard]:
+    """The guarded utility splits."""
+    return (rows for rows in stream.utility.values() if isinstance(rows, RetainGuard))
+
+
+@contextmanager
+def evaluating(stream: RequestStream) -> Iterator[None]:
+    """Within, utility rows may be read."""
+    with ExitStack() as stack:
+        for rows in guards(stream):
+            stack.enter_context(rows.evaluation())
+        yield
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """Measures every request and the utility on the model as the store makes it now."""
+    with evaluating(bench.stream):
+        return evaluate_stream(bench.gated(), bench.stream, bench.config.evaluation)
+
+
+def measure_detectors(bench: Bench) -> dict[str, Any]:
+    """Measures how well each detector tells its request from the rest."""
+    fitted = {
+        request.id: Detector.load(bench.store.detector_folder(request.id))
+        for request in bench.stream.requests
+    }
+    with evaluating(bench.stream):
+        table, weights = evaluate_detectors(MultiDetector(bench.encoder, fitted), bench.stream)
+    return {"table": table, "weights": weights}
+
+
+def measure_overlaps(bench: Bench) -> dict[str, Any]:
+    """Measures how far the adapters stay out of each other's way."""
+    folders = {request.id: bench.store.adapter_folder(request.id) for request in bench.stream.requests}
+    history = AdapterHistory.load(folders)
+    prompts = {request.id: request.prompts for request in bench.stream.requests}
+    return {
+        "matrices": {
+            **overlap_matrices(history),
+            "interference": logit_interference(bench.base, history, prompts),
+        }
+    }

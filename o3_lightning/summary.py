@@ -1,0 +1,116 @@
+"""The end of a run: the stages' results as one metrics.json and one report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.evaluation.environment import describe_environment, peak_memory_mib
+from o3_lightning.evaluation.persistence import (
+    backward_transfers,
+    persistence_matrices,
+    utility_ratio,
+    utility_series,
+)
+from o3_lightning.files import write_json
+from o3_lightning.reporting.details import ReportDetails
+from o3_lightning.reporting.report import write_report
+from o3_lightning.run_folder import RunFolder
+
+__all__ = ["assemble_metrics", "finish_run"]
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def finish_run(folder: RunFolder, stream: RequestStream) -> None:
+    """Writes the report and, last of all, `metrics.json`: a run that has both is finished."""
+    identifiers = [request.id for request in stream.requests]
+    results = folder.results()
+    metrics = assemble_metrics(stream.name, identifiers, results)
+    write_report(folder.path, metrics, assemble_details(folder, identifiers, results))
+    write_json(folder.metrics_file, metrics)
+
+
+def stage_names(identifiers: Sequence[str], kind: str) -> list[str]:
+    """The names of one kind of stage, in the order of the requests."""
+    return [f"{number:02}-{name}-{kind}" for number, name in enumerate(identifiers, start=1)]
+
+
+def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) -> dict[str, Any]:
+    """Returns the content of `metrics.json`.
+
+    Args:
+        name: the benchmark.
+        identifiers: the requests, in order.
+        results: every stage's result by name.
+
+    Returns:
+        `requests`; `persistence[metric][split]`; `utility[split]`, the accuracy over the columns, and
+        `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `u2r`;
+        `backward_transfer`; `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
+    """
+    stages = ["00-base-evaluate", *stage_names(identifiers, "evaluate")]
+    measured = [results[stage] for stage in stages]
+    matrices, series = persistence_matrices(identifiers, measured), utility_series(measured)
+    first = next(iter(series), "accuracy")
+    trained = [results[stage]["metrics"] for stage in stage_names(identifiers, "unlearn")]
+    return {
+        "benchmark": name,
+        "requests": list(identifiers),
+        "columns": ["base", *identifiers],
+        "persistence": matrices,
+        "utility": series.get("accuracy", series.get(first, {})),
+        "utility_metrics": series,
+        "detector": results["detectors"]["table"],
+        "u2r": utility_ratio(matrices, series, first),
+        "backward_transfer": backward_transfers(matrices),
+        "adapters": dict(zip(identifiers, trained, strict=True)),
+        "overlaps": results["overlaps"]["matrices"],
+        "seconds": {stage: round(result["seconds"], 3) for stage, result in results.items()},
+        "peak_memory_mib": peak_memory_mib(),
+        "environment": describe_environment(),
+    }
+
+
+def assemble_details(folder: RunFolder, identifiers: Sequence[str], results: Results) -> ReportDetails:
+    """Returns what the report shows beside the metrics."""
+    curves = {
+        name: results[stage]["curve"]
+        for name, stage in zip(identifiers, stage_names(identifiers, "unlearn"), strict=True)
+    }
+    overlaps = {
+        name: {"rows": list(identifiers), "values": values}
+        for name, values in results["overlaps"]["matrices"].items()
+    }
+    return ReportDetails(
+        title=folder.path.name,
+        weights=results["detectors"]["weights"],
+        curves=curves,
+        samples=pair_samples(results["00-base-evaluate"], results[stage_names(identifiers, "evaluate")[-1]]),
+        configuration=(folder.path / "config.yaml").read_text(),
+        overlaps=overlaps,
+        notes=[],
+    )
+
+
+def pair_samples(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the kept answers of the base model beside those at the end."""
+    pairs = []
+    groups = [("requests", name) for name in before["requests"]] + [("utility", "")]
+    for kind, name in groups:
+        old, new = (stage[kind][name] if name else stage[kind] for stage in (before, after))
+        for split, result in old.items():
+            for first, last in zip(result["samples"], new[split]["samples"], strict=True):
+                pairs.append(
+                    {
+                        "split": split,
+                        "request": name,
+                        "prompt": first["prompt"],
+                        "truth": first["truth"],
+                        "before": first["answer"],
+                        "after": last["answer"],
+                        "weights": last["weights"],
+                    }
+                )
+    return pairs
