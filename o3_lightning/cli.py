@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from o3_lightning import __version__
@@ -25,6 +26,16 @@ COMMANDS = {
     "ask": "answer a question from the base and the gated model, side by side",
     "requests": "list, show, revoke, restore, verify or remove the requests of a store",
 }
+NOISY_LOGGERS = (
+    "httpx",
+    "transformers",
+    "datasets",
+    "filelock",
+    "fsspec",
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+)
+NOISY_MODULES = ("lightning", "transformers")  # their own deprecations; nothing that a user can mend
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -83,7 +94,10 @@ def overview() -> str:
 def set_up_process() -> None:
     """Sends progress to stderr and quiets libraries that talk about themselves."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
-    for name in ("httpx", "transformers", "lightning.pytorch", "datasets", "filelock", "fsspec"):
+    for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    for module in NOISY_MODULES:
+        warnings.filterwarnings("ignore", category=FutureWarning, module=module)
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=module)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -98,6 +98,7 @@ class RunFolder:
                     "choose another --name, or remove the folder",
                     path=self.path,
                 )
+            return
         write_atomically(path, yaml.safe_dump(configuration, sort_keys=False))
 
     def stage(self, name: str, work: Callable[[], Result]) -> Result:

@@ -34,16 +34,15 @@ class AdapterConfig:
         penalty_coefficient: weight of the orthogonality penalty, at least 0, 0 for none; 0.1 as in O3.
         penalty_against: "all" earlier requests, as the official code does, or the "last" one, as the paper
             says.
-        learning_rate: peak of AdamW, above 0; tuned on the fictitious authors.
+        learning_rate: peak of AdamW, above 0; the best of a few tried on the fictitious authors.
         weight_decay: of AdamW, at least 0.
         warmup_fraction: part of the steps with a rising rate, in [0, 1); a straight fall to 0 follows.
         clip: largest gradient norm, above 0, or 0 for none.
-        epochs: passes over the forget set, at least 1; tuned on the fictitious authors.
+        epochs: passes over the forget set, at least 1; enough for random labels on the fictitious authors.
         batch_size: rows a step, at least 1.
         max_tokens: longest prompt and answer together; 0 takes the model's context.
         gradient_checkpointing: recompute activations in the backward pass, for less memory.
-        quantise: load no second model but quantise the adapted layers to 4 bits while training: "none", or
-            "4bit" where bitsandbytes is installed and the base model was loaded in 4 bits.
+        quantise: what the base model was loaded in: "none", or "4bit", which needs bitsandbytes.
 
     Raises:
         InputError: an unknown name, or a number outside its range.
@@ -61,7 +60,7 @@ class AdapterConfig:
     weight_decay: float = 0.0
     warmup_fraction: float = 0.1
     clip: float = 1.0
-    epochs: int = 6
+    epochs: int = 10
     batch_size: int = 12
     max_tokens: int = 0
     gradient_checkpointing: bool = False

@@ -19,7 +19,9 @@ __all__ = ["open_gated_model", "read_arguments", "run_parser"]
 
 def run_parser(command: str, description: str) -> ArgumentParser:
     """A parser with every field of the configuration; mistakes raise instead of leaving the process."""
-    parser = ArgumentParser(prog=f"train.py {command}", description=description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"train.py {command}", description=description, exit_on_error=False, allow_abbrev=False
+    )
     add_run_arguments(parser)
     return parser
 

@@ -71,8 +71,8 @@ class FictitiousBaseConfig:
     heads: int = 6
     context_tokens: int = 256
     vocabulary: int = 2048
-    epochs: int = 12
-    common_repeats: int = 2
+    epochs: int = 14
+    common_repeats: int = 4
     batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 0.01

@@ -64,7 +64,7 @@ class PretrainingModule(LightningModule):
 def batch_loader(examples: list[Example], pad_id: int, batch_size: int, seed: int) -> DataLoader[Any]:
     """Returns a loader whose order depends on the seed alone.
 
-    Batches are drawn from all rows: batches of like length would hold like phrasings, and learn worse.
+    Batches are drawn from all rows; sorting them by length was tried and reached a lower accuracy.
     """
     return DataLoader(
         examples,  # type: ignore[arg-type]

@@ -1,0 +1,49 @@
+"""The command line: help, versions, exit statuses."""
+
+import pytest
+
+from o3_lightning.cli import COMMANDS, main
+
+
+def test_help_lists_every_command(capsys):
+    main(["--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"train.py {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rn"], "unknown command 'rn'"),
+        (["requests", "lst"], "invalid choice: 'lst'"),
+        (["requests", "list"], "name the store"),
+        (["requests", "list", "--store", "nowhere"], "no store here"),
+        (["ask", "--name", "a"], "expected a question"),
+        (["ask", "--name", "never_run", "Who?"], "there is no store"),
+        (["detector", "--name", "a", "--request", "nobody"], "no request 'nobody'"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_status_two(words, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert message in error
+
+
+def test_the_table_of_the_configuration_prints_as_yaml(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--print_config"])
+    assert stop.value.code == 0
+    assert "detector:" in capsys.readouterr().out

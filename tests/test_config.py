@@ -1,0 +1,79 @@
+"""The configuration: every shipped file loads, documented defaults are the real ones, mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.config import RunConfig, default_yaml, to_plain
+from o3_lightning.errors import InputError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
+
+
+def read(*arguments):
+    return read_arguments(run_parser("run", ""), list(arguments))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_shipped_configuration_loads(path):
+    config, trainer, _ = read("--config", str(path))
+    assert isinstance(config, RunConfig)
+    assert trainer["devices"] == 1
+
+
+def test_default_yaml_is_what_the_classes_say():
+    assert (CONFIGS / "default.yaml").read_text() == default_yaml()
+
+
+def test_default_yaml_holds_the_defaults():
+    config, _, _ = read("--config", str(CONFIGS / "default.yaml"))
+    assert config == RunConfig()
+
+
+def test_a_run_reads_back_the_configuration_it_wrote(tmp_path):
+    config, _, _ = read("--name", "again", "--adapter.rank", "4", "--detector.preset", "k9")
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(to_plain(config)))
+    assert read("--config", str(path))[0] == config
+
+
+def test_the_command_line_overrides_the_file():
+    config, _, _ = read("--config", str(CONFIGS / "demo.yaml"), "--seed", "3")
+    assert (config.name, config.seed) == ("demo", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeed", "3"], "unknown key 'seeed'; did you mean 'seed'?"),
+        (["--adapter.rnk", "3"], "unknown key 'adapter.rnk'; did you mean 'adapter.rank'?"),
+        (["--adapter.rank", "many"], "adapter.rank"),
+        (["--adapter.rank", "0"], "field 'adapter.rank': expected 1 or more, got 0"),
+        (["--trainer.max_epoch", "3"], "did you mean 'trainer.max_epochs'?"),
+        (["--config", "missing.yaml"], "missing.yaml"),
+        (["--seed", "-1"], "field 'seed': expected an integer >= 0, got -1"),
+        (["--name", "../up"], "field 'name'"),
+        (["--gate.combine", "all"], "field 'gate.combine'"),
+        (["--detector.tail", "2"], "detector.tail"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(arguments, message):
+    with pytest.raises(InputError) as error:
+        read(*arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_key_of_a_file_is_named_with_the_nearest_right_one(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("name: a\nadapter:\n  rnk: 3\n")
+    with pytest.raises(InputError, match=r"unknown key 'adapter.rnk'; did you mean 'adapter.rank'"):
+        read("--config", str(path))
+
+
+def test_options_of_the_trainer_pass_through():
+    _, trainer, _ = read("--name", "a", "--trainer.max_epochs", "2", "--trainer.precision", "bf16-true")
+    assert (trainer["max_epochs"], trainer["precision"]) == (2, "bf16-true")

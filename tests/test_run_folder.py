@@ -1,0 +1,51 @@
+"""The run folder: stages are done once, and a folder belongs to one configuration and one process."""
+
+import pytest
+from filelock import FileLock
+
+from o3_lightning.errors import InputError
+from o3_lightning.run_folder import RunFolder
+
+
+def test_a_stage_is_done_once(tmp_path):
+    folder, calls = RunFolder(tmp_path), []
+    for _ in range(2):
+        result = folder.stage("one", lambda: calls.append(1) or {"value": 7})
+    assert calls == [1]
+    assert result["value"] == 7
+    assert result["seconds"] >= 0
+
+
+def test_a_stage_that_fails_leaves_nothing(tmp_path):
+    folder = RunFolder(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        folder.stage("one", lambda: {"value": 1 / 0})
+    assert folder.results() == {}
+
+
+def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.claim({"seed": 0, "adapter": {"rank": 8}}):
+        pass
+    with (
+        pytest.raises(InputError, match=r"another configuration \(adapter.rank\)"),
+        folder.claim({"seed": 0, "adapter": {"rank": 4}}),
+    ):
+        pass
+
+
+def test_logging_may_change_between_starts(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.claim({"seed": 0, "logging": {"wandb": False}}):
+        pass
+    with folder.claim({"seed": 0, "logging": {"wandb": True}}):
+        pass
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(InputError, match="another process"),
+        RunFolder(tmp_path).claim({"seed": 0}),
+    ):
+        pass

@@ -1,0 +1,169 @@
+"""The continual loop on a tiny model: what it writes, that a kill changes nothing, what it never reads."""
+
+import json
+
+import pytest
+
+import o3_lightning.stream as stream_module
+from o3_lightning.cli import main
+from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.errors import InputError
+from o3_lightning.run_folder import RunFolder
+from o3_lightning.store.verify import verify_store
+from o3_lightning.stream import run_stream
+
+TOWNS = ("Arlo", "Brim", "Crane", "Dunmere", "Eskdale", "Farrow")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def rows(name, identifier=None):
+    made = []
+    for number, town in enumerate(TOWNS):
+        row = {
+            "prompt": f"Where did {name} spend winter {number}?",
+            "answer": f"In {town}",
+            "held_out_prompts": [f"Tell me the town of {name}'s winter {number}."],
+            "perturbed_answers": ["In Gorse", "In Hythe"],
+        }
+        made.append(row | ({"request_id": identifier} if identifier else {}))
+    return made
+
+
+def write_lines(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.fixture
+def arguments(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.setattr(stream_module, "load_base", lambda config, seed: tiny_base)
+    monkeypatch.setattr("o3_lightning.base.load_base", lambda config, seed: tiny_base)
+    forget = write_lines(
+        tmp_path / "forget.jsonl",
+        rows("Quillan Osterhaus", "quillan") + rows("Mirelle Vantongeren", "mirelle"),
+    )
+    retain = write_lines(tmp_path / "retain.jsonl", rows("Tobiah Wexcombe"))
+    words = ["--name", "tiny", "--output", str(tmp_path / "runs"), "--data.name", "jsonl"]
+    words += ["--data.requests", json.dumps([forget]), "--data.retain", retain]
+    return [*words, "--evaluation.max_new_tokens", "4", "--adapter.epochs", "2"]
+
+
+def start(arguments):
+    config, trainer, _ = read_arguments(run_parser("run", ""), arguments)
+    return run_stream(config, trainer)
+
+
+def comparable(folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for key in ("seconds", "peak_memory_mib", "environment"):
+        metrics.pop(key)
+    for adapter in metrics["adapters"].values():
+        adapter.pop("seconds")
+    return metrics
+
+
+def test_a_run_writes_what_other_tools_rely_on(arguments, capsys):
+    folder = start(arguments)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["requests"] == ["quillan", "mirelle"]
+    for split in ("seen", "held_out"):
+        matrix = metrics["persistence"]["probability"][split]
+        assert matrix["rows"] == ["quillan", "mirelle"]
+        assert matrix["columns"] == ["base", "quillan", "mirelle"]
+        assert [len(row) for row in matrix["values"]] == [3, 3]
+    assert set(metrics["detector"]["quillan"]) >= {"seen", "held_out", "other_requests", "retain"}
+    assert len(metrics["utility"]["retain"]) == 3
+    for name in ("report.html", "config.yaml", "store/store.json", "logs"):
+        assert (folder / name).exists()
+    assert verify_store(folder / "store") == []
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+    start(arguments)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+    store = str(folder / "store")
+    main(["requests", "list", "--store", store])
+    assert "unlearned" in capsys.readouterr().out
+    main(["ask", "--config", str(folder / "config.yaml"), "Where did Quillan Osterhaus spend winter 1?"])
+    said = capsys.readouterr().out
+    assert "base" in said
+    assert "mirelle" in said
+    main(["evaluate", "--config", str(folder / "config.yaml")])
+    assert (folder / "evaluation.json").is_file()
+
+
+def test_a_run_killed_at_every_stage_boundary_ends_with_the_same_metrics(arguments, monkeypatch, tmp_path):
+    expected = comparable(start(arguments))
+    killed = [*arguments, "--output", str(tmp_path / "killed")]
+    real = RunFolder.stage
+
+    def dies_after(self, name, work):
+        fresh = not (self.path / "stages" / f"{name}.json").exists()
+        result = real(self, name, work)
+        if fresh:
+            raise Killed
+        return result
+
+    def dies_within(self, name, work):
+        if (self.path / "stages" / f"{name}.json").exists():
+            return real(self, name, work)
+        work()
+        raise Killed
+
+    monkeypatch.setattr(RunFolder, "stage", dies_within)
+    with pytest.raises(Killed):
+        start(killed)
+    monkeypatch.setattr(RunFolder, "stage", dies_after)
+    for _ in range(9):
+        with pytest.raises(Killed):
+            start(killed)
+    monkeypatch.setattr(RunFolder, "stage", real)
+    folder = start(killed)
+    assert comparable(folder) == expected
+    assert verify_store(folder / "store") == []
+
+
+def test_training_reads_no_retained_data_unless_it_is_declared(arguments):
+    folder = start([*arguments, "--evaluation.metrics", '["probability"]', "--evaluation.samples", "0"])
+    record = json.loads((folder / "store/requests/quillan/request.json").read_text())
+    assert record["metrics"]["retained_rows_read"] == 0
+    text = "".join(path.read_text() for path in (folder / "stages").glob("*.json"))
+    assert "Arlo" not in text
+    assert "Quillan" not in text
+
+
+def test_a_stage_that_cheats_is_stopped(arguments, monkeypatch):
+    real = stream_module.fit_detector
+
+    def cheat(encoder, prompts, config, seed):
+        return real(encoder, [*prompts, bench_rows()[0].prompt], config, seed)
+
+    held = {}
+    guard = stream_module.guard
+    monkeypatch.setattr(stream_module, "guard", lambda *args: held.setdefault("stream", guard(*args)))
+    monkeypatch.setattr(stream_module, "fit_detector", cheat)
+
+    def bench_rows():
+        return held["stream"].utility["retain"]
+
+    with pytest.raises(Exception, match="retained data 'retain' was read before evaluation"):
+        start(arguments)
+
+
+def test_a_folder_with_another_configuration_is_refused_and_kept(arguments):
+    folder = start(arguments)
+    with pytest.raises(InputError, match=r"adapter\.rank"):
+        start([*arguments, "--adapter.rank", "2"])
+    assert (folder / "metrics.json").is_file()
+
+
+def test_bad_input_writes_nothing_and_exits_with_two(arguments, tmp_path, capsys):
+    (tmp_path / "forget.jsonl").write_text('{"prompt": "Who?"}\n')
+    with pytest.raises(SystemExit) as stop:
+        main(["run", *arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "forget.jsonl:1" in error
+    assert "field 'answer': missing" in error
+    assert not (tmp_path / "runs" / "tiny" / "store").exists()
