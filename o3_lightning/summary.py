@@ -53,17 +53,16 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
     stages = ["00-base-evaluate", *stage_names(identifiers, "evaluate")]
     measured = [results[stage] for stage in stages]
     matrices, series = persistence_matrices(identifiers, measured), utility_series(measured)
-    first = next(iter(series), "accuracy")
     trained = [results[stage]["metrics"] for stage in stage_names(identifiers, "unlearn")]
     return {
         "benchmark": name,
         "requests": list(identifiers),
         "columns": ["base", *identifiers],
         "persistence": matrices,
-        "utility": series.get("accuracy", series.get(first, {})),
+        "utility": series.get("accuracy", {}),
         "utility_metrics": series,
         "detector": results["detectors"]["table"],
-        "u2r": utility_ratio(matrices, series, first),
+        "u2r": utility_ratio(matrices, series),
         "backward_transfer": backward_transfers(matrices),
         "adapters": dict(zip(identifiers, trained, strict=True)),
         "overlaps": results["overlaps"]["matrices"],

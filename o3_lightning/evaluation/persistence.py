@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from o3_lightning.metrics.continual import backward_transfer, unlearning_to_utility_ratio
@@ -11,6 +11,7 @@ __all__ = ["backward_transfers", "persistence_matrices", "utility_ratio", "utili
 
 Measured = Mapping[str, Any]
 BASE = "base"
+RATIO_METRIC = "accuracy"
 
 
 def persistence_matrices(
@@ -23,19 +24,34 @@ def persistence_matrices(
         measured: K + 1 results of `evaluate_stream`: of the base model, then after each request.
 
     Returns:
-        `values[i][j]` is request i measured in column j: 0 the base model, j after request j.
+        `values[i][j]` is request i measured in column j: 0 the base model, j after request j. It is None
+        where the request has no such split (no held-out prompts) or metric (no perturbed answers).
     """
     matrices: dict[str, dict[str, dict[str, Any]]] = {}
-    splits = measured[0]["requests"][identifiers[0]]
-    for split, result in splits.items():
-        for metric in result["aggregate"]:
-            values = [
-                [stage["requests"][name][split]["aggregate"][metric] for stage in measured]
-                for name in identifiers
-            ]
-            matrix = {"rows": list(identifiers), "columns": [BASE, *identifiers], "values": values}
-            matrices.setdefault(metric, {})[split] = matrix
+    for metric, split in measured_pairs(measured[0]["requests"].values()):
+        values = [
+            [value_of(stage["requests"][name], split, metric) for stage in measured] for name in identifiers
+        ]
+        matrix = {"rows": list(identifiers), "columns": [BASE, *identifiers], "values": values}
+        matrices.setdefault(metric, {})[split] = matrix
     return matrices
+
+
+def measured_pairs(requests: Iterable[Measured]) -> list[tuple[str, str]]:
+    """Returns every pair of metric and split that some request has, in the order of first sight."""
+    pairs = {
+        (metric, split): None
+        for splits in requests
+        for split, result in splits.items()
+        for metric in result["aggregate"]
+    }
+    return list(pairs)
+
+
+def value_of(splits: Measured, split: str, metric: str) -> float | None:
+    """One aggregate of one request, or None where it was not measured."""
+    value: float | None = splits.get(split, {}).get("aggregate", {}).get(metric)
+    return value
 
 
 def utility_series(measured: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:
@@ -48,20 +64,35 @@ def utility_series(measured: Sequence[Measured]) -> dict[str, dict[str, list[flo
     return series
 
 
+def complete_rows(matrix: Measured) -> list[list[float]]:
+    """The rows of a matrix that were measured."""
+    return [row for row in matrix["values"] if None not in row]
+
+
 def backward_transfers(matrices: Mapping[str, Mapping[str, Measured]]) -> dict[str, dict[str, float | None]]:
-    """Returns `[metric][split]` = mean change of earlier requests from their own unlearning to the end."""
+    """Returns `[metric][split]` = mean change of earlier requests from their own unlearning to the end.
+
+    None where a request was not measured, for the columns are then no longer one a row.
+    """
     return {
-        metric: {split: backward_transfer(matrix["values"]) for split, matrix in splits.items()}
+        metric: {
+            split: None
+            if len(complete_rows(matrix)) < len(matrix["values"])
+            else backward_transfer(matrix["values"])
+            for split, matrix in splits.items()
+        }
         for metric, splits in matrices.items()
     }
 
 
 def utility_ratio(
-    matrices: Mapping[str, Mapping[str, Measured]],
-    utility: Mapping[str, Mapping[str, Sequence[float]]],
-    metric: str,
+    matrices: Mapping[str, Mapping[str, Measured]], utility: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> float | None:
-    """Returns U2R of one metric at the end of the run; None where the metric was not measured."""
-    forget = [(row[0], row[-1]) for matrix in matrices.get(metric, {}).values() for row in matrix["values"]]
-    kept = [(column[0], column[-1]) for column in utility.get(metric, {}).values()]
+    """Returns U2R of the accuracy at the end of the run; None where accuracy was not measured."""
+    forget = [
+        (row[0], row[-1])
+        for matrix in matrices.get(RATIO_METRIC, {}).values()
+        for row in complete_rows(matrix)
+    ]
+    kept = [(column[0], column[-1]) for column in utility.get(RATIO_METRIC, {}).values()]
     return unlearning_to_utility_ratio(forget, kept)

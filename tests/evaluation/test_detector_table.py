@@ -1,0 +1,44 @@
+"""The table of the detectors: which prompts are compared, and the fixed sign."""
+
+import pytest
+import torch
+
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.evaluation.detector import evaluate_detectors
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+
+
+class LengthDetectors:
+    """Scores a prompt by how often it says the request's letter."""
+
+    ids = ("a", "b")
+
+    def scores(self, prompts):
+        return torch.tensor([[float(prompt.count(name)) for name in self.ids] for prompt in prompts])
+
+    def weights(self, prompts):
+        return self.scores(prompts).clamp(0, 1)
+
+
+def request(letter):
+    return UnlearningRequest(letter, (QuestionAnswer(letter * 3, "x", held_out_prompts=(letter * 2,)),))
+
+
+STREAM = RequestStream(
+    "test", (request("a"), request("b")), {"kept": (QuestionAnswer("z", "x"),)}, {"near": ("aaaa", "z")}
+)
+
+
+def test_each_request_is_compared_with_every_other_prompt():
+    table, weights = evaluate_detectors(LengthDetectors(), STREAM)
+    assert set(table["a"]) == {"seen", "held_out", "other_requests", "kept", "near"}
+    assert table["a"]["other_requests"]["auroc"] == 1.0
+    assert table["a"]["seen"]["auroc"] is None
+    assert table["a"]["seen"]["mean_weight"] == 1.0
+    assert weights["a"]["near"] == [1.0, 0.0]
+
+
+def test_a_score_that_points_the_wrong_way_stays_below_chance():
+    table, _ = evaluate_detectors(LengthDetectors(), STREAM)
+    assert table["a"]["near"]["auroc"] == pytest.approx(0.5)
+    assert table["a"]["near"]["fpr95"] == 0.5
