@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from transformers.utils.logging import disable_progress_bar
+
 from o3_lightning.config import RunConfig, add_run_arguments, build_config, parse
 from o3_lightning.errors import InputError
 
@@ -34,6 +36,8 @@ def read_arguments(
         parser.print_help(sys.stdout)
         raise InputError("give --config FILE, or fields such as --name mine")
     namespace = parse(parser, arguments)
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     config, trainer = build_config(namespace)
     return config, trainer, namespace
 

@@ -10,6 +10,7 @@ __all__ = ["format_records"]
 
 HEAD = ("request", "status", "rows", "digest", "metrics")
 SHOWN_DIGITS = 12
+SHOWN_METRICS = ("loss", "steps", "retained_rows_read")  # `requests show` tells all
 RIGHT_ALIGNED = frozenset({"rows"})
 
 
@@ -30,7 +31,8 @@ def format_records(records: Sequence[RequestRecord]) -> str:
 
 def cells_of(record: RequestRecord) -> tuple[str, ...]:
     """Returns a record's cells, in the order of the head."""
-    metrics = " ".join(f"{name}={value:.4g}" for name, value in sorted(record.metrics.items()))
+    shown = [name for name in SHOWN_METRICS if name in record.metrics]
+    metrics = " ".join(f"{name}={record.metrics[name]:.4g}" for name in shown)
     return record.id, record.status, str(record.rows), record.digest[:SHOWN_DIGITS], metrics
 
 
