@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
-
 from transformers.utils.logging import disable_progress_bar
 
 from o3_lightning.config import RunConfig, add_run_arguments, build_config, parse
