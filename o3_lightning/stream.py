@@ -79,12 +79,12 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any]) -> Path:
         StoreError: the store is damaged or was made for another model.
     """
     folder = RunFolder(config.folder)
-    description = {**to_plain(config), "trainer": to_plain(dict(trainer))}
-    with folder.claim(description):
-        if folder.finished:
+    inputs = None if folder.finished else read_inputs(config)  # bad input is told before anything is written
+    with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}):
+        if inputs is None:
             logger.info("%s is finished; nothing to do. Its report: %s", folder.path, folder.report_file)
             return folder.path
-        bench = prepare(config, trainer, folder)
+        bench = open_bench(config, trainer, folder, inputs)
         folder.stage("00-base-evaluate", lambda: measure(bench))
         for number, request in enumerate(bench.stream.requests, start=1):
             unlearn(bench, number, request)
@@ -97,15 +97,24 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any]) -> Path:
     return folder.path
 
 
-def prepare(config: RunConfig, trainer: Mapping[str, Any], folder: RunFolder) -> Bench:
-    """Loads everything that the stages share, and refuses what cannot work before anything is trained."""
-    base = load_base(config.base, config.seed)
+def read_inputs(config: RunConfig) -> tuple[BaseModel, RequestStream, Encoder]:
+    """Loads what the stages share, and refuses what cannot work before anything is trained or written."""
     stream = guard(load_stream(config.data, config.seed), config)
-    check_lengths(stream, base)
-    retain = stream.utility.get(RETAIN_SPLIT)
     for request in stream.requests:
-        check_needs(config.objective, request.rows, retain)
-    encoder = load_configured_encoder(config.detector)
+        check_needs(config.objective, request.rows, stream.utility.get(RETAIN_SPLIT))
+    base = load_base(config.base, config.seed)
+    check_lengths(stream, base)
+    return base, stream, load_configured_encoder(config.detector)
+
+
+def open_bench(
+    config: RunConfig,
+    trainer: Mapping[str, Any],
+    folder: RunFolder,
+    inputs: tuple[BaseModel, RequestStream, Encoder],
+) -> Bench:
+    """Opens the store and the loggers of a run."""
+    base, stream, encoder = inputs
     store = Store.open_or_create(folder.store, base.id, base.digest, encoder.id, encoder.digest)
     loggers = RunLogger.open(config.logging, folder.logs, config.name)
     return Bench(config, trainer, folder, stream, base, encoder, store, loggers)

@@ -166,4 +166,4 @@ def test_bad_input_writes_nothing_and_exits_with_two(arguments, tmp_path, capsys
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "forget.jsonl:1" in error
     assert "field 'answer': missing" in error
-    assert not (tmp_path / "runs" / "tiny" / "store").exists()
+    assert not (tmp_path / "runs").exists()

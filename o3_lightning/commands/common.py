@@ -36,7 +36,7 @@ def read_arguments(
         raise InputError("give --config FILE, or fields such as --name mine")
     namespace = parse(parser, arguments)
     if not sys.stderr.isatty():
-        disable_progress_bar()
+        disable_progress_bar()  # type: ignore[no-untyped-call]
     config, trainer = build_config(namespace)
     return config, trainer, namespace
 
