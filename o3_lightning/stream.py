@@ -31,7 +31,7 @@ from o3_lightning.evaluation.detector import evaluate_detectors
 from o3_lightning.evaluation.evaluate import evaluate_stream
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.objectives.texts import check_needs
-from o3_lightning.requests import UnlearningRequest
+from o3_lightning.requests import UnlearningRequest, read_requests
 from o3_lightning.run_folder import RunFolder
 from o3_lightning.seeds import stage_seed
 from o3_lightning.store.store import Store
@@ -103,6 +103,10 @@ def read_inputs(config: RunConfig) -> tuple[BaseModel, RequestStream, Encoder]:
     for request in stream.requests:
         check_needs(config.objective, request.rows, stream.utility.get(RETAIN_SPLIT))
     base = load_base(config.base, config.seed)
+    if config.data.name == "jsonl":  # read again, now that tokens can be counted: errors name file and line
+        read_requests(
+            config.data.requests, count_tokens=base.count_tokens, context_tokens=base.context_tokens
+        )
     check_lengths(stream, base)
     return base, stream, load_configured_encoder(config.detector)
 
