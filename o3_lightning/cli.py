@@ -23,6 +23,7 @@ COMMANDS = {
     "detector": "train and fit the detector of one request alone",
     "adapter": "train the adapter of one request alone",
     "evaluate": "measure a finished or unfinished run as its store stands now",
+    "study": "compare whole runs: every variant of a study with every seed, one table",
     "ask": "answer a question from the base and the gated model, side by side",
     "requests": "list, show, revoke, restore, verify or remove the requests of a store",
 }

@@ -33,6 +33,7 @@ __all__ = [
     "RunConfig",
     "add_run_arguments",
     "build_config",
+    "config_from",
     "default_yaml",
     "describe_defaults",
     "parse",
@@ -127,6 +128,20 @@ def build_config(namespace: Namespace) -> tuple[RunConfig, dict[str, Any]]:
     values = {field.name: namespace[field.name] for field in dataclasses.fields(RunConfig)}
     trainer = namespace["trainer"].as_dict()
     return RunConfig(**{key: build(RunConfig, key, value) for key, value in values.items()}), trainer
+
+
+def config_from(values: dict[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
+    """Returns the configuration and the trainer's options that nested dictionaries spell, as YAML would.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type or outside its range.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    add_run_arguments(parser)
+    try:
+        return build_config(parser.parse_object(values))
+    except ArgumentError as error:
+        raise InputError(explain(str(error), known_keys(parser))) from error
 
 
 def build(owner: type, key: str, value: Any) -> Any:
