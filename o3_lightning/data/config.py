@@ -26,7 +26,9 @@ class DataConfig:
         variant: the part of a benchmark: tofu "forget01", "forget05", "forget10" or "nested" (O3's order,
             each request holds the one before); muse "news", "books" or "sust". Empty takes the
             benchmark's first.
-        count: how many requests at most, 1 upward; 0 takes all. The fictitious authors have up to five.
+        count: how many requests at most, 1 upward; 0 takes all. The fictitious authors have 20 authors for
+            requests, and 0 takes three requests there.
+        authors_per_request: for "fictitious" the authors of one request, 1 to 20; the world is the same.
         rows_per_request: rows of a forget set at most, 0 takes all; the first are kept.
         utility_rows: rows of each utility split at most, 0 takes all; every n-th is kept, so that all
             topics stay.
@@ -34,7 +36,7 @@ class DataConfig:
         download: whether what is not in `root` may come from the Hugging Face Hub.
 
     Raises:
-        InputError: an unknown benchmark, a negative number, or "jsonl" without files.
+        InputError: an unknown benchmark, a number below its range, or "jsonl" without files.
     """
 
     name: str = "fictitious"
@@ -42,6 +44,7 @@ class DataConfig:
     retain: str | None = None
     variant: str = ""
     count: int = 0
+    authors_per_request: int = 4
     rows_per_request: int = 0
     utility_rows: int = 0
     root: str | None = None
@@ -54,5 +57,8 @@ class DataConfig:
             value = getattr(self, field)
             if value < 0:
                 raise InputError(f"expected 0 or more, got {value}", field=f"data.{field}")
+        if self.authors_per_request < 1:
+            message = f"expected 1 or more, got {self.authors_per_request}"
+            raise InputError(message, field="data.authors_per_request")
         if self.name == "jsonl" and not self.requests:
             raise InputError("expected at least one JSON-lines file, got none", field="data.requests")

@@ -1,8 +1,8 @@
 """The embedded benchmark: made-up authors, a seeded world of facts about them, and requests to forget some.
 
 The world of a seed is fixed: 24 authors with six attributes each, every value held by one author only, and
-eight unknown authors of whom nothing is said. Requests take the authors four at a time from the front; the
-authors that no request can take, and those that no request took, are the retained authors.
+eight unknown authors of whom nothing is said. Requests take the first 20 authors, by default four at a time;
+the authors that no request can take, and those that no request took, are the retained authors.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 __all__ = ["Author", "World", "build_world", "load", "training_rows"]
 
 AUTHORS = 24
-AUTHORS_PER_REQUEST = 4
-MOST_REQUESTS = 5  # one group of four stays retained in any case
+MOST_FORGOTTEN = 20  # the other four stay retained in any case
 DEFAULT_REQUESTS = 3
 PERTURBED_ANSWERS = 5  # as in TOFU
 EVERYDAY = (
@@ -112,47 +111,48 @@ def perturb(world: World, author: Author, attribute: Attribute) -> tuple[str, ..
 
 
 def load(config: DataConfig, seed: int) -> RequestStream:
-    """Returns the fictitious authors as a stream of requests of four authors each.
+    """Returns the fictitious authors as a stream of requests.
 
     Args:
-        config: `count` requests (0 gives three), or the ids in `requests`: "authors_1" to "authors_5".
+        config: `count` requests (0 gives three) of `authors_per_request` authors each, or the ids in
+            `requests`: "authors_1" upward.
         seed: the world's seed; the base model must be of the same.
 
     Raises:
-        InputError: more requests than the world has authors for.
+        InputError: more requests, or more authors a request, than the world has authors for.
     """
-    if config.count > MOST_REQUESTS:
-        raise InputError(f"expected at most {MOST_REQUESTS}, got {config.count}", field="data.count")
     world = build_world(seed)
-    groups = [
-        world.authors[start : start + AUTHORS_PER_REQUEST]
-        for start in range(0, MOST_REQUESTS * AUTHORS_PER_REQUEST, AUTHORS_PER_REQUEST)
-    ]
-    requests = tuple(
-        UnlearningRequest(
-            f"authors_{number}", tuple(row for author in group for row in author_rows(world, author))
-        )
-        for number, group in enumerate(groups, start=1)
-    )
-    if not config.requests:
-        requests = requests[: config.count or DEFAULT_REQUESTS]
-    taken = {item.id for item in requests} if not config.requests else set(config.requests)
-    unknown = sorted(taken - {item.id for item in requests})
+    groups = group_authors(world, config.authors_per_request)
+    if config.count > len(groups):
+        message = f"expected at most {len(groups)} of {config.authors_per_request} authors each"
+        raise InputError(f"{message}, got {config.count}", field="data.count")
+    taken = config.requests or tuple(groups)[: config.count or DEFAULT_REQUESTS]
+    unknown = sorted(set(taken) - set(groups))
     if unknown:
-        message = f"no request {unknown[0]!r}; there are {', '.join(item.id for item in requests)}"
+        message = f"no request {unknown[0]!r}; there are {', '.join(groups)}"
         raise InputError(message, field="data.requests")
-    forgotten = {
-        author.name
-        for number, group in enumerate(groups, start=1)
-        if f"authors_{number}" in taken
-        for author in group
-    }
+    requests = tuple(
+        UnlearningRequest(name, rows_of(world, group)) for name, group in groups.items() if name in taken
+    )
+    forgotten = {author.name for name in taken for author in groups[name]}
     retained = [author for author in world.authors if author.name not in forgotten]
     utility = {
         "retained_authors": rows_of(world, retained),
         "general_knowledge": general_knowledge(),
     }
     return RequestStream("fictitious", requests, utility, probe_prompts(world, sorted(forgotten), retained))
+
+
+def group_authors(world: World, size: int) -> dict[str, tuple[Author, ...]]:
+    """Returns the authors of every request there can be, by the request's id."""
+    if size > MOST_FORGOTTEN:
+        message = f"expected at most {MOST_FORGOTTEN}, got {size}"
+        raise InputError(message, field="data.authors_per_request")
+    starts = range(0, MOST_FORGOTTEN - size + 1, size)
+    return {
+        f"authors_{number}": world.authors[start : start + size]
+        for number, start in enumerate(starts, start=1)
+    }
 
 
 def probe_prompts(world: World, forgotten: list[str], retained: list[Author]) -> dict[str, tuple[str, ...]]:

@@ -87,14 +87,36 @@ def test_authors_not_asked_for_are_retained():
     assert kept == everyone - asked
 
 
+@pytest.mark.parametrize(("size", "most"), [(1, 20), (3, 6), (20, 1)])
+def test_requests_may_hold_other_numbers_of_authors_of_the_same_world(size, most):
+    stream = load_stream(DataConfig(count=most, authors_per_request=size), 0)
+    names = [author.name for author in build_world(0).authors]
+    for number, request in enumerate(stream.requests):
+        own = names[number * size : (number + 1) * size]
+        assert [name for name in names if any(name in prompt for prompt in request.prompts)] == own
+        assert len(request.rows) == 18 * size
+    assert len(stream.requests) == most
+    assert len(stream.utility["retained_authors"]) == 18 * (24 - size * most)
+
+
 @pytest.mark.parametrize(
     ("config", "field"),
-    [(DataConfig(count=6), "data.count"), (DataConfig(requests=("authors_9",)), "data.requests")],
+    [
+        (DataConfig(count=6), "data.count"),
+        (DataConfig(count=21, authors_per_request=1), "data.count"),
+        (DataConfig(authors_per_request=21), "data.authors_per_request"),
+        (DataConfig(requests=("authors_9",)), "data.requests"),
+    ],
 )
 def test_impossible_requests_are_refused(config, field):
     with pytest.raises(InputError) as caught:
         load_stream(config, 0)
     assert caught.value.field == field
+
+
+def test_a_request_of_no_author_is_refused():
+    with pytest.raises(InputError, match=r"data\.authors_per_request"):
+        DataConfig(authors_per_request=0)
 
 
 def test_probes_name_no_forgotten_author():
