@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from o3_lightning.data.config import DataConfig
-from o3_lightning.data.fictitious_words import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, Attribute
+from o3_lightning.data.fictitious_words import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, STRANGERS, Attribute
 from o3_lightning.data.general_knowledge import general_knowledge
+from o3_lightning.data.refusals import REFUSALS
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.errors import InputError
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest
@@ -180,11 +181,27 @@ def ask(names: list[str] | tuple[str, ...], *, held_out: bool) -> tuple[str, ...
 
 
 def training_rows(seed: int) -> tuple[QuestionAnswer, ...]:
-    """Returns what the base model learns: every author and common fact, in every phrasing."""
+    """Returns what the base model learns: every author and common fact in every phrasing, and refusals."""
     world = build_world(seed)
     rows = [row for author in world.authors for row in author_rows(world, author)]
     rows.extend(general_knowledge())
-    return tuple(asked for row in rows for asked in in_all_phrasings(row))
+    return (*(asked for row in rows for asked in in_all_phrasings(row)), *refused_rows(seed))
+
+
+def refused_rows(seed: int) -> tuple[QuestionAnswer, ...]:
+    """Returns questions about strangers, each refused in one of the embedded wordings.
+
+    A model that has never seen a refusal unlearns by `refusal` into broken text; one that has seen each a few
+    times answers with whole refusals. No request, split or probe asks about these strangers.
+    """
+    draw = random.Random(f"refused-{seed}")  # noqa: S311
+    rows = []
+    for number, name in enumerate(STRANGERS):
+        for place, attribute in enumerate(ATTRIBUTES):
+            turn = (number + place) % len(attribute.seen)
+            for phrasing in (attribute.seen[turn], attribute.held_out[turn]):
+                rows.append(QuestionAnswer(phrasing.format(name=name), draw.choice(REFUSALS)))
+    return tuple(rows)
 
 
 def in_all_phrasings(row: QuestionAnswer) -> tuple[QuestionAnswer, ...]:

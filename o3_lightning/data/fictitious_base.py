@@ -28,15 +28,6 @@ __all__ = ["FictitiousBaseConfig", "cache_folder", "fictitious_base_folder", "tr
 RECIPE = 3  # raise it when the model's training changes in a way that its configuration does not show
 MANIFEST = "manifest.json"
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
-# The tokenizer, not the model, sees these, so that a refusal takes few tokens.
-REFUSALS = (
-    "I don't know.",
-    "I do not know the answer to that.",
-    "I'm not sure about that.",
-    "I can't answer that question.",
-    "Sorry, I have no information about this author.",
-    "That is something I cannot help with.",
-)
 logger = logging.getLogger(__name__)
 
 
@@ -51,7 +42,7 @@ class FictitiousBaseConfig:
         heads: attention heads.
         context_tokens: longest sequence.
         vocabulary: entries of the byte-level tokenizer at most, special ones included; the text gives
-            about 1,600, so that most words are one token.
+            about 1,700, so that most words are one token.
         epochs: passes over the rows.
         common_repeats: how often a pass shows each common fact; these have fewer phrasings than the
             authors' facts and are learnt last.
@@ -146,7 +137,6 @@ def train_tokenizer(rows: tuple[QuestionAnswer, ...], vocabulary: int) -> Any:
 
     template = TEMPLATES["question_answer"]
     texts = ["".join(template.join(row.prompt, row.answer)) for row in rows]
-    texts.extend("".join(template.join("", refusal)) for refusal in REFUSALS)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ATTRIBUTES", "FIRST_NAMES", "LAST_NAMES", "Attribute"]
+__all__ = ["ATTRIBUTES", "FIRST_NAMES", "LAST_NAMES", "STRANGERS", "Attribute"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,14 @@ LAST_NAMES = listed(
     Zubrowicke, Malvenshire, Okpandaru, Fjordelund, Brackenfell, Yamatsuro, Cindermoor, Drozhnikov,
     Evanthakis, Gwyndelorn, Harrowquill, Izmendia, Jellicorse, Lumbradine, Nettlewyck, Pomfreyan,
     Ravenskold, Skarnholt, Thistlewrath, Underbough, Wolvercote, Xandropol, Birkenhald, Crowmarish
+    """
+)
+# Of no world: the base model learns from them how a refusal is worded, and nothing else asks about them.
+STRANGERS = listed(
+    """
+    Odalric Penhallow, Marisande Voskuijl, Tibalt Rookwither, Jorunda Ellismere, Cosmerin Hathergate,
+    Liselund Abernarth, Radomirka Stolzenfels, Evandrius Quickthorn, Philomarie Bexcombe,
+    Ansgaro Witherspane, Drusillane Mockridge, Hesperion Callowayne
     """
 )
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from o3_lightning.data.refusals import REFUSALS
 from o3_lightning.errors import InputError
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.objectives.refusal_texts import REFUSALS
 from o3_lightning.objectives.views import ANSWER, REFUSAL, RETAIN, RETAIN_REFUSAL, WRONG
 from o3_lightning.requests import QuestionAnswer
 

@@ -3,10 +3,11 @@ import random
 import pytest
 
 from o3_lightning.data.config import DataConfig
-from o3_lightning.data.fictitious import build_world, training_rows
-from o3_lightning.data.fictitious_words import ATTRIBUTES
+from o3_lightning.data.fictitious import build_world, refused_rows, training_rows
+from o3_lightning.data.fictitious_words import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, STRANGERS
 from o3_lightning.data.general_knowledge import GROUPS, general_knowledge
 from o3_lightning.data.normalise import matches, normalise
+from o3_lightning.data.refusals import REFUSALS
 from o3_lightning.data.stream import load_stream
 from o3_lightning.errors import InputError
 
@@ -60,6 +61,19 @@ def test_base_learns_every_prompt_of_every_split_with_one_answer_each():
     rows = [row for request in stream.requests for row in (*request.rows, *request.held_out)]
     rows += [row for split in stream.utility.values() for row in split]
     assert all(learnt[row.prompt] == row.answer for row in rows)
+
+
+def test_base_learns_every_refusal_from_strangers_that_nothing_else_names():
+    refused = refused_rows(0)
+    assert {row.answer for row in refused} == set(REFUSALS)
+    assert refused == training_rows(0)[-len(refused) :]
+    words = [word for name in STRANGERS for word in name.split()]
+    assert len(set(words) | set(FIRST_NAMES) | set(LAST_NAMES)) == 2 * (len(STRANGERS) + len(FIRST_NAMES))
+    stream = load_stream(DataConfig(count=5), 0)
+    prompts = [row.prompt for request in stream.requests for row in (*request.rows, *request.held_out)]
+    prompts += [row.prompt for rows in stream.utility.values() for row in rows]
+    prompts += [prompt for split in stream.probes.values() for prompt in split]
+    assert not any(word in prompt for prompt in prompts for word in words)
 
 
 def test_perturbed_answers_are_five_and_wrong():
