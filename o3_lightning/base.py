@@ -23,6 +23,7 @@ from o3_lightning.files import digest_file, digest_json
 
 __all__ = ["BaseConfig", "BaseModel", "load_base"]
 
+QUANTISATIONS = ("none", "4bit")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 UNBOUNDED_TOKENS = 10**9  # tokenizers without a limit report numbers beyond this
@@ -44,9 +45,11 @@ class BaseConfig:
         revision: a branch, tag or commit on the Hub; None takes the default branch.
         context_tokens: the longest prompt and answer together, in tokens; 0 reads it from the model.
         device: "cpu", "cuda", "cuda:1" and so on, or "auto" for a GPU where there is one.
+        quantise: "4bit" holds the weights of linear layers in 4 bits (NF4, scales quantised too, as in QLoRA)
+            and computes in `dtype`; it needs the package bitsandbytes. "none" leaves them as they are.
 
     Raises:
-        InputError: an unknown dtype, an empty id, or a negative context.
+        InputError: an unknown dtype or quantisation, an empty id, or a negative context.
     """
 
     id: str = "fictitious"
@@ -55,6 +58,7 @@ class BaseConfig:
     revision: str | None = None
     context_tokens: int = 0
     device: str = "auto"
+    quantise: str = "none"
 
     def __post_init__(self) -> None:
         if not self.id.strip():
@@ -63,6 +67,9 @@ class BaseConfig:
             raise InputError(f"expected auto, {', '.join(DTYPES)}, got {self.dtype!r}", field="base.dtype")
         if self.context_tokens < 0:
             raise InputError(f"expected 0 or more, got {self.context_tokens}", field="base.context_tokens")
+        if self.quantise not in QUANTISATIONS:
+            expected = f"expected one of {', '.join(QUANTISATIONS)}, got {self.quantise!r}"
+            raise InputError(expected, field="base.quantise")
 
 
 @dataclass(frozen=True)
@@ -106,18 +113,45 @@ def load_base(config: BaseConfig, seed: int = 0) -> BaseModel:
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if gguf is not None:
         options["gguf_file"] = gguf.name
+    device = choose_device(config.device)
+    quantised = quantisation(config, device, is_gguf=gguf is not None)
     dtype = DTYPES.get(config.dtype, "auto")
     with readable_errors(config.id):
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         safe = {} if gguf else {"use_safetensors": True}
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **safe, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **safe, **quantised, **options)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.to(choose_device(config.device)).eval().requires_grad_(False)
+    if not quantised:
+        model.to(device)
+    model.eval().requires_grad_(False)
     digest = digest_file(gguf) if gguf else digest_weights(folder)
     template = template_for(tokenizer, config.template)
     context = config.context_tokens or read_context(model.config, tokenizer)
     return BaseModel(model, tokenizer, template, config.id, digest, context)
+
+
+def quantisation(config: BaseConfig, device: torch.device, *, is_gguf: bool) -> dict[str, Any]:
+    """Returns what `from_pretrained` needs to load weights in 4 bits; nothing where that is not asked for.
+
+    Source: Dettmers et al. 2023, "QLoRA".
+    """
+    if config.quantise == "none":
+        return {}
+    if is_gguf:
+        raise InputError("a GGUF file has its own quantisation; leave it at none", field="base.quantise")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        message = "4 bits need the package bitsandbytes; try: pip install bitsandbytes"
+        raise InputError(message, field="base.quantise")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES.get(config.dtype, torch.bfloat16),
+    )
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def locate(config: BaseConfig, seed: int) -> tuple[Path, Path | None]:

@@ -110,3 +110,38 @@ def test_a_device_that_is_not_there_is_refused(saved):
     with pytest.raises(InputError) as caught:
         load_base(BaseConfig(id=str(saved), device="nonsense"))
     assert caught.value.field == "base.device"
+
+
+def test_four_bits_without_bitsandbytes_are_told(saved, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"base\.quantise.*pip install bitsandbytes"):
+        load_base(BaseConfig(id=str(saved), quantise="4bit"))
+
+
+def test_other_quantisations_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"base\.quantise"):
+        BaseConfig(quantise="3bit")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"base\.quantise.*its own"):
+        load_base(BaseConfig(id=str(tmp_path / "model.gguf"), quantise="4bit"))
+
+
+def test_four_bits_are_asked_for_as_in_qlora(saved, monkeypatch):
+    asked = {}
+
+    def stop(*_, **options):
+        asked.update(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "1.0")
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", stop)
+    with pytest.raises(InputError, match="enough"):
+        load_base(BaseConfig(id=str(saved), dtype="bfloat16", device="cpu", quantise="4bit"))
+    settings = asked["quantization_config"]
+    assert settings.load_in_4bit
+    assert settings.bnb_4bit_quant_type == "nf4"
+    assert settings.bnb_4bit_use_double_quant
+    assert settings.bnb_4bit_compute_dtype == asked["dtype"] == torch.bfloat16
+    assert asked["device_map"] == {"": torch.device("cpu")}

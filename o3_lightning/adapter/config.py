@@ -42,7 +42,6 @@ class AdapterConfig:
         batch_size: rows a step, at least 1.
         max_tokens: longest prompt and answer together; 0 takes the model's context.
         gradient_checkpointing: recompute activations in the backward pass, for less memory.
-        quantise: what the base model was loaded in: "none", or "4bit", which needs bitsandbytes.
 
     Raises:
         InputError: an unknown name, or a number outside its range.
@@ -64,14 +63,12 @@ class AdapterConfig:
     batch_size: int = 12
     max_tokens: int = 0
     gradient_checkpointing: bool = False
-    quantise: str = "none"
 
     def __post_init__(self) -> None:
         for field, known in (
             ("mode", MODES),
             ("penalty_side", SIDES),
             ("penalty_against", AGAINST),
-            ("quantise", ("none", "4bit")),
         ):
             if getattr(self, field) not in known:
                 refuse(field, f"one of {', '.join(known)}", repr(getattr(self, field)))

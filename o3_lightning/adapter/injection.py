@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from o3_lightning.errors import InputError
 __all__ = ["injected", "lora_config", "lora_factors"]
 
 PREFIX = "base_model.model."
-QUANTISED = "is_loaded_in_4bit"
 
 
 def lora_config(model: nn.Module, config: AdapterConfig, base_id: str) -> LoraConfig:
@@ -50,15 +48,9 @@ def matches(model: nn.Module, targets: list[str]) -> bool:
     return any(name == t or name.endswith(f".{t}") for name, _ in model.named_modules() for t in targets)
 
 
-def check_quantised(model: nn.Module, config: AdapterConfig) -> None:
-    """Refuses training on 4 bits where it cannot be done."""
-    if config.quantise == "none":
-        return
-    if importlib.util.find_spec("bitsandbytes") is None:
-        message = "4-bit training needs the package bitsandbytes; try: pip install bitsandbytes"
-        raise InputError(message, field="adapter.quantise")
-    if not getattr(model, QUANTISED, False):
-        raise InputError("the base model was not loaded in 4 bits", field="adapter.quantise")
+def is_quantised(model: nn.Module) -> bool:
+    """Whether a model was loaded in 4 bits; it stays on the device where it was loaded."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
 
 
 @contextmanager
@@ -69,9 +61,8 @@ def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftMo
     devices, gradient checkpointing, and what PEFT leaves on the model object.
 
     Raises:
-        InputError: the targets fit no module, or 4 bits were asked for and cannot be had.
+        InputError: the targets fit no module.
     """
-    check_quantised(model, config)
     peft_config = lora_config(model, config, base_id)
     state = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from o3_kernels import orthogonality_penalty, stack_history
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.injection import lora_factors, without_adapter
+from o3_lightning.adapter.injection import is_quantised, lora_factors, without_adapter
 from o3_lightning.adapter.subspace import project_out, protected_spaces
 from o3_lightning.data.encoding import TokenBatch
 from o3_lightning.objectives.config import ObjectiveConfig
@@ -72,7 +72,7 @@ class AdapterModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Brings the base model and the earlier adapters to the trainer's device, ready for training."""
-        if self.config.quantise == "none":
+        if not is_quantised(self.wrapped.get_base_model()):
             self.wrapped.to(self.device)
         for side, old in self.earlier.items():
             placed = stack_history([tensor.to(self.device) for tensor in old.values()]) if old else []

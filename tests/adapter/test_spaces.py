@@ -105,7 +105,7 @@ def test_a_damaged_adapter_is_told(damage, tmp_path):
     "values",
     [{"rank": 0}, {"alpha": 0.0}, {"mode": "soft"}, {"penalty_side": "up"}, {"penalty_against": "none"},
      {"penalty_coefficient": -1.0}, {"learning_rate": float("nan")}, {"epochs": 0}, {"dropout": 1.0},
-     {"targets": ()}, {"quantise": "3bit"}, {"warmup_fraction": -0.1}],
+     {"targets": ()}, {"warmup_fraction": -0.1}],
 )  # fmt: skip
 def test_bad_values_are_refused_with_their_field(values):
     with pytest.raises(InputError, match=rf"adapter\.{next(iter(values))}"):

@@ -1,6 +1,7 @@
 """One adapter: trained, saved, loaded by PEFT, and nothing left behind in the base model."""
 
 import copy
+import importlib.util
 import json
 import time
 
@@ -15,6 +16,7 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.interference import attached, logit_interference
 from o3_lightning.adapter.retain_guard import RetainedDataError, RetainGuard
 from o3_lightning.adapter.training import AdapterTrainingError, train_adapter
+from o3_lightning.base import BaseConfig, load_base
 from o3_lightning.errors import InputError
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
 from o3_lightning.objectives.registry import FORGET, RETAIN
@@ -158,10 +160,21 @@ def test_unknown_targets_are_told(tiny_base, tiny_request, make_trainer):
         train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
 
 
-def test_four_bits_need_bitsandbytes(tiny_base, tiny_request, make_trainer):
-    config = AdapterConfig(quantise="4bit")
-    with pytest.raises(InputError, match=r"adapter\.quantise"):
-        train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+@pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="bitsandbytes is not installed")
+def test_an_adapter_trains_on_a_base_in_four_bits_which_stays_as_it_was(
+    tmp_path, tiny_base, tiny_request, make_trainer
+):
+    tiny_base.model.save_pretrained(tmp_path)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    base = load_base(BaseConfig(id=str(tmp_path), device="cpu", quantise="4bit"))
+    layer = base.model.model.layers[0].self_attn.q_proj
+    assert (type(layer).__name__, layer.weight.dtype) == ("Linear4bit", torch.uint8)
+    before = snapshot(base.model)
+    config = AdapterConfig(rank=2, epochs=2, batch_size=4, gradient_checkpointing=True)
+    trained = train_adapter(base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+    assert_unchanged(base.model, before)
+    assert trained.metrics["loss"] < trained.metrics["first_loss"]
+    assert all(bool(b.any()) for _, b in trained.factors.values())
 
 
 def cross_products(first, second, side):
