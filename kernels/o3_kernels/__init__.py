@@ -8,8 +8,9 @@ first CUDA call, so the package works where Triton is not installed.
 
 from o3_kernels.ops.gated_lora.operator import gated_lora, gated_lora_group
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
-from o3_kernels.ops.layer_scores.operator import LayerScores, layer_scores
-from o3_kernels.ops.layer_scores.reference import layer_scores_reference
+from o3_kernels.ops.layer_scores.operator import LayerScores, layer_scores, pool_tokens
+from o3_kernels.ops.layer_scores.reference import layer_scores_reference, pool_tokens_reference
+from o3_kernels.ops.layer_scores.statistics import RequestStatistics
 from o3_kernels.ops.orthogonality_penalty.operator import (
     orthogonality_penalty,
     orthogonality_penalty_streamed,
@@ -19,6 +20,7 @@ from o3_kernels.ops.orthogonality_penalty.vectorised import stack_history
 
 __all__ = [
     "LayerScores",
+    "RequestStatistics",
     "gated_lora",
     "gated_lora_group",
     "gated_lora_reference",
@@ -27,5 +29,7 @@ __all__ = [
     "orthogonality_penalty",
     "orthogonality_penalty_reference",
     "orthogonality_penalty_streamed",
+    "pool_tokens",
+    "pool_tokens_reference",
     "stack_history",
 ]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -20,11 +21,18 @@ from triton.compiler import ASTSource
 from o3_kernels.ops.gated_lora import triton_kernel as gated
 from o3_kernels.ops.gated_lora.launch import plan_gated_lora
 from o3_kernels.ops.layer_scores import triton_kernel as scores
-from o3_kernels.ops.layer_scores.launch import plan_layer_scores
+from o3_kernels.ops.layer_scores.launch import plan_layer_scores, plan_pool_tokens
 from o3_kernels.ops.orthogonality_penalty import triton_kernel as penalty
 from o3_kernels.ops.orthogonality_penalty.launch import plan_penalty
 
 DTYPES = {"float32": ("fp32", 4, tl.float32), "bfloat16": ("bf16", 2, tl.bfloat16)}
+
+
+class Launch(NamedTuple):
+    """What a kernel without a plan of its own is launched with."""
+
+    warps: int = 4
+    stages: int = 3
 
 
 def compiled(kernel, types, constants, plan):
@@ -65,6 +73,15 @@ def layer_scores(dtype, rows):
     return compiled(scores.layer_scores_tiles_kernel, pointers | numbers, constants, plan)
 
 
+def pool_tokens(dtype):
+    short, size, _ = DTYPES[dtype]
+    block_t, block_d = plan_pool_tokens(512, 1024, size)
+    types = {"hidden_states": "*" + short, "token_mask": "*i8", "pooled": "*fp32"}
+    types |= dict.fromkeys(("stride_l", "stride_b", "stride_t", "L", "T", "D"), "i32")
+    constants = {"HAS_MASK": True, "BLOCK_T": block_t, "BLOCK_D": block_d}
+    return compiled(scores.pool_tokens_kernel, types, constants, Launch())
+
+
 def orthogonality(dtype, rank, forward):
     short, size, element = DTYPES[dtype]
     plan = plan_penalty(rank, 16 * rank, 11008, size)
@@ -103,6 +120,8 @@ def main():
         "layer_scores float32 1 row": layer_scores("float32", 1),
         "layer_scores float32 16 rows": layer_scores("float32", 16),
         "layer_scores bfloat16 64 rows": layer_scores("bfloat16", 64),
+        "pool_tokens float32": pool_tokens("float32"),
+        "pool_tokens bfloat16": pool_tokens("bfloat16"),
         "penalty forward float32 rank 32": orthogonality("float32", 32, True),
         "penalty forward bfloat16 rank 8": orthogonality("bfloat16", 8, True),
         "penalty backward float32 rank 32": orthogonality("float32", 32, False),

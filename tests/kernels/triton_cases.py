@@ -22,12 +22,18 @@ from kernel_cases import (
 )
 
 from o3_kernels import (
+    RequestStatistics,
     gated_lora_reference,
     layer_scores_reference,
     orthogonality_penalty_reference,
+    pool_tokens_reference,
 )
 from o3_kernels.ops.gated_lora.launch import launch_gated_lora, plan_gated_lora
-from o3_kernels.ops.layer_scores.launch import launch_layer_scores, plan_layer_scores
+from o3_kernels.ops.layer_scores.launch import (
+    launch_layer_scores,
+    launch_pool_tokens,
+    plan_layer_scores,
+)
 from o3_kernels.ops.orthogonality_penalty.launch import (
     launch_orthogonality_penalty,
     plan_penalty,
@@ -65,6 +71,44 @@ def moved(tensors):
     return [tensor if tensor is None else tensor.to(DEVICE) for tensor in tensors]
 
 
+def score(launch, inputs, *sign, **plan):
+    """Calls an implementation of layer_scores with its statistics in one tuple."""
+    return launch(inputs[0], RequestStatistics(*inputs[1:], *sign), **plan)
+
+
+POOL_SHAPES = {
+    "ones": (1, 1, 1, 1),
+    "odd": (3, 5, 7, 19),
+    "above one block": (2, 3, 70, 300),
+    "empty batch": (2, 0, 4, 8),
+    "no tokens": (2, 3, 0, 8),
+}
+
+
+@dtypes
+@pytest.mark.parametrize("shape", POOL_SHAPES.values(), ids=POOL_SHAPES.keys())
+@pytest.mark.parametrize("masked", [True, False])
+def test_pooling_equals_reference_and_never_reads_padding(shape, dtype, masked):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(*shape, generator=generator).to(dtype)
+    mask = torch.rand(shape[1:3], generator=generator) > 0.4 if masked else None
+    if mask is not None:
+        mask[: len(mask) // 2] = False
+        hidden[:, ~mask] = torch.nan
+    wanted = pool_tokens_reference(hidden.double(), mask)
+    got = launch_pool_tokens(hidden.to(DEVICE), mask if mask is None else mask.to(DEVICE))
+    assert got.dtype == torch.float32
+    assert relative_error(got, wanted) <= TOLERANCE[torch.float32]
+
+
+def test_pooling_takes_any_strides_and_blocks():
+    hidden, mask = torch.randn(9, 3, 20, 4).to(DEVICE), torch.rand(3, 9) > 0.4
+    for spread in (hidden.permute(3, 1, 0, 2), hidden.permute(3, 1, 0, 2).contiguous()[..., ::2]):
+        wanted = pool_tokens_reference(spread.double().cpu(), mask)
+        got = launch_pool_tokens(spread, mask.to(DEVICE), plan=(4, 16))
+        assert relative_error(got, wanted) <= TOLERANCE[torch.float32]
+
+
 SCORE_SHAPES = {
     "ones": (1, 1, 1, 1, 1, 1),
     "odd": (5, 3, 17, 2, 7, 9),
@@ -82,8 +126,8 @@ SCORE_SHAPES = {
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_layer_scores_equal_reference(shape, dtype, sign):
     inputs = score_inputs(*shape, dtype=dtype)
-    wanted = layer_scores_reference(*in_doubles(inputs), whitening_sign=sign)
-    got = launch_layer_scores(*moved(inputs), whitening_sign=sign)
+    wanted = score(layer_scores_reference, in_doubles(inputs), sign)
+    got = score(launch_layer_scores, moved(inputs), sign)
     for got_part, wanted_part in zip(got, wanted, strict=True):
         assert got_part.dtype == torch.float32
         assert relative_error(got_part, wanted_part) <= TOLERANCE[dtype]
@@ -94,15 +138,15 @@ def test_layer_scores_without_mask_and_not_contiguous():
     inputs[0] = inputs[0].transpose(0, 1).contiguous().transpose(0, 1)
     inputs[4] = inputs[4].flip(2)[:, :, ::2]
     inputs[5] = None
-    wanted = layer_scores_reference(*in_doubles(inputs))
-    for got_part, wanted_part in zip(launch_layer_scores(*moved(inputs)), wanted, strict=True):
+    wanted = score(layer_scores_reference, in_doubles(inputs))
+    for got_part, wanted_part in zip(score(launch_layer_scores, moved(inputs)), wanted, strict=True):
         assert relative_error(got_part, wanted_part) <= TOLERANCE[torch.float32]
 
 
 def test_layer_scores_mask_out_a_whole_request():
     inputs = score_inputs(3, 2, 8, 2, 3, 4, dtype=torch.float32)
     inputs[5][1] = False
-    _, cosine, _ = launch_layer_scores(*moved(inputs))
+    _, cosine, _ = score(launch_layer_scores, moved(inputs))
     assert (cosine[1] == -1).all()
     assert (cosine[0] > -1).all()
 
@@ -111,7 +155,9 @@ def test_layer_scores_do_not_depend_on_block_sizes():
     inputs = score_inputs(20, 2, 40, 2, 20, 20, dtype=torch.float32)
     plan = plan_layer_scores(20, 20, 40, 4)._replace(block_b=16, block_n=16, block_d=16)
     for ours, other in zip(
-        launch_layer_scores(*moved(inputs)), launch_layer_scores(*moved(inputs), plan=plan), strict=True
+        score(launch_layer_scores, moved(inputs)),
+        score(launch_layer_scores, moved(inputs), plan=plan),
+        strict=True,
     ):
         assert relative_error(ours, other) <= TOLERANCE[torch.float32]
 

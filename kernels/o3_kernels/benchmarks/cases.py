@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_kernels import gated_lora, layer_scores, orthogonality_penalty
+from o3_kernels import RequestStatistics, gated_lora, layer_scores, orthogonality_penalty
 from o3_kernels.benchmarks import loops
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
 from o3_kernels.ops.layer_scores.vectorised import layer_scores_vectorised
@@ -109,8 +109,7 @@ def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device
         return (*ours, precision)
 
     def vectorised(*inputs: Any) -> Tensor:
-        x, means, scale, whitening, bank, mask, maha, cosine, *_ = inputs
-        return layer_scores_vectorised(x, means, scale, whitening, bank, mask, maha, cosine, 1)[2]
+        return layer_scores_vectorised(inputs[0], RequestStatistics(*inputs[1:8], 1))[2]
 
     def loop(x: Tensor, means: Tensor, *rest: Any) -> Tensor:
         return loops.layer_scores_loop(x, means, rest[-1], rest[2])

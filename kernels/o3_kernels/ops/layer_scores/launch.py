@@ -6,9 +6,20 @@ import torch
 from torch import Tensor
 
 from o3_kernels.blocks import count_blocks, dot_precision, power_of_two
-from o3_kernels.ops.layer_scores.triton_kernel import layer_scores_combine_kernel, layer_scores_tiles_kernel
+from o3_kernels.ops.layer_scores.statistics import RequestStatistics
+from o3_kernels.ops.layer_scores.triton_kernel import (
+    layer_scores_combine_kernel,
+    layer_scores_tiles_kernel,
+    pool_tokens_kernel,
+)
 
-__all__ = ["LayerScoresPlan", "launch_layer_scores", "plan_layer_scores"]
+__all__ = [
+    "LayerScoresPlan",
+    "launch_layer_scores",
+    "launch_pool_tokens",
+    "plan_layer_scores",
+    "plan_pool_tokens",
+]
 
 MATRIX_UNIT_ROWS = 16  # the smallest side of a tile that the matrix units take
 
@@ -41,19 +52,43 @@ def plan_layer_scores(rows: int, tile_rows: int, width: int, element_bytes: int)
     return LayerScoresPlan(block_b, block_n, block_d, warps=4, stages=3)
 
 
+def plan_pool_tokens(tokens: int, width: int, element_bytes: int) -> tuple[int, int]:
+    """Returns tokens and columns of a tile: 256 bytes of a token, so that one row still fills the device."""
+    return power_of_two(tokens, 1, 32), power_of_two(width, 16, 256 // element_bytes)
+
+
+def launch_pool_tokens(
+    hidden_states: Tensor, token_mask: Tensor | None, plan: tuple[int, int] | None = None
+) -> Tensor:
+    """Returns what `pool_tokens_reference` returns, in float32; the token mask holds bool."""
+    if hidden_states.stride(3) != 1:
+        hidden_states = hidden_states.contiguous()
+    L, B, T, D = hidden_states.shape
+    pooled = hidden_states.new_empty((B, L, D), dtype=torch.float32)
+    if not pooled.numel():
+        return pooled
+    block_t, block_d = plan or plan_pool_tokens(T, D, hidden_states.element_size())
+    pool_tokens_kernel[(B, count_blocks(D, block_d), L)](
+        hidden_states,
+        hidden_states if token_mask is None else token_mask.contiguous().view(torch.int8),
+        pooled,
+        *hidden_states.stride()[:3],
+        L,
+        T,
+        D,
+        HAS_MASK=token_mask is not None,
+        BLOCK_T=block_t,
+        BLOCK_D=block_d,
+        num_warps=4,
+    )
+    return pooled
+
+
 def launch_layer_scores(
-    features: Tensor,
-    means: Tensor,
-    precision_scale: Tensor,
-    whitening: Tensor,
-    bank: Tensor,
-    bank_mask: Tensor | None,
-    maha_weights: Tensor,
-    cosine_weights: Tensor,
-    whitening_sign: int = -1,
-    plan: LayerScoresPlan | None = None,
+    features: Tensor, statistics: RequestStatistics, plan: LayerScoresPlan | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns what `layer_scores_reference` returns, in float32; `plan` replaces the usual block sizes."""
+    means, precision_scale, whitening, bank, bank_mask, maha_weights, cosine_weights, sign = statistics
     (B, L, D), (K, _, R, _), M = features.shape, whitening.shape, bank.shape[2]
     mahalanobis = features.new_empty((K, B, L), dtype=torch.float32)
     cosine = torch.empty_like(mahalanobis)
@@ -78,7 +113,7 @@ def launch_layer_scores(
         R,
         M,
         D,
-        float(whitening_sign),
+        float(sign),
         BANK_TILES=bank_tiles,
         TILES=tiles,
         HAS_MASK=bank_mask is not None,

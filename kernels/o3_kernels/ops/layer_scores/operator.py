@@ -1,14 +1,21 @@
-"""The public call `layer_scores`: checks, device choice, and its registration with `torch.library`."""
+"""The public calls `layer_scores` and `pool_tokens`: checks, device choice, registration with torch."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from o3_kernels.checks import check_devices, check_floating, check_shape, runs_on_triton
-from o3_kernels.ops.layer_scores.vectorised import layer_scores_vectorised
+from o3_kernels.ops.layer_scores.statistics import RequestStatistics, check_statistics
+from o3_kernels.ops.layer_scores.vectorised import layer_scores_vectorised, pool_tokens_vectorised
 
-__all__ = ["LayerScores", "layer_scores"]
+__all__ = ["LayerScores", "layer_scores", "pool_tokens"]
+
+HIDDEN_STATE_AXES = 4  # [L,B,T,D]
+SCHEMA = (
+    "(Tensor features, Tensor means, Tensor precision_scale, Tensor whitening, Tensor bank,"
+    " Tensor? bank_mask, Tensor maha_weights, Tensor cosine_weights, int whitening_sign) -> (Tensor, Tensor, Tensor)"
+)
 
 
 class LayerScores(NamedTuple):
@@ -36,6 +43,7 @@ def layer_scores(
     cosine_weights: Tensor,
     *,
     whitening_sign: int = -1,
+    token_mask: Tensor | None = None,
 ) -> LayerScores:
     """Returns the distance, the cosine and the weighted score of every row under every request, in one pass.
 
@@ -50,7 +58,8 @@ def layer_scores(
     The call has no gradient: a detector is fitted before it scores.
 
     Args:
-        features: [B,L,D] pooled features, float16, bfloat16, float32 or float64, any scale.
+        features: [B,L,D] pooled features, float16, bfloat16, float32 or float64, any scale; or [L,B,T,D]
+            hidden states, which `pool_tokens` pools first.
         means: [K,L,D].
         precision_scale: [K,L], not negative.
         whitening: [K,L,R,D]; R may be 0; rows of zeros pad smaller requests.
@@ -61,12 +70,15 @@ def layer_scores(
         cosine_weights: [K,L], usually positive. The published score, lower close to the forget set, is
             maha_weights = -0.5 with cosine_weights = -1000.
         whitening_sign: -1 or 1, see above.
+        token_mask: [B,T] of bool or numbers, 0 where a token does not count; only with hidden states. None
+            counts every token, as the published code does.
 
     Returns:
         `LayerScores` in float32, or in float64 where the features are.
 
     Raises:
-        ValueError: shapes do not fit, tensors are on several devices, or whitening_sign is neither -1 nor 1.
+        ValueError: shapes do not fit, tensors are on several devices, whitening_sign is neither -1 nor 1, or
+            a token_mask comes with pooled features.
         TypeError: a tensor does not hold floating-point numbers, or bank_mask does not hold bool.
 
     Example:
@@ -76,102 +88,91 @@ def layer_scores(
         >>> [round(value.item(), 4) for value in scores]
         [18.75, 0.8, -17.95]
     """
-    named = (features, means, precision_scale, whitening, bank, bank_mask, maha_weights, cosine_weights)
-    _check(*named, whitening_sign)
-    return LayerScores(*_layer_scores(*named, whitening_sign))
-
-
-def _check(
-    features: Tensor,
-    means: Tensor,
-    precision_scale: Tensor,
-    whitening: Tensor,
-    bank: Tensor,
-    bank_mask: Tensor | None,
-    maha_weights: Tensor,
-    cosine_weights: Tensor,
-    whitening_sign: int,
-) -> None:
-    """Refuses what the operation is not defined for."""
-    check_shape("features", features, (None, None, None), "[B,L,D]")
-    check_shape("means", means, (None, *features.shape[1:]), "[K,L,D]")
-    (K, L, D), M = means.shape, bank.shape[2] if bank.dim() == 4 else None
-    check_shape("precision_scale", precision_scale, (K, L), "[K,L]")
-    check_shape("whitening", whitening, (K, L, None, D), "[K,L,R,D]")
-    check_shape("bank", bank, (K, L, None, D), "[K,L,M,D]")
-    check_shape("maha_weights", maha_weights, (K, L), "[K,L]")
-    check_shape("cosine_weights", cosine_weights, (K, L), "[K,L]")
-    check_floating(features=features, means=means, precision_scale=precision_scale, whitening=whitening)
-    check_floating(bank=bank, maha_weights=maha_weights, cosine_weights=cosine_weights)
-    tensors = [features, means, precision_scale, whitening, bank, maha_weights, cosine_weights]
-    if bank_mask is not None:
-        check_shape("bank_mask", bank_mask, (K, M), "[K,M]")
-        if bank_mask.dtype != torch.bool:
-            raise TypeError(f"bank_mask must hold bool, but its dtype is {bank_mask.dtype}")
-        tensors.append(bank_mask)
-    check_devices(tensors)
-    if whitening_sign not in (-1, 1):
-        raise ValueError(f"whitening_sign must be -1 or 1, but {whitening_sign} came")
-
-
-@torch.library.custom_op("o3_kernels::layer_scores", mutates_args=())
-def _layer_scores(
-    features: Tensor,
-    means: Tensor,
-    precision_scale: Tensor,
-    whitening: Tensor,
-    bank: Tensor,
-    bank_mask: Tensor | None,
-    maha_weights: Tensor,
-    cosine_weights: Tensor,
-    whitening_sign: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return layer_scores_vectorised(
-        features,
-        means,
-        precision_scale,
-        whitening,
-        bank,
-        bank_mask,
-        maha_weights,
-        cosine_weights,
-        whitening_sign,
+    if features.dim() == HIDDEN_STATE_AXES:
+        features = pool_tokens(features, token_mask)
+    elif token_mask is not None:
+        raise ValueError("token_mask needs hidden states [L,B,T,D], but pooled features came")
+    check_shape("features", features, (None, None, None), "[B,L,D] or [L,B,T,D]")
+    statistics = RequestStatistics(
+        means, precision_scale, whitening, bank, bank_mask, maha_weights, cosine_weights, whitening_sign
     )
+    check_statistics(features, statistics)
+    return LayerScores(*_layer_scores(features, *statistics))
+
+
+def pool_tokens(hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
+    """Returns the mean hidden state of each row's counted tokens at each layer, in one pass.
+
+    Each counted token is read once, the others never, and nothing but the result is written. No gradient.
+
+    Args:
+        hidden_states: [L,B,T,D], any strides, float16, bfloat16, float32 or float64.
+        token_mask: [B,T] of bool or numbers, 0 where a token does not count; None counts all.
+
+    Returns:
+        [B,L,D] in float32, or in float64 where the hidden states are; zeros for a row without tokens.
+
+    Raises:
+        ValueError: shapes do not fit, or devices differ.
+        TypeError: the hidden states are not floating-point numbers.
+
+    Example:
+        >>> states = torch.tensor([[1.0], [3.0], [8.0]])[None, None]
+        >>> pool_tokens(states, torch.tensor([[1, 1, 0]])).item()
+        2.0
+    """
+    check_shape("hidden_states", hidden_states, (None, None, None, None), "[L,B,T,D]")
+    check_floating(hidden_states=hidden_states)
+    if token_mask is not None:
+        check_shape("token_mask", token_mask, hidden_states.shape[1:3], "[B,T]")
+        check_devices([hidden_states, token_mask])
+        token_mask = token_mask != 0
+    pooled: Tensor = _pool_tokens(hidden_states, token_mask)
+    return pooled
+
+
+def _sum_type(tensor: Tensor) -> torch.dtype:
+    """Sums are taken in float32 at least."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+@torch.library.custom_op("o3_kernels::pool_tokens", mutates_args=())
+def _pool_tokens(hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
+    return pool_tokens_vectorised(hidden_states, token_mask)
+
+
+@_pool_tokens.register_fake
+def _pool_tokens_fake(hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
+    L, B, _, D = hidden_states.shape
+    return hidden_states.new_empty((B, L, D), dtype=_sum_type(hidden_states))
+
+
+@_pool_tokens.register_kernel("cuda")
+def _pool_tokens_cuda(hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
+    if not runs_on_triton([hidden_states]):
+        return pool_tokens_vectorised(hidden_states, token_mask)
+    from o3_kernels.ops.layer_scores.launch import launch_pool_tokens
+
+    return launch_pool_tokens(hidden_states, token_mask)
+
+
+@torch.library.custom_op("o3_kernels::layer_scores", mutates_args=(), schema=SCHEMA)
+def _layer_scores(features: Tensor, *statistics: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return layer_scores_vectorised(features, RequestStatistics(*statistics))
 
 
 @_layer_scores.register_fake
-def _layer_scores_fake(
-    features: Tensor,
-    means: Tensor,
-    precision_scale: Tensor,
-    whitening: Tensor,
-    bank: Tensor,
-    bank_mask: Tensor | None,
-    maha_weights: Tensor,
-    cosine_weights: Tensor,
-    whitening_sign: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    (B, L, _), K = features.shape, means.shape[0]
-    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-    empty = features.new_empty
+def _layer_scores_fake(features: Tensor, *statistics: Any) -> tuple[Tensor, Tensor, Tensor]:
+    (B, L, _), K = features.shape, len(statistics[0])
+    dtype, empty = _sum_type(features), features.new_empty
     return empty(K, B, L, dtype=dtype), empty(K, B, L, dtype=dtype), empty(K, B, dtype=dtype)
 
 
 @_layer_scores.register_kernel("cuda")
-def _layer_scores_cuda(
-    features: Tensor,
-    means: Tensor,
-    precision_scale: Tensor,
-    whitening: Tensor,
-    bank: Tensor,
-    bank_mask: Tensor | None,
-    maha_weights: Tensor,
-    cosine_weights: Tensor,
-    whitening_sign: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    arguments = (features, means, precision_scale, whitening, bank, bank_mask, maha_weights, cosine_weights)
-    if not runs_on_triton([tensor for tensor in arguments if tensor is not None]):
-        return layer_scores_vectorised(*arguments, whitening_sign)
+def _layer_scores_cuda(features: Tensor, *statistics: Any) -> tuple[Tensor, Tensor, Tensor]:
+    named = RequestStatistics(*statistics)
+    if not runs_on_triton([features, *named.tensors]):
+        return layer_scores_vectorised(features, named)
     from o3_kernels.ops.layer_scores.launch import launch_layer_scores
 
-    return launch_layer_scores(*arguments, whitening_sign)
+    return launch_layer_scores(features, named)

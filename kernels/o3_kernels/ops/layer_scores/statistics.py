@@ -1,0 +1,66 @@
+"""What `layer_scores` knows of the requests: one tuple instead of eight arguments, and its checks."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from o3_kernels.checks import check_devices, check_floating, check_shape
+
+__all__ = ["RequestStatistics", "check_statistics"]
+
+
+class RequestStatistics(NamedTuple):
+    """Statistics of K requests at L layers of width D; `layer_scores` says what each is for.
+
+    Args:
+        means: [K,L,D].
+        precision_scale: [K,L].
+        whitening: [K,L,R,D].
+        bank: [K,L,M,D].
+        bank_mask: [K,M] of bool, or None.
+        maha_weights: [K,L].
+        cosine_weights: [K,L].
+        whitening_sign: -1 or 1.
+    """
+
+    means: Tensor
+    precision_scale: Tensor
+    whitening: Tensor
+    bank: Tensor
+    bank_mask: Tensor | None
+    maha_weights: Tensor
+    cosine_weights: Tensor
+    whitening_sign: int = -1
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those that are given."""
+        return [tensor for tensor in self[:7] if isinstance(tensor, Tensor)]
+
+
+def check_statistics(features: Tensor, statistics: RequestStatistics) -> None:
+    """Refuses what the operation is not defined for; features are [B,L,D].
+
+    Raises:
+        ValueError: shapes do not fit, tensors are on several devices, or whitening_sign is neither -1 nor 1.
+        TypeError: a tensor does not hold floating-point numbers, or bank_mask does not hold bool.
+    """
+    means, bank, mask = statistics.means, statistics.bank, statistics.bank_mask
+    check_shape("means", means, (None, *features.shape[1:]), "[K,L,D]")
+    K, L, D = means.shape
+    check_shape("precision_scale", statistics.precision_scale, (K, L), "[K,L]")
+    check_shape("whitening", statistics.whitening, (K, L, None, D), "[K,L,R,D]")
+    check_shape("bank", bank, (K, L, None, D), "[K,L,M,D]")
+    check_shape("maha_weights", statistics.maha_weights, (K, L), "[K,L]")
+    check_shape("cosine_weights", statistics.cosine_weights, (K, L), "[K,L]")
+    numbers = {name: tensor for name, tensor in statistics._asdict().items() if isinstance(tensor, Tensor)}
+    numbers.pop("bank_mask", None)
+    check_floating(features=features, **numbers)
+    if mask is not None:
+        check_shape("bank_mask", mask, (K, bank.shape[2]), "[K,M]")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"bank_mask must hold bool, but its dtype is {mask.dtype}")
+    check_devices([features, *statistics.tensors])
+    if statistics.whitening_sign not in (-1, 1):
+        raise ValueError(f"whitening_sign must be -1 or 1, but {statistics.whitening_sign} came")
