@@ -109,7 +109,8 @@ def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device
         return (*ours, precision)
 
     def vectorised(*inputs: Any) -> Tensor:
-        return layer_scores_vectorised(inputs[0], RequestStatistics(*inputs[1:8], 1))[2]
+        statistics = RequestStatistics(*inputs[1:8])._replace(whitening_sign=1)
+        return layer_scores_vectorised(inputs[0], statistics)[2]
 
     def loop(x: Tensor, means: Tensor, *rest: Any) -> Tensor:
         return loops.layer_scores_loop(x, means, rest[-1], rest[2])

@@ -14,7 +14,8 @@ __all__ = ["LayerScores", "layer_scores", "pool_tokens"]
 HIDDEN_STATE_AXES = 4  # [L,B,T,D]
 SCHEMA = (
     "(Tensor features, Tensor means, Tensor precision_scale, Tensor whitening, Tensor bank,"
-    " Tensor? bank_mask, Tensor maha_weights, Tensor cosine_weights, int whitening_sign) -> (Tensor, Tensor, Tensor)"
+    " Tensor? bank_mask, Tensor maha_weights, Tensor cosine_weights, int whitening_sign)"
+    " -> (Tensor, Tensor, Tensor)"
 )
 
 
