@@ -61,6 +61,7 @@ class RunConfig:
         name: names the folder of the run; letters, digits, '.', '_' or '-'.
         output: folder that holds the runs, relative to the working directory.
         seed: an integer >= 0; the same seed gives the same metrics, 0 included.
+        refuse_only: stop at protection: matching prompts are refused for good and no adapter is trained.
         data: where the requests and the evaluation splits come from.
         base: the language model to unlearn from.
         detector: recognises the prompts of a request.
@@ -74,6 +75,7 @@ class RunConfig:
     name: str = "run"
     output: str = "runs"
     seed: int = 0
+    refuse_only: bool = False
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     base: BaseConfig = dataclasses.field(default_factory=BaseConfig)
     detector: DetectorConfig = dataclasses.field(default_factory=DetectorConfig)

@@ -1,9 +1,10 @@
 """The continual loop: the only file that knows the order of stages.
 
-For each request: register, protect (fit its detector), unlearn (train its adapter), then measure every
-request and the utility through the gate. Each stage is finished in the store or in the run folder before
-the next begins, and draws its randomness from its own seed, so a run that was killed anywhere continues
-with the next unfinished stage and ends with the same metrics.
+For each request: register, protect (fit its detector), unlearn (train its adapter, unless the
+configuration only refuses), then measure every request and the utility through the gate. Each stage is
+finished in the store or in the run folder before the next begins, and draws its randomness from its own
+seed, so a run that was killed anywhere continues with the next unfinished stage and ends with the same
+metrics.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any]) -> Path:
             unlearn(bench, number, request)
             folder.stage(f"{number:02}-{request.id}-evaluate", lambda: measure(bench))
         folder.stage("detectors", lambda: measure_detectors(bench))
-        folder.stage("overlaps", lambda: measure_overlaps(bench))
+        if not config.refuse_only:
+            folder.stage("overlaps", lambda: measure_overlaps(bench))
         bench.loggers.close()
         finish_run(folder, bench.stream)
     logger.info("finished: %s", folder.report_file)
@@ -147,12 +149,13 @@ def check_lengths(stream: RequestStream, base: BaseModel) -> None:
 
 
 def unlearn(bench: Bench, number: int, request: UnlearningRequest) -> None:
-    """Takes one request from registered to unlearned."""
+    """Takes one request from registered to unlearned, or to protected where the gate only refuses."""
     stage = f"{number:02}-{request.id}"
     settings = {"detector": to_plain(bench.config.detector), "adapter": to_plain(bench.config.adapter)}
     bench.store.register(request, {**settings, "objective": to_plain(bench.config.objective)})
     bench.folder.stage(f"{stage}-protect", lambda: protect(bench, request))
-    bench.folder.stage(f"{stage}-unlearn", lambda: train(bench, request))
+    if not bench.config.refuse_only:
+        bench.folder.stage(f"{stage}-unlearn", lambda: train(bench, request))
 
 
 def protect(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:

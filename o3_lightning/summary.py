@@ -53,7 +53,7 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
     stages = ["00-base-evaluate", *stage_names(identifiers, "evaluate")]
     measured = [results[stage] for stage in stages]
     matrices, series = persistence_matrices(identifiers, measured), utility_series(measured)
-    trained = [results[stage]["metrics"] for stage in stage_names(identifiers, "unlearn")]
+    trained = trained_stages(identifiers, results)
     return {
         "benchmark": name,
         "requests": list(identifiers),
@@ -64,23 +64,31 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         "detector": results["detectors"]["table"],
         "u2r": utility_ratio(matrices, series),
         "backward_transfer": backward_transfers(matrices),
-        "adapters": dict(zip(identifiers, trained, strict=True)),
-        "overlaps": results["overlaps"]["matrices"],
+        "adapters": {name: stage["metrics"] for name, stage in trained.items()},
+        "overlaps": overlaps_of(results),
         "seconds": {stage: round(result["seconds"], 3) for stage, result in results.items()},
         "peak_memory_mib": peak_memory_mib(),
         "environment": describe_environment(),
     }
 
 
+def trained_stages(identifiers: Sequence[str], results: Results) -> dict[str, Mapping[str, Any]]:
+    """Returns the training of each request that has an adapter; none where the gate only refuses."""
+    stages = zip(identifiers, stage_names(identifiers, "unlearn"), strict=True)
+    return {name: results[stage] for name, stage in stages if stage in results}
+
+
+def overlaps_of(results: Results) -> Mapping[str, Any]:
+    """Returns the matrices between adapters; none where there are no adapters."""
+    matrices: Mapping[str, Any] = results.get("overlaps", {}).get("matrices", {})
+    return matrices
+
+
 def assemble_details(folder: RunFolder, identifiers: Sequence[str], results: Results) -> ReportDetails:
     """Returns what the report shows beside the metrics."""
-    curves = {
-        name: results[stage]["curve"]
-        for name, stage in zip(identifiers, stage_names(identifiers, "unlearn"), strict=True)
-    }
+    curves = {name: stage["curve"] for name, stage in trained_stages(identifiers, results).items()}
     overlaps = {
-        name: {"rows": list(identifiers), "values": values}
-        for name, values in results["overlaps"]["matrices"].items()
+        name: {"rows": list(identifiers), "values": values} for name, values in overlaps_of(results).items()
     }
     return ReportDetails(
         title=folder.path.name,

@@ -65,6 +65,23 @@ def comparable(folder):
     return metrics
 
 
+def test_a_gate_that_only_refuses_trains_no_adapter(arguments):
+    folder = start([*arguments, "--refuse_only", "true"])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["adapters"], metrics["overlaps"]) == ({}, {})
+    assert not list((folder / "store/requests").glob("*/adapter"))
+    assert {row[-1] for row in metrics["persistence"]["accuracy"]["seen"]["values"]} == {0.0}
+    assert (folder / "report.html").is_file()
+
+
+def test_without_detection_every_prompt_runs_through_the_newest_adapter(arguments):
+    words = ["--adapter.mode", "cumulative", "--gate.combine", "last", "--gate.detect", "false"]
+    folder = start([*arguments, *words, "--evaluation.samples", "1"])
+    stage = json.loads((folder / "stages/02-mirelle-evaluate.json").read_text())
+    sample = stage["utility"]["retain"]["samples"][0]
+    assert sample["weights"] == {"quillan": 1.0, "mirelle": 1.0}
+
+
 def test_a_run_writes_what_other_tools_rely_on(arguments, capsys):
     folder = start(arguments)
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -6,6 +6,7 @@ Shapes: B rows, K requests.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from o3_lightning.errors import InputError
@@ -21,7 +22,8 @@ def combine_weights(weights: Tensor, rule: str = "routed", top_k: int = 1) -> Te
         weights: [B,K] in [0, 1], of the requests that have an adapter.
         rule: "routed" gives the weights as they are; "max" gives every request the row's largest weight;
             "top_k" keeps the `top_k` largest of a row and sets the others to 0 (of equal ones the earlier
-            request is kept); "sum" divides a row by its sum where that is above 1.
+            request is kept); "sum" divides a row by its sum where that is above 1; "last" gives the last
+            request the row's largest weight and the others 0.
         top_k: at least 1; more than K keeps all.
 
     Returns:
@@ -31,8 +33,8 @@ def combine_weights(weights: Tensor, rule: str = "routed", top_k: int = 1) -> Te
         InputError: an unknown rule, `top_k` below 1, or weights that are not [B,K] in [0, 1].
 
     Source:
-        O3 (ICLR 2025), section 3.3, is "max", where the official code reads one weight per batch; the
-        other rules are ours.
+        O3 (ICLR 2025), section 3.3, is "max"; its official code is "last", with one weight per batch instead
+        of one a row. The other rules are ours.
 
     Example:
         >>> combine_weights(torch.tensor([[0.75, 0.5, 0.0]]), "max").tolist()
@@ -51,6 +53,8 @@ def combine_weights(weights: Tensor, rule: str = "routed", top_k: int = 1) -> Te
         return weights.amax(1, keepdim=True).expand_as(weights)
     if rule == "sum":
         return weights / weights.sum(1, keepdim=True).clamp(min=1)
+    if rule == "last":
+        return F.pad(weights.amax(1, keepdim=True), (weights.shape[1] - 1, 0))
     order = weights.argsort(dim=1, descending=True, stable=True)[:, :top_k]
     return torch.zeros_like(weights).scatter(1, order, weights.gather(1, order))
 

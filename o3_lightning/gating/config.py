@@ -8,7 +8,7 @@ from o3_lightning.errors import InputError
 
 __all__ = ["RULES", "GateConfig"]
 
-RULES = ("routed", "max", "top_k", "sum")
+RULES = ("routed", "max", "top_k", "sum", "last")
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,12 @@ class GateConfig:
 
     Args:
         combine: "routed" (each request's adapter at its own weight), "max" (every adapter at the largest
-            weight: the rule of the O3 paper, section 3.3), "top_k" (as routed, the largest weights only) or
-            "sum" (as routed, scaled down where a row's weights add up to more than 1).
+            weight: the rule of the O3 paper, section 3.3), "top_k" (as routed, the largest weights only),
+            "sum" (as routed, scaled down where a row's weights add up to more than 1) or "last" (the newest
+            adapter alone, at the largest weight: the official code, whose one adapter is trained on from
+            request to request; it belongs to adapter.mode "cumulative").
+        detect: false gives every prompt the weight 1 for every request, as methods without a gate have it;
+            with "cumulative" and "last" the model is then the one that such a method trains.
         top_k: how many requests may act on one prompt under "top_k"; 1 or more.
         floor: weights below this count as 0, in [0, 1); such prompts run at the base model bit for bit.
             0.01 changes an answer by less than the rounding of half precision does.
@@ -35,6 +39,7 @@ class GateConfig:
     """
 
     combine: str = "routed"
+    detect: bool = True
     top_k: int = 1
     floor: float = 0.01
     refuse_threshold: float = 0.5

@@ -32,7 +32,7 @@ from o3_lightning.gating.export import export_requests
 from o3_lightning.gating.gate import Gate
 from o3_lightning.gating.merging import Merges
 from o3_lightning.gating.refusal import RefusalProcessor, overwrite_refused, refuse_logits
-from o3_lightning.gating.routing import Detectors, Prompt, route_prompts, user_texts
+from o3_lightning.gating.routing import Detectors, EveryPrompt, Prompt, route_prompts, user_texts
 from o3_lightning.gating.tokens import PromptTokens, before_labels, first_label, last_token
 from o3_lightning.store.record import PROTECTED, UNLEARNED
 from o3_lightning.store.store import Store
@@ -116,7 +116,9 @@ class GatedModel:
             record.id: load_adapter(store.adapter_folder(record.id)) if record.status == UNLEARNED else None
             for record in records
         }
-        return cls(base, MultiDetector(encoder, detectors), adapters, config, store)
+        detect = config is None or config.detect
+        chosen = MultiDetector(encoder, detectors) if detect else EveryPrompt(tuple(detectors))
+        return cls(base, chosen, adapters, config, store)
 
     @property
     def config(self) -> Any:
@@ -354,10 +356,11 @@ class GatedModel:
         weights = weights.float()
         owned = self._has_adapter.to(weights.device)
         refused = ((weights >= self.gate_config.refuse_threshold) & ~owned).any(1)
-        strengths = combine_weights(
-            torch.where(owned, weights, 0.0), self.gate_config.combine, self.gate_config.top_k
+        strengths = torch.zeros_like(weights)
+        strengths[:, owned] = combine_weights(
+            weights[:, owned], self.gate_config.combine, self.gate_config.top_k
         )
-        return Plan(torch.where(owned & ~refused[:, None], strengths, 0.0), refused)
+        return Plan(torch.where(refused[:, None], 0.0, strengths), refused)
 
     def _weights_of(
         self, weights: Tensor | None, prompts: Sequence[Prompt] | None, ids: Tensor, mask: Tensor

@@ -6,6 +6,7 @@ Shapes: B rows, K requests, N distinct turns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from o3_lightning.errors import InputError
 
-__all__ = ["Detectors", "Prompt", "route_prompts", "user_texts"]
+__all__ = ["Detectors", "EveryPrompt", "Prompt", "route_prompts", "user_texts"]
 
 Prompt = str | Sequence[Mapping[str, str]]
 
@@ -30,6 +31,25 @@ class Detectors(Protocol):
 
     def explain(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
         """Returns what is behind the weights, one dictionary a prompt."""
+
+
+@dataclass(frozen=True)
+class EveryPrompt:
+    """Stands in for detectors where there is no gate: every prompt has weight 1 for every request.
+
+    Args:
+        ids: the requests.
+    """
+
+    ids: Sequence[str]
+
+    def weights(self, prompts: Sequence[Any]) -> Tensor:
+        """Returns ones [N,K]."""
+        return torch.ones(len(prompts), len(self.ids))
+
+    def explain(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
+        """Returns nothing to explain, once a prompt."""
+        return [{} for _ in prompts]
 
 
 def user_texts(prompt: Prompt) -> list[str]:

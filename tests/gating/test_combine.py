@@ -23,12 +23,14 @@ def by_hand(row, rule, top_k):
         return [max(row)] * len(row)
     if rule == "sum":
         return [weight / max(1.0, sum(row)) for weight in row]
+    if rule == "last":
+        return [0.0] * (len(row) - 1) + [max(row)]
     kept = sorted(range(len(row)), key=lambda place: (-row[place], place))[:top_k]
     return [weight if place in kept else 0.0 for place, weight in enumerate(row)]
 
 
 @settings(max_examples=60, deadline=None)
-@given(ROWS, st.sampled_from(["routed", "max", "top_k", "sum"]), st.integers(1, 5))
+@given(ROWS, st.sampled_from(["routed", "max", "top_k", "sum", "last"]), st.integers(1, 5))
 def test_rules_equal_their_definition_row_by_row(rows, rule, top_k):
     got = combine_weights(torch.tensor(rows), rule, top_k)
     torch.testing.assert_close(got, torch.tensor([by_hand(row, rule, top_k) for row in rows]))
@@ -37,7 +39,7 @@ def test_rules_equal_their_definition_row_by_row(rows, rule, top_k):
 
 
 @settings(max_examples=30, deadline=None)
-@given(ROWS, st.sampled_from(["routed", "max", "sum"]), st.floats(0, 1), st.integers(0, 3))
+@given(ROWS, st.sampled_from(["routed", "max", "sum", "last"]), st.floats(0, 1), st.integers(0, 3))
 def test_a_row_does_not_depend_on_the_other_rows(rows, rule, extra, repeat):
     weights = torch.tensor(rows)
     more = torch.cat([weights, torch.full((repeat + 1, weights.shape[1]), extra)])
@@ -50,7 +52,7 @@ def test_row_sums_are_capped_at_one_and_small_sums_stay():
     torch.testing.assert_close(combine_weights(weights, "sum"), expected)
 
 
-@pytest.mark.parametrize("rule", ["routed", "max", "top_k", "sum"])
+@pytest.mark.parametrize("rule", ["routed", "max", "top_k", "sum", "last"])
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 3)])
 def test_zeros_and_empty_batches_stay(rule, shape):
     assert torch.equal(combine_weights(torch.zeros(shape), rule, 2), torch.zeros(shape))

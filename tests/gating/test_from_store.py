@@ -81,6 +81,17 @@ def logits_of(gated, prompts):
     return gated(ids, mask).logits
 
 
+def test_last_runs_the_newest_adapter_alone_and_without_detection_on_every_row(stocked, gate_kit):
+    store = stocked("s", ["roses", "irises"])
+    always = open_gate(store, gate_kit, combine="last", detect=False)
+    both = logits_of(always, gate_kit.prompts)
+    assert bool((always.weights(gate_kit.prompts) == 1).all())
+    alone = torch.tensor([[0.0, 1.0]]).expand(len(gate_kit.prompts), -1)
+    routed = open_gate(store, gate_kit)
+    ids, mask = routed.tokens.pad([routed.tokens.encode(prompt) for prompt in gate_kit.prompts])
+    torch.testing.assert_close(both, routed(ids, mask, weights=alone).logits)
+
+
 def test_adapter_on_disk_loads_in_plain_peft_and_gives_the_same_logits(stocked, gate_kit):
     import copy
 
