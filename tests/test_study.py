@@ -101,6 +101,25 @@ def test_merging_leaves_both_sides_as_they_were():
     assert (merged["a"]["b"], base, change) == (2, {"a": {"b": 1, "c": [1]}}, {"a": {"b": 2}})
 
 
+def test_headline_tells_what_is_between_adapters_and_how_training_slows_down():
+    metrics = metrics_of(0.1, 0.9)
+    metrics["overlaps"] = {
+        "update_cosine": [[1.0, -0.2], [0.4, 1.0]],
+        "interference": [[5.0, 1.0], [2.0, 5.0]],
+    }
+    metrics["adapters"] = {str(i): {"seconds": seconds} for i, seconds in enumerate([9.0, 2.0, 2.25, 2.5])}
+    metrics["utility_metrics"] = {"probability": {"kept": [0.8, 0.4]}}
+    matrix = {"values": [[1.0, 0.2, 0.5], [1.0, 1.0, 0.1]]}
+    metrics["persistence"]["probability"] = {"held_out": matrix}
+    figures = headline(metrics)
+    assert figures["update_cosine"] == pytest.approx(0.3)
+    assert figures["interference"] == 1.5
+    assert figures["slowdown"] == pytest.approx(0.25)
+    assert figures["utility_truth"] == 0.5
+    assert figures["truth_drift"] == pytest.approx(0.3)
+    assert "row_overlap" not in figures
+
+
 def test_headline_leaves_out_what_was_not_measured():
     figures = headline({"requests": ["a"], "persistence": {}, "utility": {}, "u2r": None, "seconds": {}})
     assert figures == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,13 @@ FIGURES: dict[str, str] = {
     "utility": "accuracy over the base model's, mean over utility splits (higher is better)",
     "worst_utility": "the same on the split that lost most (higher is better)",
     "drift": "largest change of an earlier request's held-out accuracy since its unlearning (0 is best)",
+    "utility_truth": "probability of true answers over the base model's, mean over its splits (1 is best)",
+    "truth_drift": "as drift, of the probability of the true answer (0 is best)",
+    "interference": "KL in nats by an adapter at full weight on other requests' prompts (lower is better)",
+    "row_overlap": "mean squared cosine between the input spaces of two adapters (0 is orthogonal)",
+    "column_overlap": "mean squared cosine between the output spaces of two adapters (0 is orthogonal)",
+    "update_cosine": "cosine between the weight updates of two adapters, mean size (0 is orthogonal)",
+    "slowdown": "rise of training time from the second to the last request, on a straight line (0 is best)",
     "u2r": "mean drop on what is forgotten over mean drop on what is kept (higher is better)",
     "seconds": "training and detector time a request, in seconds",
 }
@@ -28,8 +36,9 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
 
     Returns:
         Fractions, except u2r (a ratio) and seconds. A figure that was not measured is left out: held-out
-        figures of a benchmark without held-out prompts, drift with one request, utility without a split
-        or of a base model that answers nothing right.
+        figures of a benchmark without held-out prompts, drift and what is between two adapters with one
+        request, slowdown with fewer than four, utility without a split or of a base model that answers
+        nothing right.
 
     Example:
         >>> matrix = {"values": [[1.0, 0.0, 0.25], [1.0, 1.0, 0.0]]}
@@ -38,23 +47,60 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
         {'held_out': 0.125, 'worst_held_out': 0.25, 'utility': 0.8, 'worst_utility': 0.8, 'drift': 0.25}
     """
     held_out = complete(metrics, "accuracy", "held_out")
-    kept = [column[-1] / column[0] for column in metrics["utility"].values() if column[0]]
+    truth = complete(metrics, "probability", "held_out")
+    kept = ratios(metrics["utility"])
     spent = [
         seconds for stage, seconds in metrics["seconds"].items() if stage.endswith(("-protect", "-unlearn"))
     ]
-    drift = [abs(row[-1] - row[number]) for number, row in enumerate(held_out[:-1], start=1)]
     figures = {
         "seen": mean(row[-1] for row in complete(metrics, "accuracy", "seen")),
         "held_out": mean(row[-1] for row in held_out),
         "worst_held_out": max((row[-1] for row in held_out), default=None),
-        "truth": mean(row[-1] for row in complete(metrics, "probability", "held_out")),
+        "truth": mean(row[-1] for row in truth),
         "utility": mean(kept),
         "worst_utility": min(kept, default=None),
-        "drift": max(drift, default=None),
+        "drift": drift(held_out),
+        "utility_truth": mean(ratios(metrics.get("utility_metrics", {}).get("probability", {}))),
+        "truth_drift": drift(truth),
+        **between_adapters(metrics.get("overlaps", {})),
+        "slowdown": slowdown([item["seconds"] for item in metrics.get("adapters", {}).values()]),
         "u2r": metrics["u2r"],
         "seconds": sum(spent) / len(metrics["requests"]) if spent else None,
     }
     return {name: value for name, value in figures.items() if value is not None}
+
+
+def ratios(splits: Mapping[str, Sequence[float]]) -> list[float]:
+    """The last column over the base model's, of each split where that is not 0."""
+    return [column[-1] / column[0] for column in splits.values() if column[0]]
+
+
+def drift(rows: Sequence[Sequence[float]]) -> float | None:
+    """The largest change of a request from its own column to the last, of all but the last request."""
+    changes = (abs(row[-1] - row[number]) for number, row in enumerate(rows[:-1], start=1))
+    return max(changes, default=None)
+
+
+def between_adapters(matrices: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, float | None]:
+    """The mean size of each matrix beside its diagonal."""
+    return {
+        name: mean(
+            abs(value)
+            for i, row in enumerate(matrices.get(name, ()))
+            for j, value in enumerate(row)
+            if i != j
+        )
+        for name in ("interference", "row_overlap", "column_overlap", "update_cosine")
+    }
+
+
+def slowdown(seconds: Sequence[float]) -> float | None:
+    """How much longer the last takes than the second along a straight line of least squares."""
+    later = seconds[1:]
+    if len(later) < 3:
+        return None
+    fit = statistics.linear_regression(range(len(later)), later)
+    return fit.slope * (len(later) - 1) / fit.intercept
 
 
 def complete(metrics: Mapping[str, Any], metric: str, split: str) -> list[Sequence[float]]:
