@@ -8,16 +8,25 @@ import yaml
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.config import RunConfig, default_yaml, to_plain
 from o3_lightning.errors import InputError
+from o3_lightning.study import read_study
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "trainer")
+STUDIES = [path for path in SHIPPED if "variants:" in path.read_text()]
 
 
 def read(*arguments):
     return read_arguments(run_parser("run", ""), list(arguments))
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_shipped_study_is_read_whole(path):
+    assert read_study(path).question
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SHIPPED if path not in STUDIES], ids=lambda path: str(path.relative_to(CONFIGS))
+)
 def test_every_shipped_configuration_loads(path):
     config, trainer, _ = read("--config", str(path))
     assert isinstance(config, RunConfig)

@@ -28,6 +28,8 @@ class DataConfig:
             benchmark's first.
         count: how many requests at most, 1 upward; 0 takes all. The fictitious authors have 20 authors for
             requests, and 0 takes three requests there.
+        retain_authors: for "fictitious" how many of the retained authors make up the utility split "retain",
+            which retain objectives may train on, 0 upward; "retained_authors" holds the others.
         authors_per_request: for "fictitious" the authors of one request, 1 to 20; the world is the same.
         rows_per_request: rows of a forget set at most, 0 takes all; the first are kept.
         utility_rows: rows of each utility split at most, 0 takes all; every n-th is kept, so that all
@@ -44,6 +46,7 @@ class DataConfig:
     retain: str | None = None
     variant: str = ""
     count: int = 0
+    retain_authors: int = 0
     authors_per_request: int = 4
     rows_per_request: int = 0
     utility_rows: int = 0
@@ -53,7 +56,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.name not in BENCHMARKS:
             raise InputError(f"expected one of {', '.join(BENCHMARKS)}, got {self.name!r}", field="data.name")
-        for field in ("count", "rows_per_request", "utility_rows"):
+        for field in ("count", "retain_authors", "rows_per_request", "utility_rows"):
             value = getattr(self, field)
             if value < 0:
                 raise InputError(f"expected 0 or more, got {value}", field=f"data.{field}")

@@ -120,7 +120,7 @@ def load(config: DataConfig, seed: int) -> RequestStream:
         seed: the world's seed; the base model must be of the same.
 
     Raises:
-        InputError: more requests, or more authors a request, than the world has authors for.
+        InputError: more requests, authors a request, or authors to retain than the world has.
     """
     world = build_world(seed)
     groups = group_authors(world, config.authors_per_request)
@@ -137,9 +137,14 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     )
     forgotten = {author.name for name in taken for author in groups[name]}
     retained = [author for author in world.authors if author.name not in forgotten]
+    if config.retain_authors >= len(retained):
+        message = f"expected fewer than the {len(retained)} retained authors, got {config.retain_authors}"
+        raise InputError(message, field="data.retain_authors")
+    trained, kept = retained[: config.retain_authors], retained[config.retain_authors :]
     utility = {
-        "retained_authors": rows_of(world, retained),
+        "retained_authors": rows_of(world, kept),
         "general_knowledge": general_knowledge(),
+        **({"retain": rows_of(world, trained)} if trained else {}),
     }
     return RequestStream("fictitious", requests, utility, probe_prompts(world, sorted(forgotten), retained))
 

@@ -101,6 +101,13 @@ def test_authors_not_asked_for_are_retained():
     assert kept == everyone - asked
 
 
+def test_retain_split_holds_authors_that_nothing_else_evaluates():
+    plain, split = (load_stream(DataConfig(retain_authors=count), 0) for count in (0, 5))
+    assert split.requests == plain.requests
+    assert (*split.utility["retain"], *split.utility["retained_authors"]) == plain.utility["retained_authors"]
+    assert len(split.utility["retain"]) == 5 * 18
+
+
 @pytest.mark.parametrize(("size", "most"), [(1, 20), (3, 6), (20, 1)])
 def test_requests_may_hold_other_numbers_of_authors_of_the_same_world(size, most):
     stream = load_stream(DataConfig(count=most, authors_per_request=size), 0)
@@ -120,6 +127,7 @@ def test_requests_may_hold_other_numbers_of_authors_of_the_same_world(size, most
         (DataConfig(count=21, authors_per_request=1), "data.count"),
         (DataConfig(authors_per_request=21), "data.authors_per_request"),
         (DataConfig(requests=("authors_9",)), "data.requests"),
+        (DataConfig(retain_authors=12), "data.retain_authors"),
     ],
 )
 def test_impossible_requests_are_refused(config, field):
