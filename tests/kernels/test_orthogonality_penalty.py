@@ -52,12 +52,18 @@ def test_value_and_gradient_equal_reference(widths, sizes, seed, stacked):
     assert_same(got, wanted, 1e-12)
 
 
-def test_groups_larger_than_the_cache_give_the_same(monkeypatch):
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_blocks_of_any_size_give_the_same(monkeypatch, rows):
     new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 2, 4)
     wanted = value_and_gradient(orthogonality_penalty_reference, new, old)
-    monkeypatch.setattr(vectorised, "CACHE_BYTES", 2 * old[0].numel() * 8)
-    assert vectorised.group_modules(new, old, vectorised.CACHE_BYTES) == [[0, 2], [3], [1, 4]]
+    monkeypatch.setattr(vectorised, "CACHE_BYTES", rows * 8 * 8 // torch.get_num_threads())
     assert_same(value_and_gradient(orthogonality_penalty, new, stack_history(old)), wanted, 1e-12)
+
+
+def test_groups_hold_modules_of_one_shape_up_to_a_limit():
+    new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 2, 4)
+    assert vectorised.group_modules(new, old, 2 * old[0].numel() * 8) == [[0, 2], [3], [1, 4]]
+    assert vectorised.group_modules(new, old) == [[0, 2, 3], [1, 4]]
 
 
 def test_streamed_equals_at_once():

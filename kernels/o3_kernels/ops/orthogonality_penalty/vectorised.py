@@ -1,7 +1,10 @@
-"""The penalty and its gradient in a few batched products for each width of module.
+"""The penalty and its gradient on a CPU, block by block of earlier adapters.
 
 The gradient is 2 sum_p (old_p new^T)^T old_p: one more product while the overlaps are at hand. Keeping
 it instead of the overlaps makes the backward pass a single scaling, whatever the number of earlier requests.
+A block fits the processor's own cache, so that each earlier adapter comes from memory once for both products:
+several modules of one shape where histories are short, some rows of one module where they are long. What
+is left to gain is the memory's speed (README, "Kernels", gives the bound).
 """
 
 from collections.abc import Sequence
@@ -14,10 +17,7 @@ __all__ = ["GroupedPenalty", "group_modules", "orthogonality_penalty_vectorised"
 
 # P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
 
-
-CACHE_BYTES = (
-    1 << 24
-)  # of earlier adapters in one batched product, so that its second reading finds them cached
+CACHE_BYTES = 1 << 20  # of earlier adapters in a block, for each thread: half the cache of a server's core
 
 
 def group_modules(
@@ -87,16 +87,27 @@ def penalty_by_group(
     Half precision is computed in float32.
     """
     dtype = torch.float64 if new[0].dtype == torch.float64 else torch.float32
-    penalty = torch.zeros((), dtype=dtype, device=new[0].device)
-    gradients = []
-    for modules in group_modules(new, old, CACHE_BYTES):
+    block_bytes = CACHE_BYTES * torch.get_num_threads()
+    squares, gradients = [], []
+    for modules in group_modules(new, old, block_bytes):
         new_mRD = side_by_side([new[module] for module in modules]).to(dtype)
-        old_mND = side_by_side([old[module] for module in modules]).to(dtype).flatten(1, 2)
-        overlap_mRN = new_mRD @ old_mND.transpose(1, 2)
-        penalty += overlap_mRN.square().sum()
-        if need_gradient:
-            gradients.append((modules, overlap_mRN.mul_(2) @ old_mND))
-    return penalty, gradients
+        old_mND = side_by_side([old[module] for module in modules]).flatten(1, 2)
+        row_bytes = len(modules) * old_mND.shape[2] * old_mND.element_size()
+        gradient_mRD: Tensor | None = None
+        for rows_mND in torch.split(old_mND, max(block_bytes // max(row_bytes, 1), 1), dim=1):
+            block_mND = rows_mND.to(dtype)
+            overlap_mRN = new_mRD @ block_mND.mT
+            squares.append(overlap_mRN.square().sum())
+            if not need_gradient:
+                continue
+            overlap_mRN.mul_(2)
+            if gradient_mRD is None:
+                gradient_mRD = overlap_mRN @ block_mND
+            else:
+                gradient_mRD.baddbmm_(overlap_mRN, block_mND)
+        if gradient_mRD is not None:
+            gradients.append((modules, gradient_mRD))
+    return torch.stack(squares).sum(), gradients
 
 
 def orthogonality_penalty_vectorised(
