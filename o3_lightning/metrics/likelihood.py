@@ -5,14 +5,29 @@ Shapes: B examples, P perturbed answers of an example.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
-__all__ = ["probability", "truth_ratio", "truth_ratio_quality"]
+import numpy as np
+from numpy.typing import ArrayLike
+
+from o3_lightning.metrics.evidence import Kind
+
+__all__ = [
+    "TRUTH_RATIO_VERSIONS",
+    "TruthRatioVersion",
+    "normalised_probability",
+    "probability",
+    "truth_ratio",
+    "truth_ratio_quality",
+]
+
+TruthRatioVersion = Literal["tofu", "openunlearning", "closer_look"]
+TRUTH_RATIO_VERSIONS: tuple[TruthRatioVersion, ...] = get_args(TruthRatioVersion)
+OPENUNLEARNING_EPSILON = 1e-10
 
 
-def probability(losses: Sequence[float]) -> list[float]:
+def probability(losses: ArrayLike) -> list[float]:
     """Returns p = exp(-L), the geometric mean of an answer's token probabilities.
 
     Args:
@@ -28,56 +43,127 @@ def probability(losses: Sequence[float]) -> list[float]:
         >>> probability([0.0])
         [1.0]
     """
-    return [math.exp(-loss) for loss in losses]
+    values: list[float] = np.exp(-np.asarray(losses, float)).tolist()
+    return values
 
 
-def truth_ratio(true_losses: Sequence[float], perturbed_losses: Sequence[Sequence[float]]) -> list[float]:
+def normalised_probability(
+    true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], epsilon: float = 0.0
+) -> list[float]:
+    """Returns p / (p + sum_p p_wrong + epsilon), every p being length-normalised.
+
+    Args:
+        true_losses: B mean losses per token of the true answer, nats.
+        perturbed_losses: B lists of P mean losses per token of wrong answers; P >= 1.
+        epsilon: 0 as in TOFU; OpenUnlearning adds 1e-10.
+
+    Returns:
+        B values in [0, 1].
+
+    Raises:
+        ValueError: the lists differ in length, or an example has no wrong answer.
+
+    Source:
+        TOFU `aggregate_eval_stat.py`, for real authors and world facts; OpenUnlearning
+        `probability_w_options`.
+
+    Example:
+        >>> normalised_probability([1.0], [[1.0, 1.0, 1.0]])
+        [0.25]
+    """
+    values = []
+    for loss, wrong in paired(true_losses, perturbed_losses):
+        # relative to the likeliest answer, so that no exponential vanishes: the ratio stays the same
+        least = min(loss, wrong.min())
+        shares = np.exp(least - np.append(wrong, loss))
+        values.append(float(shares[-1] / (shares.sum() + epsilon * np.exp(least))))
+    return values
+
+
+def truth_ratio(
+    true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], version: TruthRatioVersion = "tofu"
+) -> list[float]:
     """Returns R = exp(-mean_p L_p) / exp(-L): how much likelier wrong answers are than the true one.
 
     Args:
         true_losses: B mean losses per token of the true answer, nats. TOFU scores a paraphrase of it; where a
             benchmark has none, the answer itself is scored.
         perturbed_losses: B lists of P mean losses per token of wrong answers of the same form; P >= 1.
+        version: "openunlearning" adds 1e-10 to the denominator; the others do not.
 
     Returns:
-        B values, each > 0; the geometric mean over the wrong answers.
+        B values, each >= 0; the geometric mean over the wrong answers.
 
     Raises:
-        ValueError: the lists differ in length, or an example has no wrong answer.
+        ValueError: the lists differ in length, an example has no wrong answer, or an unknown version.
 
     Source:
-        TOFU `aggregate_eval_stat.py` (its paper averages arithmetically; the code, as here, geometrically).
+        TOFU `aggregate_eval_stat.py` (its paper averages arithmetically; the code, as here, geometrically);
+        OpenUnlearning `memorization.py`; closer-look `metrics.py`.
 
     Example:
         >>> truth_ratio([1.0], [[1.0, 1.0]])
         [1.0]
     """
-    if any(not losses for losses in perturbed_losses):
-        raise ValueError("expected at least one perturbed answer for each example")
-    return [
-        math.exp(loss - sum(wrong) / len(wrong))
-        for loss, wrong in zip(true_losses, perturbed_losses, strict=True)
-    ]
+    check_version(version)
+    pairs = [(loss, float(wrong.mean())) for loss, wrong in paired(true_losses, perturbed_losses)]
+    right, wrong = np.asarray(pairs, float).reshape(-1, 2).T
+    with np.errstate(over="ignore"):
+        if version == "openunlearning":
+            ratios = np.exp(-wrong) / (np.exp(-right) + OPENUNLEARNING_EPSILON)
+        else:
+            ratios = np.exp(right - wrong)
+    values: list[float] = ratios.tolist()
+    return values
 
 
-def truth_ratio_quality(ratios: Sequence[float], split: Literal["forget", "keep"]) -> list[float]:
-    """Returns TOFU's reading of raw truth ratios, 1 = as wanted.
+def truth_ratio_quality(ratios: ArrayLike, split: Kind, version: TruthRatioVersion = "tofu") -> list[float]:
+    """Returns a version's reading of raw truth ratios.
 
     Args:
-        ratios: B raw ratios, each > 0.
-        split: "forget" rewards a ratio of 1 (the model no longer tells right from wrong): min(R, 1/R);
-            "keep" rewards a small ratio: max(0, 1 - R).
+        ratios: B raw ratios, each >= 0, of the same version.
+        split: "forget" reads how close a ratio is to 1 (the model no longer tells right from wrong):
+            min(R, 1/R), 1 = forgotten; "keep" rewards a small ratio: max(0, 1 - R), 1 = kept.
+        version: "closer_look" turns the reading of the forget split round: 1 - min(R, 1/R), 0 = forgotten;
+            "openunlearning" takes 1 / (R + 1e-10).
 
     Returns:
         B values in [0, 1].
 
+    Raises:
+        ValueError: an unknown version.
+
     Source:
-        TOFU `aggregate_eval_stat.py`.
+        As in `truth_ratio`.
 
     Example:
         >>> truth_ratio_quality([0.25, 4.0], "forget"), truth_ratio_quality([0.25, 4.0], "keep")
         ([0.25, 0.25], [0.75, 0.0])
+        >>> truth_ratio_quality([0.25, 4.0], "forget", "closer_look")
+        [0.75, 0.75]
     """
-    if split == "forget":
-        return [min(ratio, 1 / ratio) for ratio in ratios]
-    return [max(0.0, 1 - ratio) for ratio in ratios]
+    check_version(version)
+    raw = np.asarray(ratios, float)
+    if split == "keep":
+        read = np.maximum(0.0, 1 - raw)
+    else:
+        with np.errstate(divide="ignore"):
+            read = np.minimum(raw, 1 / (raw + (OPENUNLEARNING_EPSILON if version == "openunlearning" else 0)))
+        read = 1 - read if version == "closer_look" else read
+    values: list[float] = read.tolist()
+    return values
+
+
+def paired(true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike]) -> list[tuple[float, np.ndarray]]:
+    """Each example's loss of the true answer and its losses [P] of the wrong ones."""
+    wrong = [np.asarray(losses, float).reshape(-1) for losses in perturbed_losses]
+    if any(not len(losses) for losses in wrong):
+        raise ValueError("expected at least one perturbed answer for each example")
+    return list(zip(np.asarray(true_losses, float).reshape(-1).tolist(), wrong, strict=True))
+
+
+def check_version(version: str) -> None:
+    """Refuses a version that nobody defines."""
+    if version not in TRUTH_RATIO_VERSIONS:
+        expected = ", ".join(TRUTH_RATIO_VERSIONS)
+        raise ValueError(f"expected a truth ratio version out of {expected}, got {version!r}")

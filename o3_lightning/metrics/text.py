@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from o3_lightning.data.normalise import normalise
 
-__all__ = ["accuracy", "rouge_l_recall"]
+__all__ = ["accuracy", "rouge", "rouge_l_recall"]
 
 
 def accuracy(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
@@ -43,12 +43,19 @@ def says(answer: str, truth: str) -> bool:
     return bool(words) and f" {words} " in f" {normalise(answer)} "
 
 
-def rouge_l_recall(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
-    """Returns the share of the truth's words that stand in the answer in order (ROUGE-L recall).
+def rouge(
+    answers: Sequence[str],
+    truths: Sequence[str],
+    kind: Literal["rouge1", "rougeL"] = "rougeL",
+    part: Literal["recall", "precision", "fmeasure"] = "recall",
+) -> list[float]:
+    """Returns the words that answer and truth share: as a multiset (ROUGE-1) or in order (ROUGE-L).
 
     Args:
         answers: B generated texts.
         truths: B true answers, the references.
+        kind: "rouge1" or "rougeL".
+        part: "recall" (shared words over the truth's), "precision" or "fmeasure" (F1).
 
     Returns:
         B values in [0, 1].
@@ -57,21 +64,32 @@ def rouge_l_recall(answers: Sequence[str], truths: Sequence[str]) -> list[float]
         ValueError: the lists differ in length.
 
     Source:
-        TOFU's evaluation: `rouge_score` with stemming, the recall of rougeL.
+        The package `rouge_score` with stemming, as in TOFU (recall) and MUSE (F1 of ROUGE-L).
+
+    Example:
+        >>> rouge(["it is in Paris"], ["in Paris France"], "rougeL", "fmeasure")
+        [0.5714285714285715]
+    """
+    score = rouge_scorer(kind).score
+    return [
+        float(getattr(score(truth, answer)[kind], part))
+        for answer, truth in zip(answers, truths, strict=True)
+    ]
+
+
+def rouge_l_recall(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
+    """Returns the share of the truth's words that stand in the answer in order: `rouge` with its defaults.
 
     Example:
         >>> rouge_l_recall(["it is in Paris"], ["in Paris France"])
         [0.6666666666666666]
     """
-    score = rouge_scorer().score
-    return [
-        float(score(truth, answer)["rougeL"].recall) for answer, truth in zip(answers, truths, strict=True)
-    ]
+    return rouge(answers, truths)
 
 
-@lru_cache(maxsize=1)
-def rouge_scorer() -> Any:
-    """The scorer that the field uses; made once, for it loads a stemmer."""
+@lru_cache(maxsize=2)
+def rouge_scorer(kind: str) -> Any:
+    """The scorer that the field uses; made once a kind, for it loads a stemmer."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=True)
+    return RougeScorer([kind], use_stemmer=True)

@@ -1,0 +1,102 @@
+"""Multiple-choice accuracy that never takes an unreadable answer for a forgotten one.
+
+Shapes: B examples.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from o3_lightning.data.normalise import normalise
+
+__all__ = ["chosen_letter", "multiple_choice", "unparseable"]
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+STATEMENT = re.compile(r"\b[Aa]nswer(?:\s+is)?\s*:?\s*\(?([A-Z])(?=[.,;:!?)]|\s*$)", re.MULTILINE)
+ALONE = re.compile(r"\(?([A-Z])\)?[.:)]?")
+
+
+def chosen_letter(answer: str, options: Sequence[str]) -> str | None:
+    """Returns the letter of the one option that an answer names, or None where it names none or several.
+
+    An answer names an option by "the answer is B" (also "Answer: B", "(B)"), by the letter alone, by the
+    letter and its text ("B. Paris"), or by the option's text alone. Letters beyond the options do not count.
+
+    Args:
+        answer: the generated text.
+        options: the option texts, "A" first; at least one.
+
+    Returns:
+        A capital letter, or None.
+
+    Source:
+        O3's `eval_o3.py` reads `The answer is ([A-Z]).` only, exactly one match, and counts everything else
+        as wrong; here "Answer: The answer is B." and "The answer is B. The answer is B." both read as B.
+
+    Example:
+        >>> options = ["Rome", "Paris"]
+        >>> chosen_letter("Answer: The answer is B.", options), chosen_letter("paris", options)
+        ('B', 'B')
+        >>> chosen_letter("The answer is A. The answer is B.", options) is None
+        True
+    """
+    known = dict(zip(LETTERS, options, strict=False))
+    text = answer.strip()
+    named = set(STATEMENT.findall(text)) or set(by_itself(text, known))
+    named &= known.keys()
+    return named.pop() if len(named) == 1 else None
+
+
+def by_itself(text: str, known: dict[str, str]) -> list[str]:
+    """The options that the whole text stands for."""
+    alone = ALONE.fullmatch(text)
+    if alone:
+        return [alone.group(1)]
+    said = normalise(text)
+    return [
+        letter
+        for letter, option in known.items()
+        if said and said in (normalise(option), normalise(f"{letter} {option}"))
+    ]
+
+
+def multiple_choice(
+    answers: Sequence[str], truths: Sequence[str], options: Sequence[Sequence[str]]
+) -> list[float | None]:
+    """Returns 1.0 where an answer names the right option, 0.0 where a wrong one, None where it names none.
+
+    Args:
+        answers: B generated texts.
+        truths: B true answers; each has to name one of its options.
+        options: per example the option texts, "A" first.
+
+    Returns:
+        B values; accuracy is the mean over those that are not None, and `unparseable` counts the others:
+        garbage is neither knowing nor forgetting.
+
+    Raises:
+        ValueError: the lists differ in length, or a truth names no option.
+
+    Example:
+        >>> multiple_choice(["B", "A", "gl gl"], ["B", "B", "B"], [["Rome", "Paris"]] * 3)
+        [1.0, 0.0, None]
+    """
+    values: list[float | None] = []
+    for answer, truth, texts in zip(answers, truths, options, strict=True):
+        right = chosen_letter(truth, texts)
+        if right is None:
+            raise ValueError(f"expected a truth that names one of {len(texts)} options, got {truth!r}")
+        said = chosen_letter(answer, texts)
+        values.append(None if said is None else float(said == right))
+    return values
+
+
+def unparseable(values: Sequence[float | None]) -> int:
+    """Returns how many values are None.
+
+    Example:
+        >>> unparseable([1.0, None])
+        1
+    """
+    return sum(value is None for value in values)

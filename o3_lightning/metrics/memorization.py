@@ -1,0 +1,65 @@
+"""How much of an answer a model says by itself, token by token; one value per example.
+
+Shapes: B examples, T tokens of an example's answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from o3_lightning.metrics.token_scores import TokenScores, counted
+
+__all__ = ["exact_memorization", "extraction_strength"]
+
+
+def exact_memorization(scores: Sequence[TokenScores], *, drop_last: bool = True) -> list[float]:
+    """Returns the share of answer tokens that are the model's likeliest ones, teacher forced.
+
+    Args:
+        scores: B answers.
+        drop_last: whether the last token (the end of the text) is left out, as OpenUnlearning does.
+
+    Returns:
+        B values in [0, 1].
+
+    Source:
+        OpenUnlearning `exact_memorization`; Tirumala et al. 2022.
+
+    Example:
+        >>> import torch
+        >>> none, hits = torch.zeros(4), torch.tensor([True, False, True, True])
+        >>> exact_memorization([TokenScores(none, none, none, hits)], drop_last=False)
+        [0.75]
+    """
+    return [float(part.is_argmax.double().mean()) for part in counted(scores, drop_last)]
+
+
+def extraction_strength(
+    scores: Sequence[TokenScores], *, floor: bool = True, drop_last: bool = True
+) -> list[float]:
+    """Returns 1 - k / T, k being the shortest prefix from which on every token is the likeliest one.
+
+    Args:
+        scores: B answers.
+        floor: True gives 1 / T to an answer of which not even the last token is the likeliest, as
+            OpenUnlearning's code does (its loop ends one step early); False gives 0, as the definition says.
+        drop_last: whether the last token (the end of the text) is left out, as OpenUnlearning does.
+
+    Returns:
+        B values in [0, 1].
+
+    Source:
+        Carlini et al. 2021; OpenUnlearning `extraction_strength`.
+
+    Example:
+        >>> import torch
+        >>> none, hits = torch.zeros(4), torch.tensor([True, False, True, True])
+        >>> extraction_strength([TokenScores(none, none, none, hits)], drop_last=False)
+        [0.5]
+    """
+    values = []
+    for part in counted(scores, drop_last):
+        correct = part.is_argmax.tolist()
+        run = next((number for number, hit in enumerate(reversed(correct)) if not hit), len(correct))
+        values.append((max(run, 1) if floor else run) / len(correct))
+    return values
