@@ -58,7 +58,7 @@ def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftMo
     """Gives a model with a fresh LoRA; afterwards, also after an error, it is as it was.
 
     The base's own weights are frozen meanwhile. Restored are: modules, `requires_grad`, training mode,
-    devices, gradient checkpointing, and what PEFT leaves on the model object.
+    devices, gradient checkpointing, and the hooks and attributes that PEFT and Transformers leave on modules.
 
     Raises:
         InputError: the targets fit no module.
@@ -66,7 +66,7 @@ def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftMo
     peft_config = lora_config(model, config, base_id)
     state = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
-    attributes, device = set(vars(model)), next(model.parameters()).device
+    left_alone, device = [Bare(module) for module in model.modules()], next(model.parameters()).device
     wrapped: PeftModel | None = None
     try:
         with warnings.catch_warnings():
@@ -74,7 +74,9 @@ def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftMo
             wrapped = get_peft_model(model, peft_config)
         yield wrapped
     finally:
-        restore(model, wrapped, attributes)
+        take_out(model, wrapped)
+        for bare in left_alone:
+            bare.restore()
         if next(model.parameters()).device != device:
             model.to(device)
         for parameter, requires_grad in state:
@@ -84,15 +86,32 @@ def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftMo
             module.training = training
 
 
-def restore(model: Any, wrapped: PeftModel | None, attributes: set[str]) -> None:
-    """Takes LoRA layers, checkpointing and added attributes out of a model."""
+def take_out(model: Any, wrapped: PeftModel | None) -> None:
+    """Takes checkpointing and LoRA layers out of a model."""
     if getattr(model, "is_gradient_checkpointing", False):
         model.gradient_checkpointing_disable()
     if wrapped is not None:
         tuner: Any = wrapped.base_model
         tuner.unload()
-    for name in set(vars(model)) - attributes:
-        delattr(model, name)
+
+
+class Bare:
+    """What a module had on it, so that whatever is added later can be taken off."""
+
+    HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.attributes = module, set(vars(module))
+        self.hooks = {name: set(getattr(module, name)) for name in self.HOOKS}
+
+    def restore(self) -> None:
+        """Takes off the hooks and attributes that were not there before."""
+        for name, known in self.hooks.items():
+            hooks = getattr(self.module, name)
+            for added in set(hooks) - known:
+                del hooks[added]
+        for name in set(vars(self.module)) - self.attributes:
+            delattr(self.module, name)
 
 
 def lora_factors(wrapped: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:

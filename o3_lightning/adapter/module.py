@@ -20,10 +20,15 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.injection import is_quantised, lora_factors, without_adapter
 from o3_lightning.adapter.subspace import project_out, protected_spaces
 from o3_lightning.data.encoding import TokenBatch
+from o3_lightning.errors import O3Error
 from o3_lightning.objectives.config import ObjectiveConfig
 from o3_lightning.objectives.views import Objective, View
 
-__all__ = ["AdapterModule"]
+__all__ = ["AdapterModule", "AdapterTrainingError"]
+
+
+class AdapterTrainingError(O3Error):
+    """Training went astray: the loss or the adapter is not finite, or nothing was or could be learnt."""
 
 
 class AdapterModule(LightningModule):
@@ -84,7 +89,11 @@ class AdapterModule(LightningModule):
         prepare_model(self.wrapped, self.config.gradient_checkpointing)
 
     def training_step(self, fields: Mapping[str, Mapping[str, Tensor]], index: int) -> Tensor:
-        """Returns objective plus penalty of a batch."""
+        """Returns objective plus penalty of a batch.
+
+        Raises:
+            AdapterTrainingError: the loss does not depend on the adapter.
+        """
         batch = {view: TokenBatch(**tensors) for view, tensors in fields.items()}
         parts = {"forget": self.forget_loss(batch)}
         retain = self.objective.retain.objective
@@ -94,6 +103,11 @@ class AdapterModule(LightningModule):
         penalty = self.penalty()
         if penalty is not None:
             parts["penalty"] = self.config.penalty_coefficient * penalty
+        if not parts["forget"].requires_grad:
+            raise AdapterTrainingError(
+                "the loss does not depend on the adapter, so lora_B would receive no gradient; gradient "
+                "checkpointing of a kind that cuts frozen inputs off is the usual cause"
+            )
         loss = torch.stack([part.float() for part in parts.values()]).sum()
         self.record({"loss": loss, **parts})
         return loss

@@ -23,9 +23,8 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.initialisation import initialise
 from o3_lightning.adapter.injection import copy_factors, injected
-from o3_lightning.adapter.module import AdapterModule
+from o3_lightning.adapter.module import AdapterModule, AdapterTrainingError
 from o3_lightning.base import BaseModel
-from o3_lightning.errors import O3Error
 from o3_lightning.files import write_atomically, write_json
 from o3_lightning.objectives.config import ObjectiveConfig
 from o3_lightning.objectives.texts import check_needs
@@ -35,10 +34,6 @@ __all__ = ["AdapterTrainingError", "TrainedAdapter", "train_adapter"]
 
 logger = logging.getLogger(__name__)
 PREFIX = "base_model.model."
-
-
-class AdapterTrainingError(O3Error):
-    """Training went astray: the loss or the adapter is not finite, or nothing was learnt."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,8 @@ def train_adapter(
 
     Raises:
         InputError: the objective lacks what it needs, or the targets fit no module; before any training.
-        AdapterTrainingError: the adapter is not finite, or lora_B received no gradient.
+        AdapterTrainingError: the adapter is not finite, or lora_B receives no gradient (told at the first
+            step where that can be seen, at the end elsewhere).
     """
     check_needs(objective, request.rows, retain)
     start = time.perf_counter()

@@ -14,6 +14,7 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.diagnostics import overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.interference import attached, logit_interference
+from o3_lightning.adapter.module import AdapterModule
 from o3_lightning.adapter.retain_guard import RetainedDataError, RetainGuard
 from o3_lightning.adapter.training import AdapterTrainingError, train_adapter
 from o3_lightning.base import BaseConfig, load_base
@@ -32,7 +33,8 @@ def snapshot(model):
         [name for name, _ in model.named_modules()],
         [(name, parameter.requires_grad) for name, parameter in model.named_parameters()],
         [module.training for module in model.modules()],
-        set(vars(model)),
+        [set(vars(module)) for module in model.modules()],
+        [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
     )
 
 
@@ -137,6 +139,28 @@ def test_gradient_checkpointing_changes_nothing(tiny_base, tiny_request, make_tr
     for path, (a, b) in with_it.factors.items():
         torch.testing.assert_close(a, without.factors[path][0])
         torch.testing.assert_close(b, without.factors[path][1])
+
+
+def test_an_adapter_that_is_cut_off_from_the_loss_is_told_at_the_first_step(
+    tiny_base, tiny_request, make_trainer, monkeypatch
+):
+    whole = AdapterModule.run
+    monkeypatch.setattr(AdapterModule, "run", lambda *words: (whole(*words)[0].detach(), None))
+    with pytest.raises(AdapterTrainingError, match="lora_B would receive no gradient"):
+        train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+
+
+def test_an_adapter_that_never_moves_is_told(tiny_base, tiny_request, make_trainer):
+    config = AdapterConfig(rank=2, learning_rate=1e-300)
+    with pytest.raises(AdapterTrainingError, match="nothing was learnt"):
+        train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+
+
+def test_a_checkpoint_holds_the_adapter_alone(tiny_base, tiny_request, make_trainer):
+    trainer = make_trainer()
+    trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, trainer, 0)
+    state = trainer.lightning_module.state_dict()
+    assert sum(tensor.numel() for tensor in state.values()) == trained.metrics["trained_parameters"]
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
