@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ __all__ = ["QuestionAnswer", "UnlearningRequest", "read_requests", "read_rows"]
 
 TEXT_FIELDS = ("prompt", "answer")
 LIST_FIELDS = ("held_out_prompts", "perturbed_answers")
-KNOWN_FIELDS = (*TEXT_FIELDS, *LIST_FIELDS, "request_id")
+OPTIONAL_TEXT_FIELD = "paraphrased_answer"
+KNOWN_FIELDS = (*TEXT_FIELDS, *LIST_FIELDS, OPTIONAL_TEXT_FIELD, "request_id")
 SAFE_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 LONGEST_ID = 64
 
@@ -30,12 +31,22 @@ class QuestionAnswer:
         answer: the true answer.
         held_out_prompts: other ways to ask for the same answer; only evaluation reads them.
         perturbed_answers: wrong answers of the same form; for truth ratios and random labels.
+        paraphrased_answer: the true answer in other words, of the same form as the perturbed ones; truth
+            ratios compare with it. None where a benchmark has none: they then take the answer itself.
     """
 
     prompt: str
     answer: str
     held_out_prompts: tuple[str, ...] = ()
     perturbed_answers: tuple[str, ...] = ()
+    paraphrased_answer: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields; a paraphrase only where there is one: rows without keep their digest."""
+        values = asdict(self)
+        if self.paraphrased_answer is None:
+            del values[OPTIONAL_TEXT_FIELD]
+        return values
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,9 @@ class UnlearningRequest:
 
     @property
     def held_out(self) -> tuple[QuestionAnswer, ...]:
-        """Every held-out prompt as a row of its own, with its row's answer and perturbed answers."""
+        """Every held-out prompt as a row of its own, with its row's answers."""
         return tuple(
-            QuestionAnswer(prompt, row.answer, perturbed_answers=row.perturbed_answers)
+            replace(row, prompt=prompt, held_out_prompts=())
             for row in self.rows
             for prompt in row.held_out_prompts
         )
@@ -80,7 +91,7 @@ class UnlearningRequest:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the rows: tells forget sets apart without keeping their text."""
-        return digest_json([asdict(row) for row in self.rows])
+        return digest_json([row.to_dict() for row in self.rows])
 
 
 def check_id(name: str, *, path: str | Path | None = None, line: int | None = None) -> None:
@@ -192,6 +203,9 @@ def parse_row(value: Any, path: str | Path, line: int) -> tuple[QuestionAnswer, 
         )
     texts = {field: parse_text(value.get(field), path, line, field) for field in TEXT_FIELDS}
     lists = {field: parse_texts(value.get(field, []), path, line, field) for field in LIST_FIELDS}
+    paraphrase = value.get(OPTIONAL_TEXT_FIELD)
+    if paraphrase is not None:
+        texts[OPTIONAL_TEXT_FIELD] = parse_text(paraphrase, path, line, OPTIONAL_TEXT_FIELD)
     identifier = value.get("request_id")
     if identifier is not None and not isinstance(identifier, str):
         message = f"expected a string, got {type(identifier).__name__}"

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from o3_lightning.errors import InputError
+from o3_lightning.files import digest_json
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest, read_requests
 
 GOOD = {"prompt": "p", "answer": "a"}
@@ -50,10 +51,31 @@ def test_held_out_prompts_become_rows_with_their_answers():
     assert request.held_out == (QuestionAnswer("h1", "a", (), ("w",)), QuestionAnswer("h2", "a", (), ("w",)))
 
 
+def test_a_paraphrased_answer_is_read_and_goes_with_its_held_out_prompts(tmp_path):
+    path = write(tmp_path / "r.jsonl", {**GOOD, "paraphrased_answer": "b", "held_out_prompts": ["h"]}, GOOD)
+    (request,) = read_requests(path)
+    assert [row.paraphrased_answer for row in request.rows] == ["b", None]
+    assert request.held_out == (QuestionAnswer("h", "a", paraphrased_answer="b"),)
+
+
+def test_only_a_row_with_a_paraphrase_has_another_digest_for_it():
+    fields = {"prompt": "p", "answer": "a", "held_out_prompts": [], "perturbed_answers": []}
+    assert UnlearningRequest("r", (QuestionAnswer("p", "a"),)).digest == digest_json([fields])
+    assert QuestionAnswer("p", "a", paraphrased_answer="b").to_dict() == {
+        **fields,
+        "paraphrased_answer": "b",
+    } | {
+        "held_out_prompts": (),
+        "perturbed_answers": (),
+    }
+
+
 @pytest.mark.parametrize(
     ("line", "field", "reason"),
     [
         ({"answer": "a"}, "prompt", "missing"),
+        ({**GOOD, "paraphrased_answer": 3}, "paraphrased_answer", "expected a string, got int"),
+        ({**GOOD, "paraphrased_answer": " "}, "paraphrased_answer", "expected some text"),
         ({"prompt": "p"}, "answer", "missing"),
         ({"prompt": None, "answer": "a"}, "prompt", "missing"),
         ({"prompt": "p", "answer": 3}, "answer", "expected a string, got int"),

@@ -91,7 +91,7 @@ def fictitious_base_folder(seed: int, config: FictitiousBaseConfig | None = None
     """
     config = config or FictitiousBaseConfig()
     rows = training_rows(seed)
-    key = {"recipe": RECIPE, "config": asdict(config), "seed": seed, "rows": [asdict(row) for row in rows]}
+    key = {"recipe": RECIPE, "config": asdict(config), "seed": seed, "rows": [row.to_dict() for row in rows]}
     folder = cache_folder() / f"fictitious-{digest_json(key)[:16]}"
     if is_whole(folder):
         return folder

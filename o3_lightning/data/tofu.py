@@ -99,4 +99,5 @@ def to_row(record: Record) -> QuestionAnswer:
         record.text("answer"),
         tuple(prompt for prompt in held_out if prompt != question),
         record.texts("perturbed_answer"),
+        record.text("paraphrased_answer") if record.values.get("paraphrased_answer") else None,
     )

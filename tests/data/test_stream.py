@@ -41,6 +41,29 @@ def test_tofu_gives_one_request_a_task_with_paraphrases_and_wrong_answers(tmp_pa
     assert {split: len(rows) for split, rows in stream.utility.items()} == {"world_facts": 1}
 
 
+def test_tofu_takes_the_paraphrased_answer_where_a_row_has_one(tmp_path):
+    plain = [tofu_row("1", number) for number in range(2)]
+    write_lines(tmp_path / "tofu/forget01.json", *plain)
+    write_lines(tmp_path / "tofu/forget01_perturbed.json", dict(plain[1], paraphrased_answer="A one"))
+    write_lines(
+        tmp_path / "tofu/real_authors_perturbed.json",
+        {"question": "Q", "answer": "A", "paraphrased_answer": "It is A", "perturbed_answer": ["w"]},
+    )
+    stream = offline(tmp_path, "tofu")
+    assert [row.paraphrased_answer for row in stream.requests[0].rows] == [None, "A one"]
+    assert stream.utility["real_authors"] == (QuestionAnswer("Q", "A", (), ("w",), "It is A"),)
+
+
+def test_real_world_takes_the_paraphrased_answer(tmp_path):
+    row = {"name": "N", "question": "Q", "answer": "A", "task_id": "1"}
+    for name in ("forget", "neighbor"):
+        write_lines(tmp_path / f"real_world/{name}.jsonl", row)
+        write_lines(tmp_path / f"real_world/{name}_perturbed.jsonl", {**row, "paraphrased_answer": "It is A"})
+    stream = offline(tmp_path, "real_world")
+    assert stream.requests[0].rows[0].paraphrased_answer == "It is A"
+    assert stream.utility["neighbours"][0].paraphrased_answer == "It is A"
+
+
 def test_requests_rows_and_utility_can_be_chosen_and_limited(tmp_path):
     write_lines(tmp_path / "tofu/forget05.json", *[tofu_row(task, n) for task in "123" for n in range(4)])
     write_lines(
