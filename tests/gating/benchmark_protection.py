@@ -2,9 +2,10 @@
 
     python tests/gating/benchmark_protection.py [threads]
 
-Prints as JSON: seconds from registering 400 prompts to the first refusal, and milliseconds to answer a prompt
-with 20 requests in the store against 1, singly and in a batch. Run it on a quiet machine; it needs no network,
-and trains the base model once if it is not cached. An answer's figure is the smallest of several runs.
+Prints as JSON: seconds from registering 400 prompts to the first refusal, and milliseconds to answer a
+prompt with 20 requests in the store against 1, singly and in a batch. Run it on a quiet machine; no network
+is needed, and the base model is trained once if it is not cached. An answer's figure is the smallest of
+several runs.
 """
 
 import json
