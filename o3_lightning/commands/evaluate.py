@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from o3_lightning.commands import evaluate_detector
 from o3_lightning.commands.common import open_gated_model, read_arguments, run_parser
 from o3_lightning.files import write_json
 
@@ -12,11 +13,14 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Writes `evaluation.json` into the run's folder and prints the means.
+    """Writes `evaluation.json` into the run's folder and prints the means; `--detector` measures detectors.
 
     Raises:
         InputError: the run has no store.
     """
+    if evaluate_detector.SWITCH in arguments:
+        evaluate_detector.main(arguments)
+        return
     parser = run_parser("evaluate", "Measures the gated model of a run as its store stands now.")
     config, _, _ = read_arguments(parser, arguments)
     from o3_lightning.data.stream import load_stream

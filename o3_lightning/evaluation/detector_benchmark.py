@@ -7,30 +7,28 @@ what is not there is left out and named.
 
 from __future__ import annotations
 
-import logging
+import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from o3_lightning.detector import Detector, DetectorConfig, Encoder, MultiDetector, fit_detector, load_encoder
 from o3_lightning.detector.segments import Prompt
+from o3_lightning.errors import InputError
 from o3_lightning.evaluation.detector_evasion import EVASIONS, harmless_texts
-from o3_lightning.evaluation.detector_tasks import TASKS, BenchmarkTask, load_task
+from o3_lightning.evaluation.detector_measures import calibration_error, measure_split, summarise
+from o3_lightning.evaluation.detector_tasks import DEVELOPMENT, TASKS, BenchmarkTask, load_task
+from o3_lightning.evaluation.environment import describe_environment
 from o3_lightning.files import write_json
 
-__all__ = ["DetectorBenchmarkConfig", "measure_split", "run_detector_benchmark"]
-
-logger = logging.getLogger(__name__)
-RECALL_OF_FPR = 0.95
-CALIBRATION_BINS = 10
+__all__ = ["DetectorBenchmarkConfig", "run_detector_benchmark"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,18 @@ class DetectorBenchmarkConfig:
     most_prompts: int = 400
     most_disguised: int = 12
 
+    def __post_init__(self) -> None:
+        for name in ("tasks", "seeds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for task in self.tasks:
+            if task not in TASKS:
+                raise InputError(f"expected tasks out of {', '.join(TASKS)}, got {task!r}", field="tasks")
+        if not self.tasks or not self.detectors or not self.seeds:
+            raise InputError("expected at least one task, detector and seed")
+        for seed in self.seeds:
+            if not isinstance(seed, int) or seed < 0:
+                raise InputError(f"expected integers >= 0, got {seed!r}", field="seeds")
+
 
 class RememberingEncoder(Encoder):
     """An encoder that reads no prompt twice; for benchmarks only, as it keeps every feature in memory."""
@@ -72,78 +82,83 @@ class RememberingEncoder(Encoder):
         return torch.stack([memory[tuple(row)] for row in tokens])
 
 
-def measure_split(inside: Tensor, outside: Tensor) -> dict[str, float]:
-    """Returns AUROC, AUPR and the false-positive rate at 95 % recall of scores, higher = inside.
-
-    Args:
-        inside: scores of prompts that must be found [N].
-        outside: scores of prompts that must not [M].
-
-    Example:
-        >>> measure_split(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0]))
-        {'auroc': 1.0, 'aupr': 1.0, 'fpr95': 0.0}
-    """
-    labels = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
-    values = torch.cat([inside, outside]).double().numpy()
-    threshold = np.quantile(inside.double().numpy(), 1 - RECALL_OF_FPR, method="lower")
-    return {
-        "auroc": float(roc_auc_score(labels, values)),
-        "aupr": float(average_precision_score(labels, values)),
-        "fpr95": float((outside.double().numpy() >= threshold).mean()),
-    }
-
-
-def calibration_error(inside: Tensor, outside: Tensor) -> float:
-    """Returns the expected calibration error of weights read as the chance of being inside, sides alike."""
-    weights = torch.cat([inside, outside]).double()
-    truth = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).double()
-    share = torch.cat(
-        [torch.full((len(part),), 0.5 / max(len(part), 1)) for part in (inside, outside)]
-    ).double()
-    bins = (weights * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
-    error = 0.0
-    for number in range(CALIBRATION_BINS):
-        own = bins == number
-        mass = float(share[own].sum())
-        if mass:
-            error += abs(float((share[own] * (weights[own] - truth[own])).sum()))
-    return error
-
-
 def run_detector_benchmark(
-    config: DetectorBenchmarkConfig, data: Path, output: Path | None = None
+    config: DetectorBenchmarkConfig,
+    data: Path,
+    output: Path | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measures every detector on every task and seed.
 
     Args:
         config: what to measure.
         data: folder of local benchmark data.
-        output: JSON file, rewritten after every detector; None writes nothing.
+        output: JSON file, rewritten after every detector; what it holds of the same settings is not measured
+            again, what it holds of other tasks and detectors stays. None reads and writes nothing.
+        progress: called with the name of each task, detector and seed before it is measured.
 
     Returns:
-        {"tasks": {task: {detector: {split: {measure: {"mean", "std", "seeds"}}}}}, "left_out", "seconds"}.
+        {"tasks": {task: {detector: {split: {measure: {"mean", "std", "seeds"}}}}}, "roles": {task:
+        "development" or "report only"}, "settings", "left_out", "environment"}.
 
     Raises:
         InputError: a task is unknown.
     """
-    results: dict[str, Any] = {"tasks": {}, "left_out": [], "seeds": list(config.seeds)}
+    results = read_results(output)
+    results["left_out"] = []
     encoders: dict[tuple[str, str], Encoder] = {}
-    started = time.monotonic()
     for name in config.tasks:
         try:
             tasks = [load_task(name, data, seed) for seed in config.seeds]
         except FileNotFoundError as error:
             results["left_out"].append(f"{name}: {error.filename} is not there")
             continue
+        results["roles"][name] = "development" if name in DEVELOPMENT else "report only"
         for label, settings in config.detectors.items():
+            described = describe(settings, config)
+            done = results["settings"].get(label) == described and label in results["tasks"].get(name, {})
+            if done:
+                continue
+            if results["settings"].get(label) != described:
+                forget_detector(results, label)
             encoder = encoders.setdefault((settings.encoder, settings.pooling), remembering(settings))
-            rows = [measure_task(encoder, task, settings, config) for task in tasks]
+            rows = []
+            for task in tasks:
+                if progress is not None:
+                    progress(f"{name}, {label}, seed {task.seed}")
+                rows.append(measure_task(encoder, task, settings, config))
+            results["settings"][label] = described
             results["tasks"].setdefault(name, {})[label] = summarise(rows)
-            results["seconds"] = time.monotonic() - started
-            logger.info("%s, %s: measured after %.0f s", name, label, results["seconds"])
             if output is not None:
                 write_json(output, results)
     return results
+
+
+def read_results(path: Path | None) -> dict[str, Any]:
+    """Returns what an earlier run has written, or a frame to fill."""
+    frame = {"tasks": {}, "roles": {}, "settings": {}, "environment": describe_environment()}
+    if path is None or not path.is_file():
+        return frame
+    try:
+        return {**json.loads(path.read_text()), "environment": frame["environment"]}
+    except json.JSONDecodeError as error:
+        raise InputError(f"is not JSON: {error}", path=path) from error
+
+
+def describe(settings: DetectorConfig, config: DetectorBenchmarkConfig) -> dict[str, Any]:
+    """Returns everything that decides a detector's figures, as JSON would give it back."""
+    measured = {
+        name: getattr(config, name) for name in ("seeds", "evasion", "most_prompts", "most_disguised")
+    }
+    described: dict[str, Any] = json.loads(json.dumps({**asdict(settings), "benchmark": measured}))
+    return described
+
+
+def forget_detector(results: dict[str, Any], label: str) -> None:
+    """Drops the figures of a detector with other settings."""
+    for by_detector in results["tasks"].values():
+        by_detector.pop(label, None)
+    results["tasks"] = {name: by_detector for name, by_detector in results["tasks"].items() if by_detector}
 
 
 def remembering(config: DetectorConfig) -> Encoder:
@@ -222,30 +237,3 @@ def measure_evasion(multi: MultiDetector, task: BenchmarkTask, most: int) -> dic
     texts = harmless_texts(task.filler, random.Random(task.seed), most)  # noqa: S311
     result["evasion:harmless"] = {"mean_weight": float(multi.weights(texts).amax(1).mean())}
     return result
-
-
-def summarise(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    """Returns mean, standard deviation and the single values over the seeds."""
-    summary: dict[str, Any] = {}
-    for split in rows[0]:
-        for measure in rows[0][split]:
-            values = [row[split][measure] for row in rows if split in row]
-            place = summary.setdefault(split, {})
-            place[measure] = {"mean": float(np.mean(values)), "std": float(np.std(values)), "seeds": values}
-    return summary
-
-
-def table_rows(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the lines of a Markdown table: one a task, detector and pair of splits."""
-    yield "| task | detector | split | AUROC | FPR95 | AUPR | weight inside | weight outside |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    for task, by_detector in results["tasks"].items():
-        for label, splits in by_detector.items():
-            for pair in (name for name in splits if "|" in name):
-                inside, outside = pair.split("|")
-                cells = [
-                    f"{100 * splits[pair][key]['mean']:.1f} ± {100 * splits[pair][key]['std']:.1f}"
-                    for key in ("auroc", "fpr95", "aupr")
-                ]
-                weights = [f"{splits[name]['mean_weight']['mean']:.3f}" for name in (inside, outside)]
-                yield f"| {task} | {label} | {inside} against {outside} | {' | '.join(cells + weights)} |"

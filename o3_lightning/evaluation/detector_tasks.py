@@ -11,7 +11,7 @@ from typing import Any
 
 from o3_lightning.errors import InputError
 
-__all__ = ["TASKS", "BenchmarkTask", "load_task"]
+__all__ = ["DEVELOPMENT", "TASKS", "BenchmarkTask", "load_task"]
 
 FIT_FRACTION = 0.8
 SUCCESSIVE_REQUESTS = 10
@@ -34,6 +34,19 @@ TASKS = (
     "real_world",
     *(f"clinc_{domain}" for domain in CLINC_DOMAINS),
     "scienceqa_biology",
+    "scienceqa_chemistry",
+)
+
+
+# settings were chosen on these; the others were looked at only to report them
+DEVELOPMENT = (
+    FICTITIOUS,
+    "tofu_forget01",
+    "tofu_forget10",
+    "tofu_ten_requests",
+    "real_world",
+    "clinc_banking",
+    "clinc_auto_and_commute",
     "scienceqa_chemistry",
 )
 
@@ -156,7 +169,10 @@ def real_world(data: Path, seed: int) -> BenchmarkTask:
     fitted, held = split_rows(read_lines(data / "real_world/forget_perturbed.jsonl"), seed)
     outside = tofu_outside(data)
     outside = {
-        "near": column(data / "real_world/neighbor.jsonl", "question"),
+        "near": [
+            *column(data / "real_world/neighbor.jsonl", "question"),
+            *column(data / "real_world/neighbor_perturbed.jsonl", "question"),
+        ],
         "mid": outside["mid"],
         "far": outside["far"],
     }

@@ -1,0 +1,131 @@
+"""What a detector benchmark reports of scores and weights; scores have one sign, fixed by definition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+__all__ = ["calibration_error", "evasion_rows", "measure_split", "summarise", "table_rows"]
+
+RECALL_OF_FPR = 0.95
+CALIBRATION_BINS = 10
+DIGITS = 6
+EVASION = "evasion:"
+PAIRS = ("held_out|near", "held_out|adjacent", "held_out|far", "paraphrase|near")
+WEIGHTS = ("forget", "paraphrase", "held_out", "near", "adjacent", "mid", "far")
+
+
+def measure_split(inside: Tensor, outside: Tensor) -> dict[str, float]:
+    """Returns AUROC, AUPR and the false-positive rate at 95 % recall of scores, higher = inside.
+
+    Args:
+        inside: scores of prompts that must be found [N].
+        outside: scores of prompts that must not [M].
+
+    Example:
+        >>> measure_split(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0]))
+        {'auroc': 1.0, 'aupr': 1.0, 'fpr95': 0.0}
+    """
+    labels = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
+    values = torch.cat([inside, outside]).double().numpy()
+    threshold = np.quantile(inside.double().numpy(), 1 - RECALL_OF_FPR, method="lower")
+    return {
+        "auroc": float(roc_auc_score(labels, values)),
+        "aupr": float(average_precision_score(labels, values)),
+        "fpr95": float((outside.double().numpy() >= threshold).mean()),
+    }
+
+
+def calibration_error(inside: Tensor, outside: Tensor) -> float:
+    """Returns the expected calibration error of weights read as the chance of being inside, sides alike."""
+    weights = torch.cat([inside, outside]).double()
+    truth = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).double()
+    share = torch.cat(
+        [torch.full((len(part),), 0.5 / max(len(part), 1)) for part in (inside, outside)]
+    ).double()
+    bins = (weights * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
+    error = 0.0
+    for number in range(CALIBRATION_BINS):
+        own = bins == number
+        mass = float(share[own].sum())
+        if mass:
+            error += abs(float((share[own] * (weights[own] - truth[own])).sum()))
+    return error
+
+
+def summarise(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """Returns {split: {measure: {"mean", "std", "seeds"}}} of one {split: {measure: value}} a seed."""
+    summary: dict[str, Any] = {}
+    for split in rows[0]:
+        for measure in rows[0][split]:
+            values = [row[split][measure] for row in rows if split in row]
+            spread = {"mean": float(np.mean(values)), "std": float(np.std(values))}
+            place = summary.setdefault(split, {})
+            place[measure] = {
+                **{name: round(value, DIGITS) for name, value in spread.items()},
+                "seeds": [round(value, DIGITS) for value in values],
+            }
+    return summary
+
+
+def table_rows(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a Markdown table: a line a task and detector, AUROC / FPR95 in % and mean weights.
+
+    Args:
+        results: of `run_detector_benchmark`.
+    """
+    yield "AUROC / FPR95 in %, mean ± deviation over the seeds; last column the mean weights."
+    yield ""
+    names = [name.replace("_", "-").replace("|", " against ") for name in PAIRS]
+    yield f"| task | detector | {' | '.join(names)} | {' / '.join(WEIGHTS).replace('_', '-')} |"
+    yield "| --- " * (len(PAIRS) + 3) + "|"
+    for task, by_detector in results["tasks"].items():
+        role = "" if results["roles"][task] == "development" else " *"
+        for label, splits in by_detector.items():
+            pairs = [pair_cell(splits.get(pair)) for pair in PAIRS]
+            weights = [weight_cell(splits.get(name)) for name in WEIGHTS]
+            yield f"| {task}{role} | {label} | {' | '.join(pairs)} | {' / '.join(weights)} |"
+    yield ""
+    yield "\\* report only: no setting was chosen on this task."
+
+
+def pair_cell(measures: Mapping[str, Any] | None) -> str:
+    """Returns "AUROC ± deviation / FPR95 ± deviation", or a dash."""
+    if measures is None:
+        return "-"
+    cells = [measures[name] for name in ("auroc", "fpr95")]
+    return " / ".join(f"{100 * cell['mean']:.1f} ± {100 * cell['std']:.1f}" for cell in cells)
+
+
+def weight_cell(measures: Mapping[str, Any] | None) -> str:
+    """Returns a mean weight, or a dash."""
+    return "-" if measures is None else f"{measures['mean_weight']['mean']:.3f}".removeprefix("0")
+
+
+def evasion_rows(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a Markdown table of disguises: mean weight of forgotten and of other questions so disguised."""
+    measured = [
+        (f"{task}, {label}", {name: splits[name] for name in splits if name.startswith(EVASION)})
+        for task, by_detector in results["tasks"].items()
+        for label, splits in by_detector.items()
+    ]
+    measured = [(name, splits) for name, splits in measured if splits]
+    if not measured:
+        return
+    yield "Mean weight of forgotten questions / of other questions, in the same disguise."
+    yield ""
+    yield f"| disguise | {' | '.join(name for name, _ in measured)} |"
+    yield "| --- " * (len(measured) + 1) + "|"
+    for disguise in measured[0][1]:
+        cells = [
+            " / ".join(f"{value['mean']:.3f}" for value in splits[disguise].values())
+            if disguise in splits
+            else "-"
+            for _, splits in measured
+        ]
+        yield f"| {disguise.removeprefix(EVASION).replace('_', ' ')} | {' | '.join(cells)} |"

@@ -1,0 +1,107 @@
+"""The benchmark of the detectors: its file, its figures against scikit-learn's definitions, its memory."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from o3_lightning.commands.evaluate_detector import main, read_experiment
+from o3_lightning.errors import InputError
+from o3_lightning.evaluation.detector_benchmark import DetectorBenchmarkConfig, run_detector_benchmark
+from o3_lightning.evaluation.detector_measures import (
+    calibration_error,
+    evasion_rows,
+    measure_split,
+    table_rows,
+)
+from o3_lightning.evaluation.detector_tasks import DEVELOPMENT, TASKS
+
+CONFIGS = "configs/experiments/detector_{}.yaml"
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["benchmark", "training", "evasion"])
+def test_the_experiments_can_be_read(name):
+    config, output = read_experiment(Path(CONFIGS.format(name)))
+    assert config.seeds == (0, 1, 2)
+    assert output.startswith("results/detector")
+
+
+def test_the_benchmark_names_every_task():
+    config, _ = read_experiment(Path(CONFIGS.format("benchmark")))
+    assert sorted(config.tasks) == sorted(TASKS)
+    assert set(DEVELOPMENT) < set(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("detectors: {a: {presett: k9}}", "detector 'a': .*presett"),
+        ("detectors: {a: {}}\nseed: [0]", "unknown key 'seed'"),
+        ("detectors: {a: {}}\ntasks: [moon]", "got 'moon'"),
+        ("detectors: {a: {}}\nseeds: [-1]", "integers >= 0"),
+        ("tasks: [fictitious]", "detectors"),
+        ("{", "not YAML"),
+    ],
+)
+def test_mistakes_in_an_experiment_are_named(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_experiment(write(tmp_path / "x.yaml", text))
+
+
+def test_rates_by_counting():
+    inside, outside = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.0, 1.5, 1.0, 9.0])
+    pairs = [(a > b) + 0.5 * (a == b) for a in inside.tolist() for b in outside.tolist()]
+    measured = measure_split(inside, outside)
+    assert measured["auroc"] == pytest.approx(sum(pairs) / len(pairs))
+    assert measured["fpr95"] == 0.75  # 95 % recall needs the threshold 1
+    assert measure_split(-inside, -outside)["auroc"] == pytest.approx(1 - measured["auroc"])
+
+
+def test_calibration_error_by_hand():
+    assert calibration_error(torch.ones(3), torch.zeros(5)) == 0
+    assert calibration_error(torch.tensor([0.0]), torch.tensor([1.0])) == pytest.approx(1)
+    assert calibration_error(torch.tensor([0.75]), torch.tensor([0.25])) == pytest.approx(0.25)
+
+
+def test_benchmark_writes_continues_and_prints(tmp_path, capsys):
+    experiment = write(
+        tmp_path / "small.yaml",
+        f"output: {tmp_path / 'small.json'}\ntasks: [fictitious]\ndetectors: {{default: {{}}}}\nseeds: [0]\n"
+        "most_prompts: 12\nmost_disguised: 1\n",
+    )
+    main(["--detector", "--config", str(experiment)])
+    out, err = capsys.readouterr()
+    assert "| fictitious | default | 1" in out
+    assert "| two turns | " in out
+    assert "1/1 fictitious, default, seed 0" in err
+    first = json.loads((tmp_path / "small.json").read_text())
+    main(["--detector", "--config", str(experiment)])
+    assert "seed 0" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "small.json").read_text())["tasks"] == first["tasks"]
+    assert first["tasks"]["fictitious"]["default"]["held_out|near"]["auroc"]["seeds"] == [1.0]
+
+
+def test_changed_settings_are_measured_again(tmp_path):
+    from o3_lightning.detector import DetectorConfig
+
+    output = tmp_path / "x.json"
+    for tail in (0.1, 0.2):
+        config = DetectorBenchmarkConfig(
+            ("fictitious",), {"one": DetectorConfig(tail=tail)}, (0,), evasion=False, most_prompts=4
+        )
+        results = run_detector_benchmark(config, tmp_path, output)
+        assert results["settings"]["one"]["tail"] == tail
+
+
+def test_missing_data_is_left_out_and_named(tmp_path):
+    config = DetectorBenchmarkConfig(tasks=("tofu_forget01",))
+    results = run_detector_benchmark(config, tmp_path)
+    assert "forget01_perturbed.json is not there" in results["left_out"][0]
+    assert list(evasion_rows(results)) == []
+    assert len(list(table_rows(results))) == 6
