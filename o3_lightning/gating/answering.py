@@ -1,6 +1,6 @@
 """Answering and scoring many prompts in batches of similar length.
 
-Shapes: B rows, T tokens, V vocabulary.
+Shapes: B rows, T tokens, N answer tokens of a batch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs
+from o3_lightning.gating.answer_logits import answer_logits
 from o3_lightning.gating.routing import Prompt
 from o3_lightning.gating.tokens import batches
 
 if TYPE_CHECKING:
     from o3_lightning.gating.model import GatedModel
 
-__all__ = ["answer_prompts", "score_answers"]
+__all__ = ["answer_prompts", "generate_tokens", "score_answers"]
 
 
 def answer_prompts(
@@ -26,7 +27,28 @@ def answer_prompts(
 ) -> list[str]:
     """Returns the greedy answer to each prompt, in order; see `GatedModel.answer`."""
     rows = [model.tokens.encode(prompt) for prompt in prompts]
-    answers = [""] * len(rows)
+    answers = generate_tokens(model, rows, weights, max_new_tokens, batch_size)
+    return [model.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
+
+
+def generate_tokens(
+    model: GatedModel,
+    rows: Sequence[list[int]],
+    weights: Tensor | None,
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[list[int]]:
+    """Returns the tokens of the greedy answer to each prompt, special ones left out, in order.
+
+    Args:
+        model: answers.
+        rows: token ids of templated prompts, without padding.
+        weights: [B,K] of the prompts; None asks the detectors about what the tokens say.
+        max_new_tokens: longest answer; the model's context may allow less.
+        batch_size: rows at a time.
+    """
+    answers: list[list[int]] = [[]] * len(rows)
+    special = set(model.tokenizer.all_special_ids)
     for chosen in batches([len(row) for row in rows], batch_size):
         ids, mask = model.tokens.pad([rows[row] for row in chosen])
         output = model.generate(
@@ -38,9 +60,8 @@ def answer_prompts(
             num_beams=1,
             pad_token_id=model.tokens.pad_id,
         )
-        texts = model.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
-        for row, text in zip(chosen, texts, strict=True):
-            answers[row] = text.strip()
+        for row, tokens in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
+            answers[row] = [token for token in tokens if token not in special]
     return answers
 
 
@@ -55,11 +76,12 @@ def score_answers(
     scores = [torch.empty(0)] * len(examples)
     for chosen in batches([len(example["input_ids"]) for example in examples], batch_size):
         batch = collate([examples[row] for row in chosen], model.tokens.pad_id).to(model.device)
-        given = None if weights is None else weights[chosen]
-        logits = model(batch.input_ids, batch.attention_mask, batch.labels, given).logits
-        for place, row in enumerate(chosen):
-            labelled = batch.labels[place, 1:] != IGNORED
-            target = batch.labels[place, 1:][labelled]
-            likely = logits[place, :-1][labelled].float().log_softmax(-1)
-            scores[row] = likely.gather(1, target[:, None]).squeeze(1).cpu()
+        labelled = batch.labels[:, 1:] != IGNORED
+        likely = [
+            logits.float().log_softmax(-1).gather(1, targets[:, None]).squeeze(1).cpu()
+            for logits, targets in answer_logits(model, batch, None if weights is None else weights[chosen])
+        ]
+        parts = torch.split(torch.cat(likely), labelled.sum(1).tolist())
+        for row, part in zip(chosen, parts, strict=True):
+            scores[row] = part
     return scores
