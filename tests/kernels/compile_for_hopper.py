@@ -82,22 +82,15 @@ def pool_tokens(dtype):
     return compiled(scores.pool_tokens_kernel, types, constants, Launch())
 
 
-def orthogonality(dtype, rank, forward):
+def orthogonality(dtype, rank):
     short, size, element = DTYPES[dtype]
     plan = plan_penalty(rank, 16 * rank, 11008, size)
-    types = {
-        "table": "*i64",
-        "overlaps": "*fp32",
-        "partial": "*fp32",
-        "row_blocks": "i32",
-        "gradient": "*" + short,
-    }
-    constants = {"OLD": element, "ALIGNED": True, "PRECISION": "tf32x3", "BLOCK_R": plan.block_r}
-    if forward:
-        constants |= {"NEW": element, "BLOCK_N": plan.forward_n, "BLOCK_D": plan.forward_d}
-        return compiled(penalty.orthogonality_penalty_fwd_kernel, types, constants, plan)
-    constants |= {"BLOCK_N": plan.backward_n, "BLOCK_D": plan.backward_d}
-    return compiled(penalty.orthogonality_penalty_bwd_kernel, types, constants, plan)
+    types = {"table": "*i64", "items": "*i32", "counters": "*i32", "modules": "i32", "gradient": "*" + short}
+    types |= dict.fromkeys(("parts_of_overlaps", "overlaps", "squares"), "*fp32")
+    constants = {"NEW": element, "OLD": element, "ALIGNED": True, "PRECISION": "tf32x3"}
+    constants |= {"BLOCK_R": plan.block_r, "BLOCK_N": plan.block_n, "BLOCK_D": plan.block_d}
+    constants |= {"PART_D": plan.part_d, "GRADIENT_D": plan.gradient_d}
+    return compiled(penalty.orthogonality_penalty_kernel, types, constants, plan)
 
 
 def gated_lora(rows, shrink):
@@ -122,9 +115,10 @@ def main():
         "layer_scores bfloat16 64 rows": layer_scores("bfloat16", 64),
         "pool_tokens float32": pool_tokens("float32"),
         "pool_tokens bfloat16": pool_tokens("bfloat16"),
-        "penalty forward float32 rank 32": orthogonality("float32", 32, True),
-        "penalty forward bfloat16 rank 8": orthogonality("bfloat16", 8, True),
-        "penalty backward float32 rank 32": orthogonality("float32", 32, False),
+        "penalty float32 rank 8": orthogonality("float32", 8),
+        "penalty float32 rank 32": orthogonality("float32", 32),
+        "penalty bfloat16 rank 8": orthogonality("bfloat16", 8),
+        "penalty bfloat16 rank 32": orthogonality("bfloat16", 32),
         "gated_lora down decode": gated_lora(16, True),
         "gated_lora up decode": gated_lora(16, False),
         "gated_lora down prefill": gated_lora(4096, True),

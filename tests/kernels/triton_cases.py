@@ -195,9 +195,12 @@ def test_penalty_takes_mixed_ranks_transposed_and_half_history():
     assert none.numel() == 0
 
 
-def test_penalty_does_not_depend_on_block_sizes():
+@pytest.mark.parametrize("lag", [0, 5000, 1 << 30])
+def test_penalty_does_not_depend_on_block_sizes(lag):
     new, old = penalty_inputs((40, 50), 3, 10, 4, dtype=torch.float32)
-    plan = plan_penalty(3, 40, 50, 4)._replace(forward_n=16, forward_d=16, backward_n=16, backward_d=16)
+    plan = plan_penalty(3, 40, 50, 4)._replace(
+        block_n=16, block_d=16, part_d=32, gradient_d=16, lag_bytes=lag
+    )
     ours = launch_orthogonality_penalty(moved(new), moved(old), True)
     other = launch_orthogonality_penalty(moved(new), moved(old), True, plan=plan)
     for got, wanted in zip(ours, other, strict=True):

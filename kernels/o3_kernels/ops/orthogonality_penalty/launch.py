@@ -1,37 +1,29 @@
-"""Launches the Triton kernels of `orthogonality_penalty`: the same few launches for any number of modules."""
+"""Launches the Triton kernel of `orthogonality_penalty`: once, for any number of modules and requests."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import lru_cache
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
-from o3_kernels.blocks import count_blocks, dot_precision, power_of_two
-from o3_kernels.ops.orthogonality_penalty.triton_kernel import (
-    TABLE_COLUMNS,
-    orthogonality_penalty_bwd_kernel,
-    orthogonality_penalty_fwd_kernel,
-)
+from o3_kernels.blocks import dot_precision, power_of_two
+from o3_kernels.ops.orthogonality_penalty.schedule import ModuleShape, PenaltyPlan, plan_schedule
+from o3_kernels.ops.orthogonality_penalty.triton_kernel import orthogonality_penalty_kernel
 from o3_kernels.ops.orthogonality_penalty.vectorised import orthogonality_penalty_vectorised
 
-__all__ = ["PenaltyPlan", "launch_orthogonality_penalty", "plan_penalty"]
+__all__ = ["launch_orthogonality_penalty", "plan_penalty"]
 
 ELEMENT_TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 MAX_RANK = 256  # all ranks of the new adapter lie in one tile
 ALIGNMENT = 16  # bytes of an address and numbers of a width that let the device read whole vectors
+# of an overlap item: long enough to hide its start, short enough to share the work evenly
+ITEM_BYTES = 1 << 16
+# some hundred items run at a time and half of them are overlaps; a third of Hopper's cache
+LAG_BYTES = 1 << 24
+KEPT_TABLES = 16  # a training uses one, or two where it penalises both sides
 
-
-class PenaltyPlan(NamedTuple):
-    """Block sizes: ranks; rows and columns of the forward launch; rows and columns of the backward one."""
-
-    block_r: int
-    forward_n: int
-    forward_d: int
-    backward_n: int
-    backward_d: int
-    warps: int
-    stages: int
+Addresses = tuple[tuple[int, int], ...]  # of the new and the earlier adapters of each module
 
 
 def plan_penalty(rank: int, rows: int, width: int, element_bytes: int) -> PenaltyPlan:
@@ -39,12 +31,15 @@ def plan_penalty(rank: int, rows: int, width: int, element_bytes: int) -> Penalt
 
     Tiles are as wide as the registers of one Hopper processor allow without spilling at rank 32.
     """
+    block_n = power_of_two(rows, 16, 32)
+    block_d = power_of_two(width, 16, 64 if element_bytes == 4 else 256)
     return PenaltyPlan(
         block_r=power_of_two(rank, 16, MAX_RANK),
-        forward_n=power_of_two(rows, 16, 32),
-        forward_d=power_of_two(width, 16, 64 if element_bytes == 4 else 256),
-        backward_n=power_of_two(rows, 16, 32),
-        backward_d=power_of_two(width, 16, 512 // element_bytes),
+        block_n=block_n,
+        block_d=block_d,
+        part_d=max(power_of_two(width, 16, ITEM_BYTES // (block_n * element_bytes)), block_d),
+        gradient_d=power_of_two(width, 16, 512 // element_bytes),
+        lag_bytes=LAG_BYTES,
         warps=4,
         stages=3,
     )
@@ -54,56 +49,59 @@ def launch_orthogonality_penalty(
     new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool, plan: PenaltyPlan | None = None
 ) -> tuple[Tensor, Tensor]:
     """Returns what `orthogonality_penalty_vectorised` returns; `plan` replaces the usual block sizes."""
-    rank, width = max(tensor.shape[0] for tensor in new), max(tensor.shape[1] for tensor in new)
+    shapes = tuple(
+        ModuleShape(new_m.shape[0], old_m.shape[0] * old_m.shape[1], new_m.shape[1])
+        for new_m, old_m in zip(new, old, strict=True)
+    )
+    rank, rows, width = (max(sizes) for sizes in zip(*shapes, strict=True))
     if len({tensor.dtype for tensor in old}) > 1 or rank > MAX_RANK:  # one launch reads one type
         return orthogonality_penalty_vectorised(new, old, need_gradient)
     new, old = [tensor.contiguous() for tensor in new], [tensor.contiguous() for tensor in old]
-    rows = max(tensor.shape[0] * tensor.shape[1] for tensor in old)
     plan = plan or plan_penalty(rank, rows, width, old[0].element_size())
-    table, overlap_size, gradient_size = _address_table(new, old)
-    empty, modules, row_blocks = new[0].new_empty, len(new), max(count_blocks(rows, plan.forward_n), 1)
-    overlaps = empty(overlap_size, dtype=torch.float32)
-    partial = empty((modules, row_blocks), dtype=torch.float32)
-    gradient = empty(gradient_size if need_gradient else 0)
-    shared = {
-        "OLD": ELEMENT_TYPES[old[0].dtype],
-        "ALIGNED": _aligned(new, old),
-        "PRECISION": dot_precision(new[0]),
-        "BLOCK_R": plan.block_r,
-        "num_warps": plan.warps,
-        "num_stages": plan.stages,
-    }
-    orthogonality_penalty_fwd_kernel[(row_blocks, modules)](
-        table,
-        overlaps,
-        partial,
-        row_blocks,
+    device, empty = new[0].device, new[0].new_empty
+    schedule = plan_schedule(shapes, plan, old[0].element_size(), need_gradient, device)
+    gradient = empty(schedule.gradient if need_gradient else 0)
+    squares = empty(schedule.row_blocks, dtype=torch.float32)
+    if not len(schedule.items):
+        return squares.sum(), gradient
+    addresses = tuple((new_m.data_ptr(), old_m.data_ptr()) for new_m, old_m in zip(new, old, strict=True))
+    orthogonality_penalty_kernel[(len(schedule.items),)](
+        _address_table(addresses, shapes, schedule.starts, device),
+        schedule.items,
+        torch.zeros(1 + len(new) + schedule.row_blocks, dtype=torch.int32, device=device),
+        empty(schedule.parts, dtype=torch.float32),
+        empty(schedule.overlaps, dtype=torch.float32),
+        squares,
+        gradient,
+        len(new),
         NEW=ELEMENT_TYPES[new[0].dtype],
-        BLOCK_N=plan.forward_n,
-        BLOCK_D=plan.forward_d,
-        **shared,
+        OLD=ELEMENT_TYPES[old[0].dtype],
+        ALIGNED=_aligned(addresses, shapes),
+        PRECISION=dot_precision(new[0]),
+        BLOCK_R=plan.block_r,
+        BLOCK_N=plan.block_n,
+        BLOCK_D=plan.block_d,
+        PART_D=plan.part_d,
+        GRADIENT_D=plan.gradient_d,
+        num_warps=plan.warps,
+        num_stages=plan.stages,
     )
-    if gradient.numel():
-        orthogonality_penalty_bwd_kernel[(count_blocks(width, plan.backward_d), modules)](
-            table, overlaps, gradient, BLOCK_N=plan.backward_n, BLOCK_D=plan.backward_d, **shared
-        )
-    return partial.sum(), gradient
+    return squares.sum(), gradient
 
 
-def _address_table(new: Sequence[Tensor], old: Sequence[Tensor]) -> tuple[Tensor, int, int]:
-    """Returns the kernels' table on the device, the number of overlaps and the size of the gradient."""
-    rows, overlap_size, gradient_size = [], 0, 0
-    for new_m, old_m in zip(new, old, strict=True):
-        (R, D), N = new_m.shape, old_m.shape[0] * old_m.shape[1]
-        rows.append((new_m.data_ptr(), old_m.data_ptr(), R, N, D, overlap_size, gradient_size))
-        overlap_size += N * R
-        gradient_size += R * D
-    on_gpu = new[0].is_cuda
-    table = torch.tensor(rows, dtype=torch.int64, pin_memory=on_gpu).view(-1, TABLE_COLUMNS)
-    return table.to(new[0].device, non_blocking=True), overlap_size, gradient_size
+@lru_cache(maxsize=KEPT_TABLES)
+def _address_table(
+    addresses: Addresses,
+    shapes: tuple[ModuleShape, ...],
+    starts: tuple[tuple[int, int, int, int], ...],
+    device: torch.device,
+) -> Tensor:
+    """Returns the kernel's table on the device; a training step finds that of the step before."""
+    rows = [(*both, *shape, *start) for both, shape, start in zip(addresses, shapes, starts, strict=True)]
+    return torch.tensor(rows, dtype=torch.int64, device=device)
 
 
-def _aligned(new: Sequence[Tensor], old: Sequence[Tensor]) -> bool:
+def _aligned(addresses: Addresses, shapes: tuple[ModuleShape, ...]) -> bool:
     """Tells whether every row of every module starts where the device can read whole vectors."""
-    tensors = [*new, *old]
-    return all(t.shape[-1] % ALIGNMENT == 0 and t.data_ptr() % ALIGNMENT == 0 for t in tensors)
+    places = all(address % ALIGNMENT == 0 for both in addresses for address in both)
+    return places and all(shape.D % ALIGNMENT == 0 for shape in shapes)

@@ -1,0 +1,96 @@
+"""In which order the items of `orthogonality_penalty` are taken, and where each module's results lie."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from o3_kernels.blocks import count_blocks
+
+__all__ = ["ModuleShape", "PenaltyPlan", "Schedule", "plan_schedule"]
+
+KEPT_SCHEDULES = 16  # a training uses one, or two where it penalises both sides
+
+
+class PenaltyPlan(NamedTuple):
+    """Block sizes.
+
+    Args:
+        block_r: ranks of the new adapter, all of them.
+        block_n: earlier rows of an item, and of a step of a gradient.
+        block_d: columns read at a time.
+        part_d: columns of an overlap item, a multiple of block_d.
+        gradient_d: columns of a gradient item.
+        lag_bytes: history between a module's overlaps and its gradient: more than what all running programs
+            read at a time, so that none waits, and well under the cache, so that the rows are still there.
+        warps: of a program.
+        stages: loads under way.
+    """
+
+    block_r: int
+    block_n: int
+    block_d: int
+    part_d: int
+    gradient_d: int
+    lag_bytes: int
+    warps: int
+    stages: int
+
+
+class ModuleShape(NamedTuple):
+    """R rank of the new adapter, N rows of all earlier ones, D width."""
+
+    R: int
+    N: int
+    D: int
+
+
+class Schedule(NamedTuple):
+    """Items in order, and sizes of what they write.
+
+    Args:
+        items: [items,3] int32 on the device, as the kernel reads them.
+        starts: for each module, where it starts in overlaps, gradient, parts of overlaps and row blocks.
+        overlaps: numbers of all overlaps.
+        gradient: numbers of all gradients.
+        parts: numbers of all parts of overlaps.
+        row_blocks: of all modules.
+    """
+
+    items: Tensor
+    starts: tuple[tuple[int, int, int, int], ...]
+    overlaps: int
+    gradient: int
+    parts: int
+    row_blocks: int
+
+
+@lru_cache(maxsize=KEPT_SCHEDULES)
+def plan_schedule(
+    shapes: tuple[ModuleShape, ...],
+    plan: PenaltyPlan,
+    element_bytes: int,
+    need_gradient: bool,
+    device: torch.device,
+) -> Schedule:
+    """Returns the order: overlaps module by module, each gradient `lag_bytes` of history later.
+
+    Built once for each set of shapes, and kept: a training asks for the same at every step.
+    """
+    starts, sizes = [], [0, 0, 0, 0]
+    items: list[tuple[int, int, int]] = []
+    waiting, read = 0, 0  # the next module without a gradient; bytes from its start to the last overlaps
+    for module, (R, N, D) in enumerate(shapes):
+        row_blocks, parts = count_blocks(N, plan.block_n), count_blocks(D, plan.part_d)
+        starts.append((sizes[0], sizes[1], sizes[2], sizes[3]))
+        for place, size in enumerate((N * R, R * D, parts * N * R, row_blocks)):
+            sizes[place] += size
+        items += [(module, block, part) for block in range(row_blocks) for part in range(parts)]
+        read += N * D * element_bytes
+        while need_gradient and waiting <= module and (read >= plan.lag_bytes or module == len(shapes) - 1):
+            _, rows, width = shapes[waiting]
+            items += [(-1 - waiting, block, 0) for block in range(count_blocks(width, plan.gradient_d))]
+            read -= rows * width * element_bytes
+            waiting += 1
+    return Schedule(torch.tensor(items, dtype=torch.int32, device=device).view(-1, 3), tuple(starts), *sizes)

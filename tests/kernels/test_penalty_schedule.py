@@ -1,0 +1,50 @@
+"""The order of the penalty's items: everything once, no gradient before its overlaps, as late as asked."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from o3_kernels.ops.orthogonality_penalty.schedule import ModuleShape, PenaltyPlan, plan_schedule
+
+CPU = torch.device("cpu")
+SIZES = st.tuples(st.integers(1, 3), st.integers(0, 70), st.integers(1, 90))
+
+
+def plan(lag_bytes):
+    return PenaltyPlan(16, 16, 16, 32, 32, lag_bytes, 4, 3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(shapes=st.lists(SIZES, min_size=1, max_size=6), lag_bytes=st.sampled_from([0, 1000, 1 << 40]))
+def test_every_item_comes_once_and_after_what_it_waits_for(shapes, lag_bytes):
+    shapes = tuple(ModuleShape(*shape) for shape in shapes)
+    schedule = plan_schedule(shapes, plan(lag_bytes), 4, True, CPU)
+    items = [tuple(item) for item in schedule.items.tolist()]
+    assert len(set(items)) == len(items)
+    for module, (_, N, D) in enumerate(shapes):
+        blocks, parts, columns = -(-N // 16), -(-D // 32), -(-D // 32)
+        overlaps = [place for place, item in enumerate(items) if item[0] == module]
+        gradients = [place for place, item in enumerate(items) if item[0] == -1 - module]
+        assert len(overlaps) == blocks * parts
+        assert len(gradients) == columns
+        assert max(overlaps, default=-1) < min(gradients)
+
+
+def test_results_lie_one_behind_the_other():
+    shapes = (ModuleShape(2, 5, 40), ModuleShape(3, 20, 70))
+    schedule = plan_schedule(shapes, plan(0), 4, True, CPU)
+    assert schedule.starts == ((0, 0, 0, 0), (10, 80, 20, 1))
+    assert schedule[2:] == (70, 290, 200, 3)
+
+
+@pytest.mark.parametrize(("lag_modules", "between"), [(0, 0), (2, 1), (9, 3)])
+def test_gradient_follows_after_the_lag(lag_modules, between):
+    schedule = plan_schedule((ModuleShape(1, 16, 32),) * 4, plan(lag_modules * 16 * 32 * 4), 4, True, CPU)
+    order = schedule.items[:, 0].tolist()
+    assert order.index(-1) - order.index(0) - 1 == between
+
+
+def test_value_alone_needs_no_gradient_items():
+    schedule = plan_schedule((ModuleShape(1, 16, 32),) * 4, plan(0), 4, False, CPU)
+    assert schedule.items[:, 0].tolist() == [0, 1, 2, 3]
