@@ -39,7 +39,7 @@ class Evidence:
             a paraphrase has the loss of its true answer here.
         perturbed_losses: per example P mean losses per token of its wrong answers, nats; P >= 1.
         reference_losses: B mean losses per token of the true answers under a reference model, nats.
-        gradient_norms: B gradient norms, as `metrics.membership.gradient_norm` defines them.
+        gradient_norms: B gradient norms, as `metrics.gradients.gradient_norm` defines them.
         choices: per example its options, the first being "A"; the true answer names one of them.
         encode: a sentence encoder.
         entail: a natural-language-inference model.

@@ -7,9 +7,8 @@ Shapes: B examples, T tokens of an example's answer.
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,7 +18,6 @@ from o3_lightning.metrics.separation import area_under_roc
 from o3_lightning.metrics.token_scores import TokenScores, counted
 
 __all__ = [
-    "gradient_norm",
     "membership_auc",
     "min_k",
     "min_k_plus_plus",
@@ -150,36 +148,6 @@ def reference_difference(losses: ArrayLike, reference_losses: ArrayLike) -> list
     """
     pairs = zip(np.asarray(losses, float).tolist(), np.asarray(reference_losses, float).tolist(), strict=True)
     return [loss - reference for loss, reference in pairs]
-
-
-def gradient_norm(gradients: Iterable[Tensor], order: float = 2.0) -> float:
-    """Returns the mean over parameters of the norm of one example's gradient.
-
-    Args:
-        gradients: of one example's mean loss, one tensor a parameter, at least one.
-        order: of the norm: 1, 2 or infinity.
-
-    Returns:
-        A value >= 0.
-
-    Raises:
-        ValueError: no gradient, or another order.
-
-    Source:
-        Duan et al. 2024; OpenUnlearning `mia/gradnorm.py`: the mean of the parameters' norms, not the norm of
-        them all.
-
-    Example:
-        >>> import torch
-        >>> gradient_norm([torch.tensor([3.0, 4.0]), torch.tensor([1.0])])
-        3.0
-    """
-    if order not in (1, 2, math.inf):
-        raise ValueError(f"expected a norm of order 1, 2 or infinity, got {order}")
-    norms = [float(gradient.detach().float().norm(p=order)) for gradient in gradients]
-    if not norms:
-        raise ValueError("expected the gradient of at least one parameter")
-    return sum(norms) / len(norms)
 
 
 def membership_auc(forget: ArrayLike, unseen: ArrayLike) -> float:
