@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "measure a finished or unfinished run as its store stands now",
     "study": "compare whole runs: every variant of a study with every seed, one table",
     "ask": "answer a question from the base and the gated model, side by side",
+    "reveal": "make a model say what it knows about a topic, and write that as a request",
     "requests": "list, show, revoke, restore, verify or remove the requests of a store",
 }
 NOISY_LOGGERS = (

@@ -1,0 +1,123 @@
+"""The bandit: the budget is kept, a search repeats itself, gradients and bonus are what the formulas say."""
+
+import pytest
+import torch
+
+from o3_lightning.errors import InputError
+from o3_lightning.reveal.network import RewardNetwork
+from o3_lightning.reveal.search import run_search, standardise
+from o3_lightning.reveal.search_config import SEARCHERS, SearchConfig
+from o3_lightning.reveal.searchers import NeuralUcbSearcher
+from o3_lightning.reveal.synthetic import compare_searchers, make_bandit
+
+SMALL = {"hidden": 8, "steps": 20, "candidates": 30, "first": 5, "queries": 12}
+
+
+def fitted(config, contexts):
+    network = RewardNetwork(contexts.shape[1], config, torch.Generator().manual_seed(0))
+    network.fit(contexts, contexts[:, 0])
+    return network
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+def test_a_search_keeps_its_budget_asks_no_arm_twice_and_repeats_itself(searcher):
+    contexts = standardise(torch.randn(40, 6, generator=torch.Generator().manual_seed(1)))
+    config = SearchConfig(searcher=searcher, **SMALL)
+    queries = []
+
+    def ask(query):
+        queries.append(query)
+        return float(contexts[query.choice.arm, 0])
+
+    first, second = run_search(contexts, ask, config, 3), run_search(contexts, ask, config, 3)
+    assert first == second
+    assert len(first.arms) == 12 == len(set(first.arms))
+    assert [query.phase for query in queries[:12]] == ["first"] * 5 + ["search"] * 7
+
+
+def test_seed_zero_is_a_seed_and_another_seed_searches_elsewhere():
+    contexts = standardise(torch.randn(40, 6, generator=torch.Generator().manual_seed(1)))
+    config = SearchConfig(searcher="random", **SMALL)
+    traces = {run_search(contexts, lambda query: 0.0, config, seed).arms for seed in (0, 1, 2)}
+    assert len(traces) == 3
+
+
+def test_a_pool_smaller_than_the_budget_is_asked_once_through():
+    contexts = standardise(torch.randn(7, 3))
+    trace = run_search(contexts, lambda query: 0.0, SearchConfig(**SMALL), 0)
+    assert sorted(trace.arms) == list(range(7))
+
+
+def test_outer_rounds_begin_where_the_budget_is_divided():
+    contexts = standardise(torch.randn(60, 3))
+    rounds = []
+    config = SearchConfig(**{**SMALL, "queries": 20}, rounds=3)
+    run_search(contexts, lambda query: rounds.append(query.round) or 0.0, config, 0)
+    assert rounds == [0] * 10 + [1] * 5 + [2] * 5
+
+
+def test_squared_gradients_per_arm_are_autograds():
+    contexts = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    config = SearchConfig(hidden=4, steps=3, chunk=2)
+    network = fitted(config, contexts)
+    found = torch.cat(list(network.squared_gradients(contexts)))
+    for row, context in enumerate(contexts):
+        network.module.zero_grad()
+        network.module(context).squeeze().backward()
+        expected = torch.cat([p.grad.flatten() for p in network.module.parameters()]).square()
+        assert torch.allclose(found[row], expected, atol=1e-7)
+
+
+def test_the_bonus_is_the_formula_and_falls_where_it_was_looked():
+    contexts = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    config = SearchConfig(hidden=4, steps=3, regularisation=0.1, exploration=0.5)
+    searcher, network = NeuralUcbSearcher(contexts, config, 0), fitted(config, contexts)
+    gradients = torch.cat(list(network.squared_gradients(contexts)))
+    before = searcher.bonus(network, range(6))
+    assert torch.allclose(before, (0.5 * gradients.sum(1)).sqrt())  # U is lambda everywhere
+    searcher.chosen(network, 2)
+    after = searcher.bonus(network, range(6))
+    expected = (0.1 * 0.5 * gradients / (0.1 + gradients[2])).sum(1).sqrt()
+    assert torch.allclose(after, expected)
+    assert (after < before).all()
+
+
+def test_the_network_learns_and_equal_rewards_say_nothing():
+    contexts = standardise(torch.randn(200, 4, generator=torch.Generator().manual_seed(2)))
+    network = RewardNetwork(4, SearchConfig(steps=300), torch.Generator().manual_seed(0))
+    rewards = 0.2 + 0.1 * contexts[:, 0] * contexts[:, 1]
+    network.fit(contexts[:150], rewards[:150])
+    predicted, held_out = network.predict(contexts[150:]), rewards[150:]
+    assert torch.corrcoef(torch.stack([predicted, held_out]))[0, 1] > 0.8
+    network = RewardNetwork(4, SearchConfig(steps=300), torch.Generator().manual_seed(0))
+    network.fit(contexts, torch.full((200,), 0.7))
+    assert network.predict(contexts).abs().max() < 0.2
+
+
+def test_standardised_contexts_have_no_scale_and_constant_features_are_zero():
+    contexts = torch.tensor([[1.0, 5.0], [3.0, 5.0], [8.0, 5.0]])
+    found = standardise(contexts)
+    assert torch.allclose(found[:, 0].std(unbiased=False), torch.tensor(1.0))
+    assert (found[:, 1] == 0).all()
+
+
+def test_searchers_beat_chance_on_a_bandit_with_a_known_optimum():
+    config = SearchConfig(queries=60, first=20, steps=200, repeat=True, candidates=0)
+    table = compare_searchers("cosine", range(3), config, ("neural_ucb", "random"))
+    assert table["neural_ucb"]["high"] < table["random"]["low"]
+    bandit = make_bandit(0, "peaks")
+    assert (float(bandit.means.min()), float(bandit.means.max())) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"queries": 0}, "field 'search.queries': expected 1 or more, got 0"),
+        ({"searcher": "best"}, "field 'search.searcher'"),
+        ({"exploration": float("nan")}, "field 'search.exploration'"),
+        ({"regularisation": 0}, "field 'search.regularisation'"),
+    ],
+)
+def test_bad_settings_are_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        SearchConfig(**fields)
