@@ -28,16 +28,20 @@ from o3_kernels import (
     orthogonality_penalty_reference,
     pool_tokens_reference,
 )
+from o3_kernels.ops.gated_lora import launch as gated_launch
 from o3_kernels.ops.gated_lora.launch import launch_gated_lora, plan_gated_lora
+from o3_kernels.ops.layer_scores import launch as layer_scores_launch
 from o3_kernels.ops.layer_scores.launch import (
     launch_layer_scores,
     launch_pool_tokens,
     plan_layer_scores,
 )
+from o3_kernels.ops.orthogonality_penalty import launch as penalty_launch
 from o3_kernels.ops.orthogonality_penalty.launch import (
     launch_orthogonality_penalty,
     plan_penalty,
 )
+from o3_kernels.tuning import variations
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -258,3 +262,23 @@ def test_gated_lora_writes_into_a_view_and_takes_any_plan():
     assert relative_error(wide[..., 10:50], wanted) <= TOLERANCE[torch.float32]
     assert not wide[..., :10].any()
     assert not wide[..., 50:].any()
+
+
+def test_every_plan_worth_timing_is_right():
+    inputs = score_inputs(20, 2, 70, 2, 40, 50, dtype=torch.float32)
+    wanted = score(layer_scores_reference, in_doubles(inputs))[2]
+    for plan in variations(plan_layer_scores(20, 50, 70, 4), layer_scores_launch.CHANGES):
+        got = score(launch_layer_scores, moved(inputs), plan=plan)[2]
+        assert relative_error(got, wanted) <= TOLERANCE[torch.float32], plan
+    new, old = penalty_inputs((130, 70), 5, 5, 9, dtype=torch.float32)
+    value = orthogonality_penalty_reference(in_doubles(new), in_doubles(old))
+    for plan in variations(plan_penalty(5, 45, 130, 4), penalty_launch.CHANGES):
+        got, gradient = launch_orthogonality_penalty(moved(new), moved(old), True, plan=plan)
+        assert relative_error(got, value) <= TOLERANCE[torch.float32], plan
+        assert torch.isfinite(gradient).all()
+    y, x, a, b, weights = gated_inputs(20, 1, 130, 40, (70,), dtype=torch.float32)
+    wanted = gated_lora_reference(*in_doubles([y[0], x, a, b[0], weights]))
+    for plan in variations(plan_gated_lora(20, 40, 1, 130, 4, 8), gated_launch.CHANGES):
+        (got,) = moved([y[0].clone()])
+        launch_gated_lora([got], *moved([x, a]), moved(b), weights.to(DEVICE), plan=plan)
+        assert relative_error(got, wanted) <= TOLERANCE[torch.float32], plan

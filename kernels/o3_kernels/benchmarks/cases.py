@@ -41,6 +41,7 @@ class Case:
         truth: computes the same in float64.
         bytes: least traffic: every input once, every result once.
         flops: of the products.
+        dtype: of the inputs.
         tolerance: largest difference to the truth over its largest magnitude.
         scale: factor on the time of a variant that does a part of the work.
         compiled: the variant that torch.compile takes, or None.
@@ -56,7 +57,8 @@ class Case:
     truth: Callable[..., Any]
     bytes: int
     flops: int
-    tolerance: float = 1e-4
+    dtype: str = "float32"
+    tolerance: float = 1e-5
     scale: dict[str, float] = field(default_factory=dict)
     compiled: Callable[..., Any] | None = None
     unverified: tuple[str, ...] = ()
@@ -209,6 +211,7 @@ def _gated_case(name: str, B: int, T: int, K: int, D: int, O: int, device: torch
         truth=lambda *inputs: gated_lora_reference(*(tensor.double() for tensor in inputs)),
         bytes=(2 if half else 4) * (B * T * 2 * O + live * T * D + S * (D + O) + B * S),
         flops=2 * live * T * S * (D + O),
-        tolerance=1e-2 if half else 1e-4,
+        dtype="bfloat16" if half else "float32",
+        tolerance=1e-2 if half else 1e-5,
         compiled=gated_lora_reference,
     )

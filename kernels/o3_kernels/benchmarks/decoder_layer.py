@@ -59,6 +59,7 @@ def decoder_layer_case(B: int, K: int, R: int, device: torch.device) -> Case:
         ),
         bytes=2 * (least + adapters),
         flops=2 * B * (least + adapters),
+        dtype="bfloat16",
         tolerance=1e-2,
         unverified=("base",),
         graphed=True,

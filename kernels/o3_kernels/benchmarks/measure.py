@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from o3_kernels.benchmarks.cases import Case, with_gradient
+from o3_kernels.benchmarks.memory import peak_mib
 
-__all__ = ["Roofs", "measure_case", "measure_roofs"]
+__all__ = ["Roofs", "measure_case", "measure_roofs", "relative_error", "tensors_of", "time_ms"]
 
 logger = logging.getLogger(__name__)
 ROUNDS = 50
@@ -26,7 +27,7 @@ Roofs = dict[str, float]
 def measure_roofs(device: torch.device) -> Roofs:
     """Returns the measured copy bandwidth in GB/s and the float32 and bfloat16 product rates in TFLOP/s."""
     gpu = device.type == "cuda"
-    source = torch.zeros((1 << 30) if gpu else (1 << 24), device=device)
+    source = torch.zeros((1 << 30) if gpu else (1 << 26), device=device)
     target = torch.empty_like(source)
     seconds = _median_ms(lambda: target.copy_(source), device) / 1e3
     roofs = {"copy_gb_s": 2 * source.numel() * 4 / seconds / 1e9}
@@ -53,13 +54,13 @@ def measure_case(case: Case, device: torch.device, seconds: float, compile_too: 
     variants = dict(case.variants)
     if compile_too and case.compiled is not None:
         variants["compiled"] = _compiled(case)
-    wanted = _tensors(case.truth(*inputs))
+    wanted = tensors_of(case.truth(*inputs))
     errors: dict[str, float] = {}
     for name, run in variants.items():
         if name in case.unverified:
             continue
-        pairs = zip(_tensors(run(*inputs)), wanted, strict=True)
-        errors[name] = max(_relative_error(got, right) for got, right in pairs)
+        pairs = zip(tensors_of(run(*inputs)), wanted, strict=True)
+        errors[name] = max(relative_error(got, right) for got, right in pairs)
     del wanted
     right = [name for name in variants if errors.get(name, 0.0) <= case.tolerance]
     if "ours" not in right:
@@ -75,6 +76,7 @@ def measure_case(case: Case, device: torch.device, seconds: float, compile_too: 
         "operation": case.operation,
         "name": case.name,
         "sizes": case.sizes,
+        "dtype": case.dtype,
         "bytes": case.bytes,
         "flops": case.flops,
         "relative_error": errors,
@@ -83,7 +85,7 @@ def measure_case(case: Case, device: torch.device, seconds: float, compile_too: 
         "median_ms": {name: statistics.median(values) for name, values in times.items()},
         "quartiles_ms": {name: statistics.quantiles(values, n=4)[::2] for name, values in times.items()},
         "rounds": {name: len(values) for name, values in times.items()},
-        "peak_mib": {name: _peak_mib(lambda name=name: variants[name](*inputs), device) for name in right},  # type: ignore[misc]
+        "peak_mib": {name: peak_mib(lambda name=name: variants[name](*inputs), device) for name in right},  # type: ignore[misc]
     }
 
 
@@ -104,7 +106,7 @@ def _interleaved(
         if turn >= FEWEST_ROUNDS and time.perf_counter() - started > seconds:
             break
         for name, runs in variants.items():
-            times[name].append(_time_ms(runs[turn % copies], device))
+            times[name].append(time_ms(runs[turn % copies], device))
     return times
 
 
@@ -127,7 +129,7 @@ def _ready(run: Callable[..., Any], copies: Sequence[Any], graphed: bool) -> lis
     return replays
 
 
-def _time_ms(run: Callable[[], Any], device: torch.device) -> float:
+def time_ms(run: Callable[[], Any], device: torch.device) -> float:
     """Times one call: CUDA events on a GPU, the clock elsewhere."""
     if device.type != "cuda":
         started = time.perf_counter()
@@ -144,7 +146,7 @@ def _time_ms(run: Callable[[], Any], device: torch.device) -> float:
 
 def _median_ms(run: Callable[[], Any], device: torch.device) -> float:
     """Times a call several times, the first not counted."""
-    return statistics.median([_time_ms(run, device) for _ in range(8)][1:])
+    return statistics.median([time_ms(run, device) for _ in range(8)][1:])
 
 
 def _copies(case: Case, device: torch.device) -> int:
@@ -155,24 +157,12 @@ def _copies(case: Case, device: torch.device) -> int:
     return min(max(-(-CACHE_FACTOR * cache // case.bytes), 1), MOST_COPIES)
 
 
-def _peak_mib(run: Callable[[], Any], device: torch.device) -> float | None:
-    """Returns the memory that a call takes beyond its inputs; None on a CPU: torch does not count it."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
-
-
-def _tensors(result: Any) -> list[Tensor]:
+def tensors_of(result: Any) -> list[Tensor]:
     """Returns a result as a list."""
     return [result] if isinstance(result, Tensor) else list(result)
 
 
-def _relative_error(got: Tensor, wanted: Tensor) -> float:
+def relative_error(got: Tensor, wanted: Tensor) -> float:
     """Largest difference over the largest wanted magnitude; fewer rows are compared to the first."""
     wanted = wanted[..., : got.shape[-1]] if got.dim() == 2 and got.shape != wanted.shape else wanted
     difference = (got.detach().double() - wanted).abs().max()

@@ -4,16 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["summary_table", "write_plot", "write_results"]
+__all__ = ["OTHERS", "summary_table", "write_plot", "write_results"]
+
+OTHERS = ("official", "loop", "eager", "compiled", "base")
 
 
 def summary_table(results: dict[str, Any]) -> str:
-    """Returns one line a case: time of ours, how many times longer the others take, share of bandwidth."""
-    head = ("official", "loop", "eager", "compiled", "base")
+    """Returns one line a case: time of ours, how many times longer others take, shares of roofs, memory."""
     lines = [
         f"{'operation':22} {'shape':46} {'ours ms':>9} "
-        + " ".join(f"{name:>9}" for name in head)
-        + "  copy %"
+        + " ".join(f"{name:>9}" for name in OTHERS)
+        + "  copy %  matrix %  of bound %  ours MiB  eager MiB"
     ]
     for case in results["cases"]:
         sizes = " ".join(f"{key}={value}" for key, value in case["sizes"].items() if key not in "LDMRO")
@@ -21,12 +22,13 @@ def summary_table(results: dict[str, Any]) -> str:
         if "ours" not in median:
             lines.append(f"{case['operation']:22} {case['name'] + ' ' + sizes:46} wrong: not timed")
             continue
-        factors = [_factor(median, name) for name in head]
-        share = 100 * case["bandwidth_fraction"]
+        factors = [_factor(median, name) for name in OTHERS]
+        shares = (case["bandwidth_fraction"], case["matrix_fraction"], case["bound_ms"] / median["ours"])
+        memory = (case["peak_mib"]["ours"], case["peak_mib"].get("eager", 0.0))
         lines.append(
             f"{case['operation']:22} {case['name'] + ' ' + sizes:46} {median['ours']:9.3f} "
             + " ".join(f"{factor:>9}" for factor in factors)
-            + f" {share:7.1f}"
+            + " {:7.1%} {:9.1%} {:11.1%} {:9.1f} {:10.1f}".format(*shares, *memory)
         )
     return "\n".join(lines) + "\n"
 
@@ -82,7 +84,7 @@ def _draw_roofline(axes: Any, cases: list[dict[str, Any]], roofs: dict[str, floa
 
 def _draw_speed(axes: Any, cases: list[dict[str, Any]]) -> None:
     """How many times longer each other way takes, one mark a case."""
-    for name in ("official", "loop", "eager", "compiled", "base"):
+    for name in OTHERS:
         points = [
             (place, case["median_ms"][name] / case["median_ms"]["ours"])
             for place, case in enumerate(cases)

@@ -12,9 +12,23 @@ from o3_kernels.ops.gated_lora.triton_kernel import (
     gated_lora_expand_kernel,
     gated_lora_shrink_kernel,
 )
+from o3_kernels.tuning import Changes, chosen_plan
 
-__all__ = ["GatedLoRAPlan", "launch_gated_lora", "plan_gated_lora"]
+__all__ = ["CHANGES", "GatedLoRAPlan", "launch_gated_lora", "plan_gated_lora"]
 
+# worth timing beside the rule's plan
+CHANGES: tuple[Changes, ...] = (
+    {"shrink_s": 2.0},
+    {"shrink_d": 2.0},
+    {"shrink_d": 0.5},
+    {"parts": 1},
+    {"parts": 4},
+    {"expand_o": 2.0},
+    {"expand_s": 2.0},
+    {"stages": 2},
+    {"stages": 4},
+    {"warps": 8},
+)
 MAX_PARTS = 16  # each part adds one read of the hidden numbers to every program of the second launch
 
 
@@ -67,7 +81,8 @@ def launch_gated_lora(
     N = B * T
     if not N or not S:
         return
-    plan = plan or plan_gated_lora(N, S, J, D, x.element_size(), processors(x))
+    sizes = (N, S, J, D, x.element_size(), processors(x))
+    plan = plan or chosen_plan("gated_lora", plan_gated_lora, sizes, x.device)
     x, a, weights = x.contiguous(), a.contiguous(), weights.contiguous()
     part_blocks = count_blocks(count_blocks(D, plan.shrink_d), plan.parts)
     parts = max(count_blocks(D, part_blocks * plan.shrink_d), 1) if part_blocks else 1

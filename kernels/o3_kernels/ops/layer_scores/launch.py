@@ -12,8 +12,10 @@ from o3_kernels.ops.layer_scores.triton_kernel import (
     layer_scores_tiles_kernel,
     pool_tokens_kernel,
 )
+from o3_kernels.tuning import Changes, chosen_plan
 
 __all__ = [
+    "CHANGES",
     "LayerScoresPlan",
     "launch_layer_scores",
     "launch_pool_tokens",
@@ -21,6 +23,17 @@ __all__ = [
     "plan_pool_tokens",
 ]
 
+# worth timing beside the rule's plan
+CHANGES: tuple[Changes, ...] = (
+    {"block_n": 2.0},
+    {"block_n": 0.5},
+    {"block_d": 2.0},
+    {"block_d": 0.5},
+    {"stages": 2},
+    {"stages": 4},
+    {"warps": 8},
+    {"block_n": 2.0, "warps": 8},
+)
 MATRIX_UNIT_ROWS = 16  # the smallest side of a tile that the matrix units take
 
 
@@ -95,7 +108,8 @@ def launch_layer_scores(
     aggregate = features.new_empty((K, B), dtype=torch.float32)
     if not mahalanobis.numel():
         return mahalanobis, cosine, aggregate.zero_()
-    plan = plan or plan_layer_scores(B, max(R, M), D, bank.element_size())
+    sizes = (B, max(R, M), D, bank.element_size())
+    plan = plan or chosen_plan("layer_scores", plan_layer_scores, sizes, bank.device)
     bank_tiles = count_blocks(M, plan.block_n)
     tiles = bank_tiles + max(count_blocks(R, plan.block_n), 1)
     partial = features.new_empty((K, B, L, tiles), dtype=torch.float32)

@@ -11,9 +11,23 @@ from o3_kernels.blocks import dot_precision, power_of_two
 from o3_kernels.ops.orthogonality_penalty.schedule import ModuleShape, PenaltyPlan, plan_schedule
 from o3_kernels.ops.orthogonality_penalty.triton_kernel import orthogonality_penalty_kernel
 from o3_kernels.ops.orthogonality_penalty.vectorised import orthogonality_penalty_vectorised
+from o3_kernels.tuning import Changes, chosen_plan
 
-__all__ = ["launch_orthogonality_penalty", "plan_penalty"]
+__all__ = ["CHANGES", "launch_orthogonality_penalty", "plan_penalty"]
 
+# worth timing beside the rule's plan
+CHANGES: tuple[Changes, ...] = (
+    {"block_n": 0.5, "part_d": 2.0},
+    {"part_d": 2.0},
+    {"block_d": 0.5},
+    {"gradient_d": 2.0},
+    {"gradient_d": 0.5},
+    {"lag_bytes": 2.0},
+    {"lag_bytes": 0.5},
+    {"stages": 2},
+    {"stages": 4},
+    {"warps": 8},
+)
 ELEMENT_TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 MAX_RANK = 256  # all ranks of the new adapter lie in one tile
 ALIGNMENT = 16  # bytes of an address and numbers of a width that let the device read whole vectors
@@ -57,7 +71,8 @@ def launch_orthogonality_penalty(
     if len({tensor.dtype for tensor in old}) > 1 or rank > MAX_RANK:  # one launch reads one type
         return orthogonality_penalty_vectorised(new, old, need_gradient)
     new, old = [tensor.contiguous() for tensor in new], [tensor.contiguous() for tensor in old]
-    plan = plan or plan_penalty(rank, rows, width, old[0].element_size())
+    sizes = (rank, rows, width, old[0].element_size())
+    plan = plan or chosen_plan("orthogonality_penalty", plan_penalty, sizes, new[0].device)
     device, empty = new[0].device, new[0].new_empty
     schedule = plan_schedule(shapes, plan, old[0].element_size(), need_gradient, device)
     gradient = empty(schedule.gradient if need_gradient else 0)

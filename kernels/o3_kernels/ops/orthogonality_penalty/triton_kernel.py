@@ -4,10 +4,10 @@ R rank of the new adapter, N rows of all earlier adapters of a module, D width.
 
 Bytes. The gradient of a module needs its whole overlap first, so two launches would read the history twice
 from memory: 2 N D numbers a module, where N D + 2 R D is the least. Here both are items of one list: the
-overlaps of a module first, its gradient some megabytes of other modules later, when the overlaps are ready and
-the rows still lie in the second-level cache. Memory then gives each earlier adapter once, and the cache gives
-it the second time, as long as the rows of a module fit in that cache (N D numbers; 50 MB on an H200: 64 requests
-of rank 32 at width 4096 take 17 MB in bfloat16 and 34 MB in float32).
+overlaps of a module first, its gradient some megabytes of other modules later, when the overlaps are ready
+and the rows still lie in the second-level cache. Memory then gives each earlier adapter once, and the cache
+gives it the second time, as long as the rows of a module fit in that cache (N D numbers; 50 MB on an H200:
+64 requests of rank 32 at width 4096 take 17 MB in bfloat16 and 34 MB in float32).
 
 Waiting. A program takes the next item by ticket and waits only for items with lower tickets. Programs that
 run have taken those already, so nobody waits for ever, in whatever order a device starts its programs.
