@@ -53,14 +53,24 @@ def test_kernels_compile_for_hopper_without_spilling(tmp_path):
 
 
 WITHOUT_TRITON = """
-import sys
+import importlib, pkgutil, sys
 sys.modules["triton"] = None
 import torch, o3_kernels
+from o3_kernels.checks import runs_on_triton
+for module in pkgutil.walk_packages(o3_kernels.__path__, "o3_kernels."):
+    if not module.name.endswith(("triton_kernel", ".launch", "__main__")):
+        importlib.import_module(module.name)
+one = torch.ones(1, 1)
+assert not runs_on_triton([one])
 new = [torch.ones(1, 2, requires_grad=True)]
 o3_kernels.orthogonality_penalty(new, [torch.ones(1, 1, 2)]).backward()
 assert new[0].grad.tolist() == [[4.0, 4.0]]
-from o3_kernels.checks import runs_on_triton
-assert not runs_on_triton(new)
+unit = torch.ones(1, 1, 1, 1)
+scores = o3_kernels.layer_scores(3 * unit, one[None], one, unit, unit, None, one, one)
+assert [part.item() for part in scores] == [0.0, 1.0, 1.0]
+assert o3_kernels.gated_lora(one[None], one[None], one, one, one).item() == 2.0
+for registered in ("layer_scores", "pool_tokens", "orthogonality_penalty", "gated_lora", "gated_lora_"):
+    assert hasattr(torch.ops.o3_kernels, registered)
 """
 
 

@@ -28,6 +28,9 @@ from o3_kernels import (
     orthogonality_penalty_reference,
     pool_tokens_reference,
 )
+from o3_kernels.benchmarks import cases
+from o3_kernels.benchmarks.measure import tensors_of
+from o3_kernels.benchmarks.tune import TUNABLE
 from o3_kernels.ops.gated_lora import launch as gated_launch
 from o3_kernels.ops.gated_lora.launch import launch_gated_lora, plan_gated_lora
 from o3_kernels.ops.layer_scores import launch as layer_scores_launch
@@ -282,3 +285,20 @@ def test_every_plan_worth_timing_is_right():
         (got,) = moved([y[0].clone()])
         launch_gated_lora([got], *moved([x, a]), moved(b), weights.to(DEVICE), plan=plan)
         assert relative_error(got, wanted) <= TOLERANCE[torch.float32], plan
+
+
+def test_tuner_runs_what_the_benchmark_measures(monkeypatch):
+    monkeypatch.setitem(cases.LLAMA_WIDTHS, "llama-2-7b", (40, 24))
+    monkeypatch.setattr(cases, "LLAMA_LAYERS", 2)
+    device = torch.device(DEVICE)
+    for case in (
+        cases._layer_scores_case("tiny", 5, 2, 2, 36, 20, device),
+        cases._penalty_case("llama-2-7b", 2, 3, device),
+        cases._gated_case("tiny", 3, 2, 2, 40, 24, device),
+    ):
+        inputs = case.make(0)
+        tunable = TUNABLE[case.operation](inputs)
+        got, wanted = (tensors_of(result) for result in (tunable.run(tunable.plans[0]), case.truth(*inputs)))
+        assert len(tunable.plans) > 1
+        for got_part, wanted_part in zip(got, wanted, strict=True):
+            assert relative_error(got_part, wanted_part) <= case.tolerance
