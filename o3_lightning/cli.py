@@ -24,8 +24,10 @@ COMMANDS = {
     "adapter": "train the adapter of one request alone",
     "evaluate": "measure a finished or unfinished run as its store stands now",
     "study": "compare whole runs: every variant of a study with every seed, one table",
+    "report": "draw a finished run's report again, or put several runs side by side",
     "ask": "answer a question from the base and the gated model, side by side",
     "reveal": "make a model say what it knows about a topic, and write that as a request",
+    "release": "unlearn by subtracting adapters from the weights, round by round, with a way back",
     "requests": "list, show, revoke, restore, verify or remove the requests of a store",
 }
 NOISY_LOGGERS = (

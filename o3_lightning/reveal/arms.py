@@ -25,7 +25,7 @@ from o3_lightning.reveal.phrases import (
     WH_WORDS,
 )
 
-__all__ = ["TOPIC", "Arm", "ArmsConfig", "build_arms"]
+__all__ = ["TOPIC", "Arm", "ArmsConfig", "build_arms", "general_texts", "topic_texts"]
 
 TOPIC = "{topic}"
 FAMILIES = ("text", "soft")
@@ -147,6 +147,16 @@ def generated_texts(general_subjects: int) -> list[str]:
         wanted = len(others) // general_subjects
         texts = draw.sample(texts, min(wanted, len(texts))) + others
     return [style.format(q=text) for style in STYLES for text in texts]
+
+
+def topic_texts() -> list[str]:
+    """Returns every question about the topic, without styles."""
+    return questions(TOPIC_SUBJECTS)
+
+
+def general_texts() -> list[str]:
+    """Returns every question about general subjects, without styles."""
+    return questions(GENERAL_SUBJECTS)
 
 
 def questions(subjects: Sequence[str]) -> list[str]:

@@ -101,13 +101,18 @@ class Revelation:
     entries: tuple[Entry, ...]
 
 
-def reveal_topic(base: BaseModel, config: RevealConfig, log_file: Path) -> Revelation:
+def reveal_topic(
+    base: BaseModel, config: RevealConfig, log_file: Path, judge: BaseModel | None = None
+) -> Revelation:
     """Searches for instructions that make a model talk about a topic, and returns what it said.
 
     Args:
         base: the model, read only.
         config: topic, budget and the rest; its `base` is not loaded again.
         log_file: the log; a search that was stopped goes on where it ends.
+        judge: the model whose likelihoods say what is relevant and what others are told; None takes the
+            model itself. Release gives the model as it was, so that what a changed model makes up counts
+            nothing.
 
     Raises:
         InputError: a scorer lacks what it needs, or the log belongs to another search.
@@ -115,7 +120,7 @@ def reveal_topic(base: BaseModel, config: RevealConfig, log_file: Path) -> Revel
     """
     if not config.topic.strip():
         raise InputError("expected what the model is to talk about, got nothing", field="topic")
-    search = Search(base, config, log_file)
+    search = Search(base, config, log_file, judge or base)
     entries = search.run()
     rows = select_rows(entries, config.topic, config.filter)
     if not rows:
@@ -126,7 +131,7 @@ def reveal_topic(base: BaseModel, config: RevealConfig, log_file: Path) -> Revel
         )
     if config.reward.scorer == "contrast" and config.filter.wrong_answers:
         others = [name for name in config.reward.others if name != config.topic]
-        rows = add_wrong_answers(rows, others, search.speaker, config.filter.wrong_answers)
+        rows = add_wrong_answers(rows, others, search.judge, config.filter.wrong_answers)
     return Revelation(tuple(rows), tuple(entries))
 
 
@@ -137,11 +142,13 @@ class Search:
         base: the model.
         config: topic, budget and the rest.
         log_file: the log.
+        judge: the model that says what is relevant.
     """
 
-    def __init__(self, base: BaseModel, config: RevealConfig, log_file: Path) -> None:
+    def __init__(self, base: BaseModel, config: RevealConfig, log_file: Path, judge: BaseModel) -> None:
         self.config, self.speaker = config, Speaker(base, config.sampling)
-        self.scorer: Scorer = build_scorer(config.reward, config.topic, base, self.speaker, config.seed)
+        self.judge = Speaker(judge, config.sampling)
+        self.scorer: Scorer = build_scorer(config.reward, config.topic, self.judge, config.seed)
         self.encoder: Encoder = load_encoder(config.reward.encoder)
         self.arms = build_arms(config.arms, config.seed, self.speaker.width)
         self.log = QueryLog(log_file, header(base, config))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from o3_lightning.base import BaseModel
 from o3_lightning.data.fictitious import build_world
 from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.errors import InputError
@@ -118,7 +117,7 @@ def harmonic_mean(relevance: float, diversity: float, config: RewardConfig) -> f
     return weights / parts
 
 
-def build_scorer(config: RewardConfig, topic: str, base: BaseModel, speaker: Speaker, seed: int) -> Scorer:
+def build_scorer(config: RewardConfig, topic: str, speaker: Speaker, seed: int) -> Scorer:
     """Returns the scorer that a configuration names.
 
     Raises:

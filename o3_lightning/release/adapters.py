@@ -1,0 +1,96 @@
+"""The two adapters of a round: one that learns what is to be forgotten, and one that learns what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from o3_lightning.adapter.history import CONFIG, WEIGHTS, AdapterHistory, read_factors
+from o3_lightning.adapter.training import train_adapter
+from o3_lightning.base import BaseModel
+from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
+from o3_lightning.objectives.gd import gd_loss
+from o3_lightning.objectives.views import ANSWER, Objective
+from o3_lightning.release.config import ReleaseConfig
+from o3_lightning.release.modes import Adapter
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.seeds import stage_seed
+from o3_lightning.training import build_trainer
+
+__all__ = ["forget_adapter", "retain_adapter"]
+
+LEARN = Objective("learn", lambda views, _: gd_loss(views[ANSWER].logits, views[ANSWER].labels), (ANSWER,))
+
+
+@dataclass(frozen=True)
+class Learn(ForgetObjective):
+    """Learn the answers: the adapter is subtracted afterwards."""
+
+    name: str = "ga"  # has the same view of the rows; the loss has the other sign
+
+    @property
+    def objective(self) -> Objective:
+        """Next-token prediction of the answers."""
+        return LEARN
+
+
+def forget_adapter(
+    base: BaseModel,
+    rows: Sequence[QuestionAnswer],
+    neutral: Sequence[QuestionAnswer],
+    retain: Adapter | None,
+    config: ReleaseConfig,
+    folder: Path,
+    trainer: Mapping[str, Any],
+) -> Adapter:
+    """Returns the adapter that learns the rows to be forgotten; from its folder where it was trained before.
+
+    Args:
+        base: the model in its present state.
+        rows: the forget set, at least one row.
+        neutral: text on which the adapter is kept from changing anything.
+        retain: adapter that it is kept orthogonal to, in the mode "orthogonal".
+        config: shape, training, mode.
+        folder: of the round.
+        trainer: options of `lightning.Trainer`.
+    """
+    history = AdapterHistory()
+    if retain is not None and config.mode == "orthogonal":
+        history = AdapterHistory.of({"retain": (dict(retain[0]), retain[1])})
+    keep = RetainObjective("kl", coefficient=config.keep) if config.keep else RetainObjective()
+    objective = ObjectiveConfig(Learn(), keep)
+    return train_once(base, rows, neutral, history, objective, config, folder / "forget", trainer)
+
+
+def retain_adapter(
+    base: BaseModel,
+    rows: Sequence[QuestionAnswer],
+    config: ReleaseConfig,
+    folder: Path,
+    trainer: Mapping[str, Any],
+) -> Adapter:
+    """Returns the adapter that learns the rows to keep; from its folder where it was trained before."""
+    objective = ObjectiveConfig(Learn())
+    return train_once(base, rows, None, AdapterHistory(), objective, config, folder / "retain", trainer)
+
+
+def train_once(
+    base: BaseModel,
+    rows: Sequence[QuestionAnswer],
+    neutral: Sequence[QuestionAnswer] | None,
+    history: AdapterHistory,
+    objective: ObjectiveConfig,
+    config: ReleaseConfig,
+    folder: Path,
+    trainer: Mapping[str, Any],
+) -> Adapter:
+    """Trains and saves an adapter, or reads the one that is there; its configuration is written last."""
+    if not ((folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()):
+        fit = build_trainer(trainer, max_epochs=config.adapter.epochs)
+        seed = stage_seed(config.seed, folder.name, folder.parent.name)
+        request = UnlearningRequest(folder.name, tuple(rows))
+        trained = train_adapter(base, request, history, config.adapter, objective, fit, seed, retain=neutral)
+        trained.save(folder)
+    return read_factors(folder)
