@@ -76,7 +76,9 @@ def normalised_probability(
         # relative to the likeliest answer, so that no exponential vanishes: the ratio stays the same
         least = min(loss, wrong.min())
         shares = np.exp(least - np.append(wrong, loss))
-        values.append(float(shares[-1] / (shares.sum() + epsilon * np.exp(least))))
+        with np.errstate(over="ignore"):
+            added = epsilon * np.exp(least) if epsilon else 0.0
+        values.append(float(shares[-1] / (shares.sum() + added)))
     return values
 
 
