@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from o3_lightning.data.fictitious_base import fictitious_base_folder
 from o3_lightning.data.templates import PromptTemplate, template_for
+from o3_lightning.data.tofu_base import tofu_base_folder
 from o3_lightning.errors import InputError
 from o3_lightning.files import digest_file, digest_json
 
@@ -37,8 +38,9 @@ class BaseConfig:
 
     Args:
         id: "fictitious" (a small model that the project trains once on its embedded benchmark and
-            caches), a Hugging Face id, a folder in Hugging Face form, a path ending in ".gguf", or
-            "package:NAME" for an installed Python package that carries one GGUF file.
+            caches), "tofu-small" (the same for 100 rows of TOFU and its utility splits), a Hugging Face id, a
+            folder in Hugging Face form, a path ending in ".gguf", or "package:NAME" for an installed Python
+            package that carries one GGUF file.
         dtype: "float32", "bfloat16", "float16", or "auto" for the dtype the weights are saved in.
         template: how prompts are written: "auto" (the tokenizer's chat template where there is one,
             "question_answer" elsewhere), "chat", "question_answer", "plain", "llama2" or "alpaca".
@@ -158,6 +160,8 @@ def locate(config: BaseConfig, seed: int) -> tuple[Path, Path | None]:
     """Returns the folder that holds the model, and the GGUF file in it if it is one."""
     if config.id == "fictitious":
         return fictitious_base_folder(seed), None
+    if config.id == "tofu-small":
+        return tofu_base_folder(seed), None
     if config.id.startswith("package:"):
         gguf = find_packaged_gguf(config.id.removeprefix("package:"))
         return gguf.parent, require_gguf(gguf)

@@ -23,7 +23,13 @@ from o3_lightning.data.templates import TEMPLATES
 from o3_lightning.files import digest_file, digest_json, sync_folder, write_json
 from o3_lightning.requests import QuestionAnswer
 
-__all__ = ["FictitiousBaseConfig", "cache_folder", "fictitious_base_folder", "train_tokenizer"]
+__all__ = [
+    "FictitiousBaseConfig",
+    "cache_folder",
+    "fictitious_base_folder",
+    "small_base_folder",
+    "train_tokenizer",
+]
 
 RECIPE = 3  # raise it when the model's training changes in a way that its configuration does not show
 MANIFEST = "manifest.json"
@@ -89,10 +95,25 @@ def fictitious_base_folder(seed: int, config: FictitiousBaseConfig | None = None
     Raises:
         OSError: the cache folder may not be written.
     """
-    config = config or FictitiousBaseConfig()
-    rows = training_rows(seed)
+    return small_base_folder("fictitious", training_rows(seed), config or FictitiousBaseConfig(), seed)
+
+
+def small_base_folder(
+    name: str, rows: tuple[QuestionAnswer, ...], config: FictitiousBaseConfig, seed: int
+) -> Path:
+    """Returns the folder of a small model that learns some rows by heart, trained now if it is not cached.
+
+    Args:
+        name: begins the folder's name.
+        rows: what it learns; each prompt with one answer.
+        config: the model's shape and training.
+        seed: of the initial weights and the order of rows.
+
+    Raises:
+        OSError: the cache folder may not be written.
+    """
     key = {"recipe": RECIPE, "config": asdict(config), "seed": seed, "rows": [row.to_dict() for row in rows]}
-    folder = cache_folder() / f"fictitious-{digest_json(key)[:16]}"
+    folder = cache_folder() / f"{name}-{digest_json(key)[:16]}"
     if is_whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +139,7 @@ def build(folder: Path, rows: tuple[QuestionAnswer, ...], config: FictitiousBase
         shutil.rmtree(leftover, ignore_errors=True)
     building.mkdir()
     tokenizer = train_tokenizer(rows, config.vocabulary)
-    logger.info("training the embedded base model once, under two minutes; kept in %s", folder)
+    logger.info("training a small base model once, a few minutes; kept in %s", folder)
     model = train_model(tokenizer, rows, config, seed)
     tokenizer.save_pretrained(building)
     model.save_pretrained(building, safe_serialization=True)
