@@ -1,49 +1,88 @@
-"""`python train.py evaluate`: measures the gated model of a run as its store stands now."""
+"""`python train.py evaluate`: measures the gated model of a run as its store stands, or any checkpoint."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from o3_lightning.commands import evaluate_detector
 from o3_lightning.commands.common import open_gated_model, read_arguments, run_parser
-from o3_lightning.files import write_json
+from o3_lightning.config import RunConfig
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from o3_lightning.evaluation.processes import Processes
+    from o3_lightning.evaluation.session import EvaluationSession
+    from o3_lightning.gating.model import GatedModel
+
+__all__ = ["EvaluateChoice", "main"]
+
+
+@dataclass(frozen=True)
+class EvaluateChoice:
+    """What to measure, beside the configuration.
+
+    Args:
+        model: a checkpoint without a gate, as `base.id` names one; empty takes the run's gated model.
+        reference: a model that never saw the forget sets, for forget quality, privleak and reference losses:
+            a checkpoint, or the JSON file of an earlier evaluation of it; empty compares with none.
+        robustness: attack the model as `evaluation.robustness` says, instead of measuring it.
+    """
+
+    model: str = ""
+    reference: str = ""
+    robustness: bool = False
 
 
 def main(arguments: list[str]) -> None:
-    """Writes `evaluation.json` into the run's folder and prints the means; `--detector` measures detectors.
+    """Writes `evaluation.json` and `.csv`, or `robustness.json`, into the run's folder and prints a table.
+
+    `--detector` measures detectors. Under torchrun the processes share the rows.
 
     Raises:
-        InputError: the run has no store.
+        InputError: the run has no store, or something cannot be measured.
     """
     if evaluate_detector.SWITCH in arguments:
         evaluate_detector.main(arguments)
         return
-    parser = run_parser("evaluate", "Measures the gated model of a run as its store stands now.")
-    config, _, _ = read_arguments(parser, arguments)
+    parser = run_parser(
+        "evaluate", "Measures the gated model of a run as its store stands now, or any checkpoint."
+    )
+    parser.add_class_arguments(EvaluateChoice, None)
+    config, _, words = read_arguments(parser, arguments)
+    choice = EvaluateChoice(words["model"], words["reference"], words["robustness"])
+    from o3_lightning.evaluation.processes import open_processes
+
+    with open_processes() as processes:
+        lines = evaluate(config, choice, processes)
+        if processes.is_first:
+            sys.stdout.write("\n".join(lines) + "\n")
+
+
+def evaluate(config: RunConfig, choice: EvaluateChoice, processes: Processes) -> list[str]:
+    """Measures, writes, and returns what to print."""
     from o3_lightning.data.stream import load_stream
-    from o3_lightning.evaluation.evaluate import evaluate_stream
+    from o3_lightning.evaluation.plain import load_plain
+    from o3_lightning.evaluation.session import EvaluationSession, slug
 
     stream = load_stream(config.data, config.seed)
-    _, gated = open_gated_model(config)
-    result = evaluate_stream(gated, stream, config.evaluation)
-    path = config.folder / "evaluation.json"
-    write_json(path, {"active_requests": list(gated.ids), **result})
-    sys.stdout.write("\n".join([*table(result), f"written to {path}"]) + "\n")
+    model = (
+        load_plain(choice.model, config.base, config.seed) if choice.model else open_gated_model(config)[1]
+    )
+    session = EvaluationSession(
+        stream, config.evaluation, config.base, config.data, config.seed, config.folder, processes
+    )
+    suffix = f"-{slug(choice.model)}" if choice.model else ""
+    return measure(session, model, f"evaluation{suffix}", choice.reference)
 
 
-def table(result: dict[str, Any]) -> list[str]:
-    """One line a split: its name and the mean of each metric."""
-    rows = [
-        (f"{name}/{split}", values["aggregate"])
-        for name, splits in result["requests"].items()
-        for split, values in splits.items()
-    ]
-    rows += [(split, values["aggregate"]) for split, values in result["utility"].items()]
-    width = max(len(name) for name, _ in rows)
-    return [
-        f"{name:<{width}}  " + "  ".join(f"{metric} {value:.3f}" for metric, value in aggregate.items())
-        for name, aggregate in rows
-    ]
+def measure(session: EvaluationSession, model: GatedModel, name: str, reference: str) -> list[str]:
+    """Measures every split."""
+    from o3_lightning.evaluation.evaluate import splits_of
+    from o3_lightning.evaluation.table import as_lines
+
+    content = session.measure(model, name, reference)
+    compared = [f"{split}: {found}" for split, found in content["comparison"].items()]
+    rows = sum(len(part) for _, _, part, _ in splits_of(session.stream))
+    done = f"{rows} prompts, {len(session.config.metrics)} metrics, {content['seconds']:.1f} s"
+    return [*as_lines(content), *compared, f"{done}; written to {session.folder / name}.json and .csv"]

@@ -2,13 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from o3_lightning.errors import InputError
+from o3_lightning.metrics.registry import METRICS as KNOWN_METRICS
 
-__all__ = ["METRICS", "EvaluationConfig"]
+__all__ = ["ATTACKS", "METRICS", "EvaluationConfig", "RobustnessConfig"]
 
-METRICS = ("accuracy", "rouge_l_recall", "probability", "truth_ratio")
+METRICS = ("accuracy", "rouge_l_recall", "probability", "truth_ratio@tofu")
+ATTACKS = (
+    "none",
+    "paraphrase",
+    "distractor_before",
+    "distractor_after",
+    "distractor_around",
+    "role_play",
+    "ignore_above",
+    "typos",
+    "upper_case",
+    "look_alikes",
+    "few_shot",
+    "later_turn",
+    "two_turns",
+    "adapter_off",
+    "adapter_always_on",
+    "quantise",
+    "relearn",
+)
+
+
+@dataclass(frozen=True)
+class RobustnessConfig:
+    """What `evaluate --robustness` tries.
+
+    Args:
+        attacks: any of "none" (the question as it is, to compare with), "paraphrase" (held-out prompts),
+            "distractor_before", "distractor_after", "distractor_around" (the distractor text stands there),
+            "role_play", "ignore_above", "typos", "upper_case", "look_alikes", "few_shot", "later_turn",
+            "two_turns", "adapter_off", "adapter_always_on", "quantise" and "relearn"; at least one.
+        rows: prompts of each request, and of each utility split, at most; evenly spread; 0 takes all.
+        distractor_words: length of the distractor text, in words, 1 upward.
+        typo_share: share of the words of four letters or more that get a typo, in (0, 1].
+        shots: solved examples before the question, 1 upward; from the utility splits.
+        bits: precisions of "quantise", each 2 to 16.
+        relearn_rows: forget rows that "relearn" trains on, one attack each, 1 upward.
+        relearn_epochs: passes over these rows, 1 upward.
+        relearn_learning_rate: of AdamW, above 0. O3 relearns at its training's 3e-4 on a 7B model; small
+            models need more.
+        relearn_rank: rank of the attacker's own LoRA, 1 upward.
+
+    Raises:
+        InputError: an unknown attack or a number outside its range.
+    """
+
+    attacks: tuple[str, ...] = ATTACKS
+    rows: int = 40
+    distractor_words: int = 200
+    typo_share: float = 0.5
+    shots: int = 3
+    bits: tuple[int, ...] = (8, 4)
+    relearn_rows: tuple[int, ...] = (10, 50)
+    relearn_epochs: int = 5
+    relearn_learning_rate: float = 1e-3
+    relearn_rank: int = 8
+
+    def __post_init__(self) -> None:
+        check_names(self.attacks, ATTACKS, "evaluation.robustness.attacks")
+        least = {"rows": 0, "distractor_words": 1, "shots": 1, "relearn_epochs": 1, "relearn_rank": 1}
+        for name, low in least.items():
+            check_range(
+                getattr(self, name) >= low, f"{low} or more", getattr(self, name), f"robustness.{name}"
+            )
+        good = all(2 <= bits <= 16 for bits in self.bits)
+        check_range(good, "numbers from 2 to 16", self.bits, "robustness.bits")
+        good = all(rows >= 1 for rows in self.relearn_rows)
+        check_range(good, "numbers of 1 or more", self.relearn_rows, "robustness.relearn_rows")
+        check_range(0 < self.typo_share <= 1, "a share in (0, 1]", self.typo_share, "robustness.typo_share")
+        rate = self.relearn_learning_rate
+        check_range(rate > 0, "a number above 0", rate, "robustness.relearn_learning_rate")
 
 
 @dataclass(frozen=True)
@@ -16,12 +87,22 @@ class EvaluationConfig:
     """What is measured after each request.
 
     Args:
-        metrics: any of "accuracy" (the answer says the truth), "rouge_l_recall",
-            "probability" (of the true answer) and "truth_ratio" (TOFU's; only where a benchmark has
-            perturbed answers); at least one.
+        metrics: names out of `o3_lightning/metrics/catalogue.py`, such as "accuracy" (the answer says the
+            truth), "rouge_l_recall", "probability" (of the true answer), "truth_ratio@tofu",
+            "extraction_strength" or "mia_min_k"; at least one. The default leaves out a truth ratio where
+            a benchmark has no perturbed answers; a metric that was asked for and that no split allows is an
+            error.
         max_new_tokens: longest generated answer, in tokens; 1 or more. TOFU uses 200.
         batch_size: prompts at a time; 1 or more. It changes the speed, not the values.
         samples: answers per split that the run keeps as text for the report; 0 keeps no text at all.
+        encoder: sentence encoder of "cosine_similarity": "minilm" (the packaged one) or a Hugging Face id or
+            folder; closer-look takes paraphrase-MiniLM-L6-v2.
+        entailment_model: Hugging Face id or folder of the inference model of "entailment"; closer-look takes
+            sileod/deberta-v3-base-tasksource-nli. Empty: there is none, and the metric is an error.
+        gibberish_model: the same for "gibberish": a text classifier with a label "clean".
+        holdout: the utility split that the model never saw; membership inference compares the forget sets
+            with it, where a benchmark has it.
+        robustness: what `evaluate --robustness` tries.
 
     Raises:
         InputError: an unknown metric or a number outside its range.
@@ -31,14 +112,27 @@ class EvaluationConfig:
     max_new_tokens: int = 64
     batch_size: int = 64
     samples: int = 3
+    encoder: str = "minilm"
+    entailment_model: str = ""
+    gibberish_model: str = ""
+    holdout: str = "holdout"
+    robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.metrics if name not in METRICS]
-        if unknown or not self.metrics:
-            message = f"expected some of {', '.join(METRICS)}, got {', '.join(unknown) or 'none'}"
-            raise InputError(message, field="evaluation.metrics")
+        check_names(self.metrics, tuple(KNOWN_METRICS), "evaluation.metrics")
         for name, least in (("max_new_tokens", 1), ("batch_size", 1), ("samples", 0)):
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"expected {least} or more, got {getattr(self, name)}", field=f"evaluation.{name}"
-                )
+            check_range(getattr(self, name) >= least, f"{least} or more", getattr(self, name), name)
+
+
+def check_names(names: tuple[str, ...], known: tuple[str, ...], field: str) -> None:
+    """Refuses an empty list and a name that is not known."""
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        message = f"expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}"
+        raise InputError(message, field=field)
+
+
+def check_range(good: bool, expected: str, value: object, name: str) -> None:
+    """Refuses a value that is not good."""
+    if not good:
+        raise InputError(f"expected {expected}, got {value}", field=f"evaluation.{name}")

@@ -1,4 +1,4 @@
-"""Asks a gated model questions and scores what it says: one split, or every split of a stream.
+"""Measures a model on one split, or on every split of a stream.
 
 Each prompt's weights are computed once and held for its answer and for every scored continuation.
 """
@@ -6,26 +6,30 @@ Each prompt's weights are computed once and held for its answer and for every sc
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import Any
 
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.gating.answering import answer_prompts, score_answers
+from o3_lightning.errors import InputError
+from o3_lightning.evaluation.batching import BatchRunner
+from o3_lightning.evaluation.collecting import Collector, split_needs
+from o3_lightning.evaluation.config import METRICS, EvaluationConfig
+from o3_lightning.evaluation.processes import ALONE, Processes
+from o3_lightning.files import digest_json
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.metrics.likelihood import probability, truth_ratio, truth_ratio_quality
-from o3_lightning.metrics.text import accuracy, rouge_l_recall
+from o3_lightning.metrics.aggregate import confidence_interval, mean_of
+from o3_lightning.metrics.evidence import Evidence, Kind
+from o3_lightning.metrics.registry import find, measure
 from o3_lightning.requests import QuestionAnswer
 
-__all__ = ["SplitResult", "evaluate_split", "evaluate_stream"]
+__all__ = ["UTILITY", "SplitResult", "Surroundings", "evaluate_split", "evaluate_stream", "splits_of"]
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["forget", "keep"]
-TEXT_METRICS = {"accuracy": accuracy, "rouge_l_recall": rouge_l_recall}
+UTILITY = "utility"
+RESAMPLING_SEED = 0  # intervals of equal values are equal, whatever the run's seed
+Resume = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,21 @@ class SplitResult:
     """What was measured on one split.
 
     Args:
-        values: by metric, one value per example, in the order of the rows.
-        aggregate: by metric, the mean over the examples.
+        values: by metric, one value per example in the order of the rows; None where an example has none.
+        aggregate: by metric, the mean over the examples that have a value.
+        intervals: by metric, low and high end of the 95 % confidence interval, and how it was found.
+        count: rows of the split.
+        digest: SHA-256 of the rows; results of other rows cannot be compared with these.
+        left_out: by metric that was asked for, what the split lacks for it.
         samples: prompt, truth, answer and weights of the first few rows; the only text that is kept.
     """
 
-    values: Mapping[str, list[float]]
+    values: Mapping[str, list[float | None]]
     aggregate: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float, str]] = field(default_factory=dict)
+    count: int = 0
+    digest: str = ""
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,8 +59,28 @@ class SplitResult:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What an evaluation has beside model, rows and configuration.
+
+    Args:
+        processes: who shares the work.
+        resume: from a split's name and its work to its result, so that finished splits are not done again.
+        reference_losses: by split, each row's mean loss under a reference model, nats.
+    """
+
+    processes: Processes = ALONE
+    resume: Resume = lambda name, work: work()
+    reference_losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
 def evaluate_split(
-    model: GatedModel, rows: Sequence[QuestionAnswer], config: EvaluationConfig, kind: Kind
+    model: GatedModel,
+    rows: Sequence[QuestionAnswer],
+    config: EvaluationConfig,
+    kind: Kind,
+    name: str = "",
+    surroundings: Surroundings | None = None,
 ) -> SplitResult:
     """Returns every configured metric on some rows.
 
@@ -58,107 +90,137 @@ def evaluate_split(
         config: which metrics, and how long an answer may be.
         kind: "forget" for splits that are to be forgotten, "keep" for utility; it decides how a truth
             ratio reads.
+        name: of the split.
+        surroundings: other processes and a reference model; None has neither.
 
     Returns:
-        Aggregate and values per example. "truth_ratio" is left out where a row has no perturbed answer.
+        Aggregates, intervals and values per example. A metric that the rows do not allow is left out.
 
     Raises:
         ValueError: there are no rows.
+        InputError: a prompt leaves no room in the model's context.
     """
     if not rows:
         raise ValueError("expected at least one row, got none")
-    prompts, truths = [row.prompt for row in rows], [row.answer for row in rows]
-    weights = model.weights(prompts)
-    values: dict[str, list[float]] = {}
-    answers: list[str] = []
-    wanted_texts = [name for name in config.metrics if name in TEXT_METRICS]
-    if wanted_texts or config.samples:
-        answers = answer_prompts(model, prompts, weights, config.max_new_tokens, config.batch_size)
-    for name in wanted_texts:
-        values[name] = TEXT_METRICS[name](answers, truths)
-    values.update(likelihood_values(model, rows, weights, config, kind))
-    aggregate = {name: sum(column) / len(column) for name, column in values.items()}
-    return SplitResult(values, aggregate, keep_samples(model, rows, answers, weights, config.samples))
+    around = surroundings or Surroundings()
+    reference = around.reference_losses.get(name)
+    can = split_needs(rows, config, reference=reference is not None)
+    left_out: dict[str, list[str]] = {
+        metric: lacking
+        for metric in config.metrics
+        if (lacking := sorted(set(map(str, find(metric).needs)) - can))
+    }
+    metrics = [metric for metric in config.metrics if metric not in left_out]
+    runner = BatchRunner(config.batch_size, around.processes, name)
+    collector = Collector(model, list(rows), config, runner, reference)
+    evidence = collector.collect(metrics, kind)
+    values = around.processes.once(lambda: measure_all(metrics, evidence))
+    return SplitResult(
+        values,
+        {metric: mean for metric, column in values.items() if (mean := mean_of(column)) is not None},
+        {metric: ends for metric, column in values.items() if (ends := ends_of(column)) is not None},
+        len(rows),
+        digest_json([asdict(row) for row in rows]),
+        left_out,
+        keep_samples(collector, config.samples),
+    )
 
 
-def likelihood_values(
-    model: GatedModel, rows: Sequence[QuestionAnswer], weights: Tensor, config: EvaluationConfig, kind: Kind
-) -> dict[str, list[float]]:
-    """The metrics that need the likelihood of given answers."""
-    ratios = "truth_ratio" in config.metrics and all(row.perturbed_answers for row in rows)
-    if "probability" not in config.metrics and not ratios:
-        return {}
-    losses = mean_losses(model, rows, [row.answer for row in rows], range(len(rows)), weights, config)
-    values = {"probability": probability(losses)} if "probability" in config.metrics else {}
-    if ratios:
-        owners = [index for index, row in enumerate(rows) for _ in row.perturbed_answers]
-        texts = [text for row in rows for text in row.perturbed_answers]
-        flat = iter(mean_losses(model, rows, texts, owners, weights, config))
-        wrong = [[next(flat) for _ in row.perturbed_answers] for row in rows]
-        values["truth_ratio"] = truth_ratio_quality(truth_ratio(losses, wrong), kind)
-    return values
+def measure_all(metrics: Sequence[str], evidence: Evidence) -> dict[str, list[float | None]]:
+    """Every metric's values per example."""
+    return {name: list(measure(name, evidence)) for name in metrics}
 
 
-def mean_losses(
-    model: GatedModel,
-    rows: Sequence[QuestionAnswer],
-    answers: Sequence[str],
-    owners: Sequence[int],
-    weights: Tensor,
-    config: EvaluationConfig,
-) -> list[float]:
-    """Mean negative log-likelihood per token of each answer to its owner's prompt, in nats."""
-    prompts = [rows[owner].prompt for owner in owners]
-    scores = score_answers(model, prompts, answers, weights[list(owners)], config.batch_size)
-    return [-float(score.mean()) for score in scores]
+def ends_of(values: Sequence[float | None]) -> tuple[float, float, str] | None:
+    """The confidence interval of a mean, as plain values."""
+    interval = confidence_interval(values, RESAMPLING_SEED)
+    return None if interval is None else (interval.low, interval.high, interval.method)
 
 
-def keep_samples(
-    model: GatedModel, rows: Sequence[QuestionAnswer], answers: Sequence[str], weights: Tensor, count: int
-) -> list[dict[str, Any]]:
+def keep_samples(collector: Collector, count: int) -> list[dict[str, Any]]:
     """The text of evenly spread rows, for people to read."""
-    count = min(count, len(rows))
-    chosen = [index * len(rows) // count for index in range(count)]
+    count = min(count, len(collector.rows))
+    chosen = [index * len(collector.rows) // count for index in range(count)]
     return [
         {
-            "prompt": rows[index].prompt,
-            "truth": rows[index].answer,
-            "answer": answers[index],
-            "weights": dict(zip(model.ids, weights[index].tolist(), strict=True)),
+            "prompt": collector.prompts[index],
+            "truth": collector.rows[index].answer,
+            "answer": collector.answers[index],
+            "weights": dict(zip(collector.model.ids, collector.weights[index].tolist(), strict=True)),
         }
         for index in chosen
     ]
 
 
-def evaluate_stream(model: GatedModel, stream: RequestStream, config: EvaluationConfig) -> dict[str, Any]:
+def splits_of(stream: RequestStream) -> Iterator[tuple[str, str, Sequence[QuestionAnswer], Kind]]:
+    """Yields owner, name, rows and kind of every split; the owner is a request, or "utility".
+
+    A request without held-out prompts has only "seen".
+    """
+    for request in stream.requests:
+        for split, rows in (("seen", request.rows), ("held_out", request.held_out)):
+            if rows:
+                yield request.id, split, rows, "forget"
+    for split, kept in stream.utility.items():
+        yield UTILITY, split, kept, "keep"
+
+
+def evaluate_stream(
+    model: GatedModel,
+    stream: RequestStream,
+    config: EvaluationConfig,
+    surroundings: Surroundings | None = None,
+) -> dict[str, Any]:
     """Returns every request's splits and every utility split, measured on one model.
 
     Args:
         model: the model as it is now.
         stream: requests and utility splits.
         config: what to measure.
+        surroundings: other processes, finished splits and a reference model; None has none of them.
 
     Returns:
         `{"requests": {id: {"seen": ..., "held_out": ...}}, "utility": {split: ...}}`, each a
         `SplitResult` as JSON. A request without held-out prompts has only "seen".
+
+    Raises:
+        InputError: a metric that was asked for and that no split allows, or a prompt beyond the context.
     """
-    requests: dict[str, dict[str, Any]] = {}
-    for request in stream.requests:
-        splits = {"seen": request.rows, "held_out": request.held_out}
-        requests[request.id] = {
-            name: evaluate_split(model, rows, config, "forget").to_dict()
-            for name, rows in splits.items()
-            if rows
-        }
-        logger.info("  %s: %s", request.id, short(requests[request.id]))
-    utility = {
-        name: evaluate_split(model, rows, config, "keep").to_dict() for name, rows in stream.utility.items()
-    }
-    logger.info("  utility: %s", short(utility))
-    return {"requests": requests, "utility": utility}
+    around = surroundings or Surroundings()
+    check_metrics(stream, config, around)
+    result: dict[str, dict[str, Any]] = {"requests": {}, UTILITY: {}}
+    for owner, split, rows, kind in splits_of(stream):
+        name = f"{owner}/{split}"
+
+        def work(
+            rows: Sequence[QuestionAnswer] = rows, kind: Kind = kind, name: str = name
+        ) -> dict[str, Any]:
+            return evaluate_split(model, rows, config, kind, name, around).to_dict()
+
+        group = result[UTILITY] if owner == UTILITY else result["requests"].setdefault(owner, {})
+        group[split] = around.resume(name, work)
+    for owner, splits in (*result["requests"].items(), (UTILITY, result[UTILITY])):
+        logger.info("  %s: %s", owner, short(splits))
+    return result
+
+
+def check_metrics(stream: RequestStream, config: EvaluationConfig, around: Surroundings) -> None:
+    """Refuses a metric that was asked for and that no split allows; the default ones may be left out."""
+    if config.metrics == METRICS:
+        return
+    able = [
+        split_needs(rows, config, reference=f"{owner}/{split}" in around.reference_losses)
+        for owner, split, rows, _ in splits_of(stream)
+    ]
+    for metric in config.metrics:
+        needs = set(map(str, find(metric).needs))
+        if not any(needs <= can for can in able):
+            lacking = min((sorted(needs - can) for can in able), key=len)
+            message = f"'{metric}' needs {', '.join(lacking)}, which no split of {stream.name} has"
+            raise InputError(message, field="evaluation.metrics")
 
 
 def short(splits: Mapping[str, Mapping[str, Any]]) -> str:
     """One line for the log: the first metric of each split."""
-    pairs = ((name, next(iter(result["aggregate"].items()))) for name, result in splits.items())
-    return ", ".join(f"{name} {metric} {value:.3f}" for name, (metric, value) in pairs)
+    pairs = ((name, next(iter(result["aggregate"].items()), None)) for name, result in splits.items())
+    return ", ".join(f"{name} {pair[0]} {pair[1]:.3f}" for name, pair in pairs if pair)

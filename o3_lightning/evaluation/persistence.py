@@ -59,8 +59,10 @@ def utility_series(measured: Sequence[Measured]) -> dict[str, dict[str, list[flo
     series: dict[str, dict[str, list[float]]] = {}
     for split, result in measured[0]["utility"].items():
         for metric in result["aggregate"]:
-            column = [stage["utility"][split]["aggregate"][metric] for stage in measured]
-            series.setdefault(metric, {})[split] = column
+            columns = [value_of(stage["utility"], split, metric) for stage in measured]
+            known = [value for value in columns if value is not None]
+            if len(known) == len(columns):  # a metric may lose its values, as when no answer can be parsed
+                series.setdefault(metric, {})[split] = known
     return series
 
 

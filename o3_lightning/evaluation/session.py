@@ -1,0 +1,144 @@
+"""One evaluation from the command line: which model, against which reference, into which files."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from o3_lightning.base import BaseConfig
+from o3_lightning.data.config import DataConfig
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.evaluation.checks import check_prompts
+from o3_lightning.evaluation.combined import combine
+from o3_lightning.evaluation.config import EvaluationConfig
+from o3_lightning.evaluation.environment import describe_environment
+from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream, splits_of
+from o3_lightning.evaluation.finished import FinishedSplits
+from o3_lightning.evaluation.plain import load_plain
+from o3_lightning.evaluation.processes import Processes
+from o3_lightning.evaluation.reference import (
+    compare,
+    for_reference,
+    read_reference,
+    reference_losses,
+    with_reference,
+)
+from o3_lightning.evaluation.table import as_csv
+from o3_lightning.files import digest_file, digest_json, write_atomically, write_json
+from o3_lightning.gating.model import GatedModel
+
+__all__ = ["EvaluationSession", "identity_of", "slug"]
+
+
+@dataclass(frozen=True)
+class EvaluationSession:
+    """What an evaluation works with.
+
+    Args:
+        stream: the splits.
+        config: what is measured.
+        base: how a reference checkpoint is loaded.
+        data: where the splits came from.
+        seed: of the embedded benchmark's base model.
+        folder: of the results.
+        processes: who shares the work.
+    """
+
+    stream: RequestStream
+    config: EvaluationConfig
+    base: BaseConfig
+    data: DataConfig
+    seed: int
+    folder: Path
+    processes: Processes
+
+    def measure(self, model: GatedModel, name: str, reference: str = "") -> dict[str, Any]:
+        """Measures a model, and writes `<name>.json` and `<name>.csv`.
+
+        Args:
+            model: with or without a gate.
+            name: of the two files; finished splits lie in `<name>.parts/` until all are done.
+            reference: the JSON file of an evaluation of a retrained model, or its checkpoint; empty is none.
+
+        Returns:
+            What `evaluate_stream` returns, with `comparison`, `combined`, `model`, `seconds` and
+            `environment`.
+
+        Raises:
+            InputError: a prompt beyond the context, a metric that no split allows, a bad reference.
+        """
+        start = time.perf_counter()
+        check_prompts(self.stream, model.base, self.data)
+        config, other = self.config, None
+        if reference:
+            ratios = any(row.perturbed_answers for _, _, rows, _ in splits_of(self.stream) for row in rows)
+            config = with_reference(config, ratios=ratios)
+            other = self.reference(reference, config)
+        losses = {} if other is None else reference_losses(other)
+        result = self.finish(model, name, config, losses)
+        comparison = compare(result, other, config.holdout)
+        content = {
+            "active_requests": list(model.ids),
+            "model": model.base.id,
+            **result,
+            "comparison": comparison,
+            "combined": combine(result),
+            "seconds": round(time.perf_counter() - start, 3),
+            "environment": describe_environment(),
+        }
+        if self.processes.is_first:
+            write_json(self.folder / f"{name}.json", content)
+            write_atomically(self.folder / f"{name}.csv", as_csv(result))
+        return content
+
+    def finish(
+        self, model: GatedModel, name: str, config: EvaluationConfig, losses: dict[str, list[float]]
+    ) -> dict[str, Any]:
+        """Measures what is not measured yet."""
+        digest = digest_json([identity_of(model), repr(config), repr(self.data), self.seed, losses])
+        parts = FinishedSplits(self.folder / f"{name}.parts", digest, self.processes)
+        surroundings = Surroundings(self.processes, parts.resume, losses)
+        result = evaluate_stream(model, self.stream, config, surroundings)
+        parts.remove()
+        return result
+
+    def reference(self, name: str, config: EvaluationConfig) -> dict[str, Any]:
+        """Returns the evaluation of the reference: read, or measured and written for the next time."""
+        path = Path(name)
+        if path.suffix == ".json":
+            return read_reference(path)
+        model = load_plain(name, self.base, self.seed)
+        check_prompts(self.stream, model.base, self.data)
+        wanted, file = for_reference(config), f"reference-{slug(name)}"
+        result = self.finish(model, file, wanted, {})
+        if self.processes.is_first:
+            write_json(self.folder / f"{file}.json", {"model": name, **result})
+        return result
+
+
+def identity_of(model: GatedModel) -> list[Any]:
+    """Returns what tells one model from another: weights, requests, detectors, adapters, settings."""
+    files: Sequence[Path] = ()
+    if model.store is not None:
+        folders = [
+            folder
+            for name in model.ids
+            for folder in (model.store.detector_folder(name), model.store.adapter_folder(name))
+        ]
+        files = [path for folder in folders for path in sorted(folder.glob("*")) if path.is_file()]
+    contents = [digest_file(path) for path in files]
+    return [model.base.digest, list(model.ids), repr(model.gate_config), contents]
+
+
+def slug(name: str) -> str:
+    """Returns the last part of a path or id as the part of a file's name.
+
+    Example:
+        >>> slug("org/Some Model")
+        'Some-Model'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).name)
