@@ -1,0 +1,162 @@
+"""Rounds on a tiny model: stored, undone, continued after a kill; the budget decides; mistakes are told."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.commands.own_config import build_own, read_own_arguments
+from o3_lightning.commands.release import release_parser
+from o3_lightning.errors import InputError, StoreError
+from o3_lightning.release import release as loop
+from o3_lightning.release.config import ReleaseConfig
+from o3_lightning.release.rounds import Rounds
+from o3_lightning.release.update import Update
+from o3_lightning.reveal.speaking import SamplingConfig
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("release_*.yaml"))
+
+
+def copy_of(base):
+    import copy
+
+    return replace(base, model=copy.deepcopy(base.model))
+
+
+@pytest.fixture
+def config(tmp_path):
+    rows = [
+        {"prompt": f"Who is number {n}?", "answer": word} for n, word in enumerate(["Ann", "Bob", "Carl"])
+    ]
+    path = tmp_path / "given.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return ReleaseConfig(
+        output=str(tmp_path),
+        requests=(str(path),),
+        rounds=2,
+        lambdas=(0.5, 2.0),
+        budget=100.0,
+        neutral=8,
+        stop=0.0,
+        adapter=AdapterConfig(rank=2, alpha=4, epochs=2, learning_rate=1e-2),
+        sampling=SamplingConfig(max_new_tokens=4),
+    )
+
+
+@pytest.fixture
+def tiny(monkeypatch, tiny_base):
+    monkeypatch.setattr(loop, "load_base", lambda *_: copy_of(tiny_base))
+    return tiny_base
+
+
+def logits(base):
+    ids = torch.arange(20)[None]
+    with torch.inference_mode():
+        return base.model(input_ids=ids).logits
+
+
+CPU = {"accelerator": "cpu"}
+
+
+@pytest.mark.parametrize("mode", ["naive", "ext_sub", "orthogonal"])
+def test_rounds_lower_what_is_known_and_undoing_them_gives_back_the_base(tiny, config, mode):
+    config = replace(config, mode=mode, name=mode)
+    result = loop.release(config, CPU, config.folder)
+    assert [record["number"] for record in result["rounds"]] == [1, 2]
+    for record in result["rounds"]:
+        assert record["probability_after"] < record["probability_before"]
+        assert {trial["lambda"] for trial in record["trials"]} == {0.5, 2.0}
+    assert result["stopped"] == "all rounds were done"
+    before, rounds = logits(tiny), Rounds(config.folder)
+    assert (logits(loop.released_base(config, config.folder)) - before).abs().max() > 1e-3
+    rounds.switch(1, False)
+    rounds.switch(2, False)
+    assert (logits(loop.released_base(config, config.folder)) - before).abs().max() < 1e-5
+    rounds.switch(2, True)
+    assert [number for number, _ in rounds.active()] == [2]
+
+
+def test_a_release_that_was_killed_goes_on_and_ends_the_same(tiny, config, monkeypatch):
+    straight = loop.release(replace(config, name="straight"), CPU, replace(config, name="straight").folder)
+    broken = replace(config, name="broken")
+    finish = Rounds.finish
+
+    def die_in_round_two(self, number, record, update):
+        if number == 2:
+            raise KeyboardInterrupt
+        finish(self, number, record, update)
+
+    monkeypatch.setattr(Rounds, "finish", die_in_round_two)
+    with pytest.raises(KeyboardInterrupt):
+        loop.release(broken, CPU, broken.folder)
+    assert len(Rounds(broken.folder).records()) == 1
+    monkeypatch.setattr(Rounds, "finish", finish)
+    again = loop.release(broken, CPU, broken.folder)
+    for left, right in zip(straight["rounds"], again["rounds"], strict=True):
+        assert (left["lambda"], left["update"]) == (right["lambda"], right["update"])
+
+
+def test_a_budget_of_nothing_stops_without_a_change(tiny, config):
+    config = replace(config, budget=0.0)
+    result = loop.release(config, CPU, config.folder)
+    assert [record["active"] for record in result["rounds"]] == [False]
+    assert "budget" in result["stopped"]
+    assert torch.equal(logits(loop.released_base(config, config.folder)), logits(tiny))
+    with pytest.raises(InputError, match="changed nothing"):
+        Rounds(config.folder).switch(1, True)
+
+
+def test_two_quiet_rounds_end_a_release(tiny, config):
+    config = replace(config, stop=1.0, rounds=5)
+    result = loop.release(config, CPU, config.folder)
+    assert result["stopped"] == "2 rounds were quiet"
+    assert len(result["rounds"]) == 2
+
+
+def test_the_larger_step_within_the_budget_is_taken(tiny, config):
+    config = replace(config, rounds=1)
+    record = loop.release(config, CPU, config.folder)["rounds"][0]
+    small, large = sorted(record["trials"], key=lambda trial: trial["lambda"])
+    assert small["drop"] < large["drop"]
+    between = replace(config, budget=(small["drop"] + large["drop"]) / 2, name="between")
+    assert loop.release(between, CPU, between.folder)["rounds"][0]["lambda"] == 0.5
+
+
+def test_a_stored_round_that_was_changed_is_told(tiny, config):
+    config = replace(config, rounds=1)
+    loop.release(config, CPU, config.folder)
+    Update({"m": (torch.ones(1, 2), torch.ones(2, 1))}).save(config.folder / "rounds/01/update.safetensors")
+    with pytest.raises(StoreError, match="not what was stored"):
+        loop.released_base(config, config.folder)
+    with pytest.raises(InputError, match="no finished round 7; there are: 1"):
+        Rounds(config.folder).switch(7, False)
+
+
+def test_neither_topic_nor_request_is_told():
+    with pytest.raises(InputError, match="field 'topic'"):
+        loop.open_bench(ReleaseConfig(), CPU, Path("nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"mode": "all"}, "mode"),
+        ({"lambdas": ()}, "lambdas"),
+        ({"budget": -1.0}, "budget"),
+        ({"stop": 2.0}, "stop"),
+    ],
+)
+def test_bad_settings_are_refused(fields, field):
+    with pytest.raises(InputError, match=f"field '{field}'"):
+        ReleaseConfig(**fields)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_shipped_configuration_loads(path):
+    namespace = read_own_arguments(release_parser(), ["--config", str(path)])
+    config = build_own(ReleaseConfig, namespace)
+    assert config.topic or config.requests
+    assert config.revealing().search == config.search
