@@ -1,5 +1,6 @@
 """How much memory a call takes beyond its inputs."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ def peak_mib(run: Callable[[], Any], device: torch.device) -> float:
 
 def _cpu_peak(run: Callable[[], Any]) -> int:
     """Adds up what the profiler saw allocated and freed, in the order of time."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else each profile writes two lines on the terminal
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         result = run()
