@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix
-from torchmetrics.functional.classification import binary_calibration_error
 
 __all__ = ["calibration_error", "request_confusion", "request_weights"]
 
@@ -42,6 +41,9 @@ def calibration_error(inside: ArrayLike, outside: ArrayLike, bins: int = BINS) -
         >>> calibration_error([1.0, 1.0], [0.0])
         0.0
     """
+    # here, as all of torchmetrics comes along, and a command that only names comparisons need not wait for it
+    from torchmetrics.functional.classification import binary_calibration_error
+
     weights = [np.asarray(side, float).reshape(-1) for side in (inside, outside)]
     joined = np.concatenate(weights)
     if not len(joined) or joined.min() < 0 or joined.max() > 1:

@@ -41,6 +41,24 @@ def test_every_metric_gives_one_plain_value_per_example(name, kind):
     assert all(type(value) is float and np.isfinite(value) for value in values)
 
 
+PER_EXAMPLE = [
+    name
+    for name in get_args(Need)
+    if name not in ("encode", "entail", "rate_gibberish")  # functions, not values per example
+]
+
+
+def example(number):
+    rows = {name: getattr(FULL, name)[number : number + 1] for name in ("prompts", "truths", *PER_EXAMPLE)}
+    return dataclasses.replace(FULL, **rows)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_an_example_has_the_same_value_alone_as_among_others(name):
+    alone = [measure(name, example(number))[0] for number in range(2)]
+    assert measure(name, FULL) == pytest.approx(alone, abs=1e-12)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_without_its_evidence_is_refused_by_the_name_of_what_lacks(name):
     metric = METRICS[name]
