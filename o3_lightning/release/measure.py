@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from o3_lightning.data.fictitious import build_world, rows_of
 from o3_lightning.data.general_knowledge import general_knowledge
 from o3_lightning.metrics.text import accuracy
 from o3_lightning.requests import QuestionAnswer
 from o3_lightning.reveal.reward import find_author
-from o3_lightning.reveal.speaking import Speaker
 
 __all__ = ["measure_author"]
 
+Answer = Callable[[Sequence[str]], list[str]]
 
-def measure_author(speaker: Speaker, topic: str, seed: int) -> dict[str, float]:
+
+def measure_author(answer: Answer, topic: str, seed: int) -> dict[str, float]:
     """Returns the accuracy of greedy answers about one author and about everything else.
 
     Args:
-        speaker: the model as it is now.
+        answer: the model as it is now: from prompts to its likeliest answers.
         topic: the author's name.
         seed: of the fictitious world.
 
@@ -38,7 +39,7 @@ def measure_author(speaker: Speaker, topic: str, seed: int) -> dict[str, float]:
         "others": held_out(rows_of(build_world(seed), others)),
         "general": [(row.prompt, row.answer) for row in general_knowledge()],
     }
-    return {name: mean_accuracy(speaker, pairs) for name, pairs in splits.items()}
+    return {name: mean_accuracy(answer, pairs) for name, pairs in splits.items()}
 
 
 def held_out(rows: Sequence[QuestionAnswer]) -> list[tuple[str, str]]:
@@ -46,7 +47,7 @@ def held_out(rows: Sequence[QuestionAnswer]) -> list[tuple[str, str]]:
     return [(prompt, row.answer) for row in rows for prompt in row.held_out_prompts]
 
 
-def mean_accuracy(speaker: Speaker, pairs: Sequence[tuple[str, str]]) -> float:
+def mean_accuracy(answer: Answer, pairs: Sequence[tuple[str, str]]) -> float:
     """Returns the share of prompts whose answer says the truth."""
-    values = accuracy(speaker.greedy([prompt for prompt, _ in pairs]), [truth for _, truth in pairs])
+    values = accuracy(answer([prompt for prompt, _ in pairs]), [truth for _, truth in pairs])
     return sum(values) / len(values)

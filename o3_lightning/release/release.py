@@ -69,7 +69,7 @@ class Bench:
         """What the fictitious world says, if the configuration asks for it."""
         if self.config.measure != "fictitious":
             return {}
-        return measure_author(self.speaker, self.config.topic, self.config.seed)
+        return measure_author(self.speaker.greedy, self.config.topic, self.config.seed)
 
 
 def release(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -81,9 +81,7 @@ class QueryLog:
             raise InputError(f"no log of a search: {error}", path=self.path) from error
         changed = sorted(key for key in self.header | header if header.get(key) != self.header.get(key))
         if changed:
-            message = (
-                f"this log belongs to another search ({', '.join(changed)} differ); choose another --name"
-            )
+            message = f"the log of another search ({', '.join(changed)}); choose another --name"
             raise InputError(message, path=self.path)
         return entries
 

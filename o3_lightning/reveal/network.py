@@ -6,6 +6,7 @@ Shapes: N arms, D features of a context, H hidden units, W weights in all.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,11 @@ class RewardNetwork:
 
     def __init__(self, features: int, config: SearchConfig, generator: torch.Generator) -> None:
         self.config = config
-        layers = (torch.nn.Linear(features, config.hidden), torch.nn.Linear(config.hidden, 1))
+        blank: Any = torch.nn.utils.skip_init  # leaves torch's own generator alone
+        layers = (
+            blank(torch.nn.Linear, features, config.hidden),
+            blank(torch.nn.Linear, config.hidden, 1),
+        )
         self.module = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1])
         with torch.no_grad():
             for layer in layers:

@@ -82,7 +82,13 @@ def mean_regret(bandit: SyntheticBandit, config: SearchConfig, seed: int) -> flo
 
 
 def compare_searchers(
-    shape: str, seeds: Sequence[int], config: SearchConfig, searchers: Sequence[str] = SEARCHERS
+    shape: str,
+    seeds: Sequence[int],
+    config: SearchConfig,
+    searchers: Sequence[str] = SEARCHERS,
+    *,
+    arms: int = 500,
+    features: int = 8,
 ) -> dict[str, dict[str, float | list[float]]]:
     """Returns the mean regret of each searcher over the seeds, with a 95 % interval (normal).
 
@@ -91,11 +97,14 @@ def compare_searchers(
         seeds: each draws a bandit and a search; at least two.
         config: budget and network; its searcher is replaced.
         searchers: which ones.
+        arms: of each bandit.
+        features: of each arm.
     """
     table: dict[str, dict[str, float | list[float]]] = {}
     for name in searchers:
         chosen = replace(config, searcher=name)
-        values = [mean_regret(make_bandit(seed, shape), chosen, seed) for seed in seeds]
+        bandits = [make_bandit(seed, shape, arms=arms, features=features) for seed in seeds]
+        values = [mean_regret(bandit, chosen, seed) for bandit, seed in zip(bandits, seeds, strict=True)]
         half = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
         mean = statistics.fmean(values)
         table[name] = {"mean": mean, "low": mean - half, "high": mean + half, "values": values}

@@ -1,4 +1,4 @@
-"""Updates: exact against float64, equal to PEFT's "cat" and unlike its "linear", and possible to take back."""
+"""Updates: exact against float64, equal to PEFT's "cat", unlike its "linear", and possible to take back."""
 
 import pytest
 import torch
