@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix
 
@@ -18,38 +17,42 @@ BINS = 10
 THRESHOLD = 0.5
 
 
-def calibration_error(inside: ArrayLike, outside: ArrayLike, bins: int = BINS) -> float:
+def calibration_error(
+    inside: ArrayLike, outside: ArrayLike, bins: int = BINS, *, balanced: bool = True
+) -> float:
     """Returns how far weights are from the share of forget prompts among prompts of that weight.
 
-    The value depends on how many prompts of either kind there are: compare it on the same splits only.
-
     Args:
-        inside: weights in [0, 1] of the forget set's prompts.
-        outside: weights in [0, 1] of other prompts.
+        inside: weights in [0, 1] of the forget set's prompts, at least one.
+        outside: weights in [0, 1] of other prompts, at least one.
         bins: of equal width, >= 1.
+        balanced: whether both sides count alike, however many prompts they have. False lets every prompt
+            count alike, as the literature does; the value then depends on the sizes of the splits.
 
     Returns:
         The expected calibration error in [0, 1]; 0 is best.
 
     Raises:
-        ValueError: a weight outside [0, 1], or no prompt at all.
+        ValueError: a weight outside [0, 1], or a side without any.
 
     Source:
-        torchmetrics `binary_calibration_error`, norm "l1"; Guo et al. 2017.
+        Guo et al. 2017; torchmetrics `binary_calibration_error` (norm "l1") is the one that is not balanced,
+        and takes no weights of examples, so that the balanced one is computed here.
 
     Example:
         >>> calibration_error([1.0, 1.0], [0.0])
         0.0
+        >>> calibration_error([0.5], [0.5, 0.5]), calibration_error([0.5], [0.5] * 3, balanced=False)
+        (0.0, 0.25)
     """
-    # here, as all of torchmetrics comes along, and a command that only names comparisons need not wait for it
-    from torchmetrics.functional.classification import binary_calibration_error
-
-    weights = [np.asarray(side, float).reshape(-1) for side in (inside, outside)]
-    joined = np.concatenate(weights)
-    if not len(joined) or joined.min() < 0 or joined.max() > 1:
-        raise ValueError("expected at least one weight, all in [0, 1]")
-    labels = torch.tensor([1] * len(weights[0]) + [0] * len(weights[1]))
-    return float(binary_calibration_error(torch.from_numpy(joined), labels, n_bins=bins, norm="l1"))
+    sides = [np.asarray(side, float).reshape(-1) for side in (inside, outside)]
+    if not all(len(side) and side.min() >= 0 and side.max() <= 1 for side in sides):
+        raise ValueError("expected at least one weight a side, all in [0, 1]")
+    weights, label = np.concatenate(sides), np.repeat([1.0, 0.0], [len(side) for side in sides])
+    mass = [0.5 / len(side) if balanced else 1 / len(weights) for side in sides]
+    gaps = np.where(label == 1, mass[0], mass[1]) * (weights - label)
+    places = np.minimum((weights * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(places, gaps, bins)).sum())
 
 
 def request_confusion(

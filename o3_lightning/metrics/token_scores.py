@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["TokenScores", "counted", "score_tokens"]
+__all__ = ["TokenScores", "counted", "score_rows", "score_tokens", "split_scores"]
 
 CHUNK_TOKENS = 256  # rows of the vocabulary in float32 at once: 256 x 128k are 131 MB
 
@@ -109,7 +109,16 @@ def score_tokens(
             torch.split(logits, chunk_tokens), torch.split(targets, chunk_tokens), strict=True
         )
     ]
-    fields = torch.cat(rows, dim=1).cpu()
+    return split_scores(torch.cat(rows, dim=1).cpu(), lengths)
+
+
+def split_scores(fields: Tensor, lengths: Sequence[int]) -> list[TokenScores]:
+    """Returns the scores of several answers from their fields one after another.
+
+    Args:
+        fields: [4, N] float32, the four results of `score_rows` stacked, on the CPU.
+        lengths: how many of the N tokens each answer has, each >= 1, summing up to N.
+    """
     return [
         TokenScores(part[0], part[1], part[2], part[3].bool())
         for part in torch.split(fields, list(lengths), dim=1)
@@ -117,7 +126,16 @@ def score_tokens(
 
 
 def score_rows(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four fields of some rows, each [N] float32."""
+    """Returns the four fields of `TokenScores` for some rows, without their answers' borders.
+
+    Args:
+        logits: [N, V] of any float type, the positions that predict an answer token.
+        targets: [N] int64.
+
+    Returns:
+        log_probs, vocabulary_mean, vocabulary_deviation and is_argmax (0.0 or 1.0), each [N] float32 where
+        the logits lie.
+    """
     likely = logits.float().log_softmax(-1)
     chosen = likely.gather(1, targets[:, None]).squeeze(1)
     is_argmax = likely.argmax(-1) == targets
