@@ -14,6 +14,7 @@ RESULTS = ROOT / "kernels" / "results"
 BEGIN = "<!-- begin: written by python -m o3_kernels.benchmarks.readme -->"
 END = "<!-- end -->"
 SHOWN_SIZES = "BTKPR"
+LEFT_OUT = {"B": {512}, "K": {4, 64}, "P": {64}}  # so that a GPU's table stays readable; the JSON has them
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ def markdown_tables(folder: Path) -> str:
 
 
 def _table(results: dict[str, Any]) -> str:
-    cases = [case for case in results["cases"] if "ours" in case["median_ms"]]
+    cases = [case for case in results["cases"] if "ours" in case["median_ms"] and _is_shown(case["sizes"])]
     others = [name for name in OTHERS if any(name in case["median_ms"] for case in cases)]
     roofs = results["roofs"]
     threads = f", {results['threads']} thread" + "s" * (results["threads"] > 1)
@@ -56,6 +57,11 @@ def _table(results: dict[str, Any]) -> str:
         *("| " + " | ".join(_cells(case, others)) + " |" for case in cases),
     ]
     return "\n".join(rows) + "\n\n"
+
+
+def _is_shown(sizes: dict[str, int]) -> bool:
+    """Tells whether a shape belongs in the table."""
+    return not any(sizes.get(name) in values for name, values in LEFT_OUT.items())
 
 
 def _cells(case: dict[str, Any], others: list[str]) -> list[str]:
