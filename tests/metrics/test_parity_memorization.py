@@ -24,17 +24,20 @@ METRICS = {
 SHARED = {"min_k": min_k, "min_k_plus_plus": min_k_plus_plus}
 
 
+def found(name):
+    if not (ORACLES / name).is_file():
+        pytest.skip(f"{name} is not in the folder of reference values")
+    return ORACLES / name
+
+
 @pytest.fixture(scope="module")
 def expected():
-    path = ORACLES / "memorization_and_mia.json"
-    if not path.is_file():
-        pytest.skip(f"{path.name} is not in the folder of reference values")
-    return json.loads(path.read_text())
+    return json.loads(found("memorization_and_mia.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def scores():
-    tensors = load_file(ORACLES / "closer_look_losses.safetensors")
+    tensors = load_file(found("closer_look_losses.safetensors"))
     return {side: scores_of(tensors, side) for side in ("forget", "retain")}
 
 
