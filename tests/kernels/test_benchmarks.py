@@ -47,6 +47,23 @@ def test_command_measures_every_variant_and_writes_its_files(tiny_cases, tmp_pat
     assert (tmp_path / file.stem).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_partial_runs_add_up_where_they_were_measured_alike(tiny_cases, tmp_path, monkeypatch):
+    options = ["--out", str(tmp_path), "--seconds", "0", "--device", "cpu"]
+    (name,) = {f"{command.device_file_name('cpu ' + command.platform.machine())}.json"}
+
+    def operations():
+        return [case["operation"] for case in json.loads((tmp_path / name).read_text())["cases"]]
+
+    assert command.main([*options, "--op", "gated_lora"]) == 0
+    assert command.main([*options, "--shape", "modules=64"]) == 0
+    assert operations() == ["gated_lora", "orthogonality_penalty"]
+    assert command.main([*options, "--op", "gated_lora"]) == 0
+    assert operations() == ["orthogonality_penalty", "gated_lora"]
+    monkeypatch.setattr(command, "_git", lambda *arguments: "another commit")
+    assert command.main([*options, "--op", "layer_scores"]) == 0
+    assert operations() == ["layer_scores"]
+
+
 def test_nothing_is_timed_where_ours_is_wrong(tiny_cases, tmp_path):
     case = tiny_cases["gated_lora"][0]
     wrong = {**case.variants, "ours": lambda y, *_: y + 1}

@@ -14,7 +14,7 @@ import torch
 from o3_kernels.benchmarks.cases import OPERATIONS, Case, cases_for
 from o3_kernels.benchmarks.decoder_layer import decoder_layer_case
 from o3_kernels.benchmarks.measure import measure_case, measure_roofs
-from o3_kernels.benchmarks.report import summary_table, write_plot, write_results
+from o3_kernels.benchmarks.report import earlier_results, shape_text, summary_table, write_plot, write_results
 from o3_kernels.tuning import device_file_name
 
 DEFAULT_FOLDER = Path(__file__).parents[2] / "results"
@@ -32,11 +32,13 @@ process, on inputs that no cache still holds:
 """
 EPILOG = """\
 Writes RESULTS/<device>.json and a plot beside it. Afterwards `python -m o3_kernels.benchmarks.readme` puts
-the tables into README.md. Ends with 1 where a result of ours is wrong.
+the tables into README.md. Ends with 1 where a result of ours is wrong. A run of some operations or shapes
+adds to the file if that was measured at the same commit, with the same software, on the same device.
 
 examples:
   python -m o3_kernels.benchmarks                                 # everything, on the GPU if there is one
   python -m o3_kernels.benchmarks --op gated_lora --seconds 0.2   # a quick look
+  python -m o3_kernels.benchmarks --shape "roberta-large B=8"     # a part of a run that would take too long
   python -m o3_kernels.benchmarks --tune                          # first find this GPU's best block sizes
 """
 
@@ -48,21 +50,26 @@ def main(arguments: list[str] | None = None) -> int:
     device = torch.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    operations = options.op or OPERATIONS
+    cases = [case for operation in options.op or OPERATIONS for case in _cases(operation, device)]
+    cases = [case for case in cases if options.shape in shape_text(case.name, case.sizes)]
     if options.tune:
         from o3_kernels.benchmarks.tune import tune_cases
 
-        every = (case for operation in operations for case in cases_for(operation, device))
-        sys.stderr.write(f"{tune_cases(every, device)}\n")
-    results: dict[str, Any] = {**_facts(device), "roofs": measure_roofs(device), "cases": []}
-    for operation in operations:
-        for case in _cases(operation, device):
-            result = measure_case(case, device, options.seconds, options.compile)
-            _add_rates(result, results["roofs"])
-            results["cases"].append(result)
-            sys.stderr.write(f"{operation} {case.name} {case.sizes}\n")
+        sys.stderr.write(f"{tune_cases(cases, device)}\n")
+    facts = _facts(device)
+    path = options.out / f"{device_file_name(facts['device'])}.json"
+    partial = bool(options.op or options.shape)
+    results = (earlier_results(path, facts) if partial else None) or {
+        **facts,
+        "roofs": measure_roofs(device),
+        "cases": [],
+    }
+    for case in cases:
+        result = measure_case(case, device, options.seconds, options.compile)
+        _add_rates(result, results["roofs"])
+        write_results(path, results, result)  # one by one, so that a run that is stopped loses nothing
+        sys.stderr.write(f"{case.operation} {shape_text(case.name, case.sizes)}\n")
     sys.stdout.write(summary_table(results))
-    path = write_results(options.out, device_file_name(results["device"]), results)
     plot = write_plot(path, results)
     sys.stdout.write(f"{path}\n" + (f"{plot}\n" if plot else ""))
     return 0 if all("ours" in case["median_ms"] for case in results["cases"]) else 1
@@ -89,6 +96,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--op", action="append", choices=OPERATIONS, metavar="OP", help=", ".join(OPERATIONS) + "; may repeat"
     )
+    add("--shape", default="", metavar="TEXT", help="only shapes with this text in their line of the table")
     add("--out", type=Path, default=DEFAULT_FOLDER, metavar="RESULTS", help="folder of JSON and plot")
     add("--device", choices=("cpu", "cuda"), default=default, help=f"here {default} unless told")
     add("--threads", type=int, metavar="N", help="threads of a CPU run; torch's own number unless told")

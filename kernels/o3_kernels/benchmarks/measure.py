@@ -94,7 +94,8 @@ def measure_case(case: Case, device: torch.device, seconds: float, compile_too: 
 def _compiled(case: Case) -> Callable[..., Any]:
     """Compiles what the case offers; a penalty is timed with its gradient, as the others are."""
     assert case.compiled is not None
-    function: Callable[..., Any] = torch.compile(case.compiled, mode="max-autotune")
+    torch.compiler.reset()  # else a later shape falls back to dynamic sizes, or to no compilation at all
+    function: Callable[..., Any] = torch.compile(case.compiled, mode="max-autotune", dynamic=False)
     return with_gradient(function) if case.operation == "orthogonality_penalty" else function
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OTHERS", "summary_table", "write_plot", "write_results"]
+__all__ = ["OTHERS", "earlier_results", "shape_text", "summary_table", "write_plot", "write_results"]
 
 OTHERS = ("official", "loop", "eager", "compiled", "base")
 
@@ -17,16 +17,16 @@ def summary_table(results: dict[str, Any]) -> str:
         + "  copy %  matrix %  of bound %  ours MiB  eager MiB"
     ]
     for case in results["cases"]:
-        sizes = " ".join(f"{key}={value}" for key, value in case["sizes"].items() if key not in "LDMRO")
+        shape = shape_text(case["name"], case["sizes"])
         median = case["median_ms"]
         if "ours" not in median:
-            lines.append(f"{case['operation']:22} {case['name'] + ' ' + sizes:46} wrong: not timed")
+            lines.append(f"{case['operation']:22} {shape:46} wrong: not timed")
             continue
         factors = [_factor(median, name) for name in OTHERS]
         shares = (case["bandwidth_fraction"], case["matrix_fraction"], case["bound_ms"] / median["ours"])
         memory = (case["peak_mib"]["ours"], case["peak_mib"].get("eager", 0.0))
         lines.append(
-            f"{case['operation']:22} {case['name'] + ' ' + sizes:46} {median['ours']:9.3f} "
+            f"{case['operation']:22} {shape:46} {median['ours']:9.3f} "
             + " ".join(f"{factor:>9}" for factor in factors)
             + " {:7.1%} {:9.1%} {:11.1%} {:9.1f} {:10.1f}".format(*shares, *memory)
         )
@@ -38,12 +38,28 @@ def _factor(median: dict[str, float], name: str) -> str:
     return f"{median[name] / median['ours']:.2f}x" if name in median else "-"
 
 
-def write_results(folder: Path, device: str, results: dict[str, Any]) -> Path:
-    """Writes the results as JSON named after the device and returns the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{device}.json"
+def shape_text(name: str, sizes: dict[str, int]) -> str:
+    """Returns what a line of the table says of a shape."""
+    return " ".join([name, *(f"{key}={value}" for key, value in sizes.items() if key not in "LDMO")])
+
+
+def earlier_results(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the results in a file if they were measured under the same facts."""
+    if not path.exists():
+        return None
+    earlier: dict[str, Any] = json.loads(path.read_text())
+    return earlier if all(earlier.get(name) == value for name, value in facts.items()) else None
+
+
+def write_results(path: Path, results: dict[str, Any], result: dict[str, Any]) -> None:
+    """Puts the result of a shape, instead of an older one, into the results and writes them as JSON."""
+    same = ("operation", "name", "sizes")
+    results["cases"] = [
+        case for case in results["cases"] if any(case[field] != result[field] for field in same)
+    ]
+    results["cases"].append(result)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    return path
 
 
 def write_plot(path: Path, results: dict[str, Any]) -> Path | None:
