@@ -21,6 +21,8 @@ from o3_kernels import (
     stack_history,
 )
 from o3_kernels.ops.orthogonality_penalty import vectorised
+from o3_kernels.ops.orthogonality_penalty.operator import _FusedPenalty
+from o3_kernels.ops.orthogonality_penalty.vectorised import GroupedPenalty
 
 ORACLES = Path(os.environ.get("O3_ORACLES", Path(__file__).parents[1] / "oracles"))
 
@@ -129,6 +131,21 @@ def test_gradcheck():
     new, old = penalty_inputs((4, 3), 2, 2, 2)
     leaves = [tensor.requires_grad_() for tensor in new]
     assert torch.autograd.gradcheck(lambda *new: orthogonality_penalty(list(new), old), leaves)
+
+
+@pytest.mark.parametrize("function", [GroupedPenalty, _FusedPenalty])
+def test_backward_can_be_asked_again(function):
+    new, old = penalty_inputs((6, 9, 6), 3, 4, 2)
+    wanted = value_and_gradient(orthogonality_penalty_reference, new, old)[1]
+    leaves = [tensor.clone().requires_grad_() for tensor in new]
+    value = function.apply(old, *leaves)
+    first = torch.autograd.grad(3 * value, leaves, retain_graph=True)
+    second = torch.autograd.grad(6 * value, leaves)
+    for first_m, second_m, wanted_m in zip(first, second, wanted, strict=True):
+        assert relative_error(first_m, wanted_m) <= 1e-12
+        assert relative_error(second_m, 2 * wanted_m) <= 1e-12
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(value, leaves)
 
 
 def test_second_derivative_is_refused():

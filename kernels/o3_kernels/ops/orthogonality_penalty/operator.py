@@ -79,20 +79,22 @@ def orthogonality_penalty_streamed(new: Sequence[Tensor], history: Iterable[Sequ
 
 
 class _FusedPenalty(torch.autograd.Function):
-    """Value and flat gradient in one go; the backward pass scales and cuts the gradient."""
+    """Value and flat gradient in one go; the backward pass scales it in place and cuts it, as on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, old: Sequence[Tensor], *new: Tensor) -> Tensor:
-        penalty, gradient = _on_device(new, old, any(ctx.needs_input_grad[1:]))
-        ctx.save_for_backward(gradient)
-        ctx.shapes = [tensor.shape for tensor in new]
+        penalty, ctx.gradient = _on_device(new, old, any(ctx.needs_input_grad[1:]))
+        ctx.old = old
+        ctx.save_for_backward(*new)
         return penalty
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_penalty: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return None, *_split(gradient * grad_penalty.to(gradient.dtype), ctx.shapes)
+        new = ctx.saved_tensors
+        gradient = _on_device(new, ctx.old, True)[1] if ctx.gradient is None else ctx.gradient
+        ctx.gradient = None
+        return None, *_split(gradient.mul_(grad_penalty), [tensor.shape for tensor in new])
 
 
 class _Streamed(torch.autograd.Function):

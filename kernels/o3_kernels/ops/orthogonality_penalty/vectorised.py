@@ -124,23 +124,30 @@ def orthogonality_penalty_vectorised(
 
 
 class GroupedPenalty(torch.autograd.Function):
-    """The same with its gradient, without the toll that a registered operator takes for every tensor."""
+    """The same with its gradient, without the toll that a registered operator takes for every tensor.
+
+    The backward pass scales the kept gradient where it lies and gives it away; if it is asked again, it
+    computes another.
+    """
 
     @staticmethod
     def forward(ctx: Any, old: Sequence[Tensor], *new: Tensor) -> Tensor:
         """Computes value and gradient; keeps the gradient."""
-        penalty, gradients = penalty_by_group(new, old, any(ctx.needs_input_grad[1:]))
-        ctx.modules = [modules for modules, _ in gradients]
-        ctx.dtype, ctx.count = new[0].dtype, len(new)
-        ctx.save_for_backward(*(part for _, part in gradients))
+        penalty, ctx.gradients = penalty_by_group(new, old, any(ctx.needs_input_grad[1:]))
+        ctx.old = old
+        ctx.save_for_backward(*new)
         return penalty
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_penalty: Tensor) -> tuple[Tensor | None, ...]:
-        """Scales the kept gradient."""
-        results: list[Tensor | None] = [None] * ctx.count
-        for modules, part_mRD in zip(ctx.modules, ctx.saved_tensors, strict=True):
-            for module, result in zip(modules, (part_mRD * grad_penalty).to(ctx.dtype).unbind(), strict=True):
+        """Scales the gradient."""
+        new = ctx.saved_tensors
+        gradients = ctx.gradients or penalty_by_group(new, ctx.old, True)[1]
+        ctx.gradients = None
+        results: list[Tensor | None] = [None] * len(new)
+        for modules, part_mRD in gradients:
+            parts = part_mRD.mul_(grad_penalty).to(new[0].dtype).unbind()
+            for module, result in zip(modules, parts, strict=True):
                 results[module] = result
         return None, *results
