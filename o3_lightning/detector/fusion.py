@@ -28,7 +28,7 @@ from o3_lightning.detector.layer_statistics import (
 )
 from o3_lightning.detector.lexical import fit_word_table, lexical_scores
 
-__all__ = ["FusionState", "fit_fusion", "fused_scores", "fusion_channels", "stack_states"]
+__all__ = ["FusionState", "fit_fusion", "fused_scores", "fusion_channels", "stack_states", "whitened_layers"]
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,22 @@ def fusion_channels(
         nothing,
         nothing,
     )
+    channels = {
+        "whitened": whitened_layers(features, state).mean(dim=2),
+        "cosine": plain.cosine[:, :, 0].T,
+        "mahalanobis": -plain.mahalanobis[:, :, 0].T,
+        "lexical": lexical_scores(tokens, state.known, information, power),
+    }
+    return torch.stack([channels[name] for name in CHANNELS], dim=2)
+
+
+def whitened_layers(features: Tensor, state: FusionState) -> Tensor:
+    """Returns the largest whitened cosine to a centroid at each layer [B, K, L], in [-1, 1].
+
+    Args:
+        features: [B, L, D], the layers of `fit_fusion`.
+        state: K stacked requests.
+    """
     unit = F.normalize(features, dim=-1)
     zero = torch.zeros_like(state.within_scale)
     origin = zero[..., None].expand(-1, -1, features.shape[-1])
@@ -180,13 +196,7 @@ def fusion_channels(
         zero,
     )
     length = within.mahalanobis.clamp_min(torch.finfo(torch.float32).eps).sqrt()
-    channels = {
-        "whitened": (within.cosine / length).mean(dim=2).T,
-        "cosine": plain.cosine[:, :, 0].T,
-        "mahalanobis": -plain.mahalanobis[:, :, 0].T,
-        "lexical": lexical_scores(tokens, state.known, information, power),
-    }
-    return torch.stack([channels[name] for name in CHANNELS], dim=2)
+    return (within.cosine / length).transpose(0, 1)
 
 
 def fused_scores(channels: Tensor, state: FusionState) -> Tensor:

@@ -42,8 +42,7 @@ def fit_precision(centred: Tensor, most_rank: int) -> tuple[Tensor, Tensor]:
     if total < SMALLEST_VARIANCE:
         return torch.tensor(1 / SMALLEST_VARIANCE_FRACTION), centred.new_zeros(0, D)
     shrinkage = float(ledoit_wolf_shrinkage(centred.numpy(), assume_centered=True)) if N > 1 else 1.0
-    values, axes = torch.linalg.eigh(centred.T @ centred / N)
-    values, axes = values.flip(0).clamp_min(0), axes.flip(1).T
+    values, axes = principal_axes(centred)
     rank = min(most_rank, N, D)
     rest = float(values[rank:].sum()) * (1 - shrinkage) / max(D - rank, 1)
     spherical = shrinkage * total / D + rest
@@ -51,6 +50,20 @@ def fit_precision(centred: Tensor, most_rank: int) -> tuple[Tensor, Tensor]:
     kept = ((1 - shrinkage) * values[:rank] - rest).clamp_min(0)
     scale = torch.sqrt(kept / (spherical * (kept + spherical)))
     return torch.tensor(1 / spherical), scale[:, None] * axes[:rank]
+
+
+def principal_axes(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns variances, largest first, and unit axes, one a row, of centred rows [N, D]; min(N, D) of them.
+
+    The smaller of the two Gram matrices is decomposed: N is tens where D is hundreds.
+    """
+    N, D = centred.shape
+    if N >= D:
+        values, axes = torch.linalg.eigh(centred.T @ centred / N)
+        return values.flip(0).clamp_min(0), axes.flip(1).T
+    values, mixtures = torch.linalg.eigh(centred @ centred.T / N)
+    values, mixtures = values.flip(0).clamp_min(0), mixtures.flip(1)
+    return values, F.normalize(mixtures.T @ centred, dim=1)
 
 
 def spherical_centroids(rows: Tensor, count: int, seed: int) -> Tensor:

@@ -53,7 +53,8 @@ def cut_segments(text: str, *, window_words: int, stride_words: int, most: int) 
 
     Args:
         text: any text.
-        window_words: words in a window; a text of no more words and one sentence has no segments.
+        window_words: words in a window; a text that is no more than one stride longer has no windows: what
+            little surrounds a question there does not hide it.
         stride_words: words from one window to the next.
         most: no more segments than this are returned, evenly thinned (windows first to go).
 
@@ -68,7 +69,7 @@ def cut_segments(text: str, *, window_words: int, stride_words: int, most: int) 
     words = whole.split(" ")
     sentences = [BLANK.sub(" ", part).strip() for part in SENTENCE_END.split(text) if part and part.strip()]
     windows = []
-    if len(words) > window_words:
+    if len(words) > window_words + stride_words:
         starts = [*range(0, len(words) - window_words, stride_words), len(words) - window_words]
         windows = [" ".join(words[start : start + window_words]) for start in starts]
     found = [part for part in dict.fromkeys([*sentences, *windows]) if part != whole]

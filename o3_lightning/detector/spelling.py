@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from string import ascii_lowercase
 
 from torch import Tensor
@@ -26,25 +27,32 @@ class SpellingTable:
         marked = any(piece.startswith(("Ġ", "▁")) for piece in pieces)
         rarity = information.tolist()
         self.rarity: dict[str, float] = {}
+        self.ids: dict[str, int] = {}
         for index, piece in enumerate(pieces):
             word = piece.lstrip("Ġ▁").lower()
-            if word.isascii() and word.isalpha() and (not marked or piece[0] in "Ġ▁"):
-                self.rarity[word] = min(rarity[index], self.rarity.get(word, rarity[index]))
+            whole = word.isascii() and word.isalpha() and (not marked or piece[0] in "Ġ▁")
+            if whole and rarity[index] < self.rarity.get(word, math.inf):
+                self.rarity[word], self.ids[word] = rarity[index], index
 
-    def repair(self, text: str) -> str:
+    def repair(self, text: str, matters: Callable[[int], bool] = lambda token: True) -> str:
         """Returns the text with unknown words read as the most frequent word one slip away, if any.
 
         A slip is two letters exchanged, one missing, one too many or one wrong.
-        """
-        return WORD.sub(lambda match: self.repair_word(match.group()), text)
 
-    def repair_word(self, word: str) -> str:
-        """Returns a known word as it is, and an unknown one as the nearest known word."""
+        Args:
+            text: any text.
+            matters: whether a word may take the place of another, by its token id; words that no request
+                knows cannot bring a prompt closer to one.
+        """
+        return WORD.sub(lambda match: self.repair_word(match.group(), matters), text)
+
+    def repair_word(self, word: str, matters: Callable[[int], bool]) -> str:
+        """Returns a known word as it is, and an unknown one as the nearest word that matters."""
         folded = word.lower()
         if len(word) < SHORTEST_WORD or folded in self.rarity or not folded.isascii():
             return word
-        found = [candidate for candidate in slips(folded) if candidate in self.rarity]
-        return min(found, key=lambda candidate: (self.rarity[candidate], candidate)) if found else word
+        found = [near for near in slips(folded) if near in self.rarity and matters(self.ids[near])]
+        return min(found, key=lambda near: (self.rarity[near], near)) if found else word
 
 
 def slips(word: str) -> Iterator[str]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -26,8 +28,6 @@ def test_no_prompts_and_no_requests(encoder, two):
 
 
 def test_another_encoder_is_refused(encoder, fitted):
-    from dataclasses import replace
-
     with pytest.raises(StoreError, match="request 'people' was fitted on encoder"):
         MultiDetector(replace(encoder, digest="0" * 64), {"people": fitted})
 
