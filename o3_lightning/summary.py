@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from o3_lightning.data.stream import RequestStream
@@ -13,23 +15,63 @@ from o3_lightning.evaluation.persistence import (
     utility_ratio,
     utility_series,
 )
-from o3_lightning.files import write_json
+from o3_lightning.evaluation.plane import place_on_plane
+from o3_lightning.files import write_atomically, write_json
 from o3_lightning.reporting.details import ReportDetails
+from o3_lightning.reporting.long_form import long_form
 from o3_lightning.reporting.report import write_report
 from o3_lightning.run_folder import RunFolder
+from o3_lightning.store.store import Store
 
-__all__ = ["assemble_metrics", "finish_run"]
+__all__ = ["assemble_metrics", "finish_run", "render_again"]
 
+CSV_NAME = "metrics.csv"
 Results = Mapping[str, Mapping[str, Any]]
 
 
 def finish_run(folder: RunFolder, stream: RequestStream) -> None:
-    """Writes the report and, last of all, `metrics.json`: a run that has both is finished."""
+    """Writes CSV, report and, last of all, `metrics.json`: a run that has both of these is finished.
+
+    Beside what `assemble_metrics` gives, `metrics.json` holds `digests` (base model, encoder, forget sets)
+    and `store_bytes` by request.
+    """
     identifiers = [request.id for request in stream.requests]
     results = folder.results()
-    metrics = assemble_metrics(stream.name, identifiers, results)
+    metrics = {
+        **assemble_metrics(stream.name, identifiers, results),
+        "digests": digests_of(folder, stream),
+        "store_bytes": {name: size_of(folder.store / "requests" / name) for name in identifiers},
+    }
+    write_atomically(folder.path / CSV_NAME, long_form(metrics))
     write_report(folder.path, metrics, assemble_details(folder, identifiers, results))
     write_json(folder.metrics_file, metrics)
+
+
+def render_again(folder: RunFolder) -> Path:
+    """Writes the report and the CSV of a finished run anew and returns the report's file."""
+    metrics = json.loads(folder.metrics_file.read_text())
+    for key in ("adapters", "detector", "store_bytes"):
+        metrics[key] = by_request(metrics[key], metrics["requests"])
+    write_atomically(folder.path / CSV_NAME, long_form(metrics))
+    details = assemble_details(folder, metrics["requests"], folder.results())
+    return write_report(folder.path, metrics, details)
+
+
+def by_request(values: Mapping[str, Any], identifiers: Sequence[str]) -> dict[str, Any]:
+    """Returns what is kept by request in the requests' order; JSON files have theirs alphabetical."""
+    return {name: values[name] for name in identifiers if name in values}
+
+
+def digests_of(folder: RunFolder, stream: RequestStream) -> dict[str, Any]:
+    """Returns what the run was made from: base model, encoder and every forget set."""
+    store = Store.open(folder.store)
+    forget_sets = {request.id: request.digest for request in stream.requests}
+    return {"base": store.base_digest, "encoder": store.encoder_digest, "requests": forget_sets}
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of a request's detector and adapter."""
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
 def stage_names(identifiers: Sequence[str], kind: str) -> list[str]:
@@ -47,8 +89,9 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
 
     Returns:
         `requests`; `persistence[metric][split]`; `utility[split]`, the accuracy over the columns, and
-        `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `u2r`;
-        `backward_transfer`; `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
+        `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `u2r`; `plane`
+        (accuracies with intervals); `backward_transfer`; `adapters`; `overlaps`; `seconds` per stage;
+        `peak_memory_mib`; `environment`.
     """
     stages = ["00-base-evaluate", *stage_names(identifiers, "evaluate")]
     measured = [results[stage] for stage in stages]
@@ -61,8 +104,9 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         "persistence": matrices,
         "utility": series.get("accuracy", {}),
         "utility_metrics": series,
-        "detector": results["detectors"]["table"],
+        "detector": by_request(results["detectors"]["table"], identifiers),
         "u2r": utility_ratio(matrices, series),
+        "plane": {"base": place_on_plane(measured[0]), "end": place_on_plane(measured[-1])},
         "backward_transfer": backward_transfers(matrices),
         "adapters": {name: stage["metrics"] for name, stage in trained.items()},
         "overlaps": overlaps_of(results),
@@ -92,7 +136,7 @@ def assemble_details(folder: RunFolder, identifiers: Sequence[str], results: Res
     }
     return ReportDetails(
         title=folder.path.name,
-        weights=results["detectors"]["weights"],
+        weights=by_request(results["detectors"]["weights"], identifiers),
         curves=curves,
         samples=pair_samples(results["00-base-evaluate"], results[stage_names(identifiers, "evaluate")[-1]]),
         configuration=(folder.path / "config.yaml").read_text(),

@@ -196,3 +196,14 @@ def test_a_prompt_beyond_the_context_is_named_with_file_and_line(arguments, tmp_
     assert "forget.jsonl:7: field 'prompt'" in error
     assert "the model's context is 256" in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_finished_run_is_drawn_again_as_it_was(arguments, capsys):
+    folder = start(arguments)
+    page, table = (folder / "report.html").read_text(), (folder / "metrics.csv").read_text()
+    (folder / "report.html").unlink()
+    main(["report", str(folder)])
+    assert (folder / "report.html").read_text() == page
+    assert (folder / "metrics.csv").read_text() == table
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics["digests"]["requests"]) == set(metrics["store_bytes"]) == {"quillan", "mirelle"}

@@ -89,7 +89,7 @@ def environment_section(environment: Mapping[str, Any]) -> Section:
     Args:
         environment: texts by name.
     """
-    rows = [[name, str(value)] for name, value in environment.items()]
+    rows = [[name, str(value)] for name, value in sorted(environment.items())]
     return Section(
         "environment",
         "Environment",

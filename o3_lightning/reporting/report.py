@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from o3_lightning.files import write_atomically
-from o3_lightning.reporting.blocks import Section
+from o3_lightning.reporting.blocks import Card, Section
 from o3_lightning.reporting.cards import summary_cards
 from o3_lightning.reporting.colours import classes_css, palette_css
 from o3_lightning.reporting.details import ReportDetails
 from o3_lightning.reporting.gate import detector_section, weights_section
 from o3_lightning.reporting.outcome import persistence_section, utility_section
+from o3_lightning.reporting.plane import plane_section
 from o3_lightning.reporting.record import (
     configuration_section,
     cost_section,
@@ -24,7 +25,7 @@ from o3_lightning.reporting.record import (
 )
 from o3_lightning.reporting.training import curves_section, overlaps_section
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["render_page", "render_report", "write_report"]
 
 FILE_NAME = "report.html"
 
@@ -60,24 +61,55 @@ def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
         >>> render_report({"requests": []}, ReportDetails("demo"))[:15]
         '<!DOCTYPE html>'
     """
-    return (
-        templates()
-        .get_template("page.html")
-        .render(
-            details=details,
-            requests=list(metrics["requests"]),
-            benchmark=str(metrics.get("benchmark") or ""),
-            cards=summary_cards(metrics),
-            sections=page_sections(metrics, details),
-            palettes={theme: palette_css(theme) for theme in ("light", "dark")},
-            classes=classes_css(),
-        )
+    return render_page(
+        details.title,
+        lead_of(metrics),
+        details.notes,
+        page_sections(metrics, details),
+        summary_cards(metrics),
     )
+
+
+def render_page(
+    title: str, lead: str, notes: Sequence[str], sections: Sequence[Section], cards: Sequence[Card] = ()
+) -> str:
+    """Returns any page of this package as text.
+
+    Args:
+        title: the heading.
+        lead: one line under it.
+        notes: sentences that a reader must know first.
+        sections: the parts of the page, at least one.
+        cards: the summary; without cards there is none.
+    """
+    palettes = {theme: palette_css(theme) for theme in ("light", "dark")}
+    page = templates().get_template("page.html")
+    return page.render(
+        title=title,
+        lead=lead,
+        notes=notes,
+        cards=cards,
+        sections=sections,
+        palettes=palettes,
+        classes=classes_css(),
+    )
+
+
+def lead_of(metrics: Mapping[str, Any]) -> str:
+    """The line under the heading: benchmark and requests."""
+    requests = list(metrics["requests"])
+    parts = ["Unlearning report"]
+    if metrics.get("benchmark"):
+        parts.append(f"benchmark {metrics['benchmark']}")
+    count = f"{len(requests)} request{'' if len(requests) == 1 else 's'}"
+    return " · ".join([*parts, f"{count}: {', '.join(requests)}" if requests else count])
 
 
 def page_sections(metrics: Mapping[str, Any], details: ReportDetails) -> list[Section]:
     """Returns the parts of the page in their order."""
+    plane = metrics.get("plane") or {}
     return [
+        plane_section({"base model": plane.get("base", {}), "gated model": plane.get("end", {})}),
         persistence_section(metrics),
         utility_section(metrics),
         weights_section(details.weights),

@@ -13,6 +13,7 @@ from o3_lightning.reporting.report import render_report, write_report
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = [
     "summary",
+    "plane",
     "persistence",
     "utility",
     "weights",
@@ -80,6 +81,16 @@ def example_metrics():
         "utility": {"retained": [0.8, 0.8, 0.76]},
         "utility_metrics": {"accuracy": {"retained": [0.8, 0.8, 0.76]}},
         "detector": {"a": {"seen": own, "retained": row}, "b": {"retained": {**row, "auroc": 0.654}}},
+        "plane": {
+            "base": {
+                "forget": {"value": 0.75, "low": 0.5, "high": 0.875, "rows": 24},
+                "utility": {"value": 0.8, "low": 0.7, "high": 0.9, "rows": 40},
+            },
+            "end": {
+                "forget": {"value": 0.40625, "low": 0.25, "high": 0.625, "rows": 24},
+                "utility": {"value": 0.76, "low": 0.65, "high": 0.84, "rows": 40},
+            },
+        },
         "u2r": 17.5,
         "backward_transfer": {"accuracy": {"seen": 0.125, "held_out": 0.0}},
         "adapters": {"a": {"loss": 0.5, "steps": 20.0}},

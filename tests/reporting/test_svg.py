@@ -19,8 +19,9 @@ def points_of(picture):
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
 def test_ticks_cover_the_range_in_equal_steps(low, width):
     ticks = nice_ticks(low, low + width)
-    assert ticks[0] <= low + 1e-6 * max(1, abs(low))
-    assert ticks[-1] >= low + width - 1e-6 * max(1, abs(low))
+    rounding = 1e-6 * max(1, abs(low), width)
+    assert ticks[0] <= low + rounding
+    assert ticks[-1] >= low + width - rounding
     assert 2 <= len(ticks) <= 13
 
 

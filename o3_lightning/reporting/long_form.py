@@ -1,0 +1,53 @@
+"""The numbers of a run as one long table, for spreadsheets and plotting."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["COLUMNS", "long_form"]
+
+COLUMNS = ("kind", "request", "split", "metric", "column", "value")
+Row = tuple[str, str, str, str, str, float | None]
+
+
+def long_form(metrics: Mapping[str, Any]) -> str:
+    """Returns CSV text with a header, one number a line.
+
+    Args:
+        metrics: the content of `metrics.json`.
+
+    Returns:
+        Columns `kind` ("forget", "utility", "detector", "run"), `request`, `split`, `metric`, `column` (the
+        state of the model: "base" or the last unlearned request) and `value`; empty where it does not apply
+        or was not measured.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows_of(metrics))
+    return text.getvalue()
+
+
+def rows_of(metrics: Mapping[str, Any]) -> Iterator[Row]:
+    """Every number, one after the other."""
+    columns = metrics["columns"]
+    for metric, splits in metrics["persistence"].items():
+        for split, matrix in splits.items():
+            for request, values in zip(matrix["rows"], matrix["values"], strict=True):
+                for column, value in zip(matrix["columns"], values, strict=True):
+                    yield ("forget", request, split, metric, column, value)
+    for metric, splits in metrics["utility_metrics"].items():
+        for split, values in splits.items():
+            for column, value in zip(columns, values, strict=True):
+                yield ("utility", "", split, metric, column, value)
+    for request, splits in metrics["detector"].items():
+        for split, numbers in splits.items():
+            for metric, value in numbers.items():
+                yield ("detector", request, split, metric, columns[-1], value)
+    yield ("run", "", "", "u2r", columns[-1], metrics["u2r"])
+    yield ("run", "", "", "peak_memory_mib", "", metrics["peak_memory_mib"])
+    for stage, seconds in metrics["seconds"].items():
+        yield ("run", "", stage, "seconds", "", seconds)

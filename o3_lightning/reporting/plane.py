@@ -1,0 +1,85 @@
+"""The plane of forgetting and keeping: where each model stands, with its interval on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from markupsafe import Markup
+
+from o3_lightning.reporting.blocks import Chart, Section
+from o3_lightning.reporting.svg import (
+    HEIGHT,
+    WIDTH,
+    Frame,
+    axes,
+    coordinate,
+    nice_ticks,
+    picture,
+    series_index,
+)
+from o3_lightning.reporting.words import fraction
+
+__all__ = ["plane_chart", "plane_section"]
+
+Place = Mapping[str, Mapping[str, float]]
+MARGIN = 0.04  # of the unit square, so that points at 0 and 1 are whole
+CROSS = Markup(
+    '<g><title>{title}</title><path class="line s{series}" d="M{left} {y}H{right}M{x} {top}V{bottom}"/>'
+    '<circle class="d{series}" cx="{x}" cy="{y}" r="4"/></g>'
+)
+
+
+def plane_chart(places: Mapping[str, Place]) -> Chart:
+    """Returns the picture: one cross a model, its arms the 95 % intervals.
+
+    Args:
+        places: by name in the order of the colours, results of `place_on_plane` with both sides.
+    """
+    frame = Frame((-MARGIN, 1 + MARGIN), (-MARGIN, 1 + MARGIN))
+    ticks = [(value, f"{value:g}") for value in nice_ticks(0.0, 1.0)]
+    crosses = [cross(frame, name, place, i) for i, (name, place) in enumerate(places.items())]
+    grid = axes(frame, ticks, ticks, "accuracy on what is forgotten", "accuracy on the rest")
+    described = "; ".join(title_of(name, place) for name, place in places.items())
+    return Chart(
+        "",
+        picture(grid + Markup("").join(crosses), WIDTH, HEIGHT, described),
+        [(series_index(i), name) for i, name in enumerate(places)],
+    )
+
+
+def cross(frame: Frame, name: str, place: Place, series: int) -> Markup:
+    """One model's point and intervals."""
+    forget, utility = place["forget"], place["utility"]
+    return CROSS.format(
+        title=title_of(name, place),
+        series=series_index(series),
+        x=coordinate(frame.across(forget["value"])),
+        y=coordinate(frame.upward(utility["value"])),
+        left=coordinate(frame.across(forget["low"])),
+        right=coordinate(frame.across(forget["high"])),
+        bottom=coordinate(frame.upward(utility["low"])),
+        top=coordinate(frame.upward(utility["high"])),
+    )
+
+
+def title_of(name: str, place: Place) -> str:
+    """A model's numbers in words."""
+    parts = (
+        f"{label} {fraction(side['value'])} ({fraction(side['low'])} to {fraction(side['high'])})"
+        for label, side in (("forgotten", place["forget"]), ("rest", place["utility"]))
+    )
+    return f"{name}: {', '.join(parts)}"
+
+
+def plane_section(places: Mapping[str, Place]) -> Section:
+    """Returns the plane as a part of the page; models that lack a side are left out."""
+    whole = {name: place for name, place in places.items() if {"forget", "utility"} <= set(place)}
+    return Section(
+        "plane",
+        "Forgetting and keeping",
+        "Left is forgotten, up is kept: the upper left corner is where unlearning wants to be. Across is the "
+        "accuracy on held-out prompts of all requests, upward that on all utility splits, rows pooled; the "
+        "arms are 95 % intervals over the rows.",
+        [plane_chart(whole)] if whole else [],
+        "The run measured no accuracy on both sides.",
+    )
