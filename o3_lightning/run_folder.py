@@ -18,6 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from o3_lightning.errors import InputError
+from o3_lightning.evaluation.processes import ALONE, Processes
 from o3_lightning.files import write_atomically, write_json
 
 __all__ = ["RunFolder"]
@@ -26,17 +27,29 @@ logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 NOT_DECISIVE = ("logging", "output")
+TRAINER_BOOKKEEPING = (
+    "accelerator",
+    "devices",
+    "enable_progress_bar",
+    "log_every_n_steps",
+    "logger",
+    "num_nodes",
+    "plugins",
+    "profiler",
+    "strategy",
+)
 
 
 class RunFolder:
     """A run folder that belongs to one configuration.
 
     Args:
-        path: the folder; it need not exist yet.
+        path: the folder; it need not exist yet. Several processes need one that all of them can read.
+        processes: who work on the run together; the first one writes.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, processes: Processes = ALONE) -> None:
+        self.path, self.processes = Path(path), processes
 
     @property
     def store(self) -> Path:
@@ -61,7 +74,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run wrote its metrics and its report."""
-        return self.metrics_file.is_file() and self.report_file.is_file()
+        return self.processes.once(lambda: self.metrics_file.is_file() and self.report_file.is_file())
 
     @contextmanager
     def claim(self, configuration: Result) -> Iterator[None]:
@@ -74,17 +87,22 @@ class RunFolder:
         Raises:
             InputError: another process works in the folder, or it holds a run with another configuration.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
+        try:
+            self.processes.once(lambda: self.take(lock, configuration))
+            yield
+        finally:
+            if self.processes.is_first:
+                lock.release()
+
+    def take(self, lock: FileLock, configuration: Result) -> None:
+        """Locks the folder and binds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError("another process is working in this run folder", path=self.path) from None
-        try:
-            self.bind(configuration)
-            yield
-        finally:
-            lock.release()
+        self.bind(configuration)
 
     def bind(self, configuration: Result) -> None:
         """Writes the configuration, or checks that it is the one that the folder holds."""
@@ -106,16 +124,18 @@ class RunFolder:
 
         Args:
             name: names the file; also the log line.
-            work: computes the result, a JSON object.
+            work: computes the result, a JSON object; every process calls it, the first one's result counts.
         """
         path = self.path / "stages" / f"{name}.json"
-        if path.is_file():
+        found = self.processes.once(lambda: json.loads(path.read_text()) if path.is_file() else None)
+        if found is not None:
             logger.info("%s: done before", name)
-            return dict(json.loads(path.read_text()))
+            return dict(found)
         logger.info("%s ...", name)
         start = time.perf_counter()
         result = {**work(), "seconds": time.perf_counter() - start}
-        write_json(path, result)
+        if self.processes.is_first:
+            write_json(path, result)
         logger.info("%s: %.1f s", name, result["seconds"])
         return result
 
@@ -126,8 +146,10 @@ class RunFolder:
 
 
 def decisive(configuration: Result) -> Result:
-    """The part of a configuration that decides the outcome of a run."""
-    return {key: value for key, value in configuration.items() if key not in NOT_DECISIVE}
+    """The part of a configuration that decides the outcome of a run; how many devices do it does not."""
+    kept = {key: value for key, value in configuration.items() if key not in NOT_DECISIVE}
+    trainer = kept.get("trainer") or {}
+    return {**kept, "trainer": {k: v for k, v in trainer.items() if k not in TRAINER_BOOKKEEPING}}
 
 
 def differences(left: Any, right: Any, prefix: str = "") -> Iterator[str]:

@@ -29,7 +29,8 @@ from o3_lightning.detector.encoder import Encoder, load_configured_encoder
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.detector import evaluate_detectors
-from o3_lightning.evaluation.evaluate import evaluate_stream
+from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
+from o3_lightning.evaluation.processes import ALONE, Processes
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.objectives.texts import check_needs
 from o3_lightning.requests import UnlearningRequest, read_requests
@@ -58,18 +59,21 @@ class Bench:
     encoder: Encoder
     store: Store
     loggers: RunLogger
+    processes: Processes
 
     def gated(self) -> GatedModel:
         """The model with every request that the store holds now."""
         return GatedModel.from_store(self.store.path, self.base, self.encoder, self.config.gate)
 
 
-def run_stream(config: RunConfig, trainer: Mapping[str, Any]) -> Path:
+def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Processes = ALONE) -> Path:
     """Unlearns every request of a configuration and writes metrics and report.
 
     Args:
         config: the run.
         trainer: options of `lightning.Trainer`, handed through.
+        processes: who work on the run together. All train and measure; the first one alone fits detectors,
+            writes the store, the run's folder and the logs.
 
     Returns:
         The run's folder, with `metrics.json`, `report.html`, `config.yaml`, `store/` and `logs/`. A finished
@@ -79,7 +83,7 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any]) -> Path:
         InputError: bad input, a folder that holds another run, or one in which another process works.
         StoreError: the store is damaged or was made for another model.
     """
-    folder = RunFolder(config.folder)
+    folder = RunFolder(config.folder, processes)
     inputs = None if folder.finished else read_inputs(config)  # bad input is told before anything is written
     with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}):
         if inputs is None:
@@ -90,11 +94,11 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any]) -> Path:
         for number, request in enumerate(bench.stream.requests, start=1):
             unlearn(bench, number, request)
             folder.stage(f"{number:02}-{request.id}-evaluate", lambda: measure(bench))
-        folder.stage("detectors", lambda: measure_detectors(bench))
+        folder.stage("detectors", lambda: processes.once(lambda: measure_detectors(bench)))
         if not config.refuse_only:
-            folder.stage("overlaps", lambda: measure_overlaps(bench))
+            folder.stage("overlaps", lambda: processes.once(lambda: measure_overlaps(bench)))
         bench.loggers.close()
-        finish_run(folder, bench.stream)
+        processes.once(lambda: finish_run(folder, bench.stream))
     logger.info("finished: %s", folder.report_file)
     return folder.path
 
@@ -121,9 +125,14 @@ def open_bench(
 ) -> Bench:
     """Opens the store and the loggers of a run."""
     base, stream, encoder = inputs
-    store = Store.open_or_create(folder.store, base.id, base.digest, encoder.id, encoder.digest)
-    loggers = RunLogger.open(config.logging, folder.logs, config.name)
-    return Bench(config, trainer, folder, stream, base, encoder, store, loggers)
+    processes = folder.processes
+    store = processes.once(
+        lambda: Store.open_or_create(folder.store, base.id, base.digest, encoder.id, encoder.digest)
+    )
+    loggers = (
+        RunLogger.open(config.logging, folder.logs, config.name) if processes.is_first else RunLogger([])
+    )
+    return Bench(config, trainer, folder, stream, base, encoder, store, loggers, processes)
 
 
 def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
@@ -152,8 +161,9 @@ def unlearn(bench: Bench, number: int, request: UnlearningRequest) -> None:
     """Takes one request from registered to unlearned, or to protected where the gate only refuses."""
     stage = f"{number:02}-{request.id}"
     settings = {"detector": to_plain(bench.config.detector), "adapter": to_plain(bench.config.adapter)}
-    bench.store.register(request, {**settings, "objective": to_plain(bench.config.objective)})
-    bench.folder.stage(f"{stage}-protect", lambda: protect(bench, request))
+    settings["objective"] = to_plain(bench.config.objective)
+    bench.processes.once(lambda: bench.store.register(request, settings))
+    bench.folder.stage(f"{stage}-protect", lambda: bench.processes.once(lambda: protect(bench, request)))
     if not bench.config.refuse_only:
         bench.folder.stage(f"{stage}-unlearn", lambda: train(bench, request))
 
@@ -182,7 +192,8 @@ def train(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
         bench.base, request, history, config.adapter, config.objective, trainer, seed, retain=retain
     )
     reads = sum(rows.reads["training"] for rows in guards(bench.stream))
-    bench.store.unlearn(request.id, trained.save, {**trained.metrics, "retained_rows_read": reads})
+    numbers = {**trained.metrics, "retained_rows_read": reads}
+    bench.processes.once(lambda: bench.store.unlearn(request.id, trained.save, numbers))
     return {"metrics": trained.metrics, "curve": list(trained.curve), "retained_rows_read": reads}
 
 
@@ -203,7 +214,8 @@ def evaluating(stream: RequestStream) -> Iterator[None]:
 def measure(bench: Bench) -> dict[str, Any]:
     """Measures every request and the utility on the model as the store makes it now."""
     with evaluating(bench.stream):
-        return evaluate_stream(bench.gated(), bench.stream, bench.config.evaluation)
+        around = Surroundings(bench.processes)
+        return evaluate_stream(bench.gated(), bench.stream, bench.config.evaluation, around)
 
 
 def measure_detectors(bench: Bench) -> dict[str, Any]:

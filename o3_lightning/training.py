@@ -16,6 +16,7 @@ from typing import Any
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from o3_lightning.distributed import trainer_placement
 from o3_lightning.errors import InputError
 
 __all__ = ["LoggingConfig", "RunLogger", "StageLogger", "build_trainer"]
@@ -66,7 +67,8 @@ def build_trainer(
     """Returns a trainer for one fit: no checkpoints, no summary, a progress bar only on a terminal.
 
     Args:
-        trainer_options: options of `lightning.Trainer`; what is not None here has the last word.
+        trainer_options: options of `lightning.Trainer`; what is not None here has the last word, except that
+            processes which have joined decide on devices and nodes.
         max_epochs: passes over the data, unless the options say otherwise.
         logger: where the curves go; None keeps none.
         callbacks: added to those of the options.
@@ -78,6 +80,7 @@ def build_trainer(
     options = {**QUIET, "max_epochs": max_epochs, "enable_progress_bar": sys.stderr.isatty()} | given
     options["logger"] = given.get("logger") or logger or False
     options["callbacks"] = [*as_list(given.get("callbacks")), *callbacks]
+    options |= trainer_placement(options)
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

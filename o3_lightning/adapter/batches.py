@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from o3_lightning.base import BaseModel
-from o3_lightning.data.encoding import Example, collate, encode_pairs
+from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs
 from o3_lightning.objectives.config import ObjectiveConfig
 from o3_lightning.objectives.texts import Pairs, build_retain_texts, build_texts
 from o3_lightning.requests import QuestionAnswer
@@ -28,6 +28,7 @@ def build_loader(
     batch_size: int,
     max_tokens: int,
     seed: int,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[int]:
     """Returns a loader of the fields of a `TokenBatch` for each view; the seed alone decides the order.
 
@@ -40,6 +41,8 @@ def build_loader(
         batch_size: forget rows a batch.
         max_tokens: longest prompt and answer together.
         seed: of the texts drawn and of the order.
+        share: this process's number and how many there are; each gets its rows of the same batches, in the
+            same order.
 
     Raises:
         InputError: a prompt leaves no room for an answer.
@@ -48,7 +51,7 @@ def build_loader(
     kept: Views = {}
     if objective.needs_retained_data and retain is not None:
         kept = encode(base, build_retain_texts(objective, list(retain), seed), max_tokens)
-    collator = Collator(forget, kept, base.tokenizer.pad_token_id, seed)
+    collator = Collator(forget, kept, base.tokenizer.pad_token_id, seed, share)
     return DataLoader(
         range(len(rows)),  # type: ignore[arg-type]
         batch_size=batch_size,
@@ -74,12 +77,16 @@ class Collator:
         retain: examples of each retain view; may be empty.
         pad_id: fills the rest of a row.
         seed: of the retained rows' order.
+        share: this process's number and how many there are.
     """
 
-    def __init__(self, forget: Views, retain: Views, pad_id: int, seed: int) -> None:
+    def __init__(
+        self, forget: Views, retain: Views, pad_id: int, seed: int, share: tuple[int, int] = (0, 1)
+    ) -> None:
         self.forget, self.retain, self.pad_id = forget, retain, pad_id
         self.generator = torch.Generator().manual_seed(seed)
         self.waiting: list[int] = []
+        self.share = share
 
     def __call__(self, indices: Sequence[int]) -> dict[str, dict[str, Tensor]]:
         """Returns view -> the fields of a `TokenBatch`, as plain dictionaries for the trainer to move."""
@@ -90,8 +97,13 @@ class Collator:
         return batch
 
     def pad(self, examples: list[Example], indices: Sequence[int]) -> dict[str, Tensor]:
-        """Returns some examples as a batch."""
-        return dict(vars(collate([examples[index] for index in indices], self.pad_id)))
+        """Returns this process's share of some examples, padded as the whole batch is."""
+        whole = dict(vars(collate([examples[index] for index in indices], self.pad_id)))
+        first, processes = self.share
+        if first < len(indices):
+            return {name: tensor[first::processes] for name, tensor in whole.items()}
+        idle = {name: tensor[:1] for name, tensor in whole.items()}  # no row is left: one that counts nothing
+        return {**idle, "labels": torch.full_like(idle["labels"], IGNORED)}
 
     def draw(self, count: int) -> list[int]:
         """Returns the next retained rows of an order that is drawn anew when it is used up."""

@@ -22,6 +22,7 @@ from o3_lightning.adapter.subspace import project_out, protected_spaces
 from o3_lightning.data.encoding import TokenBatch
 from o3_lightning.errors import O3Error
 from o3_lightning.objectives.config import ObjectiveConfig
+from o3_lightning.objectives.sharing import counted_together
 from o3_lightning.objectives.views import Objective, View
 
 __all__ = ["AdapterModule", "AdapterTrainingError"]
@@ -33,6 +34,9 @@ class AdapterTrainingError(O3Error):
 
 class AdapterModule(LightningModule):
     """Trains the LoRA of a wrapped model.
+
+    Several processes each hold a share of every batch; their losses are parts of the whole batch's, and the
+    penalty, which all of them compute alike, counts once.
 
     Args:
         wrapped: a base model with one fresh LoRA.
@@ -95,11 +99,8 @@ class AdapterModule(LightningModule):
             AdapterTrainingError: the loss does not depend on the adapter.
         """
         batch = {view: TokenBatch(**tensors) for view, tensors in fields.items()}
-        parts = {"forget": self.forget_loss(batch)}
-        retain = self.objective.retain.objective
-        if retain is not None:
-            settings = self.objective.retain.settings(self.seed)
-            parts["retain"] = self.objective.retain.coefficient * retain(self.see(batch, retain), settings)
+        with counted_together(self.trainer.world_size):
+            parts = {"forget": self.forget_loss(batch), **self.retain_loss(batch)}
         penalty = self.penalty()
         if penalty is not None:
             parts["penalty"] = self.config.penalty_coefficient * penalty
@@ -118,6 +119,14 @@ class AdapterModule(LightningModule):
         return forget.coefficient * forget.objective(
             self.see(batch, forget.objective), forget.settings(self.seed)
         )
+
+    def retain_loss(self, batch: Mapping[str, TokenBatch]) -> dict[str, Tensor]:
+        """Returns the scaled loss on retained data, if there is any."""
+        retain = self.objective.retain
+        if retain.objective is None:
+            return {}
+        loss = retain.objective(self.see(batch, retain.objective), retain.settings(self.seed))
+        return {"retain": retain.coefficient * loss}
 
     def see(self, batch: Mapping[str, TokenBatch], objective: Objective) -> dict[str, View]:
         """Returns the views an objective reads; the reference comes first, with the adapter off."""
@@ -162,8 +171,11 @@ class AdapterModule(LightningModule):
         return max(1, len(self.factors) // len({path.rsplit(".", 1)[-1] for path in self.factors}))
 
     def record(self, parts: Mapping[str, Tensor]) -> None:
-        """Logs the parts of a step's loss and keeps them for the caller."""
-        values = {name: float(part.detach()) for name, part in parts.items()}
+        """Logs the parts of a step's loss, over all processes, and keeps them for the caller."""
+        told = torch.stack([part.detach().float() for part in parts.values()])
+        if self.trainer.world_size > 1:
+            told = self.trainer.strategy.reduce(told, reduce_op="mean")
+        values = dict(zip(parts, told.tolist(), strict=True))
         self.curve.append(values)
         self.log_dict(values, prog_bar=True)
 

@@ -110,6 +110,7 @@ def train_adapter(
             batch_size=config.batch_size,
             max_tokens=config.max_tokens or base.context_tokens,
             seed=seed,
+            share=(trainer.global_rank, trainer.world_size),
         )
         module = AdapterModule(
             wrapped, history, config, objective, count_steps(trainer, loader, config), seed

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.commands.single import RequestChoice, choose_request, stage_folder
+from o3_lightning.config import RunConfig
+
+if TYPE_CHECKING:
+    from o3_lightning.evaluation.processes import Processes
 
 __all__ = ["main"]
 
@@ -19,17 +24,33 @@ def main(arguments: list[str]) -> None:
     parser = run_parser("adapter", "Trains the adapter of one request alone, outside any store.")
     parser.add_class_arguments(RequestChoice, None)
     config, trainer_options, namespace = read_arguments(parser, arguments)
+    from o3_lightning.launch import launch
+
+    if launch("adapter", arguments, trainer_options):
+        return
+    from o3_lightning.evaluation.processes import open_processes
+
+    with open_processes() as processes:
+        lines = train(config, trainer_options, namespace["request"], processes)
+        if processes.is_first:
+            sys.stdout.write("\n".join(lines) + "\n")
+
+
+def train(config: RunConfig, options: dict[str, Any], identifier: str, processes: Processes) -> list[str]:
+    """Trains with all processes, saves with the first, and returns what to print."""
     from o3_lightning.adapter.history import AdapterHistory
     from o3_lightning.adapter.training import train_adapter
     from o3_lightning.base import load_base
     from o3_lightning.seeds import stage_seed
     from o3_lightning.training import RunLogger, build_trainer
 
-    stream, request = choose_request(config, namespace["request"])
+    stream, request = choose_request(config, identifier)
     base = load_base(config.base, config.seed)
-    loggers = RunLogger.open(config.logging, config.folder / "logs", config.name)
+    loggers = RunLogger([])
+    if processes.is_first:
+        loggers = RunLogger.open(config.logging, config.folder / "logs", config.name)
     trainer = build_trainer(
-        trainer_options, max_epochs=config.adapter.epochs, logger=loggers.stage(f"{request.id}/adapter")
+        options, max_epochs=config.adapter.epochs, logger=loggers.stage(f"{request.id}/adapter")
     )
     retain = stream.utility.get("retain") if config.objective.needs_retained_data else None
     seed = stage_seed(config.seed, "adapter", request.id)
@@ -38,6 +59,6 @@ def main(arguments: list[str]) -> None:
     )
     loggers.close()
     folder = stage_folder(config, request.id) / "adapter"
-    trained.save(folder)
+    processes.once(lambda: trained.save(folder))
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in trained.metrics.items())
-    sys.stdout.write(f"{request.id}: {numbers}\n{folder}\n")
+    return [f"{request.id}: {numbers}", str(folder)]

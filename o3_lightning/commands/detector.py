@@ -7,6 +7,7 @@ import time
 
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.commands.single import RequestChoice, choose_request, stage_folder
+from o3_lightning.config import RunConfig
 
 __all__ = ["main"]
 
@@ -14,19 +15,32 @@ __all__ = ["main"]
 def main(arguments: list[str]) -> None:
     """Writes detector.safetensors and detector.json to `<run>/single/<id>/` and prints its weights.
 
+    Under torchrun or srun the first process fits, as it does in a run: a fit takes seconds, and contrastive
+    objectives compare the rows of a whole batch.
+
     Raises:
         InputError: no such request.
     """
     parser = run_parser("detector", "Fits the detector of one request alone, outside any store.")
     parser.add_class_arguments(RequestChoice, None)
     config, _, namespace = read_arguments(parser, arguments)
+    from o3_lightning.evaluation.processes import open_processes
+
+    with open_processes() as processes:
+        lines = processes.once(lambda: fit(config, namespace["request"]))
+        if processes.is_first:
+            sys.stdout.write("\n".join(lines) + "\n")
+
+
+def fit(config: RunConfig, identifier: str) -> list[str]:
+    """Fits, saves, measures, and returns what to print."""
     from o3_lightning.detector.detector import fit_detector
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.detector.multi import MultiDetector
     from o3_lightning.evaluation.detector import evaluate_detectors
     from o3_lightning.seeds import stage_seed
 
-    stream, request = choose_request(config, namespace["request"])
+    stream, request = choose_request(config, identifier)
     encoder = load_configured_encoder(config.detector)
     start = time.perf_counter()
     detector = fit_detector(
@@ -40,4 +54,4 @@ def main(arguments: list[str]) -> None:
     for split, row in measured[request.id].items():
         separation = "" if row["auroc"] is None else f"  AUROC {row['auroc']:.4f}  FPR95 {row['fpr95']:.4f}"
         lines.append(f"  {split:<20} mean weight {row['mean_weight']:.4f}{separation}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    return lines

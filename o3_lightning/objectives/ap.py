@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from o3_lightning.objectives.sharing import mean_of_rows
 from o3_lightning.objectives.tokens import row_nll
 from o3_lightning.objectives.views import RETAIN, RETAIN_REFUSAL, Objective, View
 
@@ -21,7 +22,7 @@ def ap_loss(answer: View, refusal: View, beta: float) -> Tensor:
         Yuan et al. 2024, "A closer look at machine unlearning"; there is no factor 2, unlike in NPO and DPO.
     """
     gap = row_nll(refusal.logits, refusal.labels) - row_nll(answer.logits, answer.labels)
-    return -1 / beta * logsigmoid(beta * gap).mean()
+    return -1 / beta * mean_of_rows(logsigmoid(beta * gap), answer.labels)
 
 
 RETAIN_OBJECTIVE = Objective(

@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from o3_lightning.objectives.sharing import mean_of_rows
 from o3_lightning.objectives.tokens import row_nll
 from o3_lightning.objectives.views import ANSWER, REFUSAL, Objective, View
 
@@ -27,7 +28,8 @@ def dpo_loss(preferred: View, rejected: View, beta: float) -> Tensor:
     def log_ratio(view: View) -> Tensor:
         return row_nll(view.need("reference_logits"), view.labels) - row_nll(view.logits, view.labels)
 
-    return -2 / beta * logsigmoid(beta * (log_ratio(preferred) - log_ratio(rejected))).mean()
+    gap = log_ratio(preferred) - log_ratio(rejected)
+    return -2 / beta * mean_of_rows(logsigmoid(beta * gap), rejected.labels)
 
 
 OBJECTIVE = Objective(

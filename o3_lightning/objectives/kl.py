@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from o3_lightning.objectives.sharing import mean_of_rows
 from o3_lightning.objectives.tokens import IGNORED, log_probabilities, mean_over
 from o3_lightning.objectives.views import RETAIN, Objective, Settings, View
 
@@ -26,7 +27,7 @@ def kl_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, *, every_t
     log_p, log_q = log_probabilities(logits), log_probabilities(reference_logits).detach()
     divergence = (log_q.exp() * (log_q - log_p)).sum(-1)
     if every_token:
-        return divergence.mean()
+        return mean_of_rows(divergence.mean(-1), labels)
     mask = torch.zeros_like(labels, dtype=torch.bool)
     mask[:, :-1] = labels[:, 1:] != IGNORED
     return mean_over(divergence, mask)

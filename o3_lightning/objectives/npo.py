@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from o3_lightning.objectives.sharing import mean_of_rows
 from o3_lightning.objectives.tokens import row_nll
 from o3_lightning.objectives.views import ANSWER, Objective, Settings, View
 
@@ -24,7 +25,7 @@ def npo_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, beta: flo
         Zhang et al. 2024, equation 3.
     """
     gap = row_nll(logits, labels) - row_nll(reference_logits, labels)
-    return -2 / beta * logsigmoid(beta * gap).mean()
+    return -2 / beta * mean_of_rows(logsigmoid(beta * gap), labels)
 
 
 def compute(views: Mapping[str, View], settings: Settings) -> Tensor:

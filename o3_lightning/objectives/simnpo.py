@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from o3_lightning.objectives.sharing import mean_of_rows
 from o3_lightning.objectives.tokens import row_nll
 from o3_lightning.objectives.views import ANSWER, Objective
 
@@ -21,7 +22,8 @@ def simnpo_loss(logits: Tensor, labels: Tensor, beta: float, delta: float = 0.0)
     Source:
         Fan et al. 2024, equation 4; beta 4.5 and delta 0 as published for TOFU.
     """
-    return -2 / beta * logsigmoid(beta * (row_nll(logits, labels, per_token=True) - delta)).mean()
+    gap = row_nll(logits, labels, per_token=True) - delta
+    return -2 / beta * mean_of_rows(logsigmoid(beta * gap), labels)
 
 
 OBJECTIVE = Objective(

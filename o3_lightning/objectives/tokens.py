@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["IGNORED", "log_probabilities", "mean_nll", "mean_over", "row_nll", "shift", "token_nll"]
+from o3_lightning.objectives.sharing import IGNORED, shared_count
 
-IGNORED = -100
+__all__ = ["IGNORED", "log_probabilities", "mean_nll", "mean_over", "row_nll", "shift", "token_nll"]
 
 
 def shift(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,7 +44,7 @@ def token_nll(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:
     """Returns the mean of values [B, T] over a mask; 0 where the mask is empty."""
-    return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+    return values.masked_fill(~mask, 0).sum() / shared_count(mask.sum())
 
 
 def mean_nll(logits: Tensor, labels: Tensor) -> Tensor:
