@@ -171,7 +171,7 @@ class DetectorConfig:
             away, the closer reading counting.
         max_tokens: longer prompts are cut to this; their segments still see everything.
         device: torch device of the encoder.
-        folds: parts for cross-fitting, at least 2.
+        folds: parts for cross-fitting, at least 2; with few of them a small request looks harder than it is.
         centroids: most centroids a request keeps.
         rows_per_centroid: forget prompts behind one centroid at least, on average.
         most_rank: most directions of the covariance kept at the last layer.
@@ -212,7 +212,7 @@ class DetectorConfig:
     repair_spelling: bool = True
     max_tokens: int = 256
     device: str = "cpu"
-    folds: int = 5
+    folds: int = 10
     centroids: int = 32
     rows_per_centroid: int = 3
     most_rank: int = 320
