@@ -72,6 +72,8 @@ def evaluate(config: RunConfig, choice: EvaluateChoice, processes: Processes) ->
     session = EvaluationSession(
         stream, config.evaluation, config.base, config.data, config.seed, config.folder, processes
     )
+    if choice.robustness:
+        return attack(session, model)
     suffix = f"-{slug(choice.model)}" if choice.model else ""
     return measure(session, model, f"evaluation{suffix}", choice.reference)
 
@@ -86,3 +88,12 @@ def measure(session: EvaluationSession, model: GatedModel, name: str, reference:
     rows = sum(len(part) for _, _, part, _ in splits_of(session.stream))
     done = f"{rows} prompts, {len(session.config.metrics)} metrics, {content['seconds']:.1f} s"
     return [*as_lines(content), *compared, f"{done}; written to {session.folder / name}.json and .csv"]
+
+
+def attack(session: EvaluationSession, model: GatedModel) -> list[str]:
+    """Tries every attack."""
+    from o3_lightning.evaluation.robustness import as_table
+
+    content = session.attack(model)
+    done = f"{content['seconds']:.1f} s; written to {session.folder / 'robustness.json'}"
+    return [*as_table(content["table"]), done]

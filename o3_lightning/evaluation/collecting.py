@@ -21,6 +21,7 @@ from o3_lightning.evaluation.judges import load_encode, load_entail, load_gibber
 from o3_lightning.evaluation.scoring import score_pairs
 from o3_lightning.gating.answering import generate_tokens
 from o3_lightning.gating.model import GatedModel
+from o3_lightning.gating.routing import Prompt, user_texts
 from o3_lightning.metrics.evidence import Evidence, Kind
 from o3_lightning.metrics.registry import needs_of
 from o3_lightning.metrics.token_scores import TokenScores
@@ -36,12 +37,12 @@ JUDGES: dict[str, Callable[[EvaluationConfig], Any]] = {
 }
 
 
-def weigh(model: GatedModel, prompts: Sequence[str], runner: BatchRunner) -> Tensor:
+def weigh(model: GatedModel, prompts: Sequence[Prompt], runner: BatchRunner) -> Tensor:
     """Returns the weights [B,K] of prompts, a share of which each process asks the detectors about."""
     if not model.ids:
         return torch.zeros(len(prompts), 0)
     rows = runner.map(
-        [len(prompt) for prompt in prompts],
+        [sum(map(len, user_texts(prompt))) for prompt in prompts],
         lambda chosen: list(model.weights([prompts[row] for row in chosen])),
         "gating",
     )

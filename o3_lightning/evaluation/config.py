@@ -46,10 +46,12 @@ class RobustnessConfig:
         shots: solved examples before the question, 1 upward; from the utility splits.
         bits: precisions of "quantise", each 2 to 16.
         relearn_rows: forget rows that "relearn" trains on, one attack each, 1 upward.
-        relearn_epochs: passes over these rows, 1 upward.
-        relearn_learning_rate: of AdamW, above 0. O3 relearns at its training's 3e-4 on a 7B model; small
-            models need more.
+        relearn_epochs: passes over these rows, 1 upward; by default the attacker trains as adapters are.
+        relearn_learning_rate: of AdamW, above 0; the adapters' own. O3 relearns at 3e-4 on a 7B model.
         relearn_rank: rank of the attacker's own LoRA, 1 upward.
+        relearn_batch_size: rows a step, 1 upward.
+        alarm: a prompt with a weight of this or more, in (0, 1], counts as caught, or as a false alarm where
+            nobody asked to forget what it is about.
 
     Raises:
         InputError: an unknown attack or a number outside its range.
@@ -62,9 +64,11 @@ class RobustnessConfig:
     shots: int = 3
     bits: tuple[int, ...] = (8, 4)
     relearn_rows: tuple[int, ...] = (10, 50)
-    relearn_epochs: int = 5
-    relearn_learning_rate: float = 1e-3
+    relearn_epochs: int = 10
+    relearn_learning_rate: float = 5e-3
     relearn_rank: int = 8
+    relearn_batch_size: int = 12
+    alarm: float = 0.5
 
     def __post_init__(self) -> None:
         check_names(self.attacks, ATTACKS, "evaluation.robustness.attacks")
@@ -77,7 +81,9 @@ class RobustnessConfig:
         check_range(good, "numbers from 2 to 16", self.bits, "robustness.bits")
         good = all(rows >= 1 for rows in self.relearn_rows)
         check_range(good, "numbers of 1 or more", self.relearn_rows, "robustness.relearn_rows")
-        check_range(0 < self.typo_share <= 1, "a share in (0, 1]", self.typo_share, "robustness.typo_share")
+        for name in ("typo_share", "alarm"):
+            good = 0 < getattr(self, name) <= 1
+            check_range(good, "a share in (0, 1]", getattr(self, name), f"robustness.{name}")
         rate = self.relearn_learning_rate
         check_range(rate > 0, "a number above 0", rate, "robustness.relearn_learning_rate")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from o3_lightning.evaluation.reference import (
     reference_losses,
     with_reference,
 )
+from o3_lightning.evaluation.robustness import Robustness
 from o3_lightning.evaluation.table import as_csv
 from o3_lightning.files import digest_file, digest_json, write_atomically, write_json
 from o3_lightning.gating.model import GatedModel
@@ -93,6 +94,32 @@ class EvaluationSession:
         if self.processes.is_first:
             write_json(self.folder / f"{name}.json", content)
             write_atomically(self.folder / f"{name}.csv", as_csv(result))
+        return content
+
+    def attack(self, model: GatedModel) -> dict[str, Any]:
+        """Attacks a gated model, and writes `robustness.json`.
+
+        Returns:
+            `table` as `Robustness.run` gives it, `settings`, `seconds` and `environment`.
+
+        Raises:
+            InputError: the model has no requests, or there is no utility split.
+        """
+        start = time.perf_counter()
+        check_prompts(self.stream, model.base, self.data)
+        digest = digest_json([identity_of(model), repr(self.config), repr(self.data), self.seed])
+        parts = FinishedSplits(self.folder / "robustness.parts", digest, self.processes)
+        around = Surroundings(self.processes, parts.resume)
+        table = Robustness(model, self.stream, self.config, around, self.seed).run()
+        content = {
+            "table": table,
+            "settings": asdict(self.config.robustness),
+            "seconds": round(time.perf_counter() - start, 3),
+            "environment": describe_environment(),
+        }
+        if self.processes.is_first:
+            write_json(self.folder / "robustness.json", content)
+        parts.remove()
         return content
 
     def finish(
