@@ -7,7 +7,7 @@ from typing import Any
 
 from o3_lightning.metrics.aggregate import confidence_interval
 
-__all__ = ["place_on_plane"]
+__all__ = ["Place", "place_on_plane"]
 
 METRIC = "accuracy"
 SEED = 0  # accuracies are 0 or 1 and need no resampling; fixed for the case that they are not

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from o3_lightning.errors import InputError
+from o3_lightning.evaluation.plane import Place
 
 __all__ = ["ReportDetails"]
 
@@ -18,12 +19,15 @@ class ReportDetails:
     Args:
         title: the heading of the page, e.g. the run's name.
         weights: `[request][split]` = that request's weight of each prompt, each in [0, 1].
+        mistakes: `[request]` = prompts on the wrong side of one half: "split", "prompt" and "weight".
         curves: `[request]` = one mapping per training step, loss name to value; "step" counts the steps,
             where it is missing the place in the list does.
         samples: answers before and after: "split", "request" ("" for utility), "prompt", "truth", "before",
             "after" and "weights" (request id to weight).
         configuration: the whole configuration, YAML text.
         overlaps: by name of the measure, "rows" (request ids) and "values" (a square matrix).
+        robustness: rows of `evaluation.robustness.Robustness.run`, one per attack and request.
+        beside: other models on the plane by name, results of `place_on_plane`.
         notes: sentences at the top of the page, e.g. what a reader must know before comparing.
 
     Example:
@@ -34,10 +38,13 @@ class ReportDetails:
 
     title: str
     weights: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    mistakes: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     samples: Sequence[Mapping[str, Any]] = ()
     configuration: str = ""
     overlaps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    robustness: Sequence[Mapping[str, Any]] = ()
+    beside: Mapping[str, Place] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,6 +52,7 @@ class ReportDetails:
         return {
             **asdict(self),
             "samples": [dict(sample) for sample in self.samples],
+            "robustness": [dict(row) for row in self.robustness],
             "notes": list(self.notes),
         }
 
@@ -66,5 +74,5 @@ class ReportDetails:
         if unknown or "title" not in value:
             problem = f"unknown key {', '.join(unknown)}" if unknown else "title is missing"
             raise InputError(f"expected {', '.join(sorted(known))}; {problem}", field="details")
-        sequences = {name: tuple(value[name]) for name in ("samples", "notes") if name in value}
+        sequences = {name: tuple(value[name]) for name in ("samples", "robustness", "notes") if name in value}
         return cls(**{**value, **sequences})

@@ -7,11 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from o3_lightning.reporting.blocks import Section, Table, few_then_fold
+from o3_lightning.reporting.blocks import Cell, Heat, Section, Table, few_then_fold
+from o3_lightning.reporting.colours import heat_step
 from o3_lightning.reporting.svg import histogram_bars
 from o3_lightning.reporting.words import OWN_SPLITS, fraction, is_number, mean, name_of
 
-__all__ = ["bin_weights", "detector_section", "weights_section"]
+__all__ = ["bin_weights", "detector_section", "mistakes_section", "weights_section"]
 
 BINS = 20
 HALF = 0.5
@@ -68,6 +69,65 @@ def bin_weights(weights: Sequence[float], bins: int = BINS) -> list[int]:
     for weight in weights:
         counts[min(max(int(weight * bins), 0), bins - 1)] += 1
     return counts
+
+
+def mistakes_section(
+    metrics: Mapping[str, Any], mistakes: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Section:
+    """Returns the confusion between requests and the prompts on the wrong side.
+
+    Args:
+        metrics: in the form of `metrics.json`; `confusion` and `calibration` are read.
+        mistakes: in the form of `ReportDetails.mistakes`.
+    """
+    confusion, errors = metrics.get("confusion"), metrics.get("calibration") or {}
+    blocks: list[Any] = [confusion_map(confusion)] if confusion else []
+    blocks += few_then_fold(
+        [mistakes_table(name, rows) for name, rows in mistakes.items() if rows], SHOWN, "requests"
+    )
+    described = ", ".join(f"{name} {fraction(error)}" for name, error in errors.items() if is_number(error))
+    calibration = f" Calibration error of the weights (0 is best): {described}." if described else ""
+    return Section(
+        "mistakes",
+        "Where the gate errs",
+        "Rows are the owners of forget prompts, the last row the utility prompts; columns are the request that "
+        "a prompt is taken for. Below stand the worst misses and false alarms, where the run kept their text."
+        + calibration,
+        blocks,
+        "The run did not look for mistakes of the gate.",
+    )
+
+
+def confusion_map(confusion: Mapping[str, Any]) -> Heat:
+    """Counts of prompts, coloured by their share of the row."""
+    columns = [str(name) for name in confusion["columns"]]
+    rows = []
+    for owner, counts in zip(confusion["rows"], confusion["values"], strict=True):
+        total = sum(counts) or 1
+        cells = [
+            Cell(
+                f"{count:,}",
+                heat_step(count / total),
+                title=f"{owner} taken for {column}: {count} of {total}",
+            )
+            for column, count in zip(columns, counts, strict=True)
+        ]
+        rows.append((str(owner), cells))
+    return Heat("Prompts of ... taken for ...", columns, rows)
+
+
+def mistakes_table(request: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The listed prompts of one request."""
+    cells = [
+        [
+            str(row["prompt"]),
+            "miss" if row["split"] in OWN_SPLITS else "false alarm",
+            name_of(str(row["split"])),
+            fraction(row["weight"]),
+        ]
+        for row in rows
+    ]
+    return Table(request, ["Prompt", "What", "Split", "Weight"], cells)
 
 
 def detector_section(metrics: Mapping[str, Any]) -> Section:
