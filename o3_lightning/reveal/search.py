@@ -67,9 +67,10 @@ def run_search(contexts: Tensor, ask: Callable[[Query], float], config: SearchCo
         candidates = draw_candidates(len(contexts), arms, config, seed, number)
         if not candidates:
             break
-        if number in begins and begins.index(number):
-            best = sorted(range(len(arms)), key=lambda place: -rewards[place])[: config.warm]
-            searcher.restart([arms[place] for place in best], [rewards[place] for place in best])
+        if number in begins:
+            kept = sorted(range(len(arms)), key=lambda place: -rewards[place])
+            kept = kept[: config.warm] if begins.index(number) else kept
+            searcher.restart([arms[place] for place in kept], [rewards[place] for place in kept])
         choice = (
             Choice(candidates[0]) if number < first else searcher.choose(number, candidates, arms, rewards)
         )

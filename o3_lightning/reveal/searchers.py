@@ -47,7 +47,7 @@ class Searcher(ABC):
 
     def generator(self, query: int) -> torch.Generator:
         """Returns the source of randomness of one query."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + query)
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + query + 1)
 
     def restart(self, arms: Sequence[int], rewards: Sequence[float]) -> None:  # noqa: B027  # optional
         """Begins an outer round from some arms that were worth most."""
@@ -77,6 +77,9 @@ class RandomSearcher(Searcher):
         return Choice(candidates[place])
 
 
+START = -1  # the number under which the network's first weights are drawn, the same for every query
+
+
 class GreedySearcher(Searcher):
     """Takes the arm whose predicted reward is highest."""
 
@@ -84,12 +87,11 @@ class GreedySearcher(Searcher):
         self, query: int, candidates: Sequence[int], arms: Sequence[int], rewards: Sequence[float]
     ) -> Choice:
         """Returns the candidate that the network, trained from its start on the history, likes best."""
-        generator = self.generator(query)
-        network = RewardNetwork(self.contexts.shape[1], self.config, generator)
+        network = RewardNetwork(self.contexts.shape[1], self.config, self.generator(START))
         network.fit(self.contexts[list(arms)], torch.tensor(rewards, dtype=torch.float32))
         prediction = network.predict(self.contexts[list(candidates)])
         bonus = self.bonus(network, candidates)
-        place = int(self.value(prediction, bonus, generator).argmax())
+        place = int(self.value(prediction, bonus, self.generator(query)).argmax())
         self.chosen(network, candidates[place])
         noted = None if bonus is None else float(bonus[place])
         return Choice(candidates[place], float(prediction[place]), noted)
@@ -111,7 +113,9 @@ class NeuralUcbSearcher(GreedySearcher):
 
     Source:
         NeuralUCB (Zhou et al. 2020) with INSTINCT's diagonal: U starts at lambda and grows by the squared
-        gradient g^2 of each chosen arm; the bonus is sqrt(sum of lambda nu g^2 / U).
+        gradient g^2 of each arm asked, random ones included; the bonus is sqrt(sum of lambda nu g^2 / U).
+        Every training starts from the same weights, as in NeuralUCB: from others, gradients of different
+        queries would not belong together, and U would say nothing about where was looked.
     """
 
     def __init__(self, contexts: Tensor, config: SearchConfig, seed: int) -> None:
