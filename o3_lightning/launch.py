@@ -28,6 +28,7 @@ CHILD = "from o3_lightning.launch import work_for_parent; work_for_parent()"
 GRACE_SECONDS = 20.0  # for the others to end by themselves once one has failed
 LOOK_SECONDS = 0.05
 PARENT_IS_GONE = 143
+USAGE_ERROR = 2
 
 
 def launch(command: str, arguments: Sequence[str], trainer: Mapping[str, Any]) -> bool:
@@ -90,7 +91,9 @@ def run_processes(words: Sequence[str], count: int) -> int:
             first = wait_for(children)
         if first is None:
             return 0
-        if first > 0:  # the first process has told its own errors
+        if children[0].returncode == USAGE_ERROR:
+            return USAGE_ERROR  # told by the first process, for all of them
+        if first > 0:
             sys.stderr.write(errors[first].read_text(errors="replace"))
         status = children[first].returncode
         return 128 - status if status < 0 else status
@@ -115,8 +118,9 @@ def start(words: Sequence[str], rank: int, count: int, port: int, errors: Path) 
     if rank == 0:
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # noqa: S603  our own words
     with errors.open("wb") as told:
-        silent = {"stdout": subprocess.DEVNULL, "stderr": told}
-        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, **silent)  # noqa: S603
+        return subprocess.Popen(  # noqa: S603
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=told
+        )
 
 
 def wait_for(children: Sequence[subprocess.Popen[bytes]]) -> int | None:

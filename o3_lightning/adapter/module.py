@@ -18,6 +18,7 @@ from o3_kernels import orthogonality_penalty, stack_history
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.injection import is_quantised, lora_factors, without_adapter
+from o3_lightning.adapter.sharding import average_gradients, is_sharding
 from o3_lightning.adapter.subspace import project_out, protected_spaces
 from o3_lightning.data.encoding import TokenBatch
 from o3_lightning.errors import O3Error
@@ -81,7 +82,7 @@ class AdapterModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Brings the base model and the earlier adapters to the trainer's device, ready for training."""
-        if not is_quantised(self.wrapped.get_base_model()):
+        if not (is_quantised(self.wrapped.get_base_model()) or is_sharding(self.trainer)):
             self.wrapped.to(self.device)
         for side, old in self.earlier.items():
             placed = stack_history([tensor.to(self.device) for tensor in old.values()]) if old else []
@@ -178,6 +179,14 @@ class AdapterModule(LightningModule):
         values = dict(zip(parts, told.tolist(), strict=True))
         self.curve.append(values)
         self.log_dict(values, prog_bar=True)
+
+    def configure_model(self) -> None:
+        """Nothing is left to do: a sharded base model comes sharded, and its adapter is whole."""
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Averages the gradients where Lightning's strategy leaves whole parameters alone."""
+        if is_sharding(self.trainer):
+            average_gradients(list(self.trained))
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Steps, then takes out of the factors what lies in a protected space ("hard" mode)."""

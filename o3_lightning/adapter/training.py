@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.initialisation import initialise
 from o3_lightning.adapter.injection import copy_factors, injected
 from o3_lightning.adapter.module import AdapterModule, AdapterTrainingError
+from o3_lightning.adapter.sharding import is_sharding, sharded_twin
 from o3_lightning.base import BaseModel
 from o3_lightning.files import write_atomically, write_json
 from o3_lightning.objectives.config import ObjectiveConfig
@@ -100,7 +101,8 @@ def train_adapter(
     """
     check_needs(objective, request.rows, retain)
     start = time.perf_counter()
-    with own_randomness(seed), injected(base.model, config, base.id) as wrapped:
+    twin = sharded_twin(base.model) if is_sharding(trainer) else nullcontext(base.model)
+    with own_randomness(seed), twin as model, injected(model, config, base.id) as wrapped:
         exhausted = initialise(wrapped, history, config)
         loader = build_loader(
             base,

@@ -61,3 +61,14 @@ def test_two_processes_train_the_adapter_of_one(tiny, tmp_path):
         assert alone["curve.penalty"].min() > 0
         assert_same(first, alone)
         assert_same(second, alone)
+
+
+@pytest.mark.slow
+def test_a_sharded_base_trains_the_adapter_of_a_whole_one(tiny, tmp_path):
+    both = run_together(tmp_path, "fsdp", ["refusal", "npo"])
+    base = tiny.make_base()
+    for case, found in both.items():
+        alone = tiny.train(base, case)
+        for own in found:
+            assert own["curve.penalty"].min() > 0
+            assert_same(own, alone)

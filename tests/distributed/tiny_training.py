@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
+from o3_lightning.adapter.sharding import sharded_twin
 from o3_lightning.adapter.training import train_adapter
 from o3_lightning.base import BaseModel
 from o3_lightning.data.fictitious import training_rows
@@ -18,7 +19,7 @@ from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, Ret
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.training import build_trainer
 
-# name: rows, batch size, objective, retain objective; of 7 rows by 3 the last batch has one, for two processes
+# name: rows, batch size, objective, retain objective; of 7 rows by 3 the last batch has one
 CASES = {
     "refusal": (7, 3, "refusal", "none"),
     "npo": (7, 3, "npo", "kl"),
@@ -76,10 +77,19 @@ def train(base, case, strategy="auto"):
     return {name: tensor.contiguous() for name, tensor in (tensors | curve).items()}
 
 
+def check_parts(base, processes):
+    """Each process holds its part of every weight, and no more."""
+    with sharded_twin(base.model) as twin:
+        held = sum(parameter.to_local().numel() for parameter in twin.parameters())
+    assert held == sum(parameter.numel() for parameter in base.model.parameters()) // processes
+
+
 def main(folder, strategy, cases):
     with open_processes() as processes:
         base = make_base()
         before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+        if strategy == "fsdp":
+            check_parts(base, processes.count)
         for case in cases:
             found = train(base, case, strategy)
             save_file(found, Path(folder) / f"{case}-{processes.rank}.safetensors")

@@ -1,0 +1,89 @@
+"""A frozen model whose weights lie spread over the processes, as a twin of one that is whole.
+
+FSDP2 gathers a layer's weights for the moment in which it computes. The adapter's factors stay whole on every
+process: they are small, and a penalty on them is the penalty on all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning import Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+__all__ = ["average_gradients", "is_sharding", "sharded_twin"]
+
+
+def is_sharding(trainer: Trainer) -> bool:
+    """Whether a trainer wants the base model spread over its processes."""
+    return isinstance(trainer.strategy, ModelParallelStrategy)
+
+
+@contextmanager
+def sharded_twin(model: Any) -> Iterator[Any]:
+    """Yields a frozen copy of a model of which each process holds a part; the model itself is only read.
+
+    On GPUs the whole model waits in the machine's memory meanwhile, so that a GPU holds the part alone.
+
+    Args:
+        model: a Hugging Face causal language model, the same in every process, its decoder layers in a
+            `ModuleList`.
+    """
+    device = next(model.parameters()).device
+    target = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else device
+    if target.type == "cuda":
+        model.to("cpu")
+    try:
+        yield spread(model, target)
+    finally:
+        model.to(device)
+
+
+def spread(model: Any, device: torch.device) -> Any:
+    """Returns the twin: made without weights, divided, then filled with each process's part."""
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    sources = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    memo = {id(tensor): empty_like(tensor) for tensor in sources.values()}  # weights that are tied stay tied
+    twin = copy.deepcopy(model, memo)
+    for layer in decoder_layers(twin):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(twin, mesh=mesh)
+    twin.to_empty(device=device)
+    with torch.no_grad():
+        for name, place in (*twin.named_parameters(), *twin.named_buffers()):
+            source = sources[name].to(device)
+            if isinstance(place, DTensor):
+                part = distribute_tensor(source, place.device_mesh, place.placements)
+                place.to_local().copy_(part.to_local())
+            else:
+                place.copy_(source)
+    return twin.eval().requires_grad_(False)
+
+
+def empty_like(tensor: Tensor) -> Tensor:
+    """Returns a frozen stand-in without storage."""
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """Returns the layers of the longest list of modules in a model."""
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])
+
+
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Averages gradients over the processes, as data-parallel training does."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= dist.get_world_size()
