@@ -6,32 +6,50 @@ import pytest
 import yaml
 
 from o3_lightning.commands.common import read_arguments, run_parser
-from o3_lightning.config import RunConfig, default_yaml, to_plain
+from o3_lightning.commands.evaluate_detector import read_experiment
+from o3_lightning.commands.own_config import build_own, own_parser
+from o3_lightning.config import RunConfig, default_yaml, parse, to_plain
 from o3_lightning.errors import InputError
+from o3_lightning.release.config import ReleaseConfig
+from o3_lightning.reveal.reveal import RevealConfig
 from o3_lightning.study import read_study
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OWN = ("reveal_", "release_")  # commands with a configuration of their own, tested with them
-SHIPPED = sorted(
-    path
-    for path in CONFIGS.rglob("*.yaml")
-    if path.parent.name != "trainer" and not path.name.startswith(OWN)
-)
+SHIPPED = {
+    path: path.relative_to(CONFIGS).with_suffix("").as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))
+}
 STUDIES = [path for path in SHIPPED if "variants:" in path.read_text()]
+DETECTORS = [path for path, name in SHIPPED.items() if name.startswith("experiments/detector_")]
+OWN = [path for path, name in SHIPPED.items() if name.startswith(("reveal_", "release_"))]
+PARTS = [path for path, name in SHIPPED.items() if name.startswith("trainer/")]
+RUNS = [path for path in SHIPPED if path not in (*STUDIES, *DETECTORS, *OWN, *PARTS)]
 
 
 def read(*arguments):
     return read_arguments(run_parser("run", ""), list(arguments))
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", STUDIES, ids=SHIPPED.get)
 def test_every_shipped_study_is_read_whole(path):
     assert read_study(path).question
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in SHIPPED if path not in STUDIES], ids=lambda path: str(path.relative_to(CONFIGS))
-)
+@pytest.mark.parametrize("path", DETECTORS, ids=SHIPPED.get)
+def test_every_shipped_experiment_with_detectors_is_read_whole(path):
+    config, output = read_experiment(path)
+    assert config.detectors
+    assert output.endswith(".json")
+
+
+@pytest.mark.parametrize("path", OWN, ids=SHIPPED.get)
+def test_every_shipped_configuration_of_its_own_command_loads(path):
+    command = path.stem.split("_")[0]
+    kind = RevealConfig if command == "reveal" else ReleaseConfig
+    assert build_own(kind, parse(own_parser(command, kind, ""), ["--config", str(path)])).seed >= 0
+
+
+@pytest.mark.parametrize("path", RUNS, ids=SHIPPED.get)
 def test_every_shipped_configuration_loads(path):
     config, trainer, _ = read("--config", str(path))
     assert isinstance(config, RunConfig)
