@@ -245,7 +245,7 @@ def boundary_weights(scores: Tensor, state: BoundaryState, config: DetectorConfi
     if config.family == "official":
         gate = official_gate(state)
         return official_soft_weights(scores + gate.center, gate)
-    return tail_weights(scores, config.tail)
+    return tail_weights(scores, config.tail, config.sharpness)
 
 
 def official_gate(state: BoundaryState) -> OfficialGate:

@@ -49,12 +49,13 @@ def cross_fit(rows: int, folds: int, seed: int, score: Callable[[Tensor, Tensor]
     return result
 
 
-def tail_weights(scores: Tensor, tail: float) -> Tensor:
-    """Returns min(1, p / tail), p the chance that a standard normal variable is lower than the score.
+def tail_weights(scores: Tensor, tail: float, sharpness: float = 1.0) -> Tensor:
+    """Returns min(1, p / tail) ^ sharpness, p the chance that a standard normal variable is below the score.
 
     Args:
         scores: standardised scores of any shape: 0 for a typical unseen forget prompt.
         tail: share of a normal distribution that gets a weight below 1, in (0, 1).
+        sharpness: how steeply the weight falls inside the tail, at least 1.
 
     Returns:
         Weights in [0, 1], float32, never falling in the score: 0 far below, 1 above the tail.
@@ -64,7 +65,7 @@ def tail_weights(scores: Tensor, tail: float) -> Tensor:
         [1.0, 0.0]
     """
     below = HALF * torch.erfc(-scores.double() / math.sqrt(2))
-    weights = (below / tail).clamp(0, 1).float()
+    weights = (below / tail).clamp(0, 1).pow(sharpness).float()
     return torch.where(weights < torch.finfo(torch.float32).eps, torch.zeros_like(weights), weights)
 
 
@@ -107,7 +108,7 @@ class RecallCheck:
 
 
 def check_recall(
-    sums: Tensor, stretch: float, *, target: float, tail: float, folds: int, seed: int
+    sums: Tensor, stretch: float, *, target: float, tail: float, sharpness: float, folds: int, seed: int
 ) -> RecallCheck:
     """Checks the promised recall on held-out folds.
 
@@ -116,13 +117,14 @@ def check_recall(
         stretch: from `stretch_of`.
         target: promised share, in (0, 1).
         tail: of `tail_weights`.
+        sharpness: of `tail_weights`.
         folds: parts.
         seed: of the parts.
     """
 
     def weigh(fitted: Tensor, scored: Tensor) -> Tensor:
         spread = sums[fitted].std(correction=0).clamp_min(torch.finfo(sums.dtype).eps)
-        return tail_weights((sums[scored] - sums[fitted].mean()) / (spread * stretch), tail)
+        return tail_weights((sums[scored] - sums[fitted].mean()) / (spread * stretch), tail, sharpness)
 
     weights = cross_fit(len(sums), folds, seed, weigh)
     found = int((weights >= HALF).sum())

@@ -178,8 +178,9 @@ class DetectorConfig:
         within_rank: most directions of the covariance inside clusters kept at each layer.
         within_layers: how many of the last layers the whitened channel averages.
         tail: share of a normal distribution of unseen forget prompts that gets a weight below 1;
-            chosen on the
-            development tasks so that ten requests leak little.
+            chosen on the development tasks so that ten requests leak little.
+        sharpness: how steeply the weight falls inside that tail, at least 1: the power of its share. 2 and a
+            narrower tail keep as many forget prompts as 1 does and leak half as much to the neighbours.
         recall: promised share of unseen forget prompts with a weight of at least a half; checked, reported.
         smallest_request: with fewer distinct prompts, views of them replace cross-fitting, with a warning.
         swap_fraction: share of a prompt's distinct tokens exchanged in a made-up neighbour; on the
@@ -218,7 +219,8 @@ class DetectorConfig:
     most_rank: int = 320
     within_rank: int = 64
     within_layers: int = 3
-    tail: float = 0.1
+    tail: float = 0.08
+    sharpness: float = 2.0
     recall: float = 0.9
     smallest_request: int = 16
     swap_fraction: float = 0.3
@@ -267,4 +269,5 @@ class DetectorConfig:
             check_range(name, getattr(self, name), 1e-6, 1 - 1e-6)
         for name in ("swap_deviations", "lexical_power", "certain_count", "gamma"):
             check_range(name, getattr(self, name), 1e-6, 1e6)
+        check_range("sharpness", self.sharpness, 1, 100)
         check_range("certain_fraction", self.certain_fraction, 0, 1)

@@ -56,7 +56,13 @@ def calibrate_fusion(
     if len(inputs) >= config.smallest_request:
         sums = fused_scores(channels, state)[:, 0]
         check = check_recall(
-            sums, stretch, target=config.recall, tail=config.tail, folds=config.folds, seed=seed + 1
+            sums,
+            stretch,
+            target=config.recall,
+            tail=config.tail,
+            sharpness=config.sharpness,
+            folds=config.folds,
+            seed=seed + 1,
         )
         figures["recall"] = {**asdict(check), "met": check.met}
         if not check.met:

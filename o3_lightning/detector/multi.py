@@ -81,7 +81,8 @@ class MultiDetector:
                     scores[:, column], detector.state, detector.config
                 ).float()
             else:
-                weights[:, column] = tail_weights(scores[:, column], detector.config.tail)
+                settings = detector.config
+                weights[:, column] = tail_weights(scores[:, column], settings.tail, settings.sharpness)
         return weights
 
     def explain(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:

@@ -44,15 +44,20 @@ def test_stretch_grows_only_with_room():
 
 def test_recall_check_on_normal_scores_meets_its_target():
     scores = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    check = check_recall(scores, 1.0, target=0.9, tail=0.04, folds=5, seed=0)
+    check = check_recall(scores, 1.0, target=0.9, tail=0.04, sharpness=1.0, folds=5, seed=0)
     expected = 1 - norm.cdf(norm.ppf(0.02))
     assert abs(check.measured - expected) < 0.02
     assert check.lower < check.measured
     assert check.met
 
 
+def test_sharpness_is_a_power_of_the_tails_share():
+    plain, sharp = (tail_weights(torch.linspace(-4, 1, 30), 0.1, power) for power in (1.0, 2.0))
+    torch.testing.assert_close(sharp, plain.square(), rtol=1e-5, atol=1e-6)
+
+
 def test_recall_check_fails_with_a_heavy_tail():
     scores = torch.cat([torch.zeros(80), torch.full((20,), -30.0)]) + 0.01 * torch.arange(100)
-    check = check_recall(scores, 0.1, target=0.9, tail=0.04, folds=5, seed=0)
+    check = check_recall(scores, 0.1, target=0.9, tail=0.04, sharpness=1.0, folds=5, seed=0)
     assert check.measured < 0.9
     assert not check.met
