@@ -15,8 +15,9 @@ from o3_lightning.evaluation.persistence import (
     utility_ratio,
     utility_series,
 )
-from o3_lightning.evaluation.plane import place_on_plane
+from o3_lightning.evaluation.plane import Place, place_on_plane
 from o3_lightning.files import write_atomically, write_json
+from o3_lightning.reporting.companions import read_attacks, read_places
 from o3_lightning.reporting.details import ReportDetails
 from o3_lightning.reporting.long_form import long_form
 from o3_lightning.reporting.report import write_report
@@ -47,13 +48,24 @@ def finish_run(folder: RunFolder, stream: RequestStream) -> None:
     write_json(folder.metrics_file, metrics)
 
 
-def render_again(folder: RunFolder) -> Path:
-    """Writes the report and the CSV of a finished run anew and returns the report's file."""
+def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -> Path:
+    """Writes the report and the CSV of a finished run anew.
+
+    Args:
+        folder: of the run.
+        beside: more models for the plane by name, such as other runs.
+
+    Returns:
+        The report's file.
+
+    Raises:
+        InputError: what another command left in the folder is damaged.
+    """
     metrics = json.loads(folder.metrics_file.read_text())
-    for key in ("adapters", "detector", "store_bytes"):
+    for key in ("adapters", "calibration", "detector", "store_bytes"):
         metrics[key] = by_request(metrics[key], metrics["requests"])
     write_atomically(folder.path / CSV_NAME, long_form(metrics))
-    details = assemble_details(folder, metrics["requests"], folder.results())
+    details = assemble_details(folder, metrics["requests"], folder.results(), beside)
     return write_report(folder.path, metrics, details)
 
 
@@ -89,9 +101,10 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
 
     Returns:
         `requests`; `persistence[metric][split]`; `utility[split]`, the accuracy over the columns, and
-        `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `u2r`; `plane`
-        (accuracies with intervals); `backward_transfer`; `adapters`; `overlaps`; `seconds` per stage;
-        `peak_memory_mib`; `environment`.
+        `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `calibration`
+        (error of each request's weights); `confusion` between requests; `u2r`; `plane` (accuracies with
+        intervals); `intervals[owner][split][metric]`, low and high in every column; `backward_transfer`;
+        `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
     """
     stages = ["00-base-evaluate", *stage_names(identifiers, "evaluate")]
     measured = [results[stage] for stage in stages]
@@ -106,14 +119,32 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         "utility_metrics": series,
         "detector": by_request(results["detectors"]["table"], identifiers),
         "u2r": utility_ratio(matrices, series),
+        "calibration": by_request(results["detectors"]["calibration"], identifiers),
+        "confusion": results["detectors"]["confusion"],
         "plane": {"base": place_on_plane(measured[0]), "end": place_on_plane(measured[-1])},
         "backward_transfer": backward_transfers(matrices),
         "adapters": {name: stage["metrics"] for name, stage in trained.items()},
+        "intervals": intervals_of(measured),
         "overlaps": overlaps_of(results),
         "seconds": {stage: round(result["seconds"], 3) for stage, result in results.items()},
         "peak_memory_mib": peak_memory_mib(),
         "environment": describe_environment(),
     }
+
+
+def intervals_of(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns `[owner][split][metric]` = low and high end of the 95 % interval in every column, or None.
+
+    The owner is a request, or "utility"; a run whose stages kept no intervals has none.
+    """
+    found: dict[str, Any] = {}
+    for column, stage in enumerate(measured):
+        for owner, splits in (*stage["requests"].items(), ("utility", stage["utility"])):
+            for split, result in splits.items():
+                for metric, ends in (result.get("intervals") or {}).items():
+                    place = found.setdefault(owner, {}).setdefault(split, {})
+                    place.setdefault(metric, [None] * len(measured))[column] = list(ends[:2])
+    return found
 
 
 def trained_stages(identifiers: Sequence[str], results: Results) -> dict[str, Mapping[str, Any]]:
@@ -128,7 +159,12 @@ def overlaps_of(results: Results) -> Mapping[str, Any]:
     return matrices
 
 
-def assemble_details(folder: RunFolder, identifiers: Sequence[str], results: Results) -> ReportDetails:
+def assemble_details(
+    folder: RunFolder,
+    identifiers: Sequence[str],
+    results: Results,
+    beside: Mapping[str, Place] | None = None,
+) -> ReportDetails:
     """Returns what the report shows beside the metrics."""
     curves = {name: stage["curve"] for name, stage in trained_stages(identifiers, results).items()}
     overlaps = {
@@ -136,12 +172,14 @@ def assemble_details(folder: RunFolder, identifiers: Sequence[str], results: Res
     }
     return ReportDetails(
         title=folder.path.name,
+        mistakes=by_request(results["detectors"]["mistakes"], identifiers),
         weights=by_request(results["detectors"]["weights"], identifiers),
         curves=curves,
         samples=pair_samples(results["00-base-evaluate"], results[stage_names(identifiers, "evaluate")[-1]]),
         configuration=(folder.path / "config.yaml").read_text(),
         overlaps=overlaps,
-        notes=[],
+        robustness=read_attacks(folder.path),
+        beside={**read_places(folder.path), **(beside or {})},
     )
 
 

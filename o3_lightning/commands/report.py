@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from o3_lightning.config import parse
 from o3_lightning.errors import InputError
+from o3_lightning.evaluation.plane import Place
 from o3_lightning.files import write_atomically
 from o3_lightning.reporting.compare import ComparedRun, render_comparison
 from o3_lightning.run_folder import RunFolder
@@ -35,13 +36,14 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("run", nargs="?", help="folder of the run to draw again, such as runs/demo")
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="folders of two or more finished runs")
+    parser.add_argument("--beside", nargs="+", default=[], metavar="RUN", help="runs to add to its plane")
     parser.add_argument("--out", default="comparison.html", help="the page that --compare writes")
     words = parse(parser, arguments)
     if (words.run is None) == (words.compare is None):
         raise InputError("give one run's folder, or --compare with two or more")
     if words.run is not None:
         read_run(Path(words.run), words.run)
-        page = render_again(RunFolder(words.run))
+        page = render_again(RunFolder(words.run), places_of([Path(word) for word in words.beside]))
     else:
         page = compare([Path(word) for word in words.compare], Path(words.out))
     sys.stdout.write(f"written to {page}\n")
@@ -58,6 +60,12 @@ def compare(folders: list[Path], page: Path) -> Path:
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, render_comparison(runs))
     return page
+
+
+def places_of(folders: list[Path]) -> dict[str, Place]:
+    """Where other runs ended on the plane; a run without accuracies has no place."""
+    runs = [read_run(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
+    return {run.name: run.metrics["plane"]["end"] for run in runs if run.metrics.get("plane")}
 
 
 def names_of(folders: list[Path]) -> list[str]:

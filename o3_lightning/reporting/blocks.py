@@ -67,13 +67,17 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column names the row. A `Markup` cell is drawn as it is."""
+    """A table of texts; the first column names the row. A `Markup` cell is drawn as it is.
+
+    With `prose` the last column holds sentences: they start at the left and break into lines.
+    """
 
     kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    prose: bool = False
 
 
 @dataclass(frozen=True)

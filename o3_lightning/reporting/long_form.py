@@ -9,8 +9,9 @@ from typing import Any
 
 __all__ = ["COLUMNS", "long_form"]
 
-COLUMNS = ("kind", "request", "split", "metric", "column", "value")
-Row = tuple[str, str, str, str, str, float | None]
+COLUMNS = ("kind", "request", "split", "metric", "column", "value", "low", "high")
+Row = tuple[str, str, str, str, str, float | None, float | None, float | None]
+Ends = tuple[float | None, float | None]
 
 
 def long_form(metrics: Mapping[str, Any]) -> str:
@@ -21,8 +22,8 @@ def long_form(metrics: Mapping[str, Any]) -> str:
 
     Returns:
         Columns `kind` ("forget", "utility", "detector", "run"), `request`, `split`, `metric`, `column` (the
-        state of the model: "base" or the last unlearned request) and `value`; empty where it does not apply
-        or was not measured.
+        state of the model: "base" or the last unlearned request), `value`, and `low` and `high`, the ends of
+        its 95 % interval; empty where it does not apply or was not measured.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -37,17 +38,26 @@ def rows_of(metrics: Mapping[str, Any]) -> Iterator[Row]:
     for metric, splits in metrics["persistence"].items():
         for split, matrix in splits.items():
             for request, values in zip(matrix["rows"], matrix["values"], strict=True):
-                for column, value in zip(matrix["columns"], values, strict=True):
-                    yield ("forget", request, split, metric, column, value)
+                ends = ends_of(metrics, request, split, metric)
+                for column, value, (low, high) in zip(matrix["columns"], values, ends, strict=True):
+                    yield ("forget", request, split, metric, column, value, low, high)
     for metric, splits in metrics["utility_metrics"].items():
         for split, values in splits.items():
-            for column, value in zip(columns, values, strict=True):
-                yield ("utility", "", split, metric, column, value)
+            ends = ends_of(metrics, "utility", split, metric)
+            for column, value, (low, high) in zip(columns, values, ends, strict=True):
+                yield ("utility", "", split, metric, column, value, low, high)
     for request, splits in metrics["detector"].items():
         for split, numbers in splits.items():
             for metric, value in numbers.items():
-                yield ("detector", request, split, metric, columns[-1], value)
-    yield ("run", "", "", "u2r", columns[-1], metrics["u2r"])
-    yield ("run", "", "", "peak_memory_mib", "", metrics["peak_memory_mib"])
+                yield ("detector", request, split, metric, columns[-1], value, None, None)
+    yield ("run", "", "", "u2r", columns[-1], metrics["u2r"], None, None)
+    yield ("run", "", "", "peak_memory_mib", "", metrics["peak_memory_mib"], None, None)
     for stage, seconds in metrics["seconds"].items():
-        yield ("run", "", stage, "seconds", "", seconds)
+        yield ("run", "", stage, "seconds", "", seconds, None, None)
+
+
+def ends_of(metrics: Mapping[str, Any], owner: str, split: str, metric: str) -> list[Ends]:
+    """The interval of one number in every column."""
+    known = metrics.get("intervals", {}).get(owner, {}).get(split, {}).get(metric)
+    ends = known or [None] * len(metrics["columns"])
+    return [(None, None) if pair is None else (pair[0], pair[1]) for pair in ends]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
+from o3_lightning.evaluation.plane import Place
 from o3_lightning.reporting.blocks import Chart, Section
 from o3_lightning.reporting.svg import (
     HEIGHT,
@@ -21,7 +22,6 @@ from o3_lightning.reporting.words import fraction
 
 __all__ = ["plane_chart", "plane_section"]
 
-Place = Mapping[str, Mapping[str, float]]
 MARGIN = 0.04  # of the unit square, so that points at 0 and 1 are whole
 CROSS = Markup(
     '<g><title>{title}</title><path class="line s{series}" d="M{left} {y}H{right}M{x} {top}V{bottom}"/>'

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from o3_lightning.reporting.blocks import Bars, Code, Fold, Samples, Section, Table
-from o3_lightning.reporting.words import fraction, is_number, mebibytes, name_of, seconds
+from o3_lightning.reporting.words import binary_size, fraction, is_number, mebibytes, name_of, number, seconds
 
 __all__ = ["configuration_section", "cost_section", "environment_section", "samples_section"]
 
@@ -52,7 +52,7 @@ def readable(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cost_section(metrics: Mapping[str, Any]) -> Section:
-    """Returns seconds per stage, their sum, and the memory."""
+    """Returns seconds per stage, their sum, the memory, and what each request takes."""
     times = {str(k): float(v) for k, v in (metrics.get("seconds") or {}).items() if is_number(v)}
     longest = max(times.values(), default=0.0) or 1.0
     rows = [(stage, value / longest, seconds(value)) for stage, value in times.items()]
@@ -63,9 +63,34 @@ def cost_section(metrics: Mapping[str, Any]) -> Section:
         "Cost",
         "Wall-clock time of each stage, in the order in which they ran; a stage that was finished in an "
         "earlier start counts with the time it took then.",
-        [Bars(f"{total}; {memory}", rows)] if rows else [],
+        [*([Bars(f"{total}; {memory}", rows)] if rows else []), *request_costs(metrics)],
         "The run kept no times.",
     )
+
+
+def request_costs(metrics: Mapping[str, Any]) -> list[Table]:
+    """The parameters, the store's bytes and the seconds of each request; none where nothing was counted."""
+    adapters, sizes = metrics.get("adapters") or {}, metrics.get("store_bytes") or {}
+    rows = [
+        [
+            request,
+            number(adapters.get(request, {}).get("trained_parameters")),
+            seconds(adapters.get(request, {}).get("seconds")),
+            binary_size(sizes.get(request)),
+        ]
+        for request in metrics["requests"]
+        if request in adapters or request in sizes
+    ]
+    columns = ["Request", "Adapter parameters", "Adapter training", "Bytes in the store"]
+    return [Table("Each request", columns, rows)] if rows else []
+
+
+def digest_table(digests: Mapping[str, Any]) -> list[Table]:
+    """The SHA-256 digests of what the run was made from."""
+    named = {f"forget set {name}": value for name, value in sorted((digests.get("requests") or {}).items())}
+    models = {f"{name} model": digests[name] for name in ("base", "encoder") if digests.get(name)}
+    rows = [[name, str(value)] for name, value in {**models, **named}.items()]
+    return [Table("Digests (SHA-256)", ["What", "Digest"], rows, prose=True)] if rows else []
 
 
 def configuration_section(configuration: str) -> Section:
@@ -83,17 +108,18 @@ def configuration_section(configuration: str) -> Section:
     )
 
 
-def environment_section(environment: Mapping[str, Any]) -> Section:
-    """Returns versions and machine.
+def environment_section(environment: Mapping[str, Any], digests: Mapping[str, Any]) -> Section:
+    """Returns versions and machine, and digests of models and data.
 
     Args:
         environment: texts by name.
+        digests: `base`, `encoder` and `requests` by id; may be empty.
     """
     rows = [[name, str(value)] for name, value in sorted(environment.items())]
     return Section(
         "environment",
         "Environment",
-        "The versions and the machine behind the numbers.",
-        [Table("", ["What", "Which"], rows)] if rows else [],
+        "The versions, the machine, the models and the data behind the numbers.",
+        [*([Table("", ["What", "Which"], rows, prose=True)] if rows else []), *digest_table(digests)],
         "The run did not describe its environment.",
     )

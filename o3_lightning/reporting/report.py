@@ -14,7 +14,7 @@ from o3_lightning.reporting.blocks import Card, Section
 from o3_lightning.reporting.cards import summary_cards
 from o3_lightning.reporting.colours import classes_css, palette_css
 from o3_lightning.reporting.details import ReportDetails
-from o3_lightning.reporting.gate import detector_section, weights_section
+from o3_lightning.reporting.gate import detector_section, mistakes_section, weights_section
 from o3_lightning.reporting.outcome import persistence_section, utility_section
 from o3_lightning.reporting.plane import plane_section
 from o3_lightning.reporting.record import (
@@ -23,6 +23,7 @@ from o3_lightning.reporting.record import (
     environment_section,
     samples_section,
 )
+from o3_lightning.reporting.robustness import robustness_section
 from o3_lightning.reporting.training import curves_section, overlaps_section
 
 __all__ = ["render_page", "render_report", "write_report"]
@@ -109,17 +110,21 @@ def page_sections(metrics: Mapping[str, Any], details: ReportDetails) -> list[Se
     """Returns the parts of the page in their order."""
     plane = metrics.get("plane") or {}
     return [
-        plane_section({"base model": plane.get("base", {}), "gated model": plane.get("end", {})}),
+        plane_section(
+            {"base model": plane.get("base", {}), "gated model": plane.get("end", {}), **details.beside}
+        ),
         persistence_section(metrics),
         utility_section(metrics),
         weights_section(details.weights),
+        mistakes_section(metrics, details.mistakes),
         detector_section(metrics),
+        robustness_section(details.robustness),
         samples_section(details.samples),
         curves_section(details.curves, metrics.get("adapters") or {}),
         overlaps_section(details.overlaps),
         cost_section(metrics),
         configuration_section(details.configuration),
-        environment_section(metrics.get("environment") or {}),
+        environment_section(metrics.get("environment") or {}, metrics.get("digests") or {}),
     ]
 
 

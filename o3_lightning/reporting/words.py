@@ -10,6 +10,7 @@ __all__ = [
     "DASH",
     "METRIC_SENTENCES",
     "OWN_SPLITS",
+    "binary_size",
     "fraction",
     "is_number",
     "mean",
@@ -42,6 +43,8 @@ METRIC_SENTENCES = {
 }
 SECONDS_PER_MINUTE = 60
 TINY = 1e-3
+UNITS = ("B", "KiB", "MiB", "GiB")
+KIBI = 1024
 FEWER_DECIMALS = 10
 
 
@@ -133,3 +136,19 @@ def mebibytes(value: Any) -> str:
         '2,048 MiB'
     """
     return f"{value:,.0f} MiB" if is_number(value) else DASH
+
+
+def binary_size(value: Any) -> str:
+    """Returns a number of bytes in the largest unit that leaves at least one.
+
+    Example:
+        >>> binary_size(900), binary_size(1536), binary_size(None)
+        ('900 B', '1.5 KiB', '–')
+    """
+    if not is_number(value):
+        return DASH
+    for unit in UNITS:
+        if value < KIBI or unit == UNITS[-1]:
+            break
+        value /= KIBI
+    return f"{value:,.0f} {unit}" if unit == UNITS[0] else f"{value:,.1f} {unit}"

@@ -29,6 +29,7 @@ def metrics_of(held_out=0.0, base="a" * 8):
         "detector": {"one": {"kept": {"auroc": 0.99}}},
         "plane": {name: {"forget": side, "utility": side} for name in ("base", "end")},
         "digests": {"base": base, "encoder": "e", "requests": {"one": "f"}},
+        "intervals": {"one": {"held_out": {"accuracy": [None, [0.125, 0.5]]}}},
         "u2r": 8.0,
         "seconds": {"01-one-unlearn": 2.0},
         "peak_memory_mib": 100.0,
@@ -80,6 +81,7 @@ def test_long_table_holds_every_number_once():
     assert found["forget", "one", "held_out", "accuracy", "one"] == "0.25"
     assert found["utility", "", "kept", "accuracy", "one"] == "0.875"
     assert found["detector", "one", "kept", "auroc", "one"] == "0.99"
+    assert [(row["low"], row["high"]) for row in rows[:3]] == [("", ""), ("0.125", "0.5"), ("", "")]
 
 
 def test_the_command_writes_a_page_that_needs_nothing_else(folders, capsys):

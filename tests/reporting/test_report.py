@@ -17,7 +17,9 @@ SECTIONS = [
     "persistence",
     "utility",
     "weights",
+    "mistakes",
     "detector",
+    "robustness",
     "samples",
     "training",
     "overlaps",
@@ -91,6 +93,12 @@ def example_metrics():
                 "utility": {"value": 0.76, "low": 0.65, "high": 0.84, "rows": 40},
             },
         },
+        "calibration": {"a": 0.0625, "b": None},
+        "confusion": {
+            "rows": ["a", "b", "utility"],
+            "columns": ["a", "b", "none"],
+            "values": [[11, 1, 0], [0, 12, 0], [2, 0, 38]],
+        },
         "u2r": 17.5,
         "backward_transfer": {"accuracy": {"seen": 0.125, "held_out": 0.0}},
         "adapters": {"a": {"loss": 0.5, "steps": 20.0}},
@@ -104,6 +112,7 @@ def example_details(**changes):
     values = {
         "title": "my run",
         "weights": {"a": {"seen": [1.0, 0.97, 0.2], "retained": [0.0, 0.01]}},
+        "mistakes": {"a": [{"split": "seen", "prompt": "Who was missed?", "weight": 0.2}], "b": []},
         "curves": {"a": [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 1.0}], "b": [{"loss": 2.0}]},
         "samples": (
             {

@@ -1,0 +1,74 @@
+"""What other commands leave in a run's folder, and how the report shows it."""
+
+import json
+
+import pytest
+
+from o3_lightning.errors import InputError
+from o3_lightning.reporting.companions import read_attacks, read_places
+from o3_lightning.reporting.robustness import robustness_section
+
+
+def attack_rows():
+    shared = {"false_alarm": 0.125, "utility": 0.9, "base_utility": 1.0}
+    return [
+        {
+            "attack": "role_play",
+            "request": "a",
+            "leak": 0.25,
+            "leak_interval": [0.1, 0.5, "wilson"],
+            **shared,
+        },
+        {
+            "attack": "role_play",
+            "request": "b",
+            "leak": 0.75,
+            "leak_interval": [0.4, 0.9, "wilson"],
+            **shared,
+        },
+        {"attack": "adapter_off", "request": "a", "leak": 1.0, "leak_interval": None},
+        {"attack": "adapter_off", "request": "b", "leak": None, "leak_interval": None},
+    ]
+
+
+def test_the_table_has_the_mean_and_the_worst_request():
+    table, _ = robustness_section(attack_rows()).blocks
+    assert table.rows[0] == (
+        ["Role play", "0.500", "0.750", "0.400 to 0.900", "–", "–", "0.125", "0.900", "1.000"]
+    )
+    assert table.rows[1][:4] == ["Adapter off", "1.000", "1.000", "–"]
+
+
+def test_the_map_has_a_cell_for_each_request_and_attack():
+    _, fold = robustness_section(attack_rows()).blocks
+    (heat,) = fold.blocks
+    assert list(heat.columns) == ["a", "b"]
+    assert [[cell.text for cell in cells] for _, cells in heat.rows] == [["0.250", "0.750"], ["1.000", "–"]]
+
+
+def test_a_run_without_attacks_says_how_to_try_them():
+    section = robustness_section([])
+    assert not section.blocks
+    assert "--robustness" in section.missing
+
+
+def test_other_evaluations_get_a_place_and_attacks_are_read(tmp_path):
+    rows = {"values": {"accuracy": [1.0, 0.0, 0.0, 0.0]}}
+    whole = {"requests": {"a": {"seen": rows}}, "utility": {"kept": rows}}
+    (tmp_path / "evaluation-peer.json").write_text(json.dumps(whole))
+    (tmp_path / "reference-fresh-start.json").write_text(json.dumps(whole))
+    (tmp_path / "evaluation-half.json").write_text(json.dumps({"requests": {}, "utility": {"kept": rows}}))
+    (tmp_path / "evaluation.json").write_text("the run itself is on the plane already")
+    places = read_places(tmp_path)
+    assert list(places) == ["peer", "fresh-start (reference)"]
+    assert places["peer"]["forget"]["value"] == 0.25
+    assert read_attacks(tmp_path) == []
+    (tmp_path / "robustness.json").write_text(json.dumps({"table": attack_rows()}))
+    assert read_attacks(tmp_path) == attack_rows()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_file_is_named(text, tmp_path):
+    (tmp_path / "robustness.json").write_text(text)
+    with pytest.raises(InputError, match=r"robustness\.json"):
+        read_attacks(tmp_path)
