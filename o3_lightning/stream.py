@@ -30,6 +30,7 @@ from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.detector import evaluate_detectors
 from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
+from o3_lightning.evaluation.gate_errors import gate_errors
 from o3_lightning.evaluation.processes import ALONE, Processes
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.objectives.texts import check_needs
@@ -219,14 +220,15 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 
 def measure_detectors(bench: Bench) -> dict[str, Any]:
-    """Measures how well each detector tells its request from the rest."""
+    """Measures how well each detector tells its request from the rest, and where the gate errs."""
     fitted = {
         request.id: Detector.load(bench.store.detector_folder(request.id))
         for request in bench.stream.requests
     }
     with evaluating(bench.stream):
         table, weights = evaluate_detectors(MultiDetector(bench.encoder, fitted), bench.stream)
-    return {"table": table, "weights": weights}
+        errors = gate_errors(bench.stream, weights, bench.config.evaluation.samples)
+    return {"table": table, "weights": weights, **errors}
 
 
 def measure_overlaps(bench: Bench) -> dict[str, Any]:
