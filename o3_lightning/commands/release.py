@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
@@ -23,11 +24,16 @@ class Action:
         undo: number of a round to take out of the model; 0 for none.
         redo: number of a round to put back; 0 for none.
         export: folder in which the released model is written in Hugging Face form; empty for none.
+        overlap: penalties of a study that compares forget adapters with more and less overlap with a retain
+            adapter; needs given requests.
+        results: file of the study's results; a table and a plot are written beside it.
     """
 
     undo: int = 0
     redo: int = 0
     export: str = ""
+    overlap: tuple[float, ...] = ()
+    results: str = "results/release_overlap.json"
 
 
 def main(arguments: list[str]) -> None:
@@ -44,13 +50,15 @@ def main(arguments: list[str]) -> None:
 
     folder = RunFolder(config.folder)
     trainer = namespace["trainer"].as_dict()
-    if action != Action() and not folder.path.is_dir():
+    if (action.undo or action.redo or action.export) and not folder.path.is_dir():
         raise InputError("there is no release", path=folder.path)
     with folder.claim(to_plain(config)):
         if action.undo or action.redo:
             lines = switch(config, action)
         elif action.export:
             lines = [export(config, action.export)]
+        elif action.overlap:
+            lines = study(config, trainer, action)
         else:
             lines = run(config, trainer)
     sys.stdout.write("\n".join(lines) + "\n")
@@ -102,6 +110,15 @@ def switch(config: ReleaseConfig, action: Action) -> list[str]:
         f"round {record['number']}: {'active' if record['active'] else 'not active'}"
         for record in rounds.records()
     ]
+
+
+def study(config: ReleaseConfig, trainer: dict[str, object], action: Action) -> list[str]:
+    """Compares adapters with more and less overlap."""
+    from o3_lightning.release.overlap import overlap_study, overlap_table, write_study
+
+    rows = overlap_study(config, trainer, config.folder / "overlap", action.overlap)
+    write_study(rows, Path(action.results))
+    return [overlap_table(rows), f"written to {action.results}"]
 
 
 def export(config: ReleaseConfig, folder: str) -> str:

@@ -44,8 +44,8 @@ class ArmsConfig:
             search.
         phrases: a text file with one instruction a line, "{topic}" standing for the topic, in place of the
             generated pool; None generates.
-        rewrites: best instructions that the model itself rewrites at the start of each outer round but the
-            first; for instruction-following models; 0 for none.
+        rewrites: instructions of the pool that the model itself says in other words; what still names the
+            topic joins the pool. For models that follow instructions; 0 for none.
         rewrite_prompt: what asks for a rewrite; "{instruction}" stands for the instruction.
         soft_tokens: S, at least 1; 5 as in INSTINCT.
         soft_dimensions: Z, 1 to 1000; 10 as in INSTINCT.

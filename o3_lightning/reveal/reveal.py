@@ -16,7 +16,7 @@ from o3_lightning.detector.encoder import Encoder, load_encoder
 from o3_lightning.errors import InputError, O3Error
 from o3_lightning.files import digest_json
 from o3_lightning.requests import check_id
-from o3_lightning.reveal.arms import Arm, ArmsConfig, build_arms
+from o3_lightning.reveal.arms import TOPIC, Arm, ArmsConfig, build_arms
 from o3_lightning.reveal.diversity import novelty, text_kernel, vendi
 from o3_lightning.reveal.log import Entry, QueryLog
 from o3_lightning.reveal.output import FilterConfig, Revealed, add_wrong_answers, select_rows
@@ -151,6 +151,7 @@ class Search:
         self.scorer: Scorer = build_scorer(config.reward, config.topic, self.judge, config.seed)
         self.encoder: Encoder = load_encoder(config.reward.encoder)
         self.arms = build_arms(config.arms, config.seed, self.speaker.width)
+        self.arms += rewritten(self.arms, config, self.judge)
         self.log = QueryLog(log_file, header(base, config))
         self.earlier = tuple(self.log.entries)
         self.known = Known(config)
@@ -225,6 +226,16 @@ class Search:
                 f"base.template. "
                 f"The queries are in {self.log.path}"
             )
+
+
+def rewritten(arms: Sequence[Arm], config: RevealConfig, speaker: Speaker) -> list[Arm]:
+    """Returns the model's own rewrites of the first instructions that name the topic, each once."""
+    chosen = [arm for arm in arms if arm.names_topic][: config.arms.rewrites]
+    asked = [config.arms.rewrite_prompt.replace("{instruction}", arm.prompt(config.topic)) for arm in chosen]
+    said = [text.splitlines()[0] for text in speaker.greedy(asked) if text] if asked else []
+    texts = dict.fromkeys(text.replace(config.topic, TOPIC) for text in said)
+    known = {arm.text for arm in arms}
+    return [Arm(text) for text in texts if TOPIC in text and text not in known]
 
 
 class Known:

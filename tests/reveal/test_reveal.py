@@ -222,3 +222,11 @@ def test_a_mistake_is_told_in_one_line(arguments, message):
     with pytest.raises(InputError) as error:
         build_own(RevealConfig, read_own_arguments(own_parser("reveal", RevealConfig, ""), arguments))
     assert message in str(error.value)
+
+
+def test_the_models_own_rewrites_join_the_pool_where_they_name_the_topic(tiny_base, tmp_path, monkeypatch):
+    said = [f"Pray, who is {TOPIC}?\nMore text", "Who is it?", "", f"Pray, who is {TOPIC}?"]
+    monkeypatch.setattr(Speaker, "greedy", lambda _, prompts: said[: len(prompts)])
+    config = replace(small(), arms=ArmsConfig(pool=60, rewrites=4))
+    search = Search(tiny_base, config, tmp_path / "log.jsonl", tiny_base)
+    assert [arm.text for arm in search.arms[60:]] == ["Pray, who is {topic}?"]
