@@ -9,7 +9,7 @@ import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from o3_lightning.data.fictitious_base import fictitious_base_folder
+from o3_lightning.data.finetuning import FinetuneConfig, finetuned_folder
 from o3_lightning.data.templates import PromptTemplate, template_for
 from o3_lightning.data.tofu_base import tofu_base_folder
 from o3_lightning.errors import InputError
@@ -49,6 +50,7 @@ class BaseConfig:
         device: "cpu", "cuda", "cuda:1" and so on, or "auto" for a GPU where there is one.
         quantise: "4bit" holds the weights of linear layers in 4 bits (NF4, scales quantised too, as in QLoRA)
             and computes in `dtype`; it needs the package bitsandbytes. "none" leaves them as they are.
+        finetune_on: what the model is taught first, once; the result is cached.
 
     Raises:
         InputError: an unknown dtype or quantisation, an empty id, or a negative context.
@@ -61,6 +63,7 @@ class BaseConfig:
     context_tokens: int = 0
     device: str = "auto"
     quantise: str = "none"
+    finetune_on: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
         if not self.id.strip():
@@ -111,6 +114,8 @@ def load_base(config: BaseConfig, seed: int = 0) -> BaseModel:
         InputError: the model cannot be found or is not in a safe form, a package it needs is missing, or
             the template does not fit. The message names the field.
     """
+    if config.finetune_on.rows:
+        return load_finetuned(config, seed)
     folder, gguf = locate(config, seed)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if gguf is not None:
@@ -131,6 +136,16 @@ def load_base(config: BaseConfig, seed: int = 0) -> BaseModel:
     template = template_for(tokenizer, config.template)
     context = config.context_tokens or read_context(model.config, tokenizer)
     return BaseModel(model, tokenizer, template, config.id, digest, context)
+
+
+def load_finetuned(config: BaseConfig, seed: int) -> BaseModel:
+    """Returns the base model after it was taught; its id stays the one that was configured."""
+    plain = load_base(replace(config, finetune_on=FinetuneConfig(), quantise="none"), seed)
+    taught = finetuned_folder(
+        plain.model, plain.tokenizer, plain.template, plain.digest, config.finetune_on, seed
+    )
+    settings = replace(config, id=str(taught), finetune_on=FinetuneConfig(), revision=None)
+    return replace(load_base(settings, seed), id=config.id)
 
 
 def quantisation(config: BaseConfig, device: torch.device, *, is_gguf: bool) -> dict[str, Any]:
@@ -254,8 +269,8 @@ def digest_weights(folder: Path) -> str:
 def read_context(model_config: Any, tokenizer: Any) -> int:
     """Returns the longest sequence a model was made for."""
     text_config = model_config.get_text_config() if hasattr(model_config, "get_text_config") else model_config
-    for field in CONTEXT_FIELDS:
-        value = getattr(text_config, field, None)
+    for name in CONTEXT_FIELDS:
+        value = getattr(text_config, name, None)
         if isinstance(value, int) and value > 0:
             return value
     if 0 < tokenizer.model_max_length < UNBOUNDED_TOKENS:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,13 +114,33 @@ def small_base_folder(
         OSError: the cache folder may not be written.
     """
     key = {"recipe": RECIPE, "config": asdict(config), "seed": seed, "rows": [row.to_dict() for row in rows]}
+
+    def make() -> tuple[Any, Any]:
+        logger.info("training a small base model once, a few minutes; kept in %s", cache_folder())
+        tokenizer = train_tokenizer(rows, config.vocabulary)
+        return tokenizer, train_model(tokenizer, rows, config, seed)
+
+    return cached_model(name, key, make)
+
+
+def cached_model(name: str, key: dict[str, Any], make: Callable[[], tuple[Any, Any]]) -> Path:
+    """Returns the folder of a model in Hugging Face form, made now if it is not cached whole.
+
+    Args:
+        name: begins the folder's name.
+        key: plain JSON, all that decides the model; it gives the rest of the name.
+        make: gives tokenizer and model; of several processes one makes them, and the others wait.
+
+    Raises:
+        OSError: the cache folder may not be written.
+    """
     folder = cache_folder() / f"{name}-{digest_json(key)[:16]}"
     if is_whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not is_whole(folder):
-            build(folder, rows, config, seed)
+            build(folder, make)
     return folder
 
 
@@ -132,15 +153,13 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def build(folder: Path, rows: tuple[QuestionAnswer, ...], config: FictitiousBaseConfig, seed: int) -> None:
-    """Trains a model beside its place and renames it there; leftovers of killed builds are removed."""
+def build(folder: Path, make: Callable[[], tuple[Any, Any]]) -> None:
+    """Makes a model beside its place and renames it there; leftovers of killed builds are removed."""
     building = folder.with_name(f".{folder.name}.building")
     for leftover in (building, folder):
         shutil.rmtree(leftover, ignore_errors=True)
     building.mkdir()
-    tokenizer = train_tokenizer(rows, config.vocabulary)
-    logger.info("training a small base model once, a few minutes; kept in %s", folder)
-    model = train_model(tokenizer, rows, config, seed)
+    tokenizer, model = make()
     tokenizer.save_pretrained(building)
     model.save_pretrained(building, safe_serialization=True)
     names = sorted(path.name for path in building.iterdir())
