@@ -113,7 +113,8 @@ class NeuralUcbSearcher(GreedySearcher):
 
     Source:
         NeuralUCB (Zhou et al. 2020) with INSTINCT's diagonal: U starts at lambda and grows by the squared
-        gradient g^2 of each arm asked, random ones included; the bonus is sqrt(sum of lambda nu g^2 / U).
+        gradient g^2 of each arm asked, random ones included; the bonus is sqrt(sum of lambda nu g^2 / U / D),
+        divided by the features D because squared gradients grow with them.
         Every training starts from the same weights, as in NeuralUCB: from others, gradients of different
         queries would not belong together, and U would say nothing about where was looked.
     """
@@ -128,15 +129,16 @@ class NeuralUcbSearcher(GreedySearcher):
         self.diagonal, self.warm = None, list(arms)
 
     def bonus(self, network: RewardNetwork, candidates: Sequence[int]) -> Tensor:
-        """Returns sqrt(sum of lambda nu g^2 / U) of each candidate, [K]."""
+        """Returns sqrt(sum of lambda nu g^2 / U / D) of each candidate, [K]."""
         config = self.config
         if self.diagonal is None:
             self.diagonal = torch.full((network.weights,), config.regularisation)
             if self.warm:
                 for squared in network.squared_gradients(self.contexts[self.warm]):
                     self.diagonal += squared.sum(0)
+        scale = config.regularisation * config.exploration / self.contexts.shape[1]
         parts = [
-            (squared @ (config.regularisation * config.exploration / self.diagonal)).sqrt()
+            (squared @ (scale / self.diagonal)).sqrt()
             for squared in network.squared_gradients(self.contexts[list(candidates)])
         ]
         return torch.cat(parts)

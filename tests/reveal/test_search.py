@@ -74,10 +74,10 @@ def test_the_bonus_is_the_formula_and_falls_where_it_was_looked():
     searcher, network = NeuralUcbSearcher(contexts, config, 0), fitted(config, contexts)
     gradients = torch.cat(list(network.squared_gradients(contexts)))
     before = searcher.bonus(network, range(6))
-    assert torch.allclose(before, (0.5 * gradients.sum(1)).sqrt())  # U is lambda everywhere
+    assert torch.allclose(before, (0.5 / 3 * gradients.sum(1)).sqrt())  # U is lambda everywhere
     searcher.chosen(network, 2)
     after = searcher.bonus(network, range(6))
-    expected = (0.1 * 0.5 * gradients / (0.1 + gradients[2])).sum(1).sqrt()
+    expected = (0.1 * 0.5 / 3 * gradients / (0.1 + gradients[2])).sum(1).sqrt()
     assert torch.allclose(after, expected)
     assert (after < before).all()
 
