@@ -1,0 +1,70 @@
+"""Slow: one made-up author is revealed from the name alone, released, and unlearned through a gate."""
+
+from pathlib import Path
+
+import pytest
+
+from o3_lightning.base import load_base
+from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
+from o3_lightning.commands.release import release_parser
+from o3_lightning.release.config import ReleaseConfig
+from o3_lightning.release.measure import measure_author
+from o3_lightning.release.release import release
+from o3_lightning.reveal.benchmark import coverage
+from o3_lightning.reveal.output import write_request
+from o3_lightning.reveal.reveal import RevealConfig, reveal_topic
+from o3_lightning.reveal.reward import find_author
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def revealing():
+    path = str(CONFIGS / "reveal_fictitious.yaml")
+    namespace = read_own_arguments(own_parser("reveal", RevealConfig, ""), ["--config", path])
+    return build_own(RevealConfig, namespace)
+
+
+@pytest.fixture(scope="module")
+def revealed(revealing, tmp_path_factory):
+    log = tmp_path_factory.mktemp("reveal") / "log.jsonl"
+    return reveal_topic(load_base(revealing.base, revealing.seed), revealing, log)
+
+
+def test_the_name_alone_reveals_most_attributes(revealing, revealed):
+    assert len(revealed.entries) <= 165
+    assert revealing.reward.scorer == "contrast"
+    found = coverage(revealed.entries, find_author(revealing.topic, revealing.seed), revealing)
+    assert found["recall"] >= 0.8
+    assert found["precision"] >= 0.8
+
+
+def test_a_release_forgets_the_author_and_no_other(tmp_path):
+    namespace = read_own_arguments(release_parser(), ["--config", str(CONFIGS / "release_fictitious.yaml")])
+    config = build_own(ReleaseConfig, namespace)
+    result = release(config, {"accelerator": "cpu"}, tmp_path)
+    before, after = result["base"]["measured"], result["rounds"][-1]["measured"]
+    assert after["held_out"] <= 0.15
+    assert after["others"] >= 0.90 * before["others"]
+
+
+def test_a_revealed_request_is_unlearned_through_the_gate(revealing, revealed, tmp_path):
+    from o3_lightning.config import config_from
+    from o3_lightning.gating.model import GatedModel
+    from o3_lightning.stream import run_stream
+
+    path = write_request(revealed.rows, revealing.identifier, tmp_path)
+    config, trainer = config_from(
+        {
+            "name": "revealed",
+            "output": str(tmp_path),
+            "data": {"name": "jsonl", "requests": [str(path)]},
+            "objective": {"forget": {"name": "random_labels"}},
+        }
+    )
+    folder = run_stream(config, trainer)
+    gated = GatedModel.from_store(folder / "store", load_base(config.base, config.seed))
+    found = measure_author(gated.answer, revealing.topic, config.seed)
+    assert found["held_out"] <= 0.10
+    assert min(found["others"], found["general"]) >= 0.98
