@@ -15,7 +15,6 @@ from o3_lightning.reveal.reveal import RevealConfig
 from o3_lightning.study import read_study
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-OWN = ("reveal_", "release_")  # commands with a configuration of their own, tested with them
 SHIPPED = {
     path: path.relative_to(CONFIGS).with_suffix("").as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))
 }
