@@ -98,8 +98,8 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
         folder.stage("detectors", lambda: processes.once(lambda: measure_detectors(bench)))
         if not config.refuse_only:
             folder.stage("overlaps", lambda: processes.once(lambda: measure_overlaps(bench)))
+        processes.once(lambda: finish_run(folder, bench.stream, bench.loggers))
         bench.loggers.close()
-        processes.once(lambda: finish_run(folder, bench.stream))
     logger.info("finished: %s", folder.report_file)
     return folder.path
 

@@ -20,9 +20,11 @@ from o3_lightning.files import write_atomically, write_json
 from o3_lightning.reporting.companions import read_attacks, read_places
 from o3_lightning.reporting.details import ReportDetails
 from o3_lightning.reporting.long_form import long_form
+from o3_lightning.reporting.publish import publish
 from o3_lightning.reporting.report import write_report
 from o3_lightning.run_folder import RunFolder
 from o3_lightning.store.store import Store
+from o3_lightning.training import RunLogger
 
 __all__ = ["assemble_metrics", "finish_run", "render_again"]
 
@@ -30,11 +32,18 @@ CSV_NAME = "metrics.csv"
 Results = Mapping[str, Mapping[str, Any]]
 
 
-def finish_run(folder: RunFolder, stream: RequestStream) -> None:
-    """Writes CSV, report and, last of all, `metrics.json`: a run that has both of these is finished.
+def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> None:
+    """Writes CSV, report and `metrics.json`, in this order, then publishes the run.
+
+    A run that has its report and its metrics is finished.
 
     Beside what `assemble_metrics` gives, `metrics.json` holds `digests` (base model, encoder, forget sets)
     and `store_bytes` by request.
+
+    Args:
+        folder: of the run.
+        stream: its requests.
+        loggers: of the run; where Weights & Biases is among them it is sent the results.
     """
     identifiers = [request.id for request in stream.requests]
     results = folder.results()
@@ -44,8 +53,11 @@ def finish_run(folder: RunFolder, stream: RequestStream) -> None:
         "store_bytes": {name: size_of(folder.store / "requests" / name) for name in identifiers},
     }
     write_atomically(folder.path / CSV_NAME, long_form(metrics))
-    write_report(folder.path, metrics, assemble_details(folder, identifiers, results))
+    details = assemble_details(folder, identifiers, results)
+    write_report(folder.path, metrics, details)
     write_json(folder.metrics_file, metrics)
+    for run in loggers.wandb_runs():
+        publish(run, folder.path, metrics, details)
 
 
 def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -> Path:

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import logging
 import os
+import secrets
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from o3_lightning.distributed import trainer_placement
 from o3_lightning.errors import InputError
+from o3_lightning.files import write_atomically
 
 __all__ = ["LoggingConfig", "RunLogger", "StageLogger", "build_trainer"]
 
@@ -28,6 +30,7 @@ QUIET: dict[str, Any] = {
     "log_every_n_steps": 1,
 }
 NOISY_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda")
+WANDB_ID = "wandb_id.txt"
 WANDB_MODES = ("auto", "online", "offline")
 
 
@@ -37,8 +40,10 @@ class LoggingConfig:
 
     Args:
         csv: write them to files in the run's folder.
-        wandb: send them to Weights & Biases too.
+        wandb: send them to Weights & Biases too; at the end also the tables, the report with the answers that
+            it keeps (evaluation.samples), and the store.
         wandb_project: project there.
+        wandb_group: runs of one group are shown together there; empty takes the run's name.
         wandb_mode: "auto" (online where a key is set in WANDB_API_KEY or by `wandb login`, offline
             elsewhere), "online" or "offline".
 
@@ -49,6 +54,7 @@ class LoggingConfig:
     csv: bool = True
     wandb: bool = False
     wandb_project: str = "o3-lightning"
+    wandb_group: str = ""
     wandb_mode: str = "auto"
 
     def __post_init__(self) -> None:
@@ -131,10 +137,18 @@ class RunLogger:
         """Returns a logger for the next fit; its metrics are called "name/metric"."""
         return StageLogger(self, name)
 
+    def wandb_runs(self) -> list[Any]:
+        """Returns the open runs of Weights & Biases, none where it was not asked for."""
+        from lightning.pytorch.loggers import WandbLogger
+
+        return [logger.experiment for logger in self.loggers if isinstance(logger, WandbLogger)]
+
     def close(self) -> None:
-        """Writes everything out."""
+        """Writes everything out; the next run of this process starts anew."""
         for logger in self.loggers:
             logger.finalize("success")
+        for run in self.wandb_runs():
+            run.finish()
 
 
 class StageLogger(Logger):
@@ -186,7 +200,7 @@ class StageLogger(Logger):
 
 
 def open_wandb(config: LoggingConfig, folder: Path, name: str) -> Logger:
-    """Returns a logger for Weights & Biases, offline where there is no key."""
+    """Returns a logger for Weights & Biases, offline where there is no key; a restart continues its run."""
     if importlib.util.find_spec("wandb") is None:
         raise InputError("needs the package wandb; try: pip install wandb", field="logging.wandb")
     from lightning.pytorch.loggers import WandbLogger
@@ -194,9 +208,22 @@ def open_wandb(config: LoggingConfig, folder: Path, name: str) -> Logger:
     folder.mkdir(parents=True, exist_ok=True)
     offline = config.wandb_mode == "offline" or (config.wandb_mode == "auto" and not has_wandb_key())
     logger: Logger = WandbLogger(
-        name=name, save_dir=str(folder), project=config.wandb_project, offline=offline
+        name=name,
+        id=kept_id(folder / WANDB_ID),
+        resume="allow",
+        group=config.wandb_group or name,
+        save_dir=str(folder),
+        project=config.wandb_project,
+        offline=offline,
     )
     return logger
+
+
+def kept_id(path: Path) -> str:
+    """Returns a random id that a file keeps from one start to the next."""
+    if not path.is_file():
+        write_atomically(path, secrets.token_hex(8))
+    return path.read_text()
 
 
 def has_wandb_key() -> bool:

@@ -91,8 +91,8 @@ def mistakes_section(
         "mistakes",
         "Where the gate errs",
         "Rows are the owners of forget prompts, the last row the utility prompts; columns are the request "
-        "that a prompt is taken for. Below stand the worst misses and false alarms, where the run kept their text."
-        + calibration,
+        "that a prompt is taken for. Below stand the worst misses and false alarms, where the run kept "
+        "their text." + calibration,
         blocks,
         "The run did not look for mistakes of the gate.",
     )
