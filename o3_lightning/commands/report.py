@@ -13,14 +13,14 @@ from o3_lightning.config import parse
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.plane import Place
 from o3_lightning.files import write_atomically
-from o3_lightning.reporting.compare import ComparedRun, render_comparison
+from o3_lightning.reporting.compare import ComparedRun, comparison_csv, render_comparison
 from o3_lightning.run_folder import RunFolder
 from o3_lightning.summary import render_again
 
 __all__ = ["main"]
 
 LEAST_COMPARED = 2
-NEEDED = ("requests", "persistence", "utility", "seconds")
+NEEDED = ("requests", "persistence", "utility", "utility_metrics", "columns", "detector", "u2r", "seconds")
 
 
 def main(arguments: list[str]) -> None:
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
 
 
 def compare(folders: list[Path], page: Path) -> Path:
-    """Writes the page that shows several runs."""
+    """Writes the page that shows several runs, and their numbers as CSV beside it."""
     if len(folders) < LEAST_COMPARED:
         raise InputError(f"expected two runs or more, got {len(folders)}", field="compare")
     names = names_of(folders)
@@ -59,6 +59,7 @@ def compare(folders: list[Path], page: Path) -> Path:
     runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, render_comparison(runs))
+    write_atomically(page.with_suffix(".csv"), comparison_csv(runs))
     return page
 
 

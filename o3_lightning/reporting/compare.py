@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from o3_lightning.evaluation.headline import FIGURES, headline
 from o3_lightning.reporting.blocks import Fold, Section, Table
+from o3_lightning.reporting.cards import summary_cards
+from o3_lightning.reporting.long_form import COLUMNS, long_form
 from o3_lightning.reporting.plane import plane_section
 from o3_lightning.reporting.report import render_page
-from o3_lightning.reporting.words import DASH, fraction, mebibytes, number
+from o3_lightning.reporting.words import DASH, binary_size, fraction, mebibytes, number
 
-__all__ = ["ComparedRun", "differing_settings", "render_comparison", "warnings_of"]
+__all__ = ["ComparedRun", "comparison_csv", "differing_settings", "render_comparison", "warnings_of"]
 
 PLAIN_NUMBERS = ("seconds", "u2r", "interference")
+CARDS = {
+    "Gate": "lowest AUROC of a detector against another split (higher is better)",
+    "Cost": "all stages together, evaluation included",
+}
 ABSENT = "(absent)"
 MEANINGLESS = ("name", "output", "logging")  # settings that do not decide the outcome
 
@@ -77,26 +85,47 @@ def digests(run: ComparedRun, key: str) -> Any:
 
 
 def figures_section(runs: Sequence[ComparedRun]) -> Section:
-    """The headline figures, one row a run, with what each column means."""
-    found = {run.name: headline(run.metrics) for run in runs}
-    names = [figure for figure in FIGURES if any(figure in figures for figures in found.values())]
-    rows = [
-        [run, *(figure_text(name, figures.get(name)) for name in names)] for run, figures in found.items()
-    ]
-    memory = [mebibytes(run.metrics.get("peak_memory_mib")) for run in runs]
-    table = Table(
-        "",
-        ["run", *names, "peak memory"],
-        [[*row, peak] for row, peak in zip(rows, memory, strict=True)],
-    )
-    meanings = Table("", ["column", "meaning"], [[name, FIGURES[name]] for name in names])
+    """The headline figures, one column a run, with what each row means."""
+    found = [headline(run.metrics) for run in runs]
+    names = [figure for figure in FIGURES if any(figure in figures for figures in found)]
+    rows = [[name, *(figure_text(name, figures.get(name)) for figures in found)] for name in names]
+    rows += [[title, *(card_text(run, title) for run in runs)] for title in CARDS]
+    rows.append(["peak memory", *(mebibytes(run.metrics.get("peak_memory_mib")) for run in runs)])
+    rows.append(["bytes in the store", *(binary_size(stored_bytes(run)) for run in runs)])
+    meanings = [[name, FIGURES[name]] for name in names] + [[name, text] for name, text in CARDS.items()]
     return Section(
         "figures",
         "Headline figures",
         "After the last request of each run.",
-        [table, Fold("What the columns mean", [meanings])],
+        [
+            Table("", ["figure", *(run.name for run in runs)], rows),
+            Fold("What the figures mean", [Table("", ["figure", "meaning"], meanings, prose=True)]),
+        ],
         "No run measured anything.",
     )
+
+
+def card_text(run: ComparedRun, title: str) -> str:
+    """The number of one card of a run's own page."""
+    return next(card.value for card in summary_cards(run.metrics) if card.title == title)
+
+
+def stored_bytes(run: ComparedRun) -> int | None:
+    """What all requests of a run take in its store; None where it was not counted."""
+    sizes = run.metrics.get("store_bytes")
+    return sum(sizes.values()) if sizes else None
+
+
+def comparison_csv(runs: Sequence[ComparedRun]) -> str:
+    """Returns the runs' `metrics.csv` below each other, with the run's name in the first column."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", *COLUMNS])
+    for run in runs:
+        lines = csv.reader(io.StringIO(long_form(run.metrics)))
+        next(lines)
+        writer.writerows([run.name, *line] for line in lines)
+    return text.getvalue()
 
 
 def figure_text(name: str, value: float | None) -> str:

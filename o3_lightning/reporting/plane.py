@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from markupsafe import Markup
 
 from o3_lightning.evaluation.plane import Place
-from o3_lightning.reporting.blocks import Chart, Section
+from o3_lightning.reporting.blocks import Chart, Grid, Section, Table
 from o3_lightning.reporting.svg import (
     HEIGHT,
     WIDTH,
@@ -71,6 +71,17 @@ def title_of(name: str, place: Place) -> str:
     return f"{name}: {', '.join(parts)}"
 
 
+def plane_table(places: Mapping[str, Place]) -> Table:
+    """The same numbers to read."""
+    rows = [[name, side_text(place["forget"]), side_text(place["utility"])] for name, place in places.items()]
+    return Table("", ["Model", "Forgotten", "Rest"], rows)
+
+
+def side_text(side: Mapping[str, float]) -> str:
+    """A value and its interval."""
+    return f"{fraction(side['value'])} ({fraction(side['low'])}–{fraction(side['high'])})"
+
+
 def plane_section(places: Mapping[str, Place]) -> Section:
     """Returns the plane as a part of the page; models that lack a side are left out."""
     whole = {name: place for name, place in places.items() if {"forget", "utility"} <= set(place)}
@@ -80,6 +91,6 @@ def plane_section(places: Mapping[str, Place]) -> Section:
         "Left is forgotten, up is kept: the upper left corner is where unlearning wants to be. Across is the "
         "accuracy on held-out prompts of all requests, upward that on all utility splits, rows pooled; the "
         "arms are 95 % intervals over the rows.",
-        [plane_chart(whole)] if whole else [],
+        [Grid([plane_chart(whole), plane_table(whole)])] if whole else [],
         "The run measured no accuracy on both sides.",
     )

@@ -53,7 +53,8 @@ def folders(tmp_path):
 
 def test_page_shows_every_run_and_only_the_settings_that_differ():
     page = render_comparison([run_of("max"), run_of("routed", held_out=0.25)])
-    assert re.search(r"routed</th>\s*<td[^>]*>0\.250", page)
+    assert re.search(r"held_out</th><td>0\.000</td><td>0\.250", page)
+    assert re.search(r"Gate</th><td>0\.990</td><td>0\.990", page)
     assert "gate.combine" in page
     assert "seed" not in page.split('id="settings"')[1]
     assert page.count("<circle") == 3
@@ -89,6 +90,9 @@ def test_the_command_writes_a_page_that_needs_nothing_else(folders, capsys):
     main(["report", "--compare", str(folders / "first"), str(folders / "second"), "--out", str(page)])
     text = page.read_text()
     assert "first" in text
+    rows = list(csv.DictReader(io.StringIO(page.with_suffix(".csv").read_text())))
+    assert {row["run"] for row in rows} == {"first", "second"}
+    assert len(rows) == 16
     assert "http" not in text
     assert "<script" not in text
 
