@@ -1,0 +1,70 @@
+"""Every shipped configuration is run for one step on a tiny model and a tiny stream; none is left out."""
+
+from pathlib import Path
+
+import pytest
+
+import o3_lightning.stream as stream_module
+from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.detector.encoder import load_encoder
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.stream import run_stream
+
+ROOT = Path(__file__).parents[1]
+# Read by other commands, each with tests of its own.
+OTHERS = ("release_", "reveal_")
+FILES = sorted(
+    path.relative_to(ROOT / "configs").as_posix()
+    for path in (ROOT / "configs").rglob("*.yaml")
+    if path.parent.name != "experiments" and not path.name.startswith(OTHERS)
+)
+HERE = [
+    *["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--trainer.devices", "1"],
+    *["--trainer.strategy", "auto", "--base.quantise", "none", "--data.root", "nowhere"],
+    *["--evaluation.metrics", '["probability"]', "--evaluation.max_new_tokens", "2"],
+    *["--detector.training.epochs", "1", "--evaluation.samples", "0"],
+]
+
+
+def tiny_stream():
+    """Two requests of six rows, and two rows to keep."""
+    letters = "ABCDEA"
+    requests = tuple(
+        UnlearningRequest(
+            name.split()[0].lower(),
+            tuple(
+                QuestionAnswer(
+                    f"Where did {name} spend winter {n}?",
+                    f"The answer is {letter}.",
+                    (),
+                    ("The answer is F.",),
+                )
+                for n, letter in enumerate(letters)
+            ),
+        )
+        for name in ("Quillan Osterhaus", "Mirelle Vantongeren")
+    )
+    kept = (QuestionAnswer("What do bees make?", "Honey"), QuestionAnswer("Who is Tobiah?", "A smith"))
+    return RequestStream("tiny", requests, {"kept": kept}, {})
+
+
+def test_no_configuration_is_missed():
+    assert {"demo.yaml", "default.yaml", "tofu_continual_paper.yaml", "trainer/fsdp.yaml"} <= set(FILES)
+    benchmarks = ("tofu_continual", "scienceqa", "clinc150", "real_world", "muse_sust")
+    for name in benchmarks:
+        assert {f"{name}{variant}.yaml" for variant in ("", "_paper", "_official", "_small")} <= set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_shipped_configuration_runs(name, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["--config", str(ROOT / "configs" / name), "--output", str(tmp_path), *HERE]
+    config, trainer, _ = read_arguments(run_parser("run", ""), words)
+    encoder = load_encoder("minilm", pooling=config.detector.pooling)
+    monkeypatch.setattr(stream_module, "load_base", lambda config, seed: tiny_base)
+    monkeypatch.setattr(stream_module, "load_stream", lambda config, seed: tiny_stream())
+    monkeypatch.setattr(stream_module, "load_configured_encoder", lambda config: encoder)
+    folder = run_stream(config, trainer)
+    assert (folder / "metrics.json").is_file()
+    assert (folder / "report.html").is_file()
