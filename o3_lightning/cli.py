@@ -23,6 +23,7 @@ COMMANDS = {
     "detector": "train and fit the detector of one request alone",
     "adapter": "train the adapter of one request alone",
     "evaluate": "measure a finished or unfinished run as its store stands now",
+    "estimate": "tell the time and memory of a run before it starts",
     "study": "compare whole runs: every variant of a study with every seed, one table",
     "report": "draw a finished run's report again, or put several runs side by side",
     "ask": "answer a question from the base and the gated model, side by side",

@@ -1,0 +1,243 @@
+"""What a run will take, told before it starts: a few of its own steps are measured and counted up.
+
+Memory of models that are not at hand follows from their shape (`training_memory`).
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning import Callback
+
+from o3_lightning.adapter.history import AdapterHistory
+from o3_lightning.adapter.training import train_adapter
+from o3_lightning.base import BaseModel
+from o3_lightning.config import RunConfig
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.detector.detector import fit_detector
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.multi import MultiDetector
+from o3_lightning.evaluation.evaluate import evaluate_split, splits_of
+from o3_lightning.evaluation.plain import plain_model
+from o3_lightning.launch import processes_wanted
+from o3_lightning.requests import UnlearningRequest
+from o3_lightning.seeds import stage_seed
+from o3_lightning.stream import RETAIN_SPLIT, evaluating, read_inputs
+from o3_lightning.training import build_trainer
+
+__all__ = ["Estimate", "ModelShape", "estimate_run", "training_memory"]
+
+STEPS = 4  # of the adapter; the first, which warms up, is not counted
+SAMPLE = 24  # rows that are measured; a row's cost differs from split to split
+KIBIBYTES, MEBIBYTES = 2**10, 2**20
+FLOAT32, BFLOAT16, NF4 = 4.0, 2.0, 0.55  # bytes of a number; NF4 with its doubly quantised scales
+OPTIMIZER_COPIES = 4  # weight, gradient and AdamW's two moments
+LIVE_WIDTHS, LIVE_INNER = 12, 4  # [B, T, width] and [B, T, inner] tensors alive in one layer's backward pass
+
+
+RANK = 8  # of the adapter in the table
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What decides the memory of a Llama-class model.
+
+    Args:
+        layers: decoder layers.
+        width: hidden size.
+        inner: of the feed-forward part.
+        vocabulary: tokens.
+        key_value: width of keys and values, less than `width` with grouped queries.
+    """
+
+    layers: int
+    width: int
+    inner: int
+    vocabulary: int
+    key_value: int
+
+    @property
+    def parameters(self) -> int:
+        """All weights but the norms, embedding and head apart."""
+        layer = 2 * self.width * (self.width + self.key_value) + 3 * self.width * self.inner
+        return self.layers * layer + 2 * self.vocabulary * self.width
+
+    def adapter(self, rank: int) -> int:
+        """Weights of an adapter on all seven projections."""
+        attention = 2 * (2 * self.width) + 2 * (self.width + self.key_value)
+        return self.layers * rank * (attention + 3 * (self.width + self.inner))
+
+
+LLAMA_2_7B = ModelShape(32, 4096, 11008, 32000, 4096)
+LLAMA_3_8B = ModelShape(32, 4096, 14336, 128256, 1024)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to take.
+
+    Args:
+        seconds: by kind of stage: "load", "detectors", "adapters" and "evaluation".
+        memory_mib: peak of a process: on the GPU where it trains on one, else in the machine's memory.
+    """
+
+    seconds: Mapping[str, float]
+    memory_mib: float
+
+    @property
+    def total(self) -> float:
+        """All seconds."""
+        return sum(self.seconds.values())
+
+
+class StepClock(Callback):
+    """Notes when each training step begins and when the last one ends."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Notes the time."""
+        self.times.append(time.perf_counter())
+
+    def on_train_end(self, *_: Any) -> None:
+        """Notes the time."""
+        self.times.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Of one step, the first left out where there are others."""
+        kept = self.times[1:] if len(self.times) > 2 else self.times
+        return (kept[-1] - kept[0]) / (len(kept) - 1)
+
+
+def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
+    """Measures a few steps of a run on this machine, writes nothing, and counts up what is to come.
+
+    Args:
+        config: the run.
+        trainer: options of `lightning.Trainer`.
+
+    Raises:
+        InputError: what a run would refuse.
+    """
+    start = time.perf_counter()
+    base, stream, encoder = read_inputs(config)
+    loaded = time.perf_counter() - start
+    request = max(stream.requests, key=lambda one: len(one.rows))
+    fit, multi = measure_detector(config, encoder, request)
+    step = 0.0 if config.refuse_only else measure_step(config, trainer, base, stream, request)
+    once, prompt = measure_rows(config, base, stream), measure_gate(multi, request)
+    processes = processes_wanted(trainer)
+    steps = sum(steps_of(config, one) for one in stream.requests)
+    prompts = sum(len(part) for _, _, part, _ in splits_of(stream))
+    probes = prompts + sum(map(len, stream.probes.values()))
+    count, total_rows = len(stream.requests), sum(len(one.rows) for one in stream.requests)
+    seconds = {
+        "load": loaded,
+        "detectors": fit * total_rows / len(request.rows),
+        "adapters": step * steps / processes,
+        "evaluation": (once * (1 + count) + prompt * prompts * count) / processes + prompt * probes,
+    }
+    return Estimate(seconds, peak_memory_mib())
+
+
+def steps_of(config: RunConfig, request: UnlearningRequest) -> int:
+    """Returns the optimizer steps of one request."""
+    return math.ceil(len(request.rows) / config.adapter.batch_size) * config.adapter.epochs
+
+
+def measure_detector(
+    config: RunConfig, encoder: Encoder, request: UnlearningRequest
+) -> tuple[float, MultiDetector]:
+    """Returns the seconds of one fit, and the gate of the one request."""
+    start = time.perf_counter()
+    seed = stage_seed(config.seed, "detector", request.id)
+    detector = fit_detector(encoder, request.prompts, config.detector, seed)
+    return time.perf_counter() - start, MultiDetector(encoder, {request.id: detector})
+
+
+def measure_step(
+    config: RunConfig,
+    trainer: Mapping[str, Any],
+    base: BaseModel,
+    stream: RequestStream,
+    request: UnlearningRequest,
+) -> float:
+    """Returns the seconds of one optimizer step on one device."""
+    clock = StepClock()
+    alone = {**trainer, "devices": 1, "strategy": "auto", "max_steps": STEPS}
+    fit = build_trainer(alone, max_epochs=config.adapter.epochs, callbacks=[clock])
+    retain = stream.utility.get(RETAIN_SPLIT) if config.objective.needs_retained_data else None
+    train_adapter(
+        base, request, AdapterHistory(), config.adapter, config.objective, fit, config.seed, retain=retain
+    )
+    return clock.seconds
+
+
+def measure_rows(config: RunConfig, base: BaseModel, stream: RequestStream) -> float:
+    """Returns the seconds in which all rows are answered and scored once, a few of each split measured."""
+    model, seconds = plain_model(base), 0.0
+    with evaluating(stream):
+        for _, name, rows, kind in splits_of(stream):
+            chosen = [rows[place] for place in spread_places(len(rows))]
+            start = time.perf_counter()
+            evaluate_split(model, chosen, config.evaluation, kind, name)
+            seconds += (time.perf_counter() - start) * len(rows) / len(chosen)
+    return seconds
+
+
+def measure_gate(multi: MultiDetector, request: UnlearningRequest) -> float:
+    """Returns the seconds that the gate takes for one prompt."""
+    prompts = [request.prompts[place] for place in spread_places(len(request.prompts))]
+    start = time.perf_counter()
+    multi.weights(prompts)
+    return (time.perf_counter() - start) / len(prompts)
+
+
+def spread_places(count: int) -> list[int]:
+    """Returns at most `SAMPLE` places, evenly spread."""
+    chosen = min(count, SAMPLE)
+    return [place * count // chosen for place in range(chosen)]
+
+
+def training_memory(shape: ModelShape, rows: int, tokens: int, *, bits: int = 16, shards: int = 1) -> float:
+    """Returns the bytes that training an adapter takes on one GPU, activations recomputed layer by layer.
+
+    Counted are the frozen weights, the adapter with gradient and AdamW's moments, one [B, T, width] tensor a
+    layer, what one layer's backward pass keeps alive, and the logits with their float32 copy, log-softmax and
+    gradient. It has not been measured on a GPU yet; leave a tenth for fragmentation.
+
+    Args:
+        shape: of the model.
+        rows: B, on this GPU.
+        tokens: T of a row.
+        bits: of a frozen weight, 16 or 4.
+        shards: GPUs that the frozen weights are spread over; one layer is then whole beside its part.
+
+    Example:
+        >>> round(training_memory(LLAMA_2_7B, rows=4, tokens=256) / 2**30, 1)
+        13.7
+    """
+    frozen = shape.parameters * (BFLOAT16 if bits == 16 else NF4)
+    if shards > 1:
+        frozen = frozen / shards + frozen / shape.layers
+    adapter = shape.adapter(RANK) * FLOAT32 * OPTIMIZER_COPIES
+    place = rows * tokens
+    kept = shape.layers * place * shape.width * BFLOAT16
+    layer = place * (LIVE_WIDTHS * shape.width + LIVE_INNER * shape.inner) * BFLOAT16
+    logits = place * shape.vocabulary * (BFLOAT16 + 3 * FLOAT32)
+    return frozen + adapter + kept + layer + logits
+
+
+def peak_memory_mib() -> float:
+    """Returns the peak so far, in MiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / MEBIBYTES
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIBIBYTES
