@@ -1,0 +1,195 @@
+"""Our models as a backend of lm-evaluation-harness, under the name "o3".
+
+    python -m o3_lightning.evaluation.harness run --model o3 --model_args store=STORE --tasks mmlu
+
+    python -m o3_lightning.evaluation.harness run --model o3 --model_args store=STORE --tasks mmlu
+a multiple-choice question run at the same weights. Where a text has no context (rolling likelihood), its own
+words are the prompt.
+
+It needs the extra `harness`; without it the import raises ImportError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+
+from o3_lightning.base import BaseConfig, load_base
+from o3_lightning.data.encoding import IGNORED, Example, collate, prefix_ids
+from o3_lightning.evaluation.batching import BatchRunner
+from o3_lightning.evaluation.plain import plain_model
+from o3_lightning.gating.answer_logits import answer_logits
+from o3_lightning.gating.answering import generate_tokens
+from o3_lightning.gating.config import GateConfig
+from o3_lightning.gating.model import GatedModel
+
+__all__ = ["O3LM"]
+
+MAX_NEW_TOKENS = 256  # where a task names no limit; the harness's own default
+Pair = tuple[tuple[str, str], list[int], list[int]]
+
+
+@register_model("o3")
+class O3LM(TemplateLM):
+    """A gated model for lm-evaluation-harness.
+
+    Args:
+        store: the store of a run; empty measures the base model alone.
+        base: what `base.id` may be; empty takes the one that the store names.
+        model: a loaded model instead of both, for use in Python.
+        batch_size: texts at a time.
+        dtype: of the base model.
+        device: of the base model, or "auto".
+
+    Raises:
+        InputError: the store or the model cannot be loaded.
+    """
+
+    backend = "causal"
+
+    def __init__(
+        self,
+        store: str = "",
+        base: str = "",
+        model: GatedModel | None = None,
+        batch_size: int | str = 16,
+        dtype: str = "float32",
+        device: str | None = None,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        self.gated = model or open_model(store, base, dtype, device or "auto")
+        size = int(batch_size) if str(batch_size).isdigit() else 16
+        self.runner = BatchRunner(size, name="o3")
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that stands before a text without context."""
+        tokenizer = self.gated.tokenizer
+        start = tokenizer.bos_token_id
+        return int(tokenizer.eos_token_id if start is None else start)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Names the cache of the harness."""
+        return str(self.gated.base.id).replace("/", "__")
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Returns a chat as the tokenizer's own template writes it."""
+        text = self.gated.tokenizer.apply_chat_template(
+            chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        return str(text)
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Returns the tokens of a text, as it is: no template of ours is put around it.
+
+        Args:
+            string: the text.
+            add_special_tokens: whether the start token is added; None as the model's template has it.
+        """
+        if add_special_tokens is False:
+            return list(self.gated.tokenizer(string, add_special_tokens=False)["input_ids"])
+        return prefix_ids(self.gated.tokenizer, self.gated.base.template, string)
+
+    def weights(self, contexts: Sequence[str]) -> torch.Tensor:
+        """Returns the weights [B,K] of contexts; turns in the model's template are asked about one by one."""
+        turns = [self.gated.base.template.user_turns(text) for text in contexts]
+        chats = [[{"role": "user", "content": turn} for turn in row] for row in turns]
+        return self.gated.weights(chats)
+
+    def _loglikelihood_tokens(
+        self, requests: list[Pair], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
+        """Returns log-likelihood and whether greedy decoding says the same, of each continuation."""
+        limit = self.gated.base.context_tokens
+        rows = [fit(context, continuation, limit) for _, context, continuation in requests]
+        texts = [pair[0][0] or pair[0][1] for pair in requests]
+
+        def score(chosen: list[int]) -> list[tuple[float, bool]]:
+            batch = collate([rows[row] for row in chosen], self.gated.tokens.pad_id).to(self.gated.device)
+            weights = self.weights([texts[row] for row in chosen])
+            likely, same = [], []
+            for logits, targets in answer_logits(self.gated, batch, weights):
+                share = logits.float().log_softmax(-1)
+                likely.append(share.gather(1, targets[:, None]).squeeze(1).cpu())
+                same.append((share.argmax(-1) == targets).cpu())
+            lengths = (batch.labels[:, 1:] != IGNORED).sum(1).tolist()
+            parts = zip(torch.cat(likely).split(lengths), torch.cat(same).split(lengths), strict=True)
+            return [(float(values.double().sum()), bool(hits.all())) for values, hits in parts]
+
+        return self.runner.map([len(row["input_ids"]) for row in rows], score, "likelihood")
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Returns the log-likelihood of whole texts, in windows of the model's context."""
+        found = []
+        for request in requests:
+            (text,) = request.args
+            tokens, step = self.tok_encode(text, add_special_tokens=False), self.gated.base.context_tokens - 1
+            windows = [([self.eot_token_id], tokens[:step])]
+            for start in range(step, len(tokens), step):
+                windows.append(([tokens[start - 1]], tokens[start : start + step]))
+            pairs = [((text, ""), before, after) for before, after in windows if after]
+            found.append(sum(value for value, _ in self._loglikelihood_tokens(pairs)))
+        return found
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Returns greedy continuations, each cut where its task says."""
+        contexts = [str(request.args[0]) for request in requests]
+        options = [dict(request.args[1]) for request in requests]
+        limits = [int(each.get("max_gen_toks", MAX_NEW_TOKENS)) for each in options]
+        context = self.gated.base.context_tokens
+        rows = [
+            self.tok_encode(text)[-max(1, context - limit) :]
+            for text, limit in zip(contexts, limits, strict=True)
+        ]
+
+        def generate(chosen: list[int]) -> list[str]:
+            weights = self.weights([contexts[row] for row in chosen])
+            limit = max(limits[row] for row in chosen)
+            tokens = generate_tokens(self.gated, [rows[row] for row in chosen], weights, limit, len(chosen))
+            texts = [self.gated.tokenizer.decode(part, skip_special_tokens=True) for part in tokens]
+            return [cut(text, options[row]) for row, text in zip(chosen, texts, strict=True)]
+
+        return self.runner.map([len(row) for row in rows], generate, "generation")
+
+
+def open_model(store: str, base: str, dtype: str, device: str) -> GatedModel:
+    """Returns the gated model of a store, or a base model without a gate."""
+    named = BaseConfig(id=base or "fictitious", dtype=dtype, device=device)
+    if not store:
+        return plain_model(load_base(named))
+    return GatedModel.from_store(store, load_base(named) if base else None, None, GateConfig())
+
+
+def fit(context: list[int], continuation: list[int], limit: int) -> Example:
+    """Returns one example whose context is cut on the left where both do not fit."""
+    kept = continuation[-(limit - 1) :]
+    before = context[-(limit - len(kept)) :]
+    return {
+        "input_ids": before + kept,
+        "attention_mask": [1] * (len(before) + len(kept)),
+        "labels": [IGNORED] * len(before) + kept,
+    }
+
+
+def cut(text: str, options: dict[str, Any]) -> str:
+    """Returns a text up to the first of the task's stop words."""
+    stops = options.get("until") or []
+    for stop in [stops] if isinstance(stops, str) else stops:
+        if stop:
+            text = text.split(stop)[0]
+    return text
+
+
+if __name__ == "__main__":
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()
