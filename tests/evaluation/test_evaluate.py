@@ -1,0 +1,211 @@
+"""Evaluations: any metric by name, plain models, resuming, a reference, several processes, clear errors."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from o3_lightning.base import BaseConfig
+from o3_lightning.data.config import DataConfig
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.errors import InputError
+from o3_lightning.evaluation.checks import check_prompts
+from o3_lightning.evaluation.config import EvaluationConfig
+from o3_lightning.evaluation.evaluate import Surroundings, evaluate_split, evaluate_stream
+from o3_lightning.evaluation.finished import FinishedSplits
+from o3_lightning.evaluation.plain import plain_model
+from o3_lightning.evaluation.processes import ALONE
+from o3_lightning.evaluation.reference import compare, read_reference, reference_losses
+from o3_lightning.evaluation.session import EvaluationSession
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+
+TOWNS = ("Arlo", "Brim", "Crane", "Dunmere", "Eskdale", "Farrow", "Gorse")
+MANY = (
+    "accuracy", "rouge1_f1", "rouge_l_recall", "probability", "normalised_probability", "truth_ratio_raw",
+    "truth_ratio@tofu", "token_entropy", "repetition", "exact_memorization", "extraction_strength",
+    "mia_loss",
+    "mia_zlib", "mia_min_k", "mia_min_k_plus_plus",
+    "mia_gradient_norm",
+)  # fmt: skip
+
+
+def rows_about(name):
+    return tuple(
+        QuestionAnswer(f"Where did {name} go in winter {number}?", f"To {town}", (f"{name}, {number}?",),
+                       ("To Hythe", "To Ives"))
+        for number, town in enumerate(TOWNS)
+    )  # fmt: skip
+
+
+def make_stream(utility=("kept", "holdout")):
+    request = UnlearningRequest("a", rows_about("Quillan Osterhaus"))
+    return RequestStream("test", (request,), {name: rows_about(f"{name} Vale") for name in utility})
+
+
+def settings(**changes):
+    return EvaluationConfig(**{"metrics": MANY, "max_new_tokens": 4, "batch_size": 3, **changes})
+
+
+@pytest.fixture
+def plain(tiny_base):
+    return plain_model(tiny_base)
+
+
+def test_a_plain_model_is_the_base_model_bit_for_bit(plain, tiny_base):
+    ids = torch.tensor([[5, 6, 7]])  # none of them is padding
+    assert torch.equal(plain(ids).logits, tiny_base.model(ids).logits)
+    assert plain.weights(["Who?"]).shape == (1, 0)
+
+
+def test_every_metric_has_a_value_per_row_and_an_interval_around_its_mean(plain):
+    result = evaluate_split(plain, rows_about("Quillan"), settings(), "forget")
+    assert set(result.values) == set(MANY)
+    assert {len(column) for column in result.values.values()} == {len(TOWNS)}
+    for name, mean in result.aggregate.items():
+        low, high, _ = result.intervals[name]
+        assert low - 1e-9 <= mean <= high + 1e-9
+
+
+def test_the_batch_size_changes_no_value(plain):
+    one, many = (
+        evaluate_split(plain, rows_about("Quillan"), settings(batch_size=size), "forget") for size in (1, 7)
+    )
+    for name in MANY:
+        assert one.values[name] == pytest.approx(many.values[name], rel=1e-4, abs=1e-5)
+
+
+def test_a_killed_evaluation_continues_at_the_split_where_it_stopped(plain, tmp_path):
+    expected = evaluate_stream(plain, make_stream(), settings())
+    parts = FinishedSplits(tmp_path / "parts", "0" * 64, ALONE)
+    done = []
+
+    def dies_third(name, work):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(name)
+        return parts.resume(name, work)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_stream(plain, make_stream(), settings(), Surroundings(resume=dies_third))
+    fresh = []
+
+    def counts(name, work):
+        return parts.resume(name, lambda: fresh.append(name) or work())
+
+    result = evaluate_stream(plain, make_stream(), settings(), Surroundings(resume=counts))
+    assert done == ["a/seen", "a/held_out"]
+    assert fresh == ["utility/kept", "utility/holdout"]
+    assert json.loads(json.dumps(result)) == json.loads(json.dumps(expected))
+    other = FinishedSplits(tmp_path / "parts", "1" * 64, ALONE)
+    assert other.resume("a/seen", lambda: {"new": 1}) == {"new": 1}
+
+
+def test_a_session_writes_json_and_csv_and_compares_with_a_reference(plain, tmp_path):
+    common = (BaseConfig(), DataConfig(), 0, tmp_path, ALONE)
+    session = EvaluationSession(make_stream(), settings(), *common)
+    first = session.measure(plain, "evaluation")
+    assert first["comparison"]["a/seen"]["membership"]["mia_loss"]["reference_auc"] is None
+    again = EvaluationSession(make_stream(), settings(metrics=("mia_reference",), samples=0), *common)
+    result = again.measure(plain, "evaluation-again", str(tmp_path / "evaluation.json"))
+    assert result["requests"]["a"]["seen"]["values"]["mia_reference"] == pytest.approx(
+        [0.0] * len(TOWNS), abs=1e-6
+    )
+    assert result["comparison"]["a/seen"]["forget_quality"]["p_value"] == pytest.approx(1.0)
+    lines = (tmp_path / "evaluation.csv").read_text().splitlines()
+    assert lines[0] == "split,metric,aggregate,low,high,interval,count,better"
+    assert len(lines) == 1 + 4 * len(MANY)
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_reference_on_other_rows_is_refused(plain):
+    config = settings(metrics=("truth_ratio_raw", "mia_loss"), samples=0)
+    ours = evaluate_stream(plain, make_stream(), config)
+    other = replace(make_stream(), requests=(UnlearningRequest("a", rows_about("Someone Else")),))
+    with pytest.raises(InputError, match="other rows of a/seen"):
+        compare(ours, evaluate_stream(plain, other, config), "holdout")
+    assert reference_losses(ours)["a/seen"] == ours["requests"]["a"]["seen"]["values"]["mia_loss"]
+
+
+def test_a_metric_that_no_split_allows_is_an_error_and_the_default_is_not(plain):
+    bare = tuple(replace(row, perturbed_answers=()) for row in rows_about("Quillan"))
+    stream = RequestStream("bare", (UnlearningRequest("a", bare),))
+    with pytest.raises(
+        InputError, match=r"'truth_ratio@tofu' needs perturbed_losses, which no split of bare"
+    ):
+        evaluate_stream(plain, stream, settings(metrics=("accuracy", "truth_ratio@tofu")))
+    with pytest.raises(InputError, match="'entailment' needs entail"):
+        evaluate_stream(plain, stream, settings(metrics=("entailment",)))
+    result = evaluate_stream(plain, stream, EvaluationConfig(max_new_tokens=4))
+    assert result["requests"]["a"]["seen"]["left_out"] == {"truth_ratio@tofu": ["perturbed_losses"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": ("acuracy",)}, "field 'evaluation.metrics': expected some of .*got acuracy"),
+        ({"metrics": ()}, "got none"),
+        ({"batch_size": 0}, "field 'evaluation.batch_size': expected 1 or more"),
+    ],
+)
+def test_a_wrong_field_is_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        settings(**changes)
+
+
+def test_a_context_smaller_than_a_prompt_is_told_with_file_and_line(tiny_base, tmp_path):
+    small = replace(tiny_base, context_tokens=4)
+    with pytest.raises(InputError, match=r"a/seen, row 1: \d+ tokens, the model's context is 4"):
+        check_prompts(make_stream(), small, DataConfig())
+    path = tmp_path / "forget.jsonl"
+    path.write_text(json.dumps({"prompt": "Where did Quillan go in winter?", "answer": "Home"}) + "\n")
+    with pytest.raises(InputError, match=r"forget\.jsonl:1: field 'prompt'"):
+        check_prompts(make_stream(), small, DataConfig("jsonl", (str(path),)))
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_reference_that_is_no_evaluation_is_told(content, tmp_path):
+    path = tmp_path / "other.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=r"other\.json: field 'reference'"):
+        read_reference(path)
+
+
+SCRIPT = """
+import sys, json
+import torch
+torch.set_num_threads(1)
+sys.path[:0] = [{here!r}, {tests!r}]
+import conftest, test_evaluate as t
+from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
+from o3_lightning.evaluation.plain import plain_model
+from o3_lightning.evaluation.processes import open_processes
+make = conftest.tiny_base
+base = make._get_wrapped_function()() if hasattr(make, "_get_wrapped_function") else make.__wrapped__()
+with open_processes() as processes:
+    result = evaluate_stream(plain_model(base), t.make_stream(), t.settings(), Surroundings(processes))
+    if processes.is_first:
+        open(sys.argv[1], "w").write(json.dumps([processes.count, result]))
+"""
+
+
+def test_two_processes_give_the_same_numbers_as_one(tmp_path):
+    here = os.path.dirname(os.path.abspath(__file__))
+    script = tmp_path / "evaluate_shared.py"
+    script.write_text(SCRIPT.format(here=here, tests=os.path.dirname(here)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = []
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for count, words in ((1, []), (2, launch)):
+        output = tmp_path / f"{count}.json"
+        subprocess.run(
+            [sys.executable, *words, str(script), str(output)], env=environment, check=True, timeout=240
+        )
+        used, result = json.loads(output.read_text())
+        assert used == count
+        found.append(result)
+    assert found[0] == found[1]

@@ -1,0 +1,115 @@
+"""The backend of lm-evaluation-harness: a task from local files, and the weights that a context decides."""
+
+import json
+import math
+
+import pytest
+import torch
+
+pytest.importorskip("lm_eval")
+
+from o3_lightning.evaluation.harness import O3LM
+from o3_lightning.evaluation.plain import plain_model
+
+ROWS = [
+    {"question": "Who wrote the blue book?", "choices": ["Ann Lee", "Bo Ray"], "label": 1},
+    {"question": "Where is the old mill?", "choices": ["in the north", "by the sea"], "label": 0},
+    {"question": "Which colour is snow?", "choices": ["white", "black"], "label": 0},
+]
+
+
+class Chosen:
+    """Stands for lm_eval's request: only its arguments are read."""
+
+    def __init__(self, *args):
+        self.args = args
+
+
+@pytest.fixture
+def lm(tiny_base):
+    return O3LM(model=plain_model(tiny_base), batch_size=2)
+
+
+def own_likelihood(base, context, continuation):
+    start = base.tokenizer(context, add_special_tokens=base.template.adds_special_tokens)["input_ids"]
+    whole = base.tokenizer(context + continuation, add_special_tokens=base.template.adds_special_tokens)[
+        "input_ids"
+    ]
+    likely = base.model(torch.tensor([whole])).logits[0].log_softmax(-1)
+    return sum(float(likely[place - 1, whole[place]]) for place in range(len(start), len(whole)))
+
+
+def test_likelihood_is_the_models_own(lm, tiny_base):
+    pairs = [("Question: Who?\nAnswer:", " Ann Lee"), ("Question: Where is it now?\nAnswer:", " north")]
+    found = lm.loglikelihood([Chosen(*pair) for pair in pairs])
+    for (value, greedy), pair in zip(found, pairs, strict=True):
+        assert value == pytest.approx(own_likelihood(tiny_base, *pair), abs=1e-4)
+        assert greedy in (True, False)
+
+
+def test_a_long_text_is_scored_token_by_token_once(lm, tiny_base):
+    text = "Where is the old mill? " * 60
+    tokens = tiny_base.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert len(tokens) > tiny_base.context_tokens
+    seen = []
+    real = lm._loglikelihood_tokens
+    lm._loglikelihood_tokens = lambda pairs: seen.extend(pair[2] for pair in pairs) or real(pairs)
+    (value,) = lm.loglikelihood_rolling([Chosen(text)])
+    assert [token for part in seen for token in part] == tokens
+    assert math.isfinite(value)
+    assert value < 0
+
+
+def test_generation_stops_where_the_task_says(lm):
+    (text,) = lm.generate_until([Chosen("Question: Who?\nAnswer:", {"until": ["e"], "max_gen_toks": 8})])
+    assert "e" not in text
+
+
+def test_the_context_alone_decides_the_weights(lm, monkeypatch):
+    asked = []
+
+    def weights(chats):
+        asked.extend(chats)
+        return torch.zeros(len(chats), 0)
+
+    monkeypatch.setattr(lm.gated, "weights", weights)
+    lm.loglikelihood([Chosen("Question: Who?\nAnswer:", " Ann"), Chosen("Question: Who?\nAnswer:", " Bo")])
+    assert asked == [[{"role": "user", "content": "Who?"}]] * 2
+
+
+def test_a_task_from_local_files_runs(lm, tmp_path, tiny_base):
+    lm_eval = pytest.importorskip("lm_eval")
+    from lm_eval.tasks import TaskManager
+
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "local_choice.yaml").write_text(
+        f"""task: local_choice
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: "{data}"}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: label
+metric_list:
+  - metric: acc
+"""
+    )
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    result = lm_eval.simple_evaluate(lm, tasks=["local_choice"], task_manager=manager, bootstrap_iters=0)
+    likely = [
+        [
+            own_likelihood(tiny_base, f"Question: {row['question']}\nAnswer:", f" {choice}")
+            for choice in row["choices"]
+        ]
+        for row in ROWS
+    ]
+    expected = (
+        sum(
+            max(range(2), key=each.__getitem__) == row["label"]
+            for each, row in zip(likely, ROWS, strict=True)
+        )
+        / 3
+    )
+    assert result["results"]["local_choice"]["acc,none"] == pytest.approx(expected)
