@@ -46,7 +46,7 @@ def mistakes(
     splits: Mapping[str, Sequence[str]], weights: Mapping[str, Sequence[float]], listed: int
 ) -> list[dict[str, Any]]:
     """A request's worst misses, then its worst false alarms."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"split": split, "prompt": prompt, "weight": weight}
         for split, prompts in splits.items()
         for prompt, weight in zip(prompts, weights[split], strict=True)
@@ -60,11 +60,11 @@ def mistakes(
 
 def calibration(weights: Mapping[str, Sequence[float]]) -> float | None:
     """A request's calibration error; None where there is nothing else than its own prompts."""
-    sides = [
+    inside, outside = (
         [weight for split, values in weights.items() if (split in OWN) == own for weight in values]
         for own in (True, False)
-    ]
-    return calibration_error(*sides) if all(sides) else None
+    )
+    return calibration_error(inside, outside) if inside and outside else None
 
 
 def confusion(stream: RequestStream, weights: Weights) -> dict[str, Any]:

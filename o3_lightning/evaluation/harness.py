@@ -122,8 +122,9 @@ class O3LM(TemplateLM):
                 likely.append(share.gather(1, targets[:, None]).squeeze(1).cpu())
                 same.append((share.argmax(-1) == targets).cpu())
             lengths = (batch.labels[:, 1:] != IGNORED).sum(1).tolist()
-            parts = zip(torch.cat(likely).split(lengths), torch.cat(same).split(lengths), strict=True)
-            return [(float(values.double().sum()), bool(hits.all())) for values, hits in parts]
+            values, hits = torch.split(torch.cat(likely), lengths), torch.split(torch.cat(same), lengths)
+            parts = zip(values, hits, strict=True)
+            return [(float(value.double().sum()), bool(hit.all())) for value, hit in parts]
 
         return self.runner.map([len(row["input_ids"]) for row in rows], score, "likelihood")
 
