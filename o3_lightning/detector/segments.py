@@ -1,4 +1,4 @@
-"""Cuts a long prompt into sentences and windows, and a conversation into its turns, so that nothing hides."""
+"""Cuts a long prompt into sentences, windows and questions, a chat into turns, so that nothing hides."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ __all__ = ["Prompt", "cut_segments", "prompt_texts"]
 Prompt = str | Sequence[Mapping[str, str]]
 SENTENCE_END = re.compile(r"(?<=[.!?;:\n])[\"')\]]*\s+|\n+")
 BLANK = re.compile(r"\s+")
+TAIL_WORDS = (4, 6, 8, 12)  # most questions have so many words; one that is longer has windows of its own
 
 
 def prompt_texts(prompt: Prompt) -> list[str]:
@@ -21,8 +22,9 @@ def prompt_texts(prompt: Prompt) -> list[str]:
         prompt: a text, or chat messages with the keys "role" and "content".
 
     Returns:
-        At least one text; for one user turn exactly that turn. A conversation without a user turn is judged
-        by all its messages.
+        At least one text; for one user turn exactly that turn. Where a turn may go on in the middle of the
+        last one's word, the concatenation without that gap is a text too. A conversation without a user
+        turn is judged by all its messages.
 
     Raises:
         InputError: a message lacks role or content, or they are not strings.
@@ -45,11 +47,24 @@ def prompt_texts(prompt: Prompt) -> list[str]:
             )
     turns = [message["content"] for message in prompt if message["role"] == "user"]
     turns = turns or [message["content"] for message in prompt] or [""]
-    return turns if len(turns) == 1 else [" ".join(turns), *turns]
+    if len(turns) == 1:
+        return turns
+    return list(dict.fromkeys([" ".join(turns), rejoin(turns), *turns]))
+
+
+def rejoin(turns: Sequence[str]) -> str:
+    """The turns as one text, a word that was split between two of them whole again."""
+    text = turns[0]
+    for turn in turns[1:]:
+        within = text[-1:].isalpha() and turn[:1].islower()
+        text += turn if within else f" {turn}"
+    return text
 
 
 def cut_segments(text: str, *, window_words: int, stride_words: int, most: int) -> list[str]:
-    """Returns the segments of a long text: its sentences and its overlapping windows; none for a short text.
+    """Returns the segments of a long text: sentences, windows, ends of questions; none for a short text.
+
+    The beginning of a question may be glued to another sentence; its last words are then a segment.
 
     Args:
         text: any text.
@@ -72,7 +87,21 @@ def cut_segments(text: str, *, window_words: int, stride_words: int, most: int) 
     if len(words) > window_words + stride_words:
         starts = [*range(0, len(words) - window_words, stride_words), len(words) - window_words]
         windows = [" ".join(words[start : start + window_words]) for start in starts]
+        windows += [tail for sentence in sentences for tail in question_tails(sentence)]
     found = [part for part in dict.fromkeys([*sentences, *windows]) if part != whole]
     if len(found) <= most:
         return found
     return [found[int(index * len(found) / most)] for index in range(most)]
+
+
+def question_tails(sentence: str) -> list[str]:
+    """The last words of a question, a few lengths of them; nothing of other sentences.
+
+    Example:
+        >>> question_tails("The longer route behind Where was Ada Lovelace born?")[1]
+        'behind Where was Ada Lovelace born?'
+    """
+    words = sentence.split(" ")
+    if not sentence.endswith("?"):
+        return []
+    return [" ".join(words[-count:]) for count in TAIL_WORDS if count < len(words)]

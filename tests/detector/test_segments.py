@@ -28,9 +28,9 @@ def test_number_of_segments_is_limited():
 def test_chat_gives_user_turns_and_their_concatenation():
     chat = [
         {"role": r, "content": c}
-        for r, c in (("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))
+        for r, c in (("system", "s"), ("user", "A?"), ("assistant", "b"), ("user", "c"))
     ]
-    assert prompt_texts(chat) == ["a c", "a", "c"]
+    assert prompt_texts(chat) == ["A? c", "A?", "c"]
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,21 @@ def test_chat_gives_user_turns_and_their_concatenation():
 def test_chat_message_without_text_is_refused(message):
     with pytest.raises(InputError, match="role"):
         prompt_texts([message])
+
+
+def test_a_question_glued_to_a_sentence_of_a_long_text_is_a_segment():
+    filler = "the ship left the harbour early in the morning and the crew was glad about the wind and"
+    text = f"{filler} Where was Ada Lovelace born? {filler} came back."
+    found = cut_segments(text, window_words=16, stride_words=8, most=96)
+    assert "and Where was Ada Lovelace born?" in found
+    assert not any(
+        "?" in part for part in cut_segments(text.replace("?", "."), window_words=16, stride_words=8, most=96)
+    )
+
+
+def test_a_word_split_between_two_turns_is_whole_again():
+    turns = [{"role": "user", "content": text} for text in ("Where was Ad", "a Lovelace born?", "Thanks.")]
+    whole, mended, *rest = prompt_texts(turns)
+    assert whole == "Where was Ad a Lovelace born? Thanks."
+    assert mended == "Where was Ada Lovelace born? Thanks."
+    assert rest == ["Where was Ad", "a Lovelace born?", "Thanks."]
