@@ -28,6 +28,7 @@ NAMES = {
     "held_out": "Held-out",
     "other_requests": "Other requests",
     "rouge_l_recall": "ROUGE-L recall",
+    "truth_ratio@tofu": "Truth ratio (TOFU)",
     "row_overlap": "Overlap of input spaces",
     "column_overlap": "Overlap of output spaces",
     "row_angle": "Angle of input spaces",
@@ -39,7 +40,7 @@ METRIC_SENTENCES = {
     "accuracy": "share of answers that say the truth, 0 to 1; on forget prompts lower is better",
     "rouge_l_recall": "share of the truth's words said in order, 0 to 1; on forget prompts lower is better",
     "probability": "per-token probability of the true answer, 0 to 1; on forget prompts lower is better",
-    "truth_ratio": "TOFU's reading, 0 to 1; 1 is as wanted, on forget prompts and on utility alike",
+    "truth_ratio@tofu": "TOFU's reading, 0 to 1; 1 is as wanted, on forget prompts and on utility alike",
 }
 SECONDS_PER_MINUTE = 60
 TINY = 1e-3
