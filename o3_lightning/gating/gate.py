@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from o3_lightning.errors import InputError
 from o3_lightning.gating.adapters import Adapter
 from o3_lightning.gating.linear import GatedLinear
+from o3_lightning.gating.siblings import find_siblings
 
 __all__ = ["Gate"]
 
@@ -36,6 +37,7 @@ class Gate:
         self.layers = {
             path: build_layer(model, path, factors) for path, factors in by_module(adapters).items()
         }
+        self._siblings = find_siblings(self.layers)
         self._places = {path: find_place(model, path) for path in self.layers}
 
     @contextmanager
@@ -54,10 +56,14 @@ class Gate:
         try:
             for layer in self.layers.values():
                 layer.activate(numbers, weights)
+            for siblings in self._siblings:
+                siblings.activate()
             for path, (parent, name) in self._places.items():
                 parent._modules[name] = self.layers[path]
             yield
         finally:
+            for siblings in self._siblings:
+                siblings.deactivate()
             for path, (parent, name) in self._places.items():
                 parent._modules[name] = self.layers[path].inner
                 self.layers[path].deactivate()

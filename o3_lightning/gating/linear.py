@@ -6,7 +6,7 @@ Shapes: B rows, T tokens, D width in, O width out, S stacked rank of the active 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,19 @@ from transformers.pytorch_utils import Conv1D
 from o3_kernels import gated_lora
 from o3_lightning.errors import InputError
 
-__all__ = ["GatedLinear", "layer_widths"]
+if TYPE_CHECKING:
+    from o3_lightning.gating.siblings import Siblings
+
+__all__ = ["Active", "GatedLinear", "layer_widths", "match_rows"]
+
+
+class Active(NamedTuple):
+    """What acts in a layer: A [S,D], B [O,S], the weights [B,S], and the request of each of the S ranks."""
+
+    a: Tensor
+    b: Tensor
+    weights: Tensor
+    columns: list[int]
 
 
 class GatedLinear(nn.Module):
@@ -48,7 +60,9 @@ class GatedLinear(nn.Module):
                 raise InputError(f"the adapter does not fit the base model: expected {expected}, got {got}")
         self.inner = inner
         self.factors = {number: (a, b) for number, (a, b) in factors.items()}
-        self.active: tuple[Tensor, Tensor, Tensor] | None = None
+        self.width = wide
+        self.active: Active | None = None
+        self.siblings: Siblings | None = None  # layers that read the same input, set by their group
 
     def activate(self, numbers: Sequence[int], weights: Tensor) -> None:
         """Stacks the adapters of some requests for the coming calls.
@@ -65,7 +79,7 @@ class GatedLinear(nn.Module):
         columns = [number for number, (a, _) in zip(here, pairs, strict=True) for _ in range(a.shape[0])]
         a = pairs[0][0] if len(pairs) == 1 else torch.cat([a for a, _ in pairs])
         b = pairs[0][1] if len(pairs) == 1 else torch.cat([b for _, b in pairs], dim=1)
-        self.active = (a, b, weights[:, columns])
+        self.active = Active(a, b, weights[:, columns], columns)
 
     def deactivate(self) -> None:
         """Forgets the weights."""
@@ -77,24 +91,20 @@ class GatedLinear(nn.Module):
         Raises:
             InputError: the rows of x are not a multiple of the rows of the weights.
         """
+        if self.active is not None and self.siblings is not None and self.siblings.stacked is not None:
+            return self.siblings.output(self, x)
         y: Tensor = self.inner(x)
         if self.active is None:
             return y
-        a, b, weights = self.active
+        a, b, weights, _ = self.active
         rows = x.shape[0]
-        if rows != weights.shape[0]:
-            if rows % weights.shape[0]:
-                message = (
-                    f"{rows} rows came, which the weights of {weights.shape[0]} rows cannot be spread over"
-                )
-                raise InputError(message, field="weights")
-            weights = weights.repeat_interleave(rows // weights.shape[0], dim=0)
         flat_x = x.reshape(rows, -1, x.shape[-1]).to(y.dtype)
         flat_y = y.reshape(rows, -1, y.shape[-1])
-        out = gated_lora(
-            flat_y, flat_x, a.to(y.dtype), b.to(y.dtype), weights, inplace=not torch.is_grad_enabled()
+        in_place = not torch.is_grad_enabled()
+        shared = match_rows(weights, rows)
+        return gated_lora(flat_y, flat_x, a.to(y.dtype), b.to(y.dtype), shared, inplace=in_place).view(
+            y.shape
         )
-        return out.view(y.shape)
 
     def __getattr__(self, name: str) -> Any:
         """Looks up what a model reads off its layers, such as `weight`, in the inner layer."""
@@ -102,6 +112,20 @@ class GatedLinear(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("inner"), name)
+
+
+def match_rows(weights: Tensor, rows: int) -> Tensor:
+    """Repeats each row of weights [B,S] for the beams or returned sequences that stem from it: [rows,S].
+
+    Raises:
+        InputError: rows is not a multiple of B.
+    """
+    if rows == weights.shape[0]:
+        return weights
+    if rows % weights.shape[0]:
+        message = f"{rows} rows came, which the weights of {weights.shape[0]} rows cannot be spread over"
+        raise InputError(message, field="weights")
+    return weights.repeat_interleave(rows // weights.shape[0], dim=0)
 
 
 def layer_widths(layer: nn.Module) -> tuple[int, int]:
