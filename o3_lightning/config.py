@@ -10,7 +10,7 @@ import difflib
 import inspect
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,24 @@ def add_run_arguments(parser: ArgumentParser) -> None:
 
     parser.add_argument("--config", action="config", help="YAML file; later options override it")
     parser.add_class_arguments(RunConfig, None, fail_untyped=True)
+    parser.set_defaults(dict(unfilled(RunConfig)))
     parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
     parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
+
+
+def unfilled(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the fields, with dots, that a class fills in itself, each with the default that it declares.
+
+    A parser takes its defaults from a finished object. Left so, the fields that the default preset filled
+    would count as given, and naming another preset would change nothing but the name.
+    """
+    finished = kind()
+    for field in dataclasses.fields(kind):
+        value = getattr(finished, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from unfilled(type(value), f"{prefix}{field.name}.")
+        elif field.default is not dataclasses.MISSING and field.default != value:
+            yield f"{prefix}{field.name}", field.default
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
@@ -203,7 +219,7 @@ def describe_defaults(kind: type = RunConfig, indent: int = 0) -> list[str]:
     documented = {
         item.arg_name: item.description for item in parse_docstring(inspect.getdoc(kind) or "").params
     }
-    instance, lines = kind(), []
+    instance, lines, empty = kind(), [], dict(unfilled(kind))
     for field in dataclasses.fields(kind):
         text = documented.get(field.name)
         if not text:
@@ -214,7 +230,8 @@ def describe_defaults(kind: type = RunConfig, indent: int = 0) -> list[str]:
         if dataclasses.is_dataclass(value):
             lines += [f"{' ' * indent}{field.name}:", *describe_defaults(type(value), indent + 2)[1:]]
         else:
-            dumped = yaml.safe_dump([to_plain(value)], default_flow_style=True, width=FAR)
+            declared = to_plain(empty.get(field.name, value))
+            dumped = yaml.safe_dump([declared], default_flow_style=True, width=FAR)
             lines.append(f"{' ' * indent}{field.name}: {dumped.strip()[1:-1]}")
     return lines
 

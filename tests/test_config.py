@@ -8,7 +8,8 @@ import yaml
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.commands.evaluate_detector import read_experiment
 from o3_lightning.commands.own_config import build_own, own_parser
-from o3_lightning.config import RunConfig, default_yaml, parse, to_plain
+from o3_lightning.config import RunConfig, config_from, default_yaml, parse, to_plain
+from o3_lightning.detector.config import PRESETS, DetectorConfig
 from o3_lightning.errors import InputError
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.reveal.reveal import RevealConfig
@@ -69,6 +70,22 @@ def test_a_run_reads_back_the_configuration_it_wrote(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(to_plain(config)))
     assert read("--config", str(path))[0] == config
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_preset_given_to_the_parser_fills_what_it_fills_in_python(preset, tmp_path):
+    expected = DetectorConfig(preset=preset)
+    assert read("--detector.preset", preset)[0].detector == expected
+    assert config_from({"detector": {"preset": preset}})[0].detector == expected
+    path = tmp_path / "config.yaml"
+    path.write_text((CONFIGS / "default.yaml").read_text().replace("preset: default", f"preset: {preset}"))
+    assert read("--config", str(path))[0].detector == expected
+
+
+def test_a_given_field_is_stronger_than_the_preset():
+    config = config_from({"detector": {"preset": "paper", "objective": "none"}})[0]
+    assert config.detector == DetectorConfig(preset="paper", objective="none")
+    assert config.detector.family == "layers"
 
 
 def test_the_command_line_overrides_the_file():

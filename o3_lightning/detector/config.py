@@ -152,18 +152,21 @@ class DetectorConfig:
 
     Args:
         preset: "default"; "k9", a simpler fusion; "paper", the published method with its sign mended;
-            "official", the released code with its numbers. It fills the fields left empty, and with
-            "official" the training settings where they are untouched.
+            "official", the released code with its numbers. It fills the fields left empty, from pooling to
+            objective, and with "official" the training settings where they are untouched.
         encoder: "minilm" (offline), a folder, or a Hugging Face id such as "roberta-large".
-        pooling: "mean", "first", "last" or "padded_mean" (official).
-        family: "fusion" of channels, "layers" scores under a one-class boundary, or "official".
-        channels: which scores are added up, out of `CHANNELS` (fusion).
-        channel_weights: what each of them counts, not negative; chosen on TOFU, CLINC150 banking and
-            auto_and_commute, and the first real-world split.
-        bank: "centroids", or "examples" to keep the features of every forget prompt, which is less private.
-        boundary: "linear" or "rbf" one-class SVM, "gaussian" or "none" (family "layers").
-        layer_weights: "uniform", "last", "official" (layer 0 dropped) or "fitted" (family "layers").
-        objective: "none", "contrastive_entropy", "info_nce" or "entity_swap".
+        pooling: "mean", "first", "last" or "padded_mean" (official); empty takes the preset's.
+        family: "fusion" of channels, "layers" scores under a one-class boundary, or "official";
+            empty takes the preset's.
+        channels: which scores are added up, out of `CHANNELS` (fusion); empty takes the preset's.
+        channel_weights: what each of them counts, not negative; empty takes the preset's, for "default"
+            chosen on TOFU, CLINC150 banking and auto_and_commute, and the first real-world split.
+        bank: "centroids", or "examples" to keep the features of every forget prompt, which is less private;
+            empty takes the preset's.
+        boundary: "linear" or "rbf" one-class SVM, "gaussian" or "none" (family "layers"); empty takes the preset's.
+        layer_weights: "uniform", "last", "official" (layer 0 dropped) or "fitted" (family "layers"); empty
+            takes the preset's.
+        objective: "none", "contrastive_entropy", "info_nce" or "entity_swap"; empty takes the preset's.
         training: of the encoder.
         segments: of long prompts.
         normalise: whether look-alikes, zero-width characters and accents are undone before the encoder reads.
