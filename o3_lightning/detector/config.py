@@ -163,7 +163,8 @@ class DetectorConfig:
             chosen on TOFU, CLINC150 banking and auto_and_commute, and the first real-world split.
         bank: "centroids", or "examples" to keep the features of every forget prompt, which is less private;
             empty takes the preset's.
-        boundary: "linear" or "rbf" one-class SVM, "gaussian" or "none" (family "layers"); empty takes the preset's.
+        boundary: "linear" or "rbf" one-class SVM, "gaussian" or "none" (family "layers"); empty takes
+            the preset's.
         layer_weights: "uniform", "last", "official" (layer 0 dropped) or "fitted" (family "layers"); empty
             takes the preset's.
         objective: "none", "contrastive_entropy", "info_nce" or "entity_swap"; empty takes the preset's.
