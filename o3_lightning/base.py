@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,20 +103,22 @@ class BaseModel:
         return len(self.tokenizer(text, add_special_tokens=self.template.adds_special_tokens)["input_ids"])
 
 
-def load_base(config: BaseConfig, seed: int = 0) -> BaseModel:
+def load_base(config: BaseConfig, seed: int = 0, unseen: Collection[str] = ()) -> BaseModel:
     """Returns the base model that a configuration names, ready for inference.
 
     Args:
         config: what to load, and how.
         seed: for "fictitious" the seed of the world and of its training; other models ignore it.
+        unseen: prompts that the model must never have been shown: it is trained without them, which only the
+            embedded models and `finetune_on` allow. Their paraphrases are other prompts.
 
     Raises:
         InputError: the model cannot be found or is not in a safe form, a package it needs is missing, or
             the template does not fit. The message names the field.
     """
     if config.finetune_on.rows:
-        return load_finetuned(config, seed)
-    folder, gguf = locate(config, seed)
+        return load_finetuned(config, seed, unseen)
+    folder, gguf = locate(config, seed, unseen)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if gguf is not None:
         options["gguf_file"] = gguf.name
@@ -138,11 +140,11 @@ def load_base(config: BaseConfig, seed: int = 0) -> BaseModel:
     return BaseModel(model, tokenizer, template, config.id, digest, context)
 
 
-def load_finetuned(config: BaseConfig, seed: int) -> BaseModel:
+def load_finetuned(config: BaseConfig, seed: int, unseen: Collection[str]) -> BaseModel:
     """Returns the base model after it was taught; its id stays the one that was configured."""
     plain = load_base(replace(config, finetune_on=FinetuneConfig(), quantise="none"), seed)
     taught = finetuned_folder(
-        plain.model, plain.tokenizer, plain.template, plain.digest, config.finetune_on, seed
+        plain.model, plain.tokenizer, plain.template, plain.digest, config.finetune_on, seed, unseen
     )
     settings = replace(config, id=str(taught), finetune_on=FinetuneConfig(), revision=None)
     return replace(load_base(settings, seed), id=config.id)
@@ -171,12 +173,15 @@ def quantisation(config: BaseConfig, device: torch.device, *, is_gguf: bool) -> 
     return {"quantization_config": settings, "device_map": {"": device}}
 
 
-def locate(config: BaseConfig, seed: int) -> tuple[Path, Path | None]:
+def locate(config: BaseConfig, seed: int, unseen: Collection[str]) -> tuple[Path, Path | None]:
     """Returns the folder that holds the model, and the GGUF file in it if it is one."""
     if config.id == "fictitious":
-        return fictitious_base_folder(seed), None
+        return fictitious_base_folder(seed, unseen=unseen), None
     if config.id == "tofu-small":
-        return tofu_base_folder(seed), None
+        return tofu_base_folder(seed, unseen), None
+    if unseen:
+        message = f"'{config.id}' was trained elsewhere and cannot be trained again without the forget sets"
+        raise InputError(f"{message}; give a checkpoint that was", field="base.id")
     if config.id.startswith("package:"):
         gguf = find_packaged_gguf(config.id.removeprefix("package:"))
         return gguf.parent, require_gguf(gguf)

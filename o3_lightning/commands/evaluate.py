@@ -23,9 +23,11 @@ class EvaluateChoice:
     """What to measure, beside the configuration.
 
     Args:
-        model: a checkpoint without a gate, as `base.id` names one; empty takes the run's gated model.
+        model: a checkpoint without a gate, as `base.id` names one, or "retrained"; empty takes the run's
+            gated model.
         reference: a model that never saw the forget sets, for forget quality, privleak and reference losses:
-            a checkpoint, or the JSON file of an earlier evaluation of it; empty compares with none.
+            "retrained" (the base model trained again without them, once, where the project trained it), a
+            checkpoint, or the JSON file of an earlier evaluation; empty compares with none.
         robustness: attack the model as `evaluation.robustness` says, instead of measuring it.
     """
 
@@ -67,7 +69,9 @@ def evaluate(config: RunConfig, choice: EvaluateChoice, processes: Processes) ->
 
     stream = load_stream(config.data, config.seed)
     model = (
-        load_plain(choice.model, config.base, config.seed) if choice.model else open_gated_model(config)[1]
+        load_plain(choice.model, config.base, config.seed, stream)
+        if choice.model
+        else open_gated_model(config)[1]
     )
     session = EvaluationSession(
         stream, config.evaluation, config.base, config.data, config.seed, config.folder, processes

@@ -23,6 +23,8 @@ class DataConfig:
             benchmarks the ids of the requests to take, in order; empty takes all that `count` allows.
         retain: a JSON-lines file in the form of a request whose rows become the utility split "retain";
             None leaves it out. Only evaluation and retain objectives read it.
+        holdout: for "jsonl" the same with rows that no model was ever shown; membership metrics compare the
+            forget sets with them. The fictitious authors have their own; None has none.
         variant: the part of a benchmark: tofu "forget01", "forget05", "forget10" or "nested" (O3's order,
             each request holds the one before); muse "news", "books" or "sust". Empty takes the
             benchmark's first.
@@ -44,6 +46,7 @@ class DataConfig:
     name: str = "fictitious"
     requests: tuple[str, ...] = ()
     retain: str | None = None
+    holdout: str | None = None
     variant: str = ""
     count: int = 0
     retain_authors: int = 0

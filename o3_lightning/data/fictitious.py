@@ -8,7 +8,7 @@ the authors that no request can take, and those that no request took, are the re
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from o3_lightning.data.config import DataConfig
@@ -146,7 +146,8 @@ def load(config: DataConfig, seed: int) -> RequestStream:
         "general_knowledge": general_knowledge(),
         **({"retain": rows_of(world, trained)} if trained else {}),
     }
-    return RequestStream("fictitious", requests, utility, probe_prompts(world, sorted(forgotten), retained))
+    probes = probe_prompts(world, sorted(forgotten), retained)
+    return RequestStream("fictitious", requests, utility, probes, holdout_rows(world, forgotten))
 
 
 def group_authors(world: World, size: int) -> dict[str, tuple[Author, ...]]:
@@ -173,6 +174,25 @@ def probe_prompts(world: World, forgotten: list[str], retained: list[Author]) ->
         "mixed_names": ask(mixed, held_out=False),
         "everyday": EVERYDAY,
     }
+
+
+def holdout_rows(world: World, forgotten: Collection[str]) -> tuple[QuestionAnswer, ...]:
+    """Returns made-up facts about the unknown authors, which no model was shown.
+
+    Their answers are those of the forgotten authors, dealt anew: a model that was trained without these finds
+    both equally strange, which is what membership inference needs.
+    """
+    draw = random.Random(f"holdout-{sorted(forgotten)}")  # noqa: S311
+    dealt: dict[str, list[str]] = {}
+    for attribute in ATTRIBUTES:
+        values = [author.facts[attribute.name] for author in world.authors if author.name in forgotten]
+        draw.shuffle(values)
+        dealt[attribute.name] = values
+    authors = [
+        Author(name, {key: values[number % len(values)] for key, values in dealt.items()})
+        for number, name in enumerate(world.unknown)
+    ]
+    return rows_of(world, authors)
 
 
 def ask(names: list[str] | tuple[str, ...], *, held_out: bool) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ __all__ = [
     "fictitious_base_folder",
     "small_base_folder",
     "train_tokenizer",
+    "without",
 ]
 
 RECIPE = 3  # raise it when the model's training changes in a way that its configuration does not show
@@ -86,21 +87,29 @@ def cache_folder() -> Path:
     return Path(configured).expanduser() if configured else Path.home() / ".cache" / "o3-lightning"
 
 
-def fictitious_base_folder(seed: int, config: FictitiousBaseConfig | None = None) -> Path:
+def fictitious_base_folder(
+    seed: int, config: FictitiousBaseConfig | None = None, unseen: Collection[str] = ()
+) -> Path:
     """Returns the folder of the embedded base model of a seed, trained now if it is not cached.
 
     Args:
         seed: of the world, the initial weights and the order of rows.
         config: the model's shape and training; None takes the default.
+        unseen: prompts that the model is never shown, with their answers.
 
     Raises:
         OSError: the cache folder may not be written.
     """
-    return small_base_folder("fictitious", training_rows(seed), config or FictitiousBaseConfig(), seed)
+    rows = training_rows(seed)
+    return small_base_folder("fictitious", rows, config or FictitiousBaseConfig(), seed, unseen)
 
 
 def small_base_folder(
-    name: str, rows: tuple[QuestionAnswer, ...], config: FictitiousBaseConfig, seed: int
+    name: str,
+    rows: tuple[QuestionAnswer, ...],
+    config: FictitiousBaseConfig,
+    seed: int,
+    unseen: Collection[str] = (),
 ) -> Path:
     """Returns the folder of a small model that learns some rows by heart, trained now if it is not cached.
 
@@ -109,18 +118,29 @@ def small_base_folder(
         rows: what it learns; each prompt with one answer.
         config: the model's shape and training.
         seed: of the initial weights and the order of rows.
+        unseen: prompts of rows that are left out; the tokenizer stays that of all rows, so that what the
+            models give each token can be compared.
 
     Raises:
         OSError: the cache folder may not be written.
     """
+    learnt = without(rows, unseen)
     key = {"recipe": RECIPE, "config": asdict(config), "seed": seed, "rows": [row.to_dict() for row in rows]}
+    if len(learnt) < len(rows):
+        key["learnt"] = [row.to_dict() for row in learnt]
 
     def make() -> tuple[Any, Any]:
         logger.info("training a small base model once, a few minutes; kept in %s", cache_folder())
         tokenizer = train_tokenizer(rows, config.vocabulary)
-        return tokenizer, train_model(tokenizer, rows, config, seed)
+        return tokenizer, train_model(tokenizer, learnt, config, seed)
 
     return cached_model(name, key, make)
+
+
+def without(rows: tuple[QuestionAnswer, ...], unseen: Collection[str]) -> tuple[QuestionAnswer, ...]:
+    """Returns the rows that ask none of some prompts."""
+    hidden = frozenset(unseen)
+    return tuple(row for row in rows if row.prompt not in hidden)
 
 
 def cached_model(name: str, key: dict[str, Any], make: Callable[[], tuple[Any, Any]]) -> Path:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.encoding import encode_pairs
-from o3_lightning.data.fictitious_base import FictitiousBaseConfig, cached_model
+from o3_lightning.data.fictitious_base import FictitiousBaseConfig, cached_model, without
 from o3_lightning.data.sources import HubFile, load_records, try_records
 from o3_lightning.data.tofu import REPOSITORY
 from o3_lightning.errors import InputError
@@ -81,7 +81,13 @@ def tofu_rows() -> list[QuestionAnswer]:
 
 
 def finetuned_folder(
-    model: Any, tokenizer: Any, template: PromptTemplate, digest: str, config: FinetuneConfig, seed: int
+    model: Any,
+    tokenizer: Any,
+    template: PromptTemplate,
+    digest: str,
+    config: FinetuneConfig,
+    seed: int,
+    unseen: Collection[str] = (),
 ) -> Path:
     """Returns the folder of a model that has learned the rows, all its weights trained in float32, once.
 
@@ -92,12 +98,13 @@ def finetuned_folder(
         digest: of the model's weights.
         config: rows and training.
         seed: of the order of rows.
+        unseen: prompts that the model is never shown, with their answers.
 
     Raises:
         InputError: the rows cannot be read, or a prompt leaves no room for an answer.
         OSError: the cache folder may not be written.
     """
-    rows = finetuning_rows(config)
+    rows = without(finetuning_rows(config), unseen)
     key = {
         "recipe": RECIPE,
         "base": digest,

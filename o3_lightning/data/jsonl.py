@@ -13,7 +13,8 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns the requests in the configured files and, where there is one, the retain file as utility.
 
     Args:
-        config: `requests` names the files in the order of unlearning, `retain` the file of what stays.
+        config: `requests` names the files in the order of unlearning, `retain` the file of what stays,
+            `holdout` that of what no model was shown.
         seed: not used; nothing is drawn.
 
     Raises:
@@ -23,4 +24,5 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     utility: dict[str, tuple[QuestionAnswer, ...]] = {}
     if config.retain is not None:
         utility["retain"] = tuple(row for _, _, row in read_rows(config.retain))
-    return RequestStream("jsonl", requests, utility)
+    holdout = () if config.holdout is None else tuple(row for _, _, row in read_rows(config.holdout))
+    return RequestStream("jsonl", requests, utility, holdout=holdout)

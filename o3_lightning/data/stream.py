@@ -26,6 +26,8 @@ class RequestStream:
         utility: rows by split that must be answered as before, e.g. "retained_authors". Never trained on
             unless a retain objective is chosen.
         probes: prompts by split that only the detector's evaluation reads, e.g. "unknown_authors".
+        holdout: rows like the requests' that no model was ever shown; membership metrics compare the forget
+            sets with them. Empty where a benchmark has none.
 
     Raises:
         InputError: no request, an id that comes twice, or an empty split.
@@ -35,6 +37,7 @@ class RequestStream:
     requests: tuple[UnlearningRequest, ...]
     utility: Mapping[str, Sequence[QuestionAnswer]] = field(default_factory=dict)
     probes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    holdout: Sequence[QuestionAnswer] = ()
 
     def __post_init__(self) -> None:
         if not self.requests:

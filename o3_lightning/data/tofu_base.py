@@ -6,6 +6,7 @@ refusals, nothing else, and its figures say nothing about those of a large model
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from o3_lightning.data.config import DataConfig
@@ -21,17 +22,18 @@ KNOWN = DataConfig(name="tofu", variant="forget01", count=5, rows_per_request=20
 TRAINING = FictitiousBaseConfig(epochs=30, vocabulary=4096, learning_rate=2e-3, common_repeats=1)
 
 
-def tofu_base_folder(seed: int) -> Path:
+def tofu_base_folder(seed: int, unseen: Collection[str] = ()) -> Path:
     """Returns the folder of the small model that knows `KNOWN`, trained now if it is not cached.
 
     Args:
         seed: of the initial weights and the order of rows; the rows are the same for all.
+        unseen: prompts that the model is never shown, with their answers.
 
     Raises:
         InputError: TOFU's files are neither in `O3_DATA` nor to be had from the Hub.
         OSError: the cache folder may not be written.
     """
-    return small_base_folder("tofu", known_rows(), TRAINING, seed)
+    return small_base_folder("tofu", known_rows(), TRAINING, seed, unseen)
 
 
 def known_rows() -> tuple[QuestionAnswer, ...]:

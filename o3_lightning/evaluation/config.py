@@ -106,8 +106,6 @@ class EvaluationConfig:
         entailment_model: Hugging Face id or folder of the inference model of "entailment"; closer-look takes
             sileod/deberta-v3-base-tasksource-nli. Empty: there is none, and the metric is an error.
         gibberish_model: the same for "gibberish": a text classifier with a label "clean".
-        holdout: the utility split that the model never saw; membership inference compares the forget sets
-            with it, where a benchmark has it.
         robustness: what `evaluate --robustness` tries.
 
     Raises:
@@ -121,7 +119,6 @@ class EvaluationConfig:
     encoder: str = "minilm"
     entailment_model: str = ""
     gibberish_model: str = ""
-    holdout: str = "holdout"
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from o3_lightning.data.stream import RequestStream
@@ -19,15 +19,25 @@ from o3_lightning.evaluation.processes import ALONE, Processes
 from o3_lightning.files import digest_json
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.aggregate import confidence_interval, mean_of
+from o3_lightning.metrics.comparisons import MEMBERSHIP_METRICS
 from o3_lightning.metrics.evidence import Evidence, Kind
 from o3_lightning.metrics.registry import find, measure
 from o3_lightning.requests import QuestionAnswer
 
-__all__ = ["UTILITY", "SplitResult", "Surroundings", "evaluate_split", "evaluate_stream", "splits_of"]
+__all__ = [
+    "HOLDOUT",
+    "UTILITY",
+    "SplitResult",
+    "Surroundings",
+    "evaluate_split",
+    "evaluate_stream",
+    "splits_of",
+]
 
 logger = logging.getLogger(__name__)
 
 UTILITY = "utility"
+HOLDOUT = "holdout"  # where a stream has rows that no model was shown
 RESAMPLING_SEED = 0  # intervals of equal values are equal, whatever the run's seed
 Resume = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 
@@ -181,7 +191,8 @@ def evaluate_stream(
 
     Returns:
         `{"requests": {id: {"seen": ..., "held_out": ...}}, "utility": {split: ...}}`, each a
-        `SplitResult` as JSON. A request without held-out prompts has only "seen".
+        `SplitResult` as JSON. A request without held-out prompts has only "seen". Where membership metrics
+        were asked for and the stream has a holdout, "holdout" is its result with these metrics alone.
 
     Raises:
         InputError: a metric that was asked for and that no split allows, or a prompt beyond the context.
@@ -199,6 +210,13 @@ def evaluate_stream(
 
         group = result[UTILITY] if owner == UTILITY else result["requests"].setdefault(owner, {})
         group[split] = around.resume(name, work)
+    inferred = tuple(name for name in config.metrics if name in MEMBERSHIP_METRICS)
+    if stream.holdout and inferred:
+        only = replace(config, metrics=inferred, samples=0)
+        result[HOLDOUT] = around.resume(
+            HOLDOUT,
+            lambda: evaluate_split(model, stream.holdout, only, "keep", HOLDOUT, around).to_dict(),
+        )
     for owner, splits in (*result["requests"].items(), (UTILITY, result[UTILITY])):
         logger.info("  %s: %s", owner, short(splits))
     return result

@@ -7,9 +7,9 @@ from typing import Any
 
 from o3_lightning.metrics.aggregate import confidence_interval
 
-__all__ = ["Place", "place_on_plane"]
+__all__ = ["ACCURACY", "Place", "place_on_plane"]
 
-METRIC = "accuracy"
+ACCURACY = "accuracy"
 SEED = 0  # accuracies are 0 or 1 and need no resampling; fixed for the case that they are not
 Place = dict[str, dict[str, float]]
 
@@ -37,7 +37,9 @@ def place_on_plane(measured: Mapping[str, Any]) -> Place:
 
 def pooled(results: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """The mean over the rows of several splits with its interval; nothing where none was measured."""
-    values = [value for result in results for value in result["values"].get(METRIC, ()) if value is not None]
+    values = [
+        value for result in results for value in result["values"].get(ACCURACY, ()) if value is not None
+    ]
     interval = confidence_interval(values, SEED)
     if interval is None:
         return {}

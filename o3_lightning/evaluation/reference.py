@@ -13,6 +13,8 @@ from typing import Any
 
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.config import EvaluationConfig
+from o3_lightning.evaluation.evaluate import HOLDOUT, UTILITY
+from o3_lightning.evaluation.plane import ACCURACY
 from o3_lightning.metrics.comparisons import MEMBERSHIP_METRICS
 from o3_lightning.metrics.membership import CHANCE, membership_auc, privacy_leak
 from o3_lightning.metrics.quality import forget_quality
@@ -35,8 +37,8 @@ def with_reference(config: EvaluationConfig, *, ratios: bool) -> EvaluationConfi
 
 
 def for_reference(config: EvaluationConfig) -> EvaluationConfig:
-    """Returns the configuration for the reference itself: what comparisons read, and no generated answers."""
-    wanted = (RATIOS, *(name for name in MEMBERSHIP_METRICS if name != "mia_reference"))
+    """Returns the configuration for the reference: what comparisons read, and its place on the plane."""
+    wanted = (ACCURACY, RATIOS, *(name for name in MEMBERSHIP_METRICS if name != "mia_reference"))
     metrics = tuple(name for name in config.metrics if name in wanted)
     return replace(config, metrics=metrics, samples=0)
 
@@ -63,9 +65,11 @@ def read_reference(path: Path) -> dict[str, Any]:
 
 def splits(result: Result) -> Iterator[tuple[str, Result]]:
     """Every split by its name."""
-    for owner, parts in (*result["requests"].items(), ("utility", result["utility"])):
+    for owner, parts in (*result["requests"].items(), (UTILITY, result[UTILITY])):
         for split, part in parts.items():
             yield f"{owner}/{split}", part
+    if HOLDOUT in result:
+        yield HOLDOUT, result[HOLDOUT]
 
 
 def reference_losses(reference: Result) -> dict[str, list[float]]:
@@ -73,13 +77,12 @@ def reference_losses(reference: Result) -> dict[str, list[float]]:
     return {name: part["values"][LOSSES] for name, part in splits(reference) if LOSSES in part["values"]}
 
 
-def compare(result: Result, reference: Result | None, holdout: str) -> dict[str, dict[str, Any]]:
+def compare(result: Result, reference: Result | None) -> dict[str, dict[str, Any]]:
     """Returns what only a comparison says, by forget split.
 
     Args:
         result: an evaluation with values per example.
         reference: that of a model that never saw the forget set; None has none.
-        holdout: the utility split that neither model saw.
 
     Returns:
         By split `forget_quality` (p-value and statistic, needs a reference) and `membership` by metric:
@@ -91,7 +94,7 @@ def compare(result: Result, reference: Result | None, holdout: str) -> dict[str,
     others = dict(splits(reference)) if reference is not None else {}
     compared: dict[str, dict[str, Any]] = {}
     for name, part in splits(result):
-        if name.startswith("utility/"):
+        if name == HOLDOUT or name.startswith(f"{UTILITY}/"):
             continue
         other = others.get(name)
         if other is not None and other.get("digest", part["digest"]) != part["digest"]:
@@ -99,9 +102,7 @@ def compare(result: Result, reference: Result | None, holdout: str) -> dict[str,
         found: dict[str, Any] = {}
         if other is not None and RATIOS in part["values"] and RATIOS in other["values"]:
             found["forget_quality"] = asdict(forget_quality(part["values"][RATIOS], other["values"][RATIOS]))
-        membership = compare_membership(
-            part, other, result["utility"].get(holdout), others.get(f"utility/{holdout}")
-        )
+        membership = compare_membership(part, other, result.get(HOLDOUT), others.get(HOLDOUT))
         if membership:
             found["membership"] = membership
         if found:

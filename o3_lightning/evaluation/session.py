@@ -81,7 +81,7 @@ class EvaluationSession:
             other = self.reference(reference, config)
         losses = {} if other is None else reference_losses(other)
         result = self.finish(model, name, config, losses)
-        comparison = compare(result, other, config.holdout)
+        comparison = compare(result, other)
         content = {
             "active_requests": list(model.ids),
             "model": model.base.id,
@@ -135,10 +135,9 @@ class EvaluationSession:
 
     def reference(self, name: str, config: EvaluationConfig) -> dict[str, Any]:
         """Returns the evaluation of the reference: read, or measured and written for the next time."""
-        path = Path(name)
-        if path.suffix == ".json":
-            return read_reference(path)
-        model = load_plain(name, self.base, self.seed)
+        if Path(name).suffix == ".json":
+            return read_reference(Path(name))
+        model = load_plain(name, self.base, self.seed, self.stream)
         check_prompts(self.stream, model.base, self.data)
         wanted, file = for_reference(config), f"reference-{slug(name)}"
         result = self.finish(model, file, wanted, {})

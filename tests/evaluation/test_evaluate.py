@@ -41,9 +41,10 @@ def rows_about(name):
     )  # fmt: skip
 
 
-def make_stream(utility=("kept", "holdout")):
+def make_stream():
     request = UnlearningRequest("a", rows_about("Quillan Osterhaus"))
-    return RequestStream("test", (request,), {name: rows_about(f"{name} Vale") for name in utility})
+    utility = {name: rows_about(f"{name} Vale") for name in ("kept", "other")}
+    return RequestStream("test", (request,), utility, holdout=rows_about("Nobody Known"))
 
 
 def settings(**changes):
@@ -98,7 +99,7 @@ def test_a_killed_evaluation_continues_at_the_split_where_it_stopped(plain, tmp_
 
     result = evaluate_stream(plain, make_stream(), settings(), Surroundings(resume=counts))
     assert done == ["a/seen", "a/held_out"]
-    assert fresh == ["utility/kept", "utility/holdout"]
+    assert fresh == ["utility/kept", "utility/other", "holdout"]
     assert json.loads(json.dumps(result)) == json.loads(json.dumps(expected))
     other = FinishedSplits(tmp_path / "parts", "1" * 64, ALONE)
     assert other.resume("a/seen", lambda: {"new": 1}) == {"new": 1}
@@ -126,7 +127,7 @@ def test_a_reference_on_other_rows_is_refused(plain):
     ours = evaluate_stream(plain, make_stream(), config)
     other = replace(make_stream(), requests=(UnlearningRequest("a", rows_about("Someone Else")),))
     with pytest.raises(InputError, match="other rows of a/seen"):
-        compare(ours, evaluate_stream(plain, other, config), "holdout")
+        compare(ours, evaluate_stream(plain, other, config))
     assert reference_losses(ours)["a/seen"] == ours["requests"]["a"]["seen"]["values"]["mia_loss"]
 
 
