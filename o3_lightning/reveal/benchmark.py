@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from o3_lightning.reveal.log import Entry
 from o3_lightning.reveal.output import select_rows
 from o3_lightning.reveal.reveal import NothingRevealedError, RevealConfig, reveal_topic
 from o3_lightning.reveal.search_config import SEARCHERS, SearchConfig
-from o3_lightning.reveal.synthetic import compare_searchers
+from o3_lightning.reveal.synthetic import compare_searchers, paired_differences
 
 __all__ = ["benchmark_authors", "benchmark_bandit", "coverage"]
 
@@ -29,14 +29,26 @@ ARMS, FEATURES = 300, 4
 
 
 def benchmark_bandit(path: Path, searchers: Sequence[str] = SEARCHERS) -> list[str]:
-    """Writes the mean regret of each searcher over 20 bandits, with intervals, and returns it as lines."""
-    table = compare_searchers("peaks", SEEDS, BANDIT, searchers, arms=ARMS, features=FEATURES)
-    settings = {"shape": "peaks", "arms": ARMS, "features": FEATURES, "queries": BANDIT.queries}
-    write_json(path, {"settings": settings, "seeds": list(SEEDS), "mean_regret": table})
-    return [
+    """Writes the mean regret of each searcher over 20 bandits, with intervals, and returns it as lines.
+
+    The first searcher is also compared with each other one, bandit by bandit.
+    """
+    table: dict[str, Any] = compare_searchers("peaks", SEEDS, BANDIT, searchers, arms=ARMS, features=FEATURES)
+    first, *others = searchers
+    paired = {name: paired_differences(table[first]["values"], table[name]["values"]) for name in others}
+    settings = {"shape": "peaks", "arms": ARMS, "features": FEATURES, **asdict(BANDIT)}
+    content = {"settings": settings, "seeds": list(SEEDS), "mean_regret": table, "against": {first: paired}}
+    write_json(path, content)
+    regrets = [
         f"{name:12} {row['mean']:.3f}  (95 % {row['low']:.3f} to {row['high']:.3f})"
         for name, row in table.items()
     ]
+    differences = [
+        f"{first} against {name}: smaller by {row['mean']:.3f} (95 % {row['low']:.3f} to {row['high']:.3f}), "
+        f"on {row['better']:.0%} of the bandits"
+        for name, row in paired.items()
+    ]
+    return regrets + differences
 
 
 def coverage(entries: Sequence[Entry], author: Author, config: RevealConfig) -> dict[str, Any]:

@@ -80,6 +80,36 @@ class RewardNetwork:
         predicted: Tensor = self.module(contexts).squeeze(-1)
         return predicted
 
+    @torch.no_grad()
+    def gradient_products(self, left: Tensor, right: Tensor) -> Tensor:
+        """Returns the inner products of predictions' gradients by the weights, [N, M], without the gradients.
+
+        Args:
+            left: contexts [N, D].
+            right: contexts [M, D].
+
+        Source:
+            Follows from one hidden layer with ReLU: with units h(x) and their slopes s(x), the product is
+            (x.x' + 1) (s.s') + h.h' + 1. Costs D + H multiplications a pair in place of W.
+        """
+        (units, slopes), (others, other_slopes) = self.units(left), self.units(right)
+        products: Tensor = (left @ right.T + 1) * (slopes @ other_slopes.T) + units @ others.T + 1
+        return products
+
+    @torch.no_grad()
+    def squared_norms(self, contexts: Tensor) -> Tensor:
+        """Returns the inner product of each prediction's gradient with itself, [N], for contexts [N, D]."""
+        units, slopes = self.units(contexts)
+        lengths = [part.square().sum(1) for part in (contexts, slopes, units)]
+        return (lengths[0] + 1) * lengths[1] + lengths[2] + 1
+
+    def units(self, contexts: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the hidden units [N, H] and the derivatives of the prediction by their inputs [N, H]."""
+        hidden: Any = self.module[0]
+        last: Any = self.module[2]
+        inputs: Tensor = hidden(contexts)
+        return inputs.relu(), (inputs > 0) * last.weight[0]
+
     def squared_gradients(self, contexts: Tensor) -> Iterator[Tensor]:
         """Yields the squared derivatives of each prediction by the weights, [chunk, W], chunk by chunk."""
         parameters = {name: value.detach() for name, value in self.module.named_parameters()}

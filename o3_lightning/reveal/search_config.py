@@ -8,6 +8,7 @@ from o3_lightning.errors import InputError
 
 __all__ = ["SEARCHERS", "SearchConfig"]
 
+COVARIANCES = ("full", "diagonal")
 SEARCHERS = ("neural_ucb", "random", "greedy", "thompson")
 
 
@@ -31,11 +32,14 @@ class SearchConfig:
             a few hundred steps fit. INSTINCT has 1.
         steps: training steps each time the network is trained from its start; INSTINCT has 1000 or 30.
         learning_rate: of Adam; INSTINCT has 0.001, with more steps.
-        regularisation: lambda above 0: start of the diagonal U, and weight decay times queries so far; 0.1
+        regularisation: lambda above 0: start of Z's diagonal, and weight decay times queries so far; 0.1
             as in INSTINCT.
-        exploration: nu, at least 0, the factor of the squared bonus per feature of a context; 8 was the best
-            of six on synthetic bandits of seeds that no figure uses. INSTINCT has 1 for the whole context,
-            and rewards that are not standardised.
+        exploration: nu, at least 0, the factor of the squared bonus per feature of a context; 1 was the best
+            of three on synthetic bandits of seeds that no figure uses (with the diagonal alone, 8 of six).
+            INSTINCT has 1 for the whole context, and rewards that are not standardised.
+        covariance: how the bonus sees what was explored: "full" (all pairs of the network's weights, as
+            NeuralUCB is stated; exact, at the cost of a matrix as large as the queries) or "diagonal" (as in
+            INSTINCT; looks twice where two weights always change together).
         chunk: arms whose gradients are held in memory at a time.
 
     Raises:
@@ -54,12 +58,15 @@ class SearchConfig:
     steps: int = 60
     learning_rate: float = 0.02
     regularisation: float = 0.1
-    exploration: float = 8.0
+    exploration: float = 1.0
+    covariance: str = "full"
     chunk: int = 256
 
     def __post_init__(self) -> None:
         if self.searcher not in SEARCHERS:
             refuse("searcher", f"one of {', '.join(SEARCHERS)}", repr(self.searcher))
+        if self.covariance not in COVARIANCES:
+            refuse("covariance", f"one of {', '.join(COVARIANCES)}", repr(self.covariance))
         for field in ("queries", "first", "rounds", "warm", "hidden", "steps", "chunk"):
             if getattr(self, field) < 1:
                 refuse(field, "1 or more", getattr(self, field))

@@ -112,36 +112,54 @@ class NeuralUcbSearcher(GreedySearcher):
     """Takes the arm whose prediction plus exploration bonus is highest.
 
     Source:
-        NeuralUCB (Zhou et al. 2020) with INSTINCT's diagonal: U starts at lambda and grows by the squared
-        gradient g^2 of each arm asked, random ones included; the bonus is sqrt(sum of lambda nu g^2 / U / D),
-        divided by the features D because squared gradients grow with them.
+        NeuralUCB (Zhou et al. 2020): the bonus is sqrt(lambda nu g' Z^-1 g / D), where g is the gradient of
+        the prediction by the weights and Z = lambda I + the sum of g g' over the arms asked, random ones
+        included; divided by the features D because gradients grow with them. Z is whole, as in the paper, or
+        its diagonal alone, as in INSTINCT and in the paper's own code.
         Every training starts from the same weights, as in NeuralUCB: from others, gradients of different
-        queries would not belong together, and U would say nothing about where was looked.
+        queries would not belong together, and Z would say nothing about where was looked.
     """
 
     def __init__(self, contexts: Tensor, config: SearchConfig, seed: int) -> None:
         super().__init__(contexts, config, seed)
+        self.explored: list[int] = []
         self.diagonal: Tensor | None = None
-        self.warm: list[int] = []
 
     def restart(self, arms: Sequence[int], rewards: Sequence[float]) -> None:
-        """Puts U back to lambda; the next network counts the given arms as explored."""
-        self.diagonal, self.warm = None, list(arms)
+        """Forgets what was explored, but for the given arms."""
+        self.explored, self.diagonal = list(arms), None
 
     def bonus(self, network: RewardNetwork, candidates: Sequence[int]) -> Tensor:
-        """Returns sqrt(sum of lambda nu g^2 / U / D) of each candidate, [K]."""
-        config = self.config
+        """Returns sqrt(lambda nu g' Z^-1 g / D) of each candidate, [K]."""
+        find = self.whole if self.config.covariance == "full" else self.of_diagonal
+        spread = find(network, self.contexts[list(candidates)])
+        return (self.config.exploration / self.contexts.shape[1] * spread).sqrt()
+
+    def whole(self, network: RewardNetwork, contexts: Tensor) -> Tensor:
+        """Returns lambda g' Z^-1 g of contexts [K, D], all gradients taken at the present weights.
+
+        By Woodbury's identity it is g'g - k' (lambda I + K)^-1 k, with the inner products K among the
+        explored arms' gradients and k between them and g: a system as large as the queries, not the weights.
+        """
+        own = network.squared_norms(contexts).double()
+        if not self.explored:
+            return own.float()
+        explored = self.contexts[self.explored]
+        among = network.gradient_products(explored, explored).double()
+        among += self.config.regularisation * torch.eye(len(explored), dtype=torch.float64)
+        between = network.gradient_products(explored, contexts).double()
+        known: Tensor = (between * torch.linalg.solve(among, between)).sum(0)
+        return (own - known).clamp(min=0).float()
+
+    def of_diagonal(self, network: RewardNetwork, contexts: Tensor) -> Tensor:
+        """Returns lambda g' Z^-1 g of contexts [K, D] with Z's diagonal, as it grew query by query."""
         if self.diagonal is None:
-            self.diagonal = torch.full((network.weights,), config.regularisation)
-            if self.warm:
-                for squared in network.squared_gradients(self.contexts[self.warm]):
+            self.diagonal = torch.full((network.weights,), self.config.regularisation)
+            if self.explored:
+                for squared in network.squared_gradients(self.contexts[self.explored]):
                     self.diagonal += squared.sum(0)
-        scale = config.regularisation * config.exploration / self.contexts.shape[1]
-        parts = [
-            (squared @ (scale / self.diagonal)).sqrt()
-            for squared in network.squared_gradients(self.contexts[list(candidates)])
-        ]
-        return torch.cat(parts)
+        weighted: Tensor = self.config.regularisation / self.diagonal
+        return torch.cat([squared @ weighted for squared in network.squared_gradients(contexts)])
 
     def value(self, prediction: Tensor, bonus: Tensor | None, generator: torch.Generator) -> Tensor:
         """Returns prediction plus bonus."""
@@ -150,15 +168,16 @@ class NeuralUcbSearcher(GreedySearcher):
 
     def chosen(self, network: RewardNetwork, arm: int) -> None:
         """Counts an arm as explored."""
-        assert self.diagonal is not None
-        self.diagonal += next(network.squared_gradients(self.contexts[[arm]]))[0]
+        self.explored.append(arm)
+        if self.diagonal is not None:
+            self.diagonal += next(network.squared_gradients(self.contexts[[arm]]))[0]
 
 
 class ThompsonSearcher(NeuralUcbSearcher):
     """Takes the arm whose draw from N(prediction, bonus^2) is highest.
 
     Source:
-        Neural Thompson sampling (Zhang et al. 2021), with the same diagonal U.
+        Neural Thompson sampling (Zhang et al. 2021), with the same Z.
     """
 
     def value(self, prediction: Tensor, bonus: Tensor | None, generator: torch.Generator) -> Tensor:

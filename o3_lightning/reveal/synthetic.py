@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from scipy.stats import ttest_rel
 from torch import Tensor
 
 from o3_lightning.reveal.search import Query, run_search, standardise
 from o3_lightning.reveal.search_config import SEARCHERS, SearchConfig
 
-__all__ = ["SyntheticBandit", "compare_searchers", "make_bandit", "mean_regret"]
+__all__ = ["SyntheticBandit", "compare_searchers", "make_bandit", "mean_regret", "paired_differences"]
 
 SHAPES = ("cosine", "quadratic", "peaks")
 
@@ -109,3 +110,24 @@ def compare_searchers(
         mean = statistics.fmean(values)
         table[name] = {"mean": mean, "low": mean - half, "high": mean + half, "values": values}
     return table
+
+
+def paired_differences(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """Returns by how much a searcher's regret lies below another's on the same bandits.
+
+    Args:
+        ours: regrets, one a bandit; at least two.
+        theirs: of the other searcher, in the same order.
+
+    Returns:
+        `mean` of theirs - ours, `low` and `high` of its 95 % interval (Student's t), and `better`, the share
+        of bandits on which ours is smaller.
+    """
+    interval = ttest_rel(theirs, ours).confidence_interval(0.95)
+    pairs = list(zip(ours, theirs, strict=True))
+    return {
+        "mean": statistics.fmean(their - our for our, their in pairs),
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "better": sum(our < their for our, their in pairs) / len(pairs),
+    }

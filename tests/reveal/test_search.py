@@ -1,5 +1,7 @@
 """The bandit: the budget is kept, a search repeats itself, gradients and bonus are what the formulas say."""
 
+import statistics
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from o3_lightning.reveal.network import RewardNetwork
 from o3_lightning.reveal.search import run_search, standardise
 from o3_lightning.reveal.search_config import SEARCHERS, SearchConfig
 from o3_lightning.reveal.searchers import NeuralUcbSearcher
-from o3_lightning.reveal.synthetic import compare_searchers, make_bandit
+from o3_lightning.reveal.synthetic import compare_searchers, make_bandit, paired_differences
 
 SMALL = {"hidden": 8, "steps": 20, "candidates": 30, "first": 5, "queries": 12}
 
@@ -68,18 +70,56 @@ def test_squared_gradients_per_arm_are_autograds():
         assert torch.allclose(found[row], expected, atol=1e-7)
 
 
-def test_the_bonus_is_the_formula_and_falls_where_it_was_looked():
+@pytest.fixture
+def explored():
+    """Returns contexts, a fitted network, and its gradients [6, W] by autograd."""
     contexts = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
-    config = SearchConfig(hidden=4, steps=3, regularisation=0.1, exploration=0.5)
-    searcher, network = NeuralUcbSearcher(contexts, config, 0), fitted(config, contexts)
-    gradients = torch.cat(list(network.squared_gradients(contexts)))
+    network = fitted(SearchConfig(hidden=4, steps=3), contexts)
+    rows = []
+    for context in contexts:
+        network.module.zero_grad()
+        network.module(context).squeeze().backward()
+        rows.append(torch.cat([p.grad.flatten() for p in network.module.parameters()]))
+    return contexts, network, torch.stack(rows).double()
+
+
+def test_gradient_products_are_autograds(explored):
+    contexts, network, gradients = explored
+    found = network.gradient_products(contexts, contexts[:4]).double()
+    assert torch.allclose(found, gradients @ gradients[:4].T, rtol=1e-5)
+    assert torch.allclose(network.squared_norms(contexts).double(), gradients.square().sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_the_bonus_is_the_formula_and_falls_where_it_was_looked(explored, covariance):
+    contexts, network, gradients = explored
+    config = SearchConfig(regularisation=0.1, exploration=0.5, covariance=covariance)
+    searcher = NeuralUcbSearcher(contexts, config, 0)
     before = searcher.bonus(network, range(6))
-    assert torch.allclose(before, (0.5 / 3 * gradients.sum(1)).sqrt())  # U is lambda everywhere
     searcher.chosen(network, 2)
+    searcher.chosen(network, 4)
     after = searcher.bonus(network, range(6))
-    expected = (0.1 * 0.5 / 3 * gradients / (0.1 + gradients[2])).sum(1).sqrt()
-    assert torch.allclose(after, expected)
+    z = 0.1 * torch.eye(gradients.shape[1], dtype=torch.float64)
+    for state, found in (((), before), ((2, 4), after)):
+        seen = gradients[list(state)]
+        covered = z + seen.T @ seen
+        if covariance == "diagonal":
+            covered = covered.diag().diag()
+        expected = (0.1 * 0.5 / 3 * (gradients @ covered.inverse() * gradients).sum(1)).sqrt()
+        assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-5)
     assert (after < before).all()
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_a_restart_remembers_the_given_arms_alone(explored, covariance):
+    contexts, network, _ = explored
+    config = SearchConfig(covariance=covariance)
+    searcher, fresh = (NeuralUcbSearcher(contexts, config, 0) for _ in range(2))
+    searcher.bonus(network, range(6))
+    searcher.chosen(network, 1)
+    for each in (searcher, fresh):
+        each.restart([3, 5], [1.0, 0.5])
+    assert torch.equal(searcher.bonus(network, range(6)), fresh.bonus(network, range(6)))
 
 
 def test_the_network_learns_and_equal_rewards_say_nothing():
@@ -109,6 +149,14 @@ def test_searchers_beat_chance_on_a_bandit_with_a_known_optimum():
     assert (float(bandit.means.min()), float(bandit.means.max())) == (0.0, 1.0)
 
 
+def test_paired_differences_are_students():
+    found = paired_differences([0.1, 0.2, 0.3, 0.4], [0.2, 0.4, 0.2, 0.8])
+    assert found["mean"] == pytest.approx(0.15)
+    assert found["better"] == 0.75
+    half = 3.182446 * statistics.stdev([0.1, 0.2, -0.1, 0.4]) / 2  # t of 3 degrees of freedom, table
+    assert (found["low"], found["high"]) == pytest.approx((0.15 - half, 0.15 + half), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -116,6 +164,7 @@ def test_searchers_beat_chance_on_a_bandit_with_a_known_optimum():
         ({"searcher": "best"}, "field 'search.searcher'"),
         ({"exploration": float("nan")}, "field 'search.exploration'"),
         ({"regularisation": 0}, "field 'search.regularisation'"),
+        ({"covariance": "half"}, "field 'search.covariance'"),
     ],
 )
 def test_bad_settings_are_refused(fields, message):
