@@ -48,6 +48,11 @@ class MultiDetector:
         self.detectors = dict(detectors)
         self.ids = tuple(detectors)
         self._groups = group_detectors(list(self.detectors.values()))
+        self._tails: dict[tuple[float, float], list[int]] = {}  # columns that turn scores to weights alike
+        for column, detector in enumerate(self.detectors.values()):
+            if not isinstance(detector.state, BoundaryState):
+                tail = (detector.config.tail, detector.config.sharpness)
+                self._tails.setdefault(tail, []).append(column)
 
     def scores(self, prompts: Sequence[Prompt]) -> Tensor:
         """Returns scores [B, K], higher = closer to the forget set.
@@ -75,14 +80,13 @@ class MultiDetector:
     def weigh(self, scores: Tensor) -> Tensor:
         """Returns the weights [B, K] of scores [B, K]."""
         weights = torch.zeros_like(scores)
+        for (tail, sharpness), columns in self._tails.items():
+            weights[:, columns] = tail_weights(scores[:, columns], tail, sharpness)
         for column, detector in enumerate(self.detectors.values()):
             if isinstance(detector.state, BoundaryState):
                 weights[:, column] = boundary_weights(
                     scores[:, column], detector.state, detector.config
                 ).float()
-            else:
-                settings = detector.config
-                weights[:, column] = tail_weights(scores[:, column], settings.tail, settings.sharpness)
         return weights
 
     def explain(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
