@@ -84,9 +84,10 @@ def run(config: ReleaseConfig, trainer: dict[str, object]) -> list[str]:
     result = release(config, trainer, config.folder)
     lines = [f"base: {numbers(result['base']['measured'])}".rstrip(": ")]
     for record in result["rounds"]:
-        step = "quiet" if record["lambda"] is None else f"lambda {record['lambda']:g}"
+        factors = ", ".join(f"{step['lambda']:g}" for step in record["steps"] if step["lambda"] is not None)
         lines.append(
-            f"round {record['number']}: {step}, {record['known_rows']} known rows, probability "
+            f"round {record['number']}: {f'lambda {factors}' if factors else 'no step'}, "
+            f"{record['known_rows']} known rows, probability "
             f"{record['probability_before']:.3f} -> {record['probability_after']:.3f}, "
             f"drop {record['drop']:.4f}  {numbers(record['measured'])}".rstrip()
         )

@@ -41,15 +41,21 @@ class ReleaseConfig:
             shares with a retain adapter, module by module) or "orthogonal" (the forget adapter is trained
             with a penalty on its overlap with a retain adapter).
         rounds: at most, at least 1.
-        lambdas: grid of the factor lambda_f, all above 0.
+        steps: adapters that a round trains and subtracts, one after the other, at least 1. A model that
+            is certain of an answer gives hardly any gradient on it; the first steps make it uncertain, and
+            the adapters of the later ones point where its knowledge is.
+        lambdas: grid of the factor lambda_f, all above 0; walked upwards until a factor costs too much. Later
+            steps need much smaller factors than the first.
         retain_lambda: factor lambda_r of the retain adapter that is added, at least 0.
         budget: most that the utility may drop, over all rounds, in nats a token: KL(base || candidate) on the
-            answers of neutral text.
+            answers of neutral text. Spread evenly over the steps of all rounds; what one leaves goes to the
+            next.
         keep: factor of the KL divergence on neutral text while the forget adapter is trained, at least 0; it
             keeps the adapter, and so what is subtracted, out of other topics' way.
         neutral: neutral questions at least 2; one half serves `keep`, the other the budget.
-        stop: a round counts as quiet where the mean probability of the rows revealed so far is below this;
-            two quiet rounds end the release. In [0, 1].
+        stop: a row counts as forgotten where the mean probability of its answer's tokens is below this, and
+            no adapter is trained on it. A round that finds no other row is quiet; two quiet rounds end the
+            release. In [0, 1].
         measure: "fictitious" measures the author, the other authors and common facts after each round, for
             the report alone; empty measures nothing that release could not know.
         base: the language model.
@@ -72,7 +78,8 @@ class ReleaseConfig:
     retain: str | None = None
     mode: str = "naive"
     rounds: int = 3
-    lambdas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0)
+    steps: int = 4
+    lambdas: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0)
     retain_lambda: float = 0.0
     budget: float = 0.1
     keep: float = 10.0
@@ -95,7 +102,7 @@ class ReleaseConfig:
             refuse("measure", "fictitious or nothing", repr(self.measure))
         if not self.lambdas or not all(0 < value < float("inf") for value in self.lambdas):
             refuse("lambdas", "numbers above 0", list(self.lambdas))
-        for name, least in (("seed", 0), ("rounds", 1), ("neutral", 2)):
+        for name, least in (("seed", 0), ("rounds", 1), ("steps", 1), ("neutral", 2)):
             if getattr(self, name) < least:
                 refuse(name, f"{least} or more", getattr(self, name))
         for name in ("retain_lambda", "budget", "keep"):

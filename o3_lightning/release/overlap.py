@@ -12,8 +12,9 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.errors import InputError
 from o3_lightning.files import write_atomically, write_json
 from o3_lightning.release.adapters import forget_adapter, retain_adapter
+from o3_lightning.release.bench import open_bench
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.release.release import open_bench, try_lambda
+from o3_lightning.release.steps import try_lambda
 
 __all__ = ["COLUMNS", "overlap_study", "overlap_table", "write_study"]
 
@@ -54,7 +55,9 @@ def overlap_study(
         found = overlap_matrices(AdapterHistory.of(pair))
         overlaps = {name: found[name][0][1] for name in ("row_overlap", "column_overlap", "update_cosine")}
         for value in sorted(config.lambdas):
-            rows.append({"penalty": penalty, **overlaps, **try_lambda(bench, forget, None, value)})
+            rows.append(
+                {"penalty": penalty, **overlaps, **try_lambda(bench, bench.known, forget, None, value)}
+            )
     return rows
 
 

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from o3_lightning.errors import InputError, StoreError
 from o3_lightning.files import write_atomically
 
-__all__ = ["Term", "Update", "applied", "apply", "combine"]
+__all__ = ["Term", "Update", "applied", "apply", "combine", "joined"]
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 
@@ -98,6 +98,18 @@ def combine(terms: Sequence[Term]) -> Update:
         b = torch.cat([pair[1].float() * factor for pair, factor in parts], dim=1)
         factors[module] = a, b
     return Update(factors)
+
+
+def joined(updates: Sequence[Update]) -> Update:
+    """Returns the sum of some updates, their factors side by side."""
+    modules = sorted({module for update in updates for module in update.factors})
+    parts = {name: [update.factors[name] for update in updates if name in update.factors] for name in modules}
+    return Update(
+        {
+            name: (torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs], dim=1))
+            for name, pairs in parts.items()
+        }
+    )
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.commands.own_config import build_own, read_own_arguments
 from o3_lightning.commands.release import release_parser
 from o3_lightning.errors import InputError, StoreError
+from o3_lightning.release import bench, steps
 from o3_lightning.release import release as loop
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.rounds import Rounds
@@ -37,6 +38,7 @@ def config(tmp_path):
         output=str(tmp_path),
         requests=(str(path),),
         rounds=2,
+        steps=2,
         lambdas=(0.5, 2.0),
         budget=100.0,
         neutral=8,
@@ -48,7 +50,8 @@ def config(tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch, tiny_base):
-    monkeypatch.setattr(loop, "load_base", lambda *_: copy_of(tiny_base))
+    for module in (loop, bench):
+        monkeypatch.setattr(module, "load_base", lambda *_: copy_of(tiny_base))
     return tiny_base
 
 
@@ -68,7 +71,7 @@ def test_rounds_lower_what_is_known_and_undoing_them_gives_back_the_base(tiny, c
     assert [record["number"] for record in result["rounds"]] == [1, 2]
     for record in result["rounds"]:
         assert record["probability_after"] < record["probability_before"]
-        assert {trial["lambda"] for trial in record["trials"]} == {0.5, 2.0}
+        assert [{trial["lambda"] for trial in step["trials"]} for step in record["steps"]] == [{0.5, 2.0}] * 2
     assert result["stopped"] == "all rounds were done"
     before, rounds = logits(tiny), Rounds(config.folder)
     assert (logits(loop.released_base(config, config.folder)) - before).abs().max() > 1e-3
@@ -96,7 +99,7 @@ def test_a_release_that_was_killed_goes_on_and_ends_the_same(tiny, config, monke
     monkeypatch.setattr(Rounds, "finish", finish)
     again = loop.release(broken, CPU, broken.folder)
     for left, right in zip(straight["rounds"], again["rounds"], strict=True):
-        assert (left["lambda"], left["update"]) == (right["lambda"], right["update"])
+        assert (left["steps"], left["update"]) == (right["steps"], right["update"])
 
 
 def test_a_budget_of_nothing_stops_without_a_change(tiny, config):
@@ -116,13 +119,40 @@ def test_two_quiet_rounds_end_a_release(tiny, config):
     assert len(result["rounds"]) == 2
 
 
-def test_the_larger_step_within_the_budget_is_taken(tiny, config):
-    config = replace(config, rounds=1)
+def test_the_larger_step_within_the_budget_is_taken_and_the_grid_is_left_at_the_first_above(tiny, config):
+    config = replace(config, rounds=1, steps=1, lambdas=(4.0, 0.5, 2.0))
     record = loop.release(config, CPU, config.folder)["rounds"][0]
-    small, large = sorted(record["trials"], key=lambda trial: trial["lambda"])
+    small, large, _ = record["steps"][0]["trials"]
+    assert (small["lambda"], large["lambda"]) == (0.5, 2.0)
     assert small["drop"] < large["drop"]
     between = replace(config, budget=(small["drop"] + large["drop"]) / 2, name="between")
-    assert loop.release(between, CPU, between.folder)["rounds"][0]["lambda"] == 0.5
+    found = loop.release(between, CPU, between.folder)["rounds"][0]["steps"][0]
+    assert found["lambda"] == 0.5
+    assert len(found["trials"]) == 2
+
+
+def test_the_budget_is_spread_evenly_and_what_is_left_goes_on(tiny, config, monkeypatch):
+    allowed = []
+    walk = steps.walk_grid
+
+    def note(*arguments):
+        allowed.append(arguments[-1])
+        return walk(*arguments)
+
+    monkeypatch.setattr(steps, "walk_grid", note)
+    loop.release(config, CPU, config.folder)
+    assert allowed == pytest.approx([25.0, 50.0, 75.0, 100.0])
+
+
+def test_an_adapter_is_trained_on_what_is_still_known(tiny, config):
+    setup = loop.open_bench(replace(config, stop=0.0), CPU, config.folder)
+    values = setup.probabilities(setup.known)
+    assert setup.still_known() == setup.known
+    place = values.index(max(values))
+    setup.config = replace(config, stop=(max(values) + sorted(values)[-2]) / 2)
+    assert setup.still_known() == [setup.known[place]]
+    _, records = steps.take_steps(setup, config.folder / "rounds" / "01", 1)
+    assert records[0]["rows"] == 1
 
 
 def test_a_stored_round_that_was_changed_is_told(tiny, config):

@@ -7,7 +7,7 @@ from torch import nn
 
 from o3_lightning.errors import InputError, StoreError
 from o3_lightning.release.modes import release_update, shared_part
-from o3_lightning.release.update import Term, Update, applied, apply, combine
+from o3_lightning.release.update import Term, Update, applied, apply, combine, joined
 
 
 def adapter(seed, rank=4, out=12, width=20):
@@ -73,6 +73,12 @@ def test_taking_an_update_back_gives_the_weights_to_a_millionth_and_the_context_
     apply(net, update)
     apply(net, update, sign=-1)
     assert relative(net["m"].weight.detach(), before) < 1e-6
+
+
+def test_joined_updates_are_their_sum():
+    one, two = (release_update(adapter(seed), None, "naive", 1.0, 0.0) for seed in (1, 2))
+    a, b = joined([one, two]).factors["m"]
+    assert relative(b.double() @ a.double(), -delta(adapter(1)) - delta(adapter(2))) < 1e-6
 
 
 def test_the_shared_part_is_the_projection_on_the_bisector():

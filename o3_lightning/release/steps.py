@@ -1,0 +1,77 @@
+"""The steps of a round: train an adapter on what the model still knows, subtract it, and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from o3_lightning.release.adapters import forget_adapter, retain_adapter
+from o3_lightning.release.bench import Bench
+from o3_lightning.release.modes import Adapter, release_update
+from o3_lightning.release.update import Update, applied, joined
+from o3_lightning.requests import QuestionAnswer
+
+__all__ = ["take_steps", "try_lambda"]
+
+
+def take_steps(bench: Bench, folder: Path, number: int) -> tuple[Update | None, list[dict[str, Any]]]:
+    """Returns what a round subtracts, and a record of each of its steps; the model stays as it is.
+
+    Each step trains on the rows that the model, changed by the steps before, still finds likely: those that
+    it has forgotten would otherwise fill the gradient, and be learnt again. The budget is spread evenly over
+    all steps of all rounds, and what a step leaves goes to the next ones.
+
+    Args:
+        bench: model, rows and budget.
+        folder: of the round.
+        number: of the round, from 1.
+    """
+    config, taken, records = bench.config, None, []
+    retain = None
+    if config.mode != "naive" or config.retain_lambda:
+        retain = retain_adapter(bench.base, bench.kept, config, folder, bench.trainer)
+    for step in range(1, config.steps + 1):
+        part = ((number - 1) * config.steps + step) / (config.rounds * config.steps)
+        with applied(bench.base.model, taken) if taken else nullcontext():
+            rows = bench.still_known()
+            if not rows:
+                break
+            place = folder / f"step_{step:02}"
+            forget = forget_adapter(bench.base, rows, bench.kept, retain, config, place, bench.trainer)
+            trials = walk_grid(bench, rows, forget, retain, config.budget * part)
+        within = [trial for trial in trials if trial["drop"] <= config.budget * part]
+        best = min(within, key=lambda trial: (trial["probability"], trial["lambda"]), default=None)
+        found = None if best is None else best["lambda"]
+        records.append({"rows": len(rows), "lambda": found, "trials": trials})
+        if found is not None:
+            new = release_update(forget, retain, config.mode, found, config.retain_lambda)
+            taken = joined([taken, new]) if taken else new
+    return taken, records
+
+
+def walk_grid(
+    bench: Bench, rows: Sequence[QuestionAnswer], forget: Adapter, retain: Adapter | None, allowed: float
+) -> list[dict[str, float]]:
+    """Returns what each factor does, from the smallest on, up to the first that costs too much."""
+    trials: list[dict[str, float]] = []
+    for value in sorted(bench.config.lambdas):
+        trials.append(try_lambda(bench, rows, forget, retain, value))
+        if trials[-1]["drop"] > allowed:
+            break
+    return trials
+
+
+def try_lambda(
+    bench: Bench, rows: Sequence[QuestionAnswer], forget: Adapter, retain: Adapter | None, value: float
+) -> dict[str, float]:
+    """Returns mean probability of some rows and drop of utility with one factor; the model stays as it is."""
+    update = release_update(forget, retain, bench.config.mode, value, bench.config.retain_lambda)
+    with applied(bench.base.model, update):
+        return {
+            "lambda": value,
+            "probability": fmean(bench.probabilities(rows)),
+            "drop": bench.utility.drop(),
+        }
