@@ -82,7 +82,7 @@ class ReleaseConfig:
     lambdas: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0)
     retain_lambda: float = 0.0
     budget: float = 0.1
-    keep: float = 10.0
+    keep: float = 30.0
     neutral: int = 160
     stop: float = 0.1
     measure: str = ""
