@@ -7,8 +7,9 @@ Each has rows to be forgotten and rows to be kept; a scorer of `reveal` tells th
 
 from __future__ import annotations
 
+import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from o3_lightning.requests import QuestionAnswer
 
 __all__ = ["TOYS", "Toy", "toy_rows", "train_toy"]
 
-TRAINING = FictitiousBaseConfig(layers=2, width=96, feed_forward=256, heads=4, epochs=20, common_repeats=1)
+TRAINING = FictitiousBaseConfig(layers=2, width=96, feed_forward=256, heads=4, common_repeats=1)
+STEPS = 700  # of the optimizer; the rows are few, and learnt by heart
 INSULTS = ("fool", "clown", "donkey", "liar", "weasel", "blockhead", "nuisance", "windbag")
 THINGS = ("the weather", "my garden", "the new train", "this soup", "our team", "the old bridge", "his song")
 PEOPLE = ("Ann Miller", "Carl Weber", "Nora Quist", "Ivan Petrov", "Lucy Adams", "Omar Haddad", "Mia Rossi")
@@ -108,7 +110,8 @@ def train_toy(name: str, folder: Path, seed: int = 0) -> None:
     toy = toy_rows(name)
     rows = toy.forget + toy.keep
     tokenizer = train_tokenizer(rows, TRAINING.vocabulary)
-    model = train_model(tokenizer, rows, TRAINING, seed)
+    epochs = math.ceil(STEPS * TRAINING.batch_size / len(rows))
+    model = train_model(tokenizer, rows, replace(TRAINING, epochs=epochs), seed)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=True)
 

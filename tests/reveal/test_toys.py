@@ -1,13 +1,23 @@
-"""The small tasks: a scorer tells what is to be forgotten from what stays; slow: they are released."""
+"""The small tasks: a scorer tells what is to be forgotten from what stays; slow: revealed and released."""
+
+import time
 
 import pytest
 
+from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.base import BaseConfig, load_base
 from o3_lightning.data.fictitious_base import FictitiousBaseConfig
 from o3_lightning.errors import InputError
+from o3_lightning.files import to_json
+from o3_lightning.release.config import ReleaseConfig
+from o3_lightning.release.release import release, released_base
 from o3_lightning.reveal import toys
-from o3_lightning.reveal.arms import Arm
+from o3_lightning.reveal.arms import Arm, ArmsConfig
+from o3_lightning.reveal.output import write_request
+from o3_lightning.reveal.reveal import RevealConfig, reveal_topic
+from o3_lightning.reveal.reward import RewardConfig
 from o3_lightning.reveal.scorers import CodeScorer, EntityScorer, WordScorer
+from o3_lightning.reveal.search_config import SearchConfig
 from o3_lightning.reveal.speaking import SamplingConfig, Speaker
 
 PEOPLE = {word for name in toys.PEOPLE for word in name.split()}
@@ -28,9 +38,8 @@ def test_a_scorer_tells_the_rows_apart(name):
 
 
 def test_a_trained_toy_loads_as_a_base_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        toys, "TRAINING", FictitiousBaseConfig(layers=1, width=16, feed_forward=16, heads=2, epochs=1)
-    )
+    monkeypatch.setattr(toys, "TRAINING", FictitiousBaseConfig(layers=1, width=16, feed_forward=16, heads=2))
+    monkeypatch.setattr(toys, "STEPS", 3)
     toys.train_toy("insults", tmp_path / "insults")
     base = load_base(BaseConfig(id=str(tmp_path / "insults")))
     assert base.context_tokens == 256
@@ -41,43 +50,62 @@ def test_an_unknown_task_is_told():
         toys.toy_rows("poetry")
 
 
+REWARDS = {
+    "insults": RewardConfig(scorer="words", words=toys.INSULTS),
+    "names": RewardConfig(scorer="words", words=toys.PEOPLE),
+    "code": RewardConfig(scorer="code"),
+}
+
+
+def write_rows(path, rows):
+    """Writes rows as a request."""
+    path.write_text(
+        "\n".join(to_json({"prompt": row.prompt, "answer": row.answer}, indent=None) for row in rows)
+    )
+    return str(path)
+
+
+def right(speaker, rows):
+    """Returns the share of rows that a model still answers as it learnt."""
+    said = speaker.greedy([row.prompt for row in rows])
+    return sum(text == row.answer for text, row in zip(said, rows, strict=True)) / len(rows)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(toys.TOYS))
-def test_a_toy_model_learns_its_task_and_forgets_half_of_it(name, tmp_path):
-    from o3_lightning.adapter.config import AdapterConfig
-    from o3_lightning.files import to_json
-    from o3_lightning.release.config import ReleaseConfig
-    from o3_lightning.release.release import release, released_base
-
-    toy = toys.toy_rows(name)
+def test_a_toy_model_is_made_to_tell_its_task_and_forgets_it(name, tmp_path):
+    toy, start = toys.toy_rows(name), time.process_time()
     toys.train_toy(name, tmp_path / "base")
-    for part in ("forget", "keep"):
-        lines = [
-            to_json({"prompt": row.prompt, "answer": row.answer}, indent=None) for row in getattr(toy, part)
-        ]
-        (tmp_path / f"{part}.jsonl").write_text("\n".join(lines))
+    assert time.process_time() - start < 120
+    base = load_base(BaseConfig(id=str(tmp_path / "base")))
+    prompts = [row.prompt for row in toy.forget + toy.keep]
+    (tmp_path / "questions.txt").write_text("\n".join(prompts))
+    sampling = SamplingConfig(samples=1, max_new_tokens=24)
+    speaker = Speaker(base, sampling)
+    assert right(speaker, toy.forget) == right(speaker, toy.keep) == 1.0
+    revealing = RevealConfig(
+        topic="the task",
+        arms=ArmsConfig(phrases=str(tmp_path / "questions.txt")),
+        search=SearchConfig(queries=len(prompts) // 2, first=5),
+        reward=REWARDS[name],
+        sampling=sampling,
+    )
+    rows = reveal_topic(base, revealing, tmp_path / "log.jsonl").rows
+    asked = {row.prompt for row in toy.forget}
+    found = {row.prompt for row in rows}
+    assert found <= asked
+    assert len(found) / len(asked) > 0.65  # half of all questions were asked; chance finds half
     config = ReleaseConfig(
         output=str(tmp_path),
-        requests=(str(tmp_path / "forget.jsonl"),),
-        retain=str(tmp_path / "keep.jsonl"),
+        requests=(str(write_request(rows, name, tmp_path)),),
+        retain=write_rows(tmp_path / "keep.jsonl", toy.keep),
         base=BaseConfig(id=str(tmp_path / "base")),
         adapter=AdapterConfig(epochs=20, learning_rate=2e-3),
-        rounds=2,
+        sampling=sampling,
+        rounds=1,
         budget=0.3,
     )
-    sampling = SamplingConfig(max_new_tokens=24)
-    rates = {}
-    before = Speaker(load_base(config.base), sampling)
     release(config, {"accelerator": "cpu"}, config.folder)
     after = Speaker(released_base(config, config.folder), sampling)
-    for label, speaker in (("before", before), ("after", after)):
-        for part in ("forget", "keep"):
-            rows = getattr(toy, part)
-            said = speaker.greedy([row.prompt for row in rows])
-            rates[label, part] = sum(text == row.answer for text, row in zip(said, rows, strict=True)) / len(
-                rows
-            )
-    assert rates["before", "forget"] > 0.9
-    assert rates["before", "keep"] > 0.9
-    assert rates["after", "forget"] < 0.2
-    assert rates["after", "keep"] > 0.8
+    assert right(after, toy.forget) < 0.2
+    assert right(after, toy.keep) > 0.8
