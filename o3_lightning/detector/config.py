@@ -171,8 +171,8 @@ class DetectorConfig:
         training: of the encoder.
         segments: of long prompts.
         normalise: whether look-alikes, zero-width characters and accents are undone before the encoder reads.
-        repair_spelling: whether a prompt with unknown words is also read with the vocabulary words one slip
-            away, the closer reading counting.
+        repair_spelling: whether a prompt with unknown words is also read with the words one slip away, the
+            closer reading counting. Of the request's words that no vocabulary has, hashes are kept for it.
         max_tokens: longer prompts are cut to this; their segments still see everything.
         device: torch device of the encoder.
         folds: parts for cross-fitting, at least 2; with few of them a small request looks harder than it is.

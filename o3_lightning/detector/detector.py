@@ -48,8 +48,8 @@ class Detector:
         """Writes detector.safetensors and detector.json, each atomically.
 
         They hold no text, and by default no feature of any single prompt (the bank is centroids of at least
-        `config.rows_per_centroid` prompts on average). The hashed word table lets a reader test whether a
-        guessed rare word occurs in the request.
+        `config.rows_per_centroid` prompts on average). The hashed words let a reader test whether a guessed
+        rare word occurs in the request; `config.repair_spelling` off keeps none of whole names.
 
         Args:
             folder: made where it is missing.

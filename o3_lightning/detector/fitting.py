@@ -33,6 +33,9 @@ def calibrate_fusion(
         seed: of folds, clusters and made-up neighbours.
     """
     whole = fit_rows(inputs, torch.arange(len(inputs)), config, seed)
+    if config.repair_spelling:
+        texts = encoder.tokenizer.batch_decode(inputs.words)
+        whole = replace(whole, rare=encoder.spelling.hash_rare_words(texts)[None])
     warnings = []
     if len(inputs) < config.smallest_request:
         warnings.append(

@@ -46,6 +46,7 @@ class FusionState:
         within_bank: whitened centroids [K, L, M, D].
         within_mask: True where a centroid counts [K, M].
         known: hashed word table [K, H].
+        rare: hashes of the words that no vocabulary has [K, W], int64, 0 where there are fewer.
         center: cross-fitted mean of each channel [K, C].
         spread: its standard deviation, positive [K, C].
         channel_weights: what each channel adds to the sum [K, C].
@@ -63,6 +64,7 @@ class FusionState:
     within_bank: Tensor
     within_mask: Tensor
     known: Tensor
+    rare: Tensor
     center: Tensor
     spread: Tensor
     channel_weights: Tensor
@@ -122,6 +124,7 @@ def fit_fusion(
         pad_stack([part.bank for part in within], repeat=True)[None],
         torch.ones(1, max(len(part.bank) for part in within), dtype=torch.bool),
         fit_word_table(tokens, buckets=config.lexical_buckets, certain_count=certain)[None],
+        torch.zeros(1, 0, dtype=torch.int64),
         torch.zeros(1, channels),
         torch.ones(1, channels),
         weights[None],

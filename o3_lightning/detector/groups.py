@@ -27,7 +27,7 @@ from o3_lightning.detector.fusion import (
 from o3_lightning.detector.inputs import select_layers
 from o3_lightning.detector.lexical import hash_tokens
 from o3_lightning.detector.segments import Prompt, cut_segments, prompt_texts
-from o3_lightning.detector.spelling import SpellingTable
+from o3_lightning.detector.spelling import WordRepair
 from o3_lightning.detector.stacked_lora import encode_stacked
 from o3_lightning.detector.text import normalise_text
 
@@ -55,12 +55,14 @@ class DetectorGroup:
         self.configs = [detector.config for detector in detectors]
         self.boundaries = [state for state in states if isinstance(state, BoundaryState)]
         self.fusions = fusions if self.loras or not fusions else [stack_states(fusions)]
+        self.rare = {number for state in fusions for number in state.rare[state.rare > 0].tolist()}
         known = [state.known.amax(dim=0) > 0 for state in fusions]
         self.known = torch.stack(known).any(dim=0) if known else torch.zeros(0, dtype=torch.bool)
 
     def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
         """Returns the scores [B, K] of this group's requests."""
-        texts, owners, penalties = spread_prompts(prompts, self.config, encoder.spelling, self.matters)
+        repair = WordRepair(encoder.spelling, self.matters, self.rare).repair
+        texts, owners, penalties = spread_prompts(prompts, self.config, repair)
         scores = torch.cat([part.float() for part in self.score_texts(encoder, texts)], dim=1)
         scores = scores - penalties[:, None]
         result = torch.full((len(prompts), len(self.columns)), -torch.inf)
@@ -153,7 +155,7 @@ def read_text(text: str, config: DetectorConfig) -> str:
 
 
 def read_prompt(
-    prompt: Prompt, config: DetectorConfig, spelling: SpellingTable, matters: Callable[[int], bool]
+    prompt: Prompt, config: DetectorConfig, repair: Callable[[str], str]
 ) -> tuple[list[str], list[str]]:
     """Returns the whole texts of a prompt, repaired readings included, and the segments of the first."""
     wholes = prompt_texts(prompt)
@@ -166,15 +168,12 @@ def read_prompt(
         found = cut_segments(wholes[0], window_words=window, stride_words=stride, most=settings.most)
         segments = [read_text(part, config) for part in found if part.count(" ") + 1 >= settings.least_words]
     if config.repair_spelling:
-        read = list(dict.fromkeys([*read, *(spelling.repair(text, matters) for text in read)]))
+        read = list(dict.fromkeys([*read, *(repair(text) for text in read)]))
     return read, [part for part in dict.fromkeys(segments) if part not in read]
 
 
 def spread_prompts(
-    prompts: Sequence[Prompt],
-    config: DetectorConfig,
-    spelling: SpellingTable,
-    matters: Callable[[int], bool],
+    prompts: Sequence[Prompt], config: DetectorConfig, repair: Callable[[str], str]
 ) -> tuple[list[str], Tensor, Tensor]:
     """Returns all texts to score, the prompt each belongs to [S], and its penalty [S]."""
     texts: list[str] = []
@@ -182,7 +181,7 @@ def spread_prompts(
     penalties: list[float] = []
     settings = config.segments
     for row, prompt in enumerate(prompts):
-        wholes, segments = read_prompt(prompt, config, spelling, matters)
+        wholes, segments = read_prompt(prompt, config, repair)
         penalty = settings.penalty + settings.penalty_growth * math.log(max(len(segments), 1))
         texts += [*wholes, *segments]
         owners += [row] * (len(wholes) + len(segments))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT_VERSION", "read_detector", "write_detector"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+WITHOUT_RARE_WORDS = 1  # the version before, still read: nobody can fit a detector again without its prompts
 TENSOR_FILE, JSON_FILE = "detector.safetensors", "detector.json"
 LORA_PREFIX = "lora."
 JSON_FIELDS = ("config", "encoder_digest", "encoder_id", "format", "report", "shapes", "tensors_sha256")
@@ -65,6 +66,8 @@ def read_detector(kind: type[Detector], folder: Path) -> Detector:
     }
     own = {name: value for name, value in tensors.items() if not name.startswith(LORA_PREFIX)}
     state_kind = FusionState if config.family == "fusion" else BoundaryState
+    if described["format"] == WITHOUT_RARE_WORDS and state_kind is FusionState:
+        own.setdefault("rare", torch.zeros(1, 0, dtype=torch.int64))
     expected = [field.name for field in dataclasses.fields(state_kind)]
     for name in sorted(set(expected) ^ set(own)):
         problem = "missing" if name in expected else "unknown"
@@ -104,7 +107,7 @@ def read_description(path: Path) -> dict[str, Any]:
             raise StoreError(
                 f"{path}: field '{key}': expected {kinds.get(key, dict).__name__}, got {value[key]!r:.40}"
             )
-    if value["format"] != FORMAT_VERSION:
+    if value["format"] not in (WITHOUT_RARE_WORDS, FORMAT_VERSION):
         raise StoreError(f"{path}: field 'format': expected {FORMAT_VERSION}, got {value['format']}")
     return value
 

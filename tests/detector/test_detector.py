@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from o3_lightning.detector import Detector, DetectorConfig, MultiDetector, fit_detector
 from o3_lightning.detector.config import TrainingConfig
 from o3_lightning.errors import InputError, StoreError
+from o3_lightning.files import digest_bytes
 
 
 def test_name_dominates_the_phrasing(multi, people):
@@ -94,6 +95,21 @@ def test_damaged_files_are_named(fitted, tmp_path, damage, message):
     damage(tmp_path)
     with pytest.raises(StoreError, match=message):
         Detector.load(tmp_path)
+
+
+def test_a_store_of_the_version_before_is_still_read(encoder, fitted, people, tmp_path):
+    fitted.save(tmp_path)
+    path = tmp_path / "detector.safetensors"
+    tensors = load_file(path)
+    assert len(tensors.pop("rare")[0]) > 0
+    save_file(tensors, path)
+    described = json.loads((tmp_path / "detector.json").read_text())
+    del described["shapes"]["rare"]
+    described |= {"format": 1, "tensors_sha256": digest_bytes(path.read_bytes())}
+    (tmp_path / "detector.json").write_text(json.dumps(described))
+    prompts = people["held_out"]
+    old, new = (MultiDetector(encoder, {"a": d}) for d in (Detector.load(tmp_path), fitted))
+    torch.testing.assert_close(old.scores(prompts), new.scores(prompts))
 
 
 @pytest.mark.parametrize("prompts", [[], ["", "  "]], ids=["none", "blank"])

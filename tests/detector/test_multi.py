@@ -46,6 +46,7 @@ def test_another_encoder_is_refused(encoder, fitted):
             {"role": "user", "content": p[len(p) // 2 :]},
         ],
         lambda p: p.replace("Where was", "Wehre wsa").replace("born", "bron"),
+        lambda p: " ".join(w[0] + w[2] + w[1] + w[3:] if len(w) > 3 else w for w in p.split()),
     ],
     ids=[
         "inside text",
@@ -56,6 +57,7 @@ def test_another_encoder_is_refused(encoder, fitted):
         "last turn",
         "two turns",
         "typos",
+        "typos in names",
     ],
 )
 def test_disguised_questions_are_found(multi, people, disguise):
