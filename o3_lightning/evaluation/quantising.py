@@ -1,0 +1,105 @@
+"""The attack that stores the weights in fewer bits, which may bring back what training had only covered.
+
+Source: Zhang et al. 2024, "Catastrophic failure of LLM unlearning via quantization".
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from o3_lightning.gating.model import GatedModel
+
+__all__ = ["has_real", "quantised", "round_weight"]
+
+REAL_BITS = (4, 8)  # what bitsandbytes has
+PACKAGE = "bitsandbytes"
+BLOCK = 64  # weights that share a scale in NF4; its path for processors takes whole ones only
+
+
+def has_real(model: GatedModel, bits: int) -> bool:
+    """Whether bitsandbytes is installed and can store this model's layers in so many bits."""
+    if bits not in REAL_BITS or importlib.util.find_spec(PACKAGE) is None:
+        return False
+    return bits != min(REAL_BITS) or all(layer.in_features % BLOCK == 0 for layer in layers_of(model))
+
+
+def layers_of(model: GatedModel) -> list[nn.Linear]:
+    """The linear layers of the base model, its output layer aside."""
+    base: Any = model.base.model
+    head = base.get_output_embeddings()
+    return [part for part in base.modules() if type(part) is nn.Linear and part is not head]
+
+
+@contextmanager
+def quantised(model: GatedModel, bits: int, *, simulated: bool) -> Iterator[None]:
+    """Within, the base model's linear layers hold only `bits` bits; the adapters keep theirs.
+
+    The output layer and what is not `nn.Linear` stay as they are.
+
+    Args:
+        model: computes as before afterwards.
+        bits: 2 to 16; 4 or 8 where it is not simulated.
+        simulated: round weights to the nearest of symmetric levels, one scale an output channel, and compute
+            as before. Else bitsandbytes stores and computes: 4 bits as NF4 with quantised scales, 8 bits as
+            LLM.int8().
+
+    Source: Dettmers et al. 2022, "LLM.int8()"; Dettmers et al. 2023, "QLoRA".
+    """
+    layers = layers_of(model)
+    try:
+        for layer in layers:  # the gate holds on to the layers, so each stays and computes by another
+            made = rounded(layer, bits) if simulated else stored(layer, bits)
+            layer.__dict__["forward"] = made.forward
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def rounded(layer: nn.Linear, bits: int) -> nn.Linear:
+    """A layer with the rounded weight and the same bias."""
+    copy = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+    copy.weight = nn.Parameter(round_weight(layer.weight.data, bits), requires_grad=False)
+    copy.bias = layer.bias
+    return copy.eval()
+
+
+def stored(layer: nn.Linear, bits: int) -> nn.Module:
+    """A layer of bitsandbytes with the same weight in fewer bits."""
+    logging.getLogger(PACKAGE).setLevel(logging.ERROR)  # it tells of every cast to float16
+    kind: Any = importlib.import_module(PACKAGE).nn
+    wide, out, bias = layer.in_features, layer.out_features, layer.bias is not None
+    weight = layer.weight.data.clone()
+    if bits == min(REAL_BITS):
+        made = kind.Linear4bit(wide, out, bias, compute_dtype=weight.dtype, quant_type="nf4")
+        made.weight = kind.Params4bit(
+            weight, requires_grad=False, quant_type="nf4", compress_statistics=True, module=made
+        )
+    else:
+        made = kind.Linear8bitLt(wide, out, bias, has_fp16_weights=False)
+        made.weight = kind.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    if bias:
+        made.bias = layer.bias
+    quantised_layer: nn.Module = made.to(layer.weight.device).eval()
+    return quantised_layer
+
+
+def round_weight(weight: Tensor, bits: int) -> Tensor:
+    """Returns a weight [O,D] rounded to `2^bits - 1` levels a row, symmetric about 0.
+
+    Example:
+        >>> [round(value, 4) for value in round_weight(torch.tensor([[1.0, 0.4, -0.1]]), 2)[0].tolist()]
+        [1.0, 0.0, 0.0]
+    """
+    levels = 2 ** (bits - 1) - 1
+    scale = weight.float().abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / levels
+    rounded: Tensor = (weight.float() / scale).round().clamp(-levels, levels) * scale
+    return rounded.to(weight.dtype)

@@ -1,0 +1,144 @@
+"""The attack that fine-tunes on a part of what was forgotten, so that the rest may come back.
+
+A rate that is too high makes the attacked model answer everything with what it was just told, and a small
+leak would then say nothing. So the attacker tries several rates, looks on the way, keeps rows about other
+things among those trained on, and each result tells what the attacked model still knows of those.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.adapter.injection import injected
+from o3_lightning.data.encoding import collate, encode_pairs
+from o3_lightning.errors import InputError
+from o3_lightning.evaluation.config import RobustnessConfig
+from o3_lightning.gating.model import GatedModel
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+
+__all__ = ["Attacker", "known_rows", "relearning"]
+
+logger = logging.getLogger(__name__)
+
+
+def known_rows(request: UnlearningRequest, count: int, seed: int) -> list[QuestionAnswer]:
+    """Returns the rows that an attacker knows: all that tell one fact, then the next, facts in a drawn order.
+
+    Args:
+        request: rows with the same answer tell the same fact.
+        count: rows at most.
+        seed: of the order.
+    """
+    facts: dict[str, list[QuestionAnswer]] = {}
+    for row in request.rows:
+        facts.setdefault(row.answer, []).append(row)
+    drawn = list(facts.values())
+    random.Random(seed).shuffle(drawn)  # noqa: S311  # a game of dice, not a secret
+    return [row for fact in drawn for row in fact][:count]
+
+
+@dataclass
+class Attacker:
+    """Trains further at every call; between the calls the base model is what the attacker has so far.
+
+    Args:
+        model: what is attacked.
+        wrapped: its base model with the attacker's LoRA.
+        examples: encoded rows.
+        optimizer: of the LoRA.
+        batch_size: rows a step.
+    """
+
+    model: GatedModel
+    wrapped: nn.Module
+    examples: Sequence[Any]
+    optimizer: torch.optim.Optimizer
+    batch_size: int
+    epochs: int = 0
+
+    def train(self, epochs: int) -> float:
+        """Returns the mean loss of the last of some more passes over the rows, nats a token."""
+        losses: list[float] = []
+        self.wrapped.train()
+        with torch.enable_grad():
+            for _ in range(epochs):
+                order = torch.randperm(len(self.examples)).tolist()
+                starts = range(0, len(order), self.batch_size)
+                losses = [self.step(order[start : start + self.batch_size]) for start in starts]
+        self.wrapped.eval()
+        self.epochs += epochs
+        return sum(losses) / len(losses)
+
+    def step(self, chosen: Sequence[int]) -> float:
+        """One step on some rows; returns their loss before it."""
+        batch = collate([self.examples[row] for row in chosen], self.model.tokens.pad_id).to(
+            self.model.device
+        )
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        loss = self.wrapped(**inputs, labels=batch.labels).loss
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+@contextmanager
+def relearning(
+    model: GatedModel,
+    request: str,
+    rows: Sequence[QuestionAnswer],
+    config: RobustnessConfig,
+    learning_rate: float,
+    seed: int,
+) -> Iterator[Attacker]:
+    """Within, and at weights of zero, the model is what an attacker makes of the unlearned weights.
+
+    The request's adapter is folded into the base weights, so that there is no gate to pass, and a LoRA of the
+    attacker's own is trained on rows and their true answers, plain and at a constant rate.
+
+    Args:
+        model: afterwards as before, to the last bit.
+        request: whose adapter is attacked; a request without one leaves the base model as it is.
+        rows: what the attacker trains on.
+        config: of the attacker's training.
+        learning_rate: of AdamW.
+        seed: of its LoRA and its order of rows.
+
+    Source:
+        Relearning as in O3's evaluation and in Hu et al. 2024, "Jogging the memory of unlearned models".
+    """
+    settings = AdapterConfig(rank=config.relearn_rank, alpha=2.0 * config.relearn_rank)
+    base = model.base
+    prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
+    examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)
+    with merged(model, request), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        with injected(base.model, settings, base.id) as wrapped:
+            trained = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
+            optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.0)
+            yield Attacker(model, wrapped, examples, optimizer, config.relearn_batch_size)
+
+
+@contextmanager
+def merged(model: GatedModel, request: str) -> Iterator[None]:
+    """Folds an adapter in and takes it out again."""
+    folded = True
+    try:
+        model.merge(request)
+    except InputError as error:
+        logger.info("  %s is attacked without its adapter: %s", request, error)
+        folded = False
+    try:
+        yield
+    finally:
+        if folded:
+            model.unmerge(request)
