@@ -46,6 +46,7 @@ __all__ = ["run_stream"]
 logger = logging.getLogger(__name__)
 
 RETAIN_SPLIT = "retain"
+UNFINISHED = "unfinished"  # folder of a run: what a stopped fit has done
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,14 @@ def train(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
     )
     seed = stage_seed(config.seed, "adapter", request.id)
     retain = bench.stream.utility.get(RETAIN_SPLIT) if config.objective.needs_retained_data else None
+    unfinished = bench.folder.path / UNFINISHED / f"{request.id}.safetensors"
     trained = train_adapter(
-        bench.base, request, history, config.adapter, config.objective, trainer, seed, retain=retain
+        bench.base, request, history, config.adapter, config.objective, trainer, seed, retain, unfinished
     )
     reads = sum(rows.reads["training"] for rows in guards(bench.stream))
     numbers = {**trained.metrics, "retained_rows_read": reads}
     bench.processes.once(lambda: bench.store.unlearn(request.id, trained.save, numbers))
+    bench.processes.once(lambda: unfinished.unlink(missing_ok=True))
     return {"metrics": trained.metrics, "curve": list(trained.curve), "retained_rows_read": reads}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from o3_kernels import stack_history
 from o3_lightning.errors import StoreError
+from o3_lightning.files import digest_bytes
 
 __all__ = ["AdapterHistory", "read_factors"]
 
@@ -71,6 +72,12 @@ class AdapterHistory:
             dict(zip(modules, stack_history(outputs), strict=True)) if modules else {},
             tuple(scaling for _, scaling in adapters.values()),
         )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the factors."""
+        tensors = [*self.inputs.values(), *self.outputs.values()]
+        return digest_bytes(*(tensor.contiguous().cpu().numpy().tobytes() for tensor in tensors))
 
     def side(self, name: str) -> dict[str, Tensor]:
         """Returns `inputs` or `outputs` for "input" or "output"."""

@@ -63,6 +63,7 @@ class AdapterModule(LightningModule):
         self.factors = lora_factors(wrapped)
         self.trained = nn.ParameterList([factor for pair in self.factors.values() for factor in pair])
         self.curve: list[dict[str, float]] = []
+        self.earlier_steps = 0  # of a start that was stopped
         hard = config.mode == "hard"
         penalised = AdapterHistory() if hard or not config.penalty_coefficient else history
         self.earlier = {side: self.select(penalised, side) for side in config.sides}
@@ -209,7 +210,8 @@ class AdapterModule(LightningModule):
         )
         warmup = max(1, round(config.warmup_fraction * self.steps))
 
-        def factor(step: int) -> float:
+        def factor(since: int) -> float:
+            step = self.earlier_steps + since
             return min((step + 1) / warmup, max(0.0, (self.steps - step) / max(1, self.steps - warmup)))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

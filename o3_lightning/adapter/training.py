@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lightning import Trainer
 from peft import PeftModel
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from o3_lightning.adapter.batches import build_loader
 from o3_lightning.adapter.config import AdapterConfig
@@ -25,8 +26,9 @@ from o3_lightning.adapter.initialisation import initialise
 from o3_lightning.adapter.injection import copy_factors, injected
 from o3_lightning.adapter.module import AdapterModule, AdapterTrainingError
 from o3_lightning.adapter.sharding import is_sharding, sharded_twin
+from o3_lightning.adapter.unfinished import Progress, StepKeeper, batches_left, read_progress
 from o3_lightning.base import BaseModel
-from o3_lightning.files import write_atomically, write_json
+from o3_lightning.files import digest_json, write_atomically, write_json
 from o3_lightning.objectives.config import ObjectiveConfig
 from o3_lightning.objectives.texts import check_needs
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest
@@ -81,6 +83,7 @@ def train_adapter(
     trainer: Trainer,
     seed: int,
     retain: Sequence[QuestionAnswer] | None = None,
+    unfinished: Path | None = None,
 ) -> TrainedAdapter:
     """Returns a request's adapter; the base model is afterwards what it was before, also after an error.
 
@@ -93,8 +96,11 @@ def train_adapter(
         trainer: fits once; it decides device, precision, loggers and the number of epochs.
         seed: same seed, same adapter on the same machine; 0 is as good as any.
         retain: retained rows; read only if the objective asks for them.
+        unfinished: a file that keeps what the fit has done, so that the same call goes on after a stop, in
+            any number of processes; it is left to the caller to remove it. None keeps nothing.
 
     Raises:
+        FitStopped: SIGTERM came; what was done is kept.
         InputError: the objective lacks what it needs, or the targets fit no module; before any training.
         AdapterTrainingError: the adapter is not finite, or lora_B receives no gradient (told at the first
             step where that can be seen, at the end elsewhere).
@@ -119,7 +125,8 @@ def train_adapter(
         )
         module.project()
         before = {path: b.clone() for path, (_, b) in copy_factors(wrapped).items()}
-        trainer.fit(module, loader)
+        key = fit_key(base, request, history, config, objective, seed)
+        fit(trainer, module, loader, unfinished, key)
         check_interrupted(trainer)
         factors = copy_factors(wrapped)
         check_trained(factors, before)
@@ -133,6 +140,35 @@ def train_adapter(
         "exhausted_modules": float(exhausted),
     }
     return TrainedAdapter(factors, peft, metrics, tuple(module.curve))
+
+
+def fit(
+    trainer: Trainer, module: AdapterModule, loader: DataLoader[int], unfinished: Path | None, key: str
+) -> None:
+    """Trains, from where an earlier start was stopped."""
+    if trainer.limit_train_batches != 1.0:  # epochs are then no whole passes, and cannot be drawn again
+        unfinished = None
+    factors, done = list(module.trained), Progress()
+    if unfinished is not None:
+        done = read_progress(unfinished, key, first=trainer.is_global_zero, processes=trainer.world_size)
+    done.put_factors(factors)
+    module.earlier_steps = done.steps
+    module.curve.extend(done.curve)
+    trainer.callbacks.append(StepKeeper(factors, module.curve, done, unfinished, key))  # type: ignore[attr-defined]
+    trainer.fit(module, batches_left(trainer, loader, done))
+
+
+def fit_key(
+    base: BaseModel,
+    request: UnlearningRequest,
+    history: AdapterHistory,
+    config: AdapterConfig,
+    objective: ObjectiveConfig,
+    seed: int,
+) -> str:
+    """Tells fits apart by all that decides them."""
+    settings = [asdict(config), asdict(objective), seed, base.digest, request.digest]
+    return digest_json([*settings, list(history.ids), history.digest])
 
 
 @contextmanager

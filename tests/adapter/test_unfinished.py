@@ -1,0 +1,106 @@
+"""A fit that is stopped by SIGTERM and started again ends with the bits of one that was left alone."""
+
+import os
+import signal
+
+import pytest
+import torch
+from lightning import Callback
+
+from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.adapter.history import AdapterHistory
+from o3_lightning.adapter.training import train_adapter
+from o3_lightning.adapter.unfinished import FitStopped, StepKeeper
+from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
+from o3_lightning.requests import QuestionAnswer
+from o3_lightning.training import build_trainer
+
+# dropout draws from torch's generator, the retained rows from one of their own
+CONFIG = AdapterConfig(rank=2, epochs=3, batch_size=3, learning_rate=1e-2, dropout=0.1)
+OBJECTIVE = ObjectiveConfig(ForgetObjective("npo"), RetainObjective("kl"))
+KEPT = [QuestionAnswer(f"What do bees make in {n}?", "Honey") for n in range(5)]
+BATCHES = 9  # three epochs of three
+
+
+class Terminate(Callback):
+    """Sends SIGTERM to this process within a step, and counts the batches."""
+
+    def __init__(self, step):
+        self.step, self.batches = step, 0
+
+    def on_train_batch_start(self, trainer, *_):
+        self.batches += 1
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def start(base, request, path, *, stop=None, batches=None, seed=3, **options):
+    watch = Terminate(stop)
+    trainer = build_trainer({"accelerator": "cpu", **options}, max_epochs=CONFIG.epochs, callbacks=[watch])
+    trained = train_adapter(base, request, AdapterHistory(), CONFIG, OBJECTIVE, trainer, seed, KEPT, path)
+    assert watch.batches == (BATCHES if batches is None else batches)
+    return trained
+
+
+def assert_same(found, expected):
+    assert list(found.curve) == list(expected.curve)
+    for path, pair in expected.factors.items():
+        assert all(map(torch.equal, found.factors[path], pair))
+
+
+@pytest.mark.parametrize("stops", [(0,), (2,), (4, 1), (8,)])
+def test_a_stopped_fit_goes_on_with_the_same_bits(stops, tiny_base, tiny_request, tmp_path):
+    calm = start(tiny_base, tiny_request, None)
+    path, handler = tmp_path / "a.safetensors", signal.getsignal(signal.SIGTERM)
+    for stop in stops:
+        with pytest.raises(FitStopped) as exit_:
+            start(tiny_base, tiny_request, path, stop=stop)
+        assert exit_.value.code == 143
+        assert path.is_file()
+        assert signal.getsignal(signal.SIGTERM) == handler
+    left = BATCHES - sum(stop + 1 for stop in stops)
+    assert_same(start(tiny_base, tiny_request, path, batches=left), calm)
+
+
+def test_several_batches_a_step_are_never_cut(tiny_base, tiny_request, tmp_path):
+    together = {"accumulate_grad_batches": 2}
+    calm = start(tiny_base, tiny_request, None, **together)
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(FitStopped):
+        start(tiny_base, tiny_request, path, stop=1, **together)
+    assert_same(start(tiny_base, tiny_request, path, batches=6, **together), calm)
+
+
+def test_a_kill_without_warning_loses_what_came_after_the_last_write(
+    tiny_base, tiny_request, tmp_path, monkeypatch
+):
+    calm, path = start(tiny_base, tiny_request, None), tmp_path / "a.safetensors"
+    write, written = StepKeeper.write, []
+
+    def write_and_die(self, *arguments):
+        write(self, *arguments)
+        written.append(self.steps)
+        if len(written) == 2:
+            raise RuntimeError("power is gone")
+
+    monkeypatch.setattr(StepKeeper, "write", write_and_die)
+    monkeypatch.setattr(StepKeeper.__init__, "__defaults__", (0.0,))
+    with pytest.raises(RuntimeError):
+        start(tiny_base, tiny_request, path)
+    monkeypatch.undo()
+    assert written == [1, 2]
+    assert_same(start(tiny_base, tiny_request, path, batches=BATCHES - 2), calm)
+
+
+def test_what_another_fit_has_kept_is_not_taken(tiny_base, tiny_request, tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(FitStopped):
+        start(tiny_base, tiny_request, path, stop=4, seed=4)
+    assert_same(start(tiny_base, tiny_request, path), start(tiny_base, tiny_request, None))
+
+
+def test_a_damaged_file_is_told_and_not_taken(tiny_base, tiny_request, tmp_path, caplog):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"not tensors")
+    assert_same(start(tiny_base, tiny_request, path), start(tiny_base, tiny_request, None))
+    assert "cannot be read" in caplog.text
