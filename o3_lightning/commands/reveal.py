@@ -37,7 +37,7 @@ class Benchmark:
 
 
 def main(arguments: list[str]) -> None:
-    """Writes `request.jsonl`, `provenance.jsonl`, `queries.jsonl`, `reveal.json` and `config.yaml`.
+    """Writes `request.jsonl`, `provenance.jsonl`, `queries.jsonl`, `config.yaml`, `reveal.json`, `report.html`.
 
     Raises:
         InputError: bad input, or the folder holds another search.
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
         revealed = reveal_topic(load_base(config.base, config.seed), config, folder.path / "queries.jsonl")
         path = write_request(revealed.rows, config.identifier, folder.path)
         lines = summarise_search(revealed, config, folder.path)
-    sys.stdout.write("\n".join([*lines, f"request: {path}"]) + "\n")
+    sys.stdout.write("\n".join([*lines, f"request: {path}", f"report: {folder.report_file}"]) + "\n")
 
 
 def compare(config: RevealConfig, comparison: Benchmark) -> list[str]:
