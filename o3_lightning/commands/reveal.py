@@ -37,7 +37,7 @@ class Benchmark:
 
 
 def main(arguments: list[str]) -> None:
-    """Writes `request.jsonl`, `provenance.jsonl`, `queries.jsonl`, `config.yaml`, `reveal.json`, `report.html`.
+    """Writes `request.jsonl`, `provenance.jsonl`, `queries.jsonl`, `config.yaml` and the report.
 
     Raises:
         InputError: bad input, or the folder holds another search.
