@@ -12,12 +12,13 @@ from o3_lightning.evaluation.environment import describe_environment, peak_memor
 from o3_lightning.evaluation.persistence import (
     backward_transfers,
     persistence_matrices,
+    unreadable_answers,
     utility_ratio,
     utility_series,
 )
 from o3_lightning.evaluation.plane import Place, place_on_plane
 from o3_lightning.files import write_atomically, write_json
-from o3_lightning.reporting.companions import read_attacks, read_places
+from o3_lightning.reporting.companions import read_attacks, read_comparisons, read_places
 from o3_lightning.reporting.details import ReportDetails
 from o3_lightning.reporting.long_form import long_form
 from o3_lightning.reporting.publish import publish
@@ -115,7 +116,8 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         `requests`; `persistence[metric][split]`; `utility[split]`, the accuracy over the columns, and
         `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `calibration`
         (error of each request's weights); `confusion` between requests; `u2r`; `plane` (accuracies with
-        intervals); `intervals[owner][split][metric]`, low and high in every column; `backward_transfer`;
+        intervals); `intervals[owner][split][metric]`, low and high in every column; `unreadable`
+        (answers that a metric could not judge); `backward_transfer`;
         `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
     """
     stages = ["00-base-evaluate", *stage_names(identifiers, "evaluate")]
@@ -137,6 +139,7 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         "backward_transfer": backward_transfers(matrices),
         "adapters": {name: stage["metrics"] for name, stage in trained.items()},
         "intervals": intervals_of(measured),
+        "unreadable": unreadable_answers(measured),
         "overlaps": overlaps_of(results),
         "seconds": {stage: round(result["seconds"], 3) for stage, result in results.items()},
         "peak_memory_mib": peak_memory_mib(),
@@ -191,6 +194,7 @@ def assemble_details(
         configuration=(folder.path / "config.yaml").read_text(),
         overlaps=overlaps,
         robustness=read_attacks(folder.path),
+        comparisons=read_comparisons(folder.path),
         beside={**read_places(folder.path), **(beside or {})},
     )
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from o3_lightning.metrics.choice import unparseable
 from o3_lightning.metrics.continual import backward_transfer, unlearning_to_utility_ratio
 
-__all__ = ["backward_transfers", "persistence_matrices", "utility_ratio", "utility_series"]
+__all__ = [
+    "backward_transfers",
+    "persistence_matrices",
+    "unreadable_answers",
+    "utility_ratio",
+    "utility_series",
+]
 
 Measured = Mapping[str, Any]
 BASE = "base"
@@ -64,6 +71,30 @@ def utility_series(measured: Sequence[Measured]) -> dict[str, dict[str, list[flo
             if len(known) == len(columns):  # a metric may lose its values, as when no answer can be parsed
                 series.setdefault(metric, {})[split] = known
     return series
+
+
+def unreadable_answers(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Returns `[owner][split][metric]`: in how many rows the metric found nothing to judge.
+
+    The owner is a request, or "utility"; `count` has one number a column, of `rows` in all. A multiple-choice
+    answer that names no option is such a row: it counts neither as known nor as forgotten.
+    Metrics that judged every row in every column are left out.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for owner, splits in (*measured[0]["requests"].items(), ("utility", measured[0]["utility"])):
+        for split, first in splits.items():
+            for metric, values in first["values"].items():
+                columns = [part_of(stage, owner)[split]["values"][metric] for stage in measured]
+                counts = [unparseable(column) for column in columns]
+                if any(counts):
+                    row = {"count": counts, "rows": len(values)}
+                    found.setdefault(owner, {}).setdefault(split, {})[metric] = row
+    return found
+
+
+def part_of(stage: Measured, owner: str) -> Any:
+    """The splits of one request, or of the utility."""
+    return stage["utility"] if owner == "utility" else stage["requests"][owner]
 
 
 def complete_rows(matrix: Measured) -> list[list[float]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.plane import Place, place_on_plane
 
-__all__ = ["read_attacks", "read_places"]
+__all__ = ["read_attacks", "read_comparisons", "read_places"]
 
 ATTACKS = "robustness.json"
+OWN = "evaluation.json"
 EVALUATIONS = ("evaluation-*.json", "reference-*.json")
 SIDES = {"forget", "utility"}
 
@@ -44,6 +46,20 @@ def read_places(folder: Path) -> dict[str, Place]:
             if set(place) >= SIDES:
                 places[f"{name} (reference)" if kind == "reference" else name] = place
     return places
+
+
+def read_comparisons(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Returns how each evaluated model compares with its reference, by name; the run's own comes first.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    files = {path.stem.split("-", 1)[1]: path for path in sorted(folder.glob(EVALUATIONS[0]))}
+    own = folder / OWN
+    if own.is_file():
+        files = {"gated model": own, **files}
+    found = {name: read_part(path, "comparison") for name, path in files.items()}
+    return {name: comparison for name, comparison in found.items() if comparison}
 
 
 def read_part(path: Path, key: str) -> Any:

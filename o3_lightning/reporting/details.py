@@ -27,6 +27,7 @@ class ReportDetails:
         configuration: the whole configuration, YAML text.
         overlaps: by name of the measure, "rows" (request ids) and "values" (a square matrix).
         robustness: rows of `evaluation.robustness.Robustness.run`, one per attack and request.
+        comparisons: by model, how it compares with one that never knew: `comparison` of an evaluation.
         beside: other models on the plane by name, results of `place_on_plane`.
         notes: sentences at the top of the page, e.g. what a reader must know before comparing.
 
@@ -44,6 +45,7 @@ class ReportDetails:
     configuration: str = ""
     overlaps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     robustness: Sequence[Mapping[str, Any]] = ()
+    comparisons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     beside: Mapping[str, Place] = field(default_factory=dict)
     notes: Sequence[str] = ()
 

@@ -29,6 +29,7 @@ def persistence_section(metrics: Metrics) -> Section:
         )
         for metric, splits in sorted(matrices.items(), key=lambda item: item[0] != main)
     ]
+    folds += unreadable_fold(metrics)
     return Section(
         "persistence",
         "Persistence",
@@ -39,6 +40,20 @@ def persistence_section(metrics: Metrics) -> Section:
         folds,
         "The run measured no request, so there is no persistence to show.",
     )
+
+
+def unreadable_fold(metrics: Metrics) -> list[Fold]:
+    """How many answers a metric could not judge, in every column; nothing where it judged all."""
+    columns = ["base", *(str(name) for name in metrics.get("requests") or ())]
+    rows = [
+        [f"{owner}, {name_of(split).lower()}", name_of(metric), str(part["rows"]), *map(str, part["count"])]
+        for owner, splits in (metrics.get("unreadable") or {}).items()
+        for split, parts in splits.items()
+        for metric, part in parts.items()
+    ]
+    note = "answers that name no option, or several, count neither as known nor as forgotten"
+    table = Table("", ["Split", "Metric", "Rows", *columns], rows)
+    return [Fold("Unreadable answers", [table], open=True, note=note)] if rows else []
 
 
 def persistence_map(split: str, matrix: Mapping[str, Any]) -> Heat:

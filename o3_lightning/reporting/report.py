@@ -23,6 +23,7 @@ from o3_lightning.reporting.record import (
     environment_section,
     samples_section,
 )
+from o3_lightning.reporting.reference import reference_section
 from o3_lightning.reporting.robustness import robustness_section
 from o3_lightning.reporting.training import curves_section, overlaps_section
 
@@ -118,6 +119,7 @@ def page_sections(metrics: Mapping[str, Any], details: ReportDetails) -> list[Se
         weights_section(details.weights),
         mistakes_section(metrics, details.mistakes),
         detector_section(metrics),
+        reference_section(details.comparisons),
         robustness_section(details.robustness),
         samples_section(details.samples),
         curves_section(details.curves, metrics.get("adapters") or {}),

@@ -117,7 +117,7 @@ def test_a_session_writes_json_and_csv_and_compares_with_a_reference(plain, tmp_
     )
     assert result["comparison"]["a/seen"]["forget_quality"]["p_value"] == pytest.approx(1.0)
     lines = (tmp_path / "evaluation.csv").read_text().splitlines()
-    assert lines[0] == "split,metric,aggregate,low,high,interval,count,better"
+    assert lines[0] == "split,metric,aggregate,low,high,interval,count,unreadable,better"
     assert len(lines) == 1 + 4 * len(MANY)
     assert not list(tmp_path.glob("*.parts"))
 

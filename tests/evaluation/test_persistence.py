@@ -1,11 +1,16 @@
 """Persistence matrices: their form, and requests that lack a split or a metric."""
 
+import csv
+
 from o3_lightning.evaluation.persistence import (
     backward_transfers,
     persistence_matrices,
+    unreadable_answers,
     utility_ratio,
     utility_series,
 )
+from o3_lightning.evaluation.table import as_csv, as_lines
+from o3_lightning.reporting.outcome import unreadable_fold
 
 
 def stage(first, second, utility=1.0):
@@ -40,3 +45,36 @@ def test_utility_ratio_reads_accuracy_alone():
     assert series == {"accuracy": {"kept": [1.0, 1.0, 0.9]}}
     assert abs(utility_ratio(matrices, series) - (0.5 + 0.0 + 1.0) / 3 / 0.1) < 1e-9
     assert utility_ratio({}, series) is None
+
+
+def judged(values):
+    return {"seen": {"aggregate": {}, "values": {"multiple_choice": values, "accuracy": [0.0, 0.0]}}}
+
+
+def test_answers_that_name_no_option_are_counted_apart_in_every_column():
+    stages = [
+        {"requests": {"a": judged(values)}, "utility": {"kept": judged([1.0, 1.0])["seen"]}}
+        for values in ([1.0, 0.0], [None, 0.0], [None, None])
+    ]
+    found = unreadable_answers(stages)
+    assert found == {"a": {"seen": {"multiple_choice": {"count": [0, 1, 2], "rows": 2}}}}
+    (fold,) = unreadable_fold({"requests": ["a", "b"], "unreadable": found})
+    (table,) = fold.blocks
+    assert table.rows == [["a, seen", "Multiple choice", "2", "0", "1", "2"]]
+    assert unreadable_fold({"requests": ["a"], "unreadable": {}}) == []
+
+
+def test_the_evaluation_table_tells_how_many_answers_were_not_read():
+    part = {"aggregate": {"multiple_choice": 1.0}, "intervals": {"multiple_choice": (0.2, 1.0, "wilson")}}
+    part |= {"values": {"multiple_choice": [1.0, None, None]}, "count": 3}
+    none = {"aggregate": {}, "intervals": {}, "values": {"multiple_choice": [None, None]}, "count": 2}
+    result = {"requests": {"a": {"seen": none}}, "utility": {"kept": part}}
+    first, second = as_lines(result)
+    assert first.split("  ", 1)[1].strip() == "multiple_choice - (2 of 2 unreadable)"
+    assert second.endswith("multiple_choice 1.000 (2 of 3 unreadable)")
+    header, *rows = csv.reader(as_csv(result).splitlines())
+    numbers = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [(row["aggregate"], row["count"], row["unreadable"]) for row in numbers] == [
+        ("", "0", "2"),
+        ("1.0", "1", "2"),
+    ]

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from o3_lightning.errors import InputError
-from o3_lightning.reporting.companions import read_attacks, read_places
+from o3_lightning.reporting.companions import read_attacks, read_comparisons, read_places
+from o3_lightning.reporting.reference import reference_section
 from o3_lightning.reporting.robustness import robustness_section
 
 
@@ -58,7 +59,7 @@ def test_other_evaluations_get_a_place_and_attacks_are_read(tmp_path):
     (tmp_path / "evaluation-peer.json").write_text(json.dumps(whole))
     (tmp_path / "reference-fresh-start.json").write_text(json.dumps(whole))
     (tmp_path / "evaluation-half.json").write_text(json.dumps({"requests": {}, "utility": {"kept": rows}}))
-    (tmp_path / "evaluation.json").write_text("the run itself is on the plane already")
+    (tmp_path / "evaluation.json").write_text("the run itself is on the plane already, and this is not read")
     places = read_places(tmp_path)
     assert list(places) == ["peer", "fresh-start (reference)"]
     assert places["peer"]["forget"]["value"] == 0.25
@@ -72,3 +73,20 @@ def test_a_damaged_file_is_named(text, tmp_path):
     (tmp_path / "robustness.json").write_text(text)
     with pytest.raises(InputError, match=r"robustness\.json"):
         read_attacks(tmp_path)
+
+
+def test_comparisons_are_read_the_runs_own_first_and_shown(tmp_path):
+    membership = {"mia_loss": {"auc": 0.9, "reference_auc": 0.5, "privacy_leak": 80.0}}
+    ours = {"a/held_out": {"forget_quality": {"p_value": 0.25, "statistic": 0.125}, "membership": membership}}
+    theirs = {"a/held_out": {"forget_quality": {"p_value": 1e-20, "statistic": 1.0}}}
+    for name, comparison in (("-peer", theirs), ("", ours), ("-alone", {})):
+        (tmp_path / f"evaluation{name}.json").write_text(json.dumps({"comparison": comparison}))
+    found = read_comparisons(tmp_path)
+    assert list(found) == ["gated model", "peer"]
+    quality, inference = reference_section(found).blocks
+    assert quality.rows == [
+        ["gated model", "a, held-out", "0.125", "0.25"],
+        ["peer", "a, held-out", "1.000", "1e-20"],
+    ]
+    assert inference.rows == [["gated model", "a, held-out", "loss", "0.900", "0.500", "80.0"]]
+    assert not reference_section({}).blocks

@@ -19,6 +19,7 @@ SECTIONS = [
     "weights",
     "mistakes",
     "detector",
+    "reference",
     "robustness",
     "samples",
     "training",
