@@ -15,7 +15,7 @@ __all__ = ["main"]
 def main(arguments: list[str]) -> None:
     """Writes detector.safetensors and detector.json to `<run>/single/<id>/` and prints its weights.
 
-    Under torchrun or srun the first process fits, as it does in a run: a fit takes seconds, and contrastive
+    Of several processes the first one fits, as it does in a run: a fit takes seconds, and contrastive
     objectives compare the rows of a whole batch.
 
     Raises:
@@ -23,7 +23,11 @@ def main(arguments: list[str]) -> None:
     """
     parser = run_parser("detector", "Fits the detector of one request alone, outside any store.")
     parser.add_class_arguments(RequestChoice, None)
-    config, _, namespace = read_arguments(parser, arguments)
+    config, trainer_options, namespace = read_arguments(parser, arguments)
+    from o3_lightning.launch import launch
+
+    if launch("detector", arguments, trainer_options):
+        return
     from o3_lightning.evaluation.processes import open_processes
 
     with open_processes() as processes:

@@ -39,7 +39,7 @@ class EvaluateChoice:
 def main(arguments: list[str]) -> None:
     """Writes `evaluation.json` and `.csv`, or `robustness.json`, into the run's folder and prints a table.
 
-    `--detector` measures detectors. Under torchrun the processes share the rows.
+    `--detector` measures detectors. Several processes share the rows.
 
     Raises:
         InputError: the run has no store, or something cannot be measured.
@@ -51,8 +51,12 @@ def main(arguments: list[str]) -> None:
         "evaluate", "Measures the gated model of a run as its store stands now, or any checkpoint."
     )
     parser.add_class_arguments(EvaluateChoice, None)
-    config, _, words = read_arguments(parser, arguments)
+    config, trainer_options, words = read_arguments(parser, arguments)
     choice = EvaluateChoice(words["model"], words["reference"], words["robustness"])
+    from o3_lightning.launch import launch
+
+    if launch("evaluate", arguments, trainer_options):
+        return
     from o3_lightning.evaluation.processes import open_processes
 
     with open_processes() as processes:
