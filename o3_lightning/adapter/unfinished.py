@@ -191,6 +191,7 @@ class StepKeeper(Callback):
         if self.path is not None and trainer.is_global_zero and (stopping or late):
             self.write(self.path, trainer.optimizers[0])
         if stopping:
+            agree(stopping, trainer.world_size)  # nobody leaves before the first process has written
             for one in trainer.loggers:
                 one.save()
             logger.warning("stopped after %d steps; the same command goes on", self.done.steps + self.steps)

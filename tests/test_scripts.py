@@ -1,0 +1,41 @@
+"""The SLURM jobs: before the time is up they stop the run and queue themselves again."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+# Stand-ins for SLURM's own commands; a run ends with 143 where SIGTERM stops it.
+STAND_INS = {
+    "srun": 'trap "echo stopped; exit 143" TERM; echo $$ > pid; echo started; while :; do sleep 0.05; done',
+    "scancel": 'echo "scancel $*"; kill -TERM "$(cat pid)"',
+    "scontrol": 'echo "scontrol $*"',
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("*.sh")))
+def test_a_job_is_bash(name):
+    assert subprocess.run(["bash", "-n", str(SCRIPTS / name)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["slurm_ddp.sh", "slurm_fsdp.sh"])
+def test_a_job_whose_time_is_up_is_stopped_and_queued_again(name, tmp_path):
+    text = (SCRIPTS / name).read_text()
+    assert "#SBATCH --signal=B:USR1@120" in text  # the script hears it, not the run
+    assert "#SBATCH --requeue" in text
+    for command, body in STAND_INS.items():
+        path = tmp_path / command
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    job = subprocess.Popen(
+        ["bash", str(SCRIPTS / name)], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert job.stdout.readline() == "started\n"
+    job.send_signal(signal.SIGUSR1)
+    told, _ = job.communicate(timeout=60)
+    assert told.splitlines() == ["scancel --signal=TERM 7", "stopped", "scontrol requeue 7"]
+    assert job.returncode != 0
