@@ -31,6 +31,7 @@ TASKS = (
     "tofu_forget01",
     "tofu_forget10",
     "tofu_ten_requests",
+    "tofu_union",
     "real_world",
     *(f"clinc_{domain}" for domain in CLINC_DOMAINS),
     "scienceqa_biology",
@@ -95,6 +96,7 @@ def load_task(name: str, data: Path, seed: int) -> BenchmarkTask:
         "tofu_forget01": lambda folder, number: tofu("forget01", folder, number),
         "tofu_forget10": lambda folder, number: tofu("forget10", folder, number),
         "tofu_ten_requests": ten_requests,
+        "tofu_union": union,
         "real_world": real_world,
     }
     return loaders[name](data, seed)
@@ -138,30 +140,42 @@ def questions(rows: Sequence[dict[str, Any]], fitted: Sequence[dict[str, Any]]) 
 
 def tofu(split: str, data: Path, seed: int) -> BenchmarkTask:
     """One request of TOFU, another for each seed."""
-    rows = read_lines(data / f"tofu/{split}_perturbed.json")
-    names = sorted({row["task_id"] for row in rows}, key=int)
-    own = [row for row in rows if row["task_id"] == names[seed % len(names)]]
-    fitted, held = split_rows(own, seed)
-    filler = column(data / "tofu/retain_perturbed.json", "answer")
-    requests = ([row["question"] for row in fitted],)
-    return BenchmarkTask(requests, questions(held, fitted), tofu_outside(data), seed, True, filler)
+    parts = tofu_parts(split, data)
+    return successive([parts[sorted(parts, key=int)[seed % len(parts)]]], data, seed)
 
 
 def ten_requests(data: Path, seed: int) -> BenchmarkTask:
     """Ten successive requests of forget01, the largest weight counting."""
-    rows = read_lines(data / "tofu/forget01_perturbed.json")
-    names = sorted({row["task_id"] for row in rows}, key=int)[:SUCCESSIVE_REQUESTS]
-    parts = [split_rows([row for row in rows if row["task_id"] == name], seed) for name in names]
+    parts = tofu_parts("forget01", data)
+    return successive([parts[name] for name in sorted(parts, key=int)[:SUCCESSIVE_REQUESTS]], data, seed)
+
+
+def union(data: Path, seed: int) -> BenchmarkTask:
+    """One request of forget01, then those of forget10 that do not hold it, the largest weight counting."""
+    small, large = tofu_parts("forget01", data), tofu_parts("forget10", data)
+    names = sorted(small, key=int)
+    first = small[names[seed % len(names)]]
+    asked = {row["question"] for row in first}
+    rest = [large[name] for name in sorted(large, key=int)]
+    apart = [rows for rows in rest if asked.isdisjoint(row["question"] for row in rows)]
+    return successive([first, *apart], data, seed)
+
+
+def tofu_parts(split: str, data: Path) -> dict[str, list[dict[str, Any]]]:
+    """Returns the rows of each request of a TOFU split by its number."""
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in read_lines(data / f"tofu/{split}_perturbed.json"):
+        parts.setdefault(row["task_id"], []).append(row)
+    return parts
+
+
+def successive(requests: Sequence[Sequence[dict[str, Any]]], data: Path, seed: int) -> BenchmarkTask:
+    """Several TOFU requests, each with a held-out fifth."""
+    parts = [split_rows(rows, seed) for rows in requests]
     fitted, held = ([row for part in parts for row in part[side]] for side in (0, 1))
-    requests = tuple([row["question"] for row in part[0]] for part in parts)
-    return BenchmarkTask(
-        requests,
-        questions(held, fitted),
-        tofu_outside(data),
-        seed,
-        True,
-        column(data / "tofu/retain_perturbed.json", "answer"),
-    )
+    prompts = tuple([row["question"] for row in part[0]] for part in parts)
+    filler = column(data / "tofu/retain_perturbed.json", "answer")
+    return BenchmarkTask(prompts, questions(held, fitted), tofu_outside(data), seed, True, filler)
 
 
 def real_world(data: Path, seed: int) -> BenchmarkTask:
