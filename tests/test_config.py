@@ -31,8 +31,12 @@ def read(*arguments):
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=SHIPPED.get)
-def test_every_shipped_study_is_read_whole(path):
-    assert read_study(path).question
+def test_every_shipped_study_is_read_whole(path, tmp_path):
+    study = read_study(path)
+    assert study.question
+    for name, own in study.variants.items():  # what a variant changes reaches its run
+        plain = to_plain(study.settings(name, 0, tmp_path)[0])
+        assert all(reached(plain, field) == value for field, value in leaves(own))
 
 
 @pytest.mark.parametrize("path", DETECTORS, ids=SHIPPED.get)
@@ -47,6 +51,32 @@ def test_every_shipped_configuration_of_its_own_command_loads(path):
     command = path.stem.split("_")[0]
     kind = RevealConfig if command == "reveal" else ReleaseConfig
     assert build_own(kind, parse(own_parser(command, kind, ""), ["--config", str(path)])).seed >= 0
+
+
+def leaves(section, prefix=""):
+    """Every field that a file gives, with dots."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def reached(plain, name):
+    for part in name.split("."):
+        plain = plain[part]
+    return plain
+
+
+@pytest.mark.parametrize("path", RUNS, ids=SHIPPED.get)
+def test_what_a_shipped_configuration_gives_is_what_runs(path):
+    given = dict(leaves(yaml.safe_load(path.read_text())))
+    config, trainer, _ = read("--config", str(path))
+    plain = {**to_plain(config), "trainer": trainer}
+    empty = ("", [])  # in default.yaml: filled in by the preset
+    assert {name: reached(plain, name) for name, value in given.items() if value not in empty} == {
+        name: value for name, value in given.items() if value not in empty
+    }
 
 
 @pytest.mark.parametrize("path", RUNS, ids=SHIPPED.get)
