@@ -58,7 +58,7 @@ def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> 
     write_report(folder.path, metrics, details)
     write_json(folder.metrics_file, metrics)
     for run in loggers.wandb_runs():
-        publish(run, folder.path, metrics, details)
+        publish(run, folder.path, metrics, details, loggers.next_step)
 
 
 def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -> Path:

@@ -137,11 +137,21 @@ class RunLogger:
         """Returns a logger for the next fit; its metrics are called "name/metric"."""
         return StageLogger(self, name)
 
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Logs at a step of the run.
+
+        Weights & Biases is told the step: left to count by itself, it begins anew when an offline run goes on
+        after a stop, and what it had would be written over.
+        """
+        for logger in self.loggers:
+            if is_wandb(logger):
+                logger.experiment.log(dict(metrics), step=step)
+            else:
+                logger.log_metrics(dict(metrics), step=step)
+
     def wandb_runs(self) -> list[Any]:
         """Returns the open runs of Weights & Biases, none where it was not asked for."""
-        from lightning.pytorch.loggers import WandbLogger
-
-        return [logger.experiment for logger in self.loggers if isinstance(logger, WandbLogger)]
+        return [logger.experiment for logger in self.loggers if is_wandb(logger)]
 
     def close(self) -> None:
         """Writes everything out; the next run of this process starts anew."""
@@ -187,8 +197,7 @@ class StageLogger(Logger):
         self.run.next_step = max(self.run.next_step, place + 1)
         named = self.prefixed(metrics)
         if named:
-            for logger in self.run.loggers:
-                logger.log_metrics(named, step=place)
+            self.run.log(named, place)
 
     def log_hyperparams(self, params: Any, *arguments: Any, **options: Any) -> None:
         """Does nothing: the run's configuration is written elsewhere."""
@@ -197,6 +206,13 @@ class StageLogger(Logger):
         """Writes out what was logged so far."""
         for logger in self.run.loggers:
             logger.save()
+
+
+def is_wandb(logger: Logger) -> bool:
+    """Whether a logger is that of Weights & Biases."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    return isinstance(logger, WandbLogger)
 
 
 def open_wandb(config: LoggingConfig, folder: Path, name: str) -> Logger:

@@ -26,7 +26,9 @@ TEXTS = ("request", "split", "prompt", "truth", "before", "after")
 Rows = tuple[list[str | int], list[list[Any]]]
 
 
-def publish(run: Any, folder: Path, metrics: Mapping[str, Any], details: ReportDetails) -> None:
+def publish(
+    run: Any, folder: Path, metrics: Mapping[str, Any], details: ReportDetails, step: int | None = None
+) -> None:
     """Sends a finished run; what fails is told in the log and costs the run nothing.
 
     Args:
@@ -34,14 +36,17 @@ def publish(run: Any, folder: Path, metrics: Mapping[str, Any], details: ReportD
         folder: of the run; `FILES` and `store` of it are sent as artifacts.
         metrics: the content of `metrics.json`.
         details: what the report shows; prompts and answers are sent only where the run kept some.
+        step: after the run's last; None lets the service count.
     """
     try:
-        send(run, folder, metrics, details)
+        send(run, folder, metrics, details, step)
     except Exception as error:  # a service that is away must not cost a finished run
         logger.warning("Weights & Biases took no tables or artifacts: %s", " ".join(str(error).split()))
 
 
-def send(run: Any, folder: Path, metrics: Mapping[str, Any], details: ReportDetails) -> None:
+def send(
+    run: Any, folder: Path, metrics: Mapping[str, Any], details: ReportDetails, step: int | None
+) -> None:
     """Logs tables and plots, and hands the files over."""
     import wandb  # only where it is asked for
 
@@ -51,7 +56,8 @@ def send(run: Any, folder: Path, metrics: Mapping[str, Any], details: ReportDeta
         f"tables/{name}": wandb.Table(columns=columns, data=rows)
         for name, (columns, rows) in tables_of(metrics, details).items()
     }
-    run.log({**tables, **plots_of(wandb, metrics), "report": wandb.Html(str(folder / "report.html"))})
+    pages = {"report": wandb.Html(str(folder / "report.html"))}
+    run.log({**tables, **plots_of(wandb, metrics), **pages}, step=step)
     for kind, paths in (("report", [folder / name for name in FILES]), ("store", [folder / "store"])):
         artifact = wandb.Artifact(f"{folder.name}-{kind}", type=kind)
         for path in paths:
