@@ -144,14 +144,14 @@ class RunLogger:
         after a stop, and what it had would be written over.
         """
         for logger in self.loggers:
-            if is_wandb(logger):
-                logger.experiment.log(dict(metrics), step=step)
+            if (run := wandb_run(logger)) is not None:
+                run.log(dict(metrics), step=step)
             else:
                 logger.log_metrics(dict(metrics), step=step)
 
     def wandb_runs(self) -> list[Any]:
         """Returns the open runs of Weights & Biases, none where it was not asked for."""
-        return [logger.experiment for logger in self.loggers if is_wandb(logger)]
+        return [run for logger in self.loggers if (run := wandb_run(logger)) is not None]
 
     def close(self) -> None:
         """Writes everything out; the next run of this process starts anew."""
@@ -208,11 +208,11 @@ class StageLogger(Logger):
             logger.save()
 
 
-def is_wandb(logger: Logger) -> bool:
-    """Whether a logger is that of Weights & Biases."""
+def wandb_run(logger: Logger) -> Any:
+    """Returns the run of a logger for Weights & Biases, None for other loggers."""
     from lightning.pytorch.loggers import WandbLogger
 
-    return isinstance(logger, WandbLogger)
+    return logger.experiment if isinstance(logger, WandbLogger) else None
 
 
 def open_wandb(config: LoggingConfig, folder: Path, name: str) -> Logger:

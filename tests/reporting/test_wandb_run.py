@@ -1,4 +1,4 @@
-"""A whole run logged to Weights & Biases offline: what is in it, that a restart goes on with it, and no text."""
+"""A whole run logged to Weights & Biases offline: what is in it, that a restart goes on with it, no text."""
 
 import json
 import os
