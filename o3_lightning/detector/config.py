@@ -175,6 +175,8 @@ class DetectorConfig:
             closer reading counting. Of the request's words that no vocabulary has, hashes are kept for it.
         max_tokens: longer prompts are cut to this; their segments still see everything.
         device: torch device of the encoder.
+        most_rows: most forget prompts that are encoded; of more a random sample is, which bounds time and
+            memory and moves centroids and covariances little. Their words are all known.
         folds: parts for cross-fitting, at least 2; with few of them a small request looks harder than it is.
         centroids: most centroids a request keeps.
         rows_per_centroid: forget prompts behind one centroid at least, on average.
@@ -217,6 +219,7 @@ class DetectorConfig:
     repair_spelling: bool = True
     max_tokens: int = 256
     device: str = "cpu"
+    most_rows: int = 20_000
     folds: int = 10
     centroids: int = 32
     rows_per_centroid: int = 3
@@ -266,7 +269,7 @@ class DetectorConfig:
 
     def _check_ranges(self) -> None:
         counts = ("max_tokens", "centroids", "rows_per_centroid", "most_rank", "within_rank", "within_layers")
-        for name in (*counts, "smallest_request", "most_swaps", "lexical_buckets"):
+        for name in (*counts, "most_rows", "smallest_request", "most_swaps", "lexical_buckets"):
             check_range(name, getattr(self, name), 1, 1_000_000)
         check_range("folds", self.folds, 2, 1000)
         for name in ("tail", "recall", "swap_fraction", "swap_quantile", "nu", "used_fraction"):

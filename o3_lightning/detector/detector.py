@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,14 @@ def fit_detector(
         >>> bool(MultiDetector(encoder, {"ada": detector}).weights(["Where was Ada Quill born?"]) > 0.9)
         True
     """
-    inputs, warnings = read_inputs(encoder, prompts, config)
+    inputs, warnings = read_inputs(encoder, prompts, config, seed)
     lora: dict[str, Tensor] = {}
-    report: dict[str, Any] = {"prompts": len(inputs), "seed": seed}
+    report: dict[str, Any] = {"prompts": len(inputs) + len(inputs.other_words), "seed": seed}
     own = encoder
     if config.objective != "none":
         lora, report["training"] = train_encoder(encoder, inputs.tokens, config, seed, trainer)
         own = with_lora(encoder, lora, config.training)
-        inputs = read_tokens(own, inputs.tokens)
+        inputs = replace(read_tokens(own, inputs.tokens), other_words=inputs.other_words)
     state: FusionState | BoundaryState
     if config.family == "fusion":
         state, figures, more = calibrate_fusion(own, inputs, config, seed)

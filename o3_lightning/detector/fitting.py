@@ -11,7 +11,7 @@ from torch import Tensor
 from o3_lightning.detector.calibration import check_recall, cross_fit, stretch_of
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.detector.fusion import FusionState, fit_fusion, fused_scores, fusion_channels
+from o3_lightning.detector.fusion import FusionState, fit_fusion, fused_scores, fusion_channels, know_words
 from o3_lightning.detector.inputs import PromptInputs, read_tokens, select_layers, special_ids
 from o3_lightning.detector.swaps import SwapTable, drop_views, swap_rare_tokens
 
@@ -70,7 +70,8 @@ def calibrate_fusion(
         figures["recall"] = {**asdict(check), "met": check.met}
         if not check.met:
             warnings.append(f"measured recall {check.measured:.3f} misses the target {config.recall:g}")
-    return replace(state, score_spread=state.score_spread * stretch), figures, warnings
+    known = know_words([*inputs.words, *inputs.other_words], config)
+    return replace(state, known=known, score_spread=state.score_spread * stretch), figures, warnings
 
 
 def fit_rows(inputs: PromptInputs, rows: Tensor, config: DetectorConfig, seed: int) -> FusionState:

@@ -28,7 +28,15 @@ from o3_lightning.detector.layer_statistics import (
 )
 from o3_lightning.detector.lexical import fit_word_table, lexical_scores
 
-__all__ = ["FusionState", "fit_fusion", "fused_scores", "fusion_channels", "stack_states", "whitened_layers"]
+__all__ = [
+    "FusionState",
+    "fit_fusion",
+    "fused_scores",
+    "fusion_channels",
+    "know_words",
+    "stack_states",
+    "whitened_layers",
+]
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,6 @@ def fit_fusion(
         clusters = nearest_centroid(unit[:, layer], centroids)
         within.append(fit_whitened_centroids(unit[:, layer], clusters, config.within_rank))
     bank = unit[:, -1] if config.bank == "examples" else centroids
-    certain = max(config.certain_count, config.certain_fraction * len(rows))
     channels = len(CHANNELS)
     by_channel = dict(zip(config.channels, config.channel_weights, strict=True))
     weights = torch.tensor([by_channel.get(channel, 0.0) for channel in CHANNELS])
@@ -123,7 +130,7 @@ def fit_fusion(
         pad_stack([part.whitening for part in within])[None],
         pad_stack([part.bank for part in within], repeat=True)[None],
         torch.ones(1, max(len(part.bank) for part in within), dtype=torch.bool),
-        fit_word_table(tokens, buckets=config.lexical_buckets, certain_count=certain)[None],
+        know_words(tokens, config),
         torch.zeros(1, 0, dtype=torch.int64),
         torch.zeros(1, channels),
         torch.ones(1, channels),
@@ -134,6 +141,12 @@ def fit_fusion(
     values = {field.name: getattr(state, field.name) for field in fields(FusionState)}
     floats = {name: v.float() if v.is_floating_point() else v for name, v in values.items()}
     return FusionState(**floats)
+
+
+def know_words(tokens: Sequence[Sequence[int]], config: DetectorConfig) -> Tensor:
+    """Returns the word table [1, H] of prompts, given as token ids without special tokens."""
+    certain = max(config.certain_count, config.certain_fraction * len(tokens))
+    return fit_word_table(tokens, buckets=config.lexical_buckets, certain_count=certain)[None]
 
 
 def pad_stack(parts: Sequence[Tensor], *, repeat: bool = False) -> Tensor:

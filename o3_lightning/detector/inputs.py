@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,17 +24,19 @@ class PromptInputs:
         tokens: token ids of each prompt, special tokens included.
         words: the same without special tokens.
         features: pooled features [N, L, D] of every layer.
+        other_words: words of further prompts that were too many to be encoded.
     """
 
     tokens: list[list[int]]
     words: list[list[int]]
     features: Tensor
+    other_words: tuple[list[int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def rows(self, chosen: Tensor) -> PromptInputs:
-        """Returns the prompts with these numbers."""
+        """Returns the prompts with these numbers, without any others."""
         numbers = chosen.tolist()
         return PromptInputs(
             [self.tokens[n] for n in numbers], [self.words[n] for n in numbers], self.features[chosen]
@@ -53,9 +55,11 @@ def read_texts(encoder: Encoder, texts: Sequence[str], *, normalise: bool) -> Pr
 
 
 def read_inputs(
-    encoder: Encoder, prompts: Sequence[str], config: DetectorConfig
+    encoder: Encoder, prompts: Sequence[str], config: DetectorConfig, seed: int
 ) -> tuple[PromptInputs, list[str]]:
     """Returns the distinct forget prompts that hold text, and a warning for each thing that was left out.
+
+    Of more than `config.most_rows` a random sample is encoded, so that time and memory are bounded.
 
     Raises:
         InputError: no prompt holds any text, or one is not a string.
@@ -76,12 +80,25 @@ def read_inputs(
         warnings.append(f"{empty} prompts without text are left out")
     if len(distinct) + empty < len(texts):
         warnings.append(f"{len(texts) - empty - len(distinct)} prompts that repeat another are left out")
-    long = sum(len(row) >= encoder.max_tokens for row in encoder.tokenize(distinct))
+    tokens = encoder.tokenize(distinct)
+    long = sum(len(row) >= encoder.max_tokens for row in tokens)
     if long:
         warnings.append(f"{long} prompts are cut to the {encoder.max_tokens} tokens the encoder reads")
     if config.pooling == "padded_mean":
         return read_tokens(encoder, encoder.tokenize(texts)), warnings
-    return read_tokens(encoder, encoder.tokenize(distinct)), warnings
+    if len(distinct) <= config.most_rows:
+        return read_tokens(encoder, tokens), warnings
+    warnings.append(
+        f"fitted on a random {config.most_rows} of {len(distinct)} prompts, and on the words of all"
+    )
+    return read_sample(encoder, tokens, config.most_rows, seed), warnings
+
+
+def read_sample(encoder: Encoder, tokens: list[list[int]], count: int, seed: int) -> PromptInputs:
+    """Returns the inputs of some random prompts, beside the words of all the others."""
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).tolist()
+    inputs = read_tokens(encoder, [tokens[place] for place in order[:count]])
+    return replace(inputs, other_words=tuple(encoder.words([tokens[place] for place in order[count:]])))
 
 
 def special_ids(encoder: Encoder) -> set[int]:

@@ -152,3 +152,22 @@ def test_masked_lm_without_a_pretrained_head_is_refused(encoder, people):
     config = DetectorConfig(objective="info_nce", training=TrainingConfig(mlm_coefficient=1.0))
     with pytest.raises(InputError, match="no masked-LM head"):
         fit_detector(encoder, people["forget"], config, seed=0)
+
+
+def test_of_too_many_prompts_some_are_encoded_and_all_words_known(encoder, monkeypatch):
+    prompts = [
+        f"Where did traveller {word} sleep?" for word in ("one", "two", "three", "four", "five", "six")
+    ]
+    encoded = []
+    forward = type(encoder).forward
+    monkeypatch.setattr(
+        type(encoder), "forward", lambda self, rows: encoded.extend(rows) or forward(self, rows)
+    )
+    config = DetectorConfig(most_rows=4, swap_fraction=0.5)
+    detector = fit_detector(encoder, prompts, config, seed=0)
+    assert "fitted on a random 4 of 6 prompts" in detector.report["warnings"][0]
+    assert detector.report["prompts"] == 6
+    originals = {tuple(row) for row in encoder.tokenize(prompts)}
+    assert len(originals & {tuple(row) for row in encoded}) == 4
+    every = fit_detector(encoder, prompts, DetectorConfig(swap_fraction=0.5), seed=0)
+    assert torch.equal(detector.state.known, every.state.known)
