@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from peft import PeftModel
 from safetensors.torch import save
 from torch import Tensor
@@ -26,7 +27,7 @@ from o3_lightning.adapter.initialisation import initialise
 from o3_lightning.adapter.injection import copy_factors, injected
 from o3_lightning.adapter.module import AdapterModule, AdapterTrainingError
 from o3_lightning.adapter.sharding import is_sharding, sharded_twin
-from o3_lightning.adapter.unfinished import Progress, StepKeeper, batches_left, read_progress
+from o3_lightning.adapter.unfinished import FitStopped, Progress, StepKeeper, batches_left, read_progress
 from o3_lightning.base import BaseModel
 from o3_lightning.files import digest_json, write_atomically, write_json
 from o3_lightning.objectives.config import ObjectiveConfig
@@ -155,7 +156,10 @@ def fit(
     module.earlier_steps = done.steps
     module.curve.extend(done.curve)
     trainer.callbacks.append(StepKeeper(factors, module.curve, done, unfinished, key))  # type: ignore[attr-defined]
-    trainer.fit(module, batches_left(trainer, loader, done))
+    try:
+        trainer.fit(module, batches_left(trainer, loader, done))
+    except SIGTERMException:  # Lightning's own, before the first step; it would leave with status 0
+        raise FitStopped from None
 
 
 def fit_key(
