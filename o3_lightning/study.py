@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from o3_lightning.errors import InputError
 from o3_lightning.evaluation.environment import describe_environment
 from o3_lightning.evaluation.headline import FIGURES, headline
 from o3_lightning.files import write_atomically, write_json
+from o3_lightning.metrics.aggregate import over_seeds
 from o3_lightning.requests import check_id
 
 __all__ = ["Study", "read_study", "run_study", "summarise", "table"]
@@ -203,8 +203,8 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
 
 def spread(values: list[float]) -> Plain:
     """Mean and sample deviation of one figure over the seeds."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
+    found = over_seeds(values)
+    return {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
 
 
 def table(content: Plain) -> str:

@@ -23,10 +23,11 @@ from o3_lightning.detector import Detector, DetectorConfig, Encoder, MultiDetect
 from o3_lightning.detector.segments import Prompt
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.detector_evasion import EVASIONS, harmless_texts
-from o3_lightning.evaluation.detector_measures import calibration_error, measure_split, summarise
+from o3_lightning.evaluation.detector_measures import measure_split, summarise
 from o3_lightning.evaluation.detector_tasks import DEVELOPMENT, TASKS, BenchmarkTask, load_task
 from o3_lightning.evaluation.environment import describe_environment
 from o3_lightning.files import write_json
+from o3_lightning.metrics.calibration import calibration_error
 
 __all__ = ["DetectorBenchmarkConfig", "run_detector_benchmark"]
 

@@ -10,10 +10,9 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-__all__ = ["calibration_error", "evasion_rows", "measure_split", "summarise", "table_rows"]
+__all__ = ["evasion_rows", "measure_split", "summarise", "table_rows"]
 
 RECALL_OF_FPR = 0.95
-CALIBRATION_BINS = 10
 DIGITS = 6
 EVASION = "evasion:"
 PAIRS = ("held_out|near", "held_out|adjacent", "held_out|far", "paraphrase|near")
@@ -39,23 +38,6 @@ def measure_split(inside: Tensor, outside: Tensor) -> dict[str, float]:
         "aupr": float(average_precision_score(labels, values)),
         "fpr95": float((outside.double().numpy() >= threshold).mean()),
     }
-
-
-def calibration_error(inside: Tensor, outside: Tensor) -> float:
-    """Returns the expected calibration error of weights read as the chance of being inside, sides alike."""
-    weights = torch.cat([inside, outside]).double()
-    truth = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).double()
-    share = torch.cat(
-        [torch.full((len(part),), 0.5 / max(len(part), 1)) for part in (inside, outside)]
-    ).double()
-    bins = (weights * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
-    error = 0.0
-    for number in range(CALIBRATION_BINS):
-        own = bins == number
-        mass = float(share[own].sum())
-        if mass:
-            error += abs(float((share[own] * (weights[own] - truth[own])).sum()))
-    return error
 
 
 def summarise(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from o3_lightning.data.encoding import IGNORED, TokenBatch
-from o3_lightning.gating.refusal import refuse_logits
 from o3_lightning.gating.tokens import before_labels
 
 if TYPE_CHECKING:
@@ -63,12 +62,10 @@ def run_model(
 ) -> tuple[Tensor, Tensor, nn.Module | None]:
     """Returns the refused rows [B], and hidden states [N,D] with their head, or logits [N,V] and None."""
     seen = batch.attention_mask * before_labels(batch.labels)
-    plan = model._plan(model._weights_of(weights, None, batch.input_ids, seen))
     base: Any = model.base.model
     plain = has_plain_head(base)
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    refused = plan.refused.expand(len(batch))
-    with model._gate.open(plan.strengths.to(model.device)):
+    with model.acting(weights, batch.input_ids, seen) as refused:
         head = base.get_output_embeddings()
         if plain and isinstance(head, nn.Linear):  # an adapted head is no such layer while the gate is open
             return refused, base.base_model(**inputs).last_hidden_state[:, :-1][labelled], head
@@ -92,6 +89,5 @@ def has_plain_head(base: Any) -> bool:
 
 def refuse_tokens(model: GatedModel, logits: Tensor, refused: Tensor, steps: Tensor) -> Tensor:
     """Returns logits [n,V] whose refused tokens [n] predict the refusal's token at their step [n]."""
-    confidence = model.gate_config.refusal_confidence
     # each token is a row of its own here: `starts` is where an answer that is at this step began
-    return refuse_logits(logits[:, None], refused, 1 - steps, model._refusal, confidence)[:, 0]
+    return model.refuse(logits[:, None], refused, 1 - steps)[:, 0]

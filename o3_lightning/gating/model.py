@@ -268,17 +268,46 @@ class GatedModel:
         """
         mask = self.tokens.mask(input_ids, attention_mask)
         seen = mask if labels is None else mask * before_labels(labels)
-        plan = self._plan(self._weights_of(weights, prompts, input_ids, seen))
-        with self._gate.open(plan.strengths.to(self.device)):
+        with self.acting(weights, input_ids, seen, prompts) as refused:
             output = self.base.model(input_ids=input_ids, attention_mask=mask, **options)
-        if bool(plan.refused.any()):
+        if bool(refused.any()):
             starts = last_token(mask) + 1 if labels is None else first_label(labels)
-            confidence = self.gate_config.refusal_confidence
-            output.logits = refuse_logits(output.logits, plan.refused, starts, self._refusal, confidence)
+            output.logits = self.refuse(output.logits, refused, starts)
         if labels is not None:
             logits = output.logits[:, :-1].flatten(0, 1).float()
             output.loss = F.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORED)
         return output
+
+    @contextmanager
+    def acting(
+        self,
+        weights: Tensor | None,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        prompts: Sequence[Prompt] | None = None,
+    ) -> Iterator[Tensor]:
+        """Within, the base model runs each row at its own weights, as in one call of this model.
+
+        Args:
+            weights: [B,K] as in `generate`; None asks the detectors.
+            input_ids: [B,T] whose prompts they are asked about.
+            attention_mask: [B,T], 1 at the prompts' tokens.
+            prompts: as in `generate`.
+
+        Yields:
+            Which rows are refused [B]; `refuse` gives these the logits of the refusal.
+
+        Raises:
+            InputError: weights of another shape or range.
+        """
+        plan = self._plan(self._weights_of(weights, prompts, input_ids, attention_mask))
+        with self._gate.open(plan.strengths.to(self.device)):
+            yield plan.refused.expand(len(input_ids))
+
+    def refuse(self, logits: Tensor, refused: Tensor, starts: Tensor) -> Tensor:
+        """Returns logits [B,T,V] with those of refused rows [B] on the refusal from `starts` [B] on."""
+        confidence = self.gate_config.refusal_confidence
+        return refuse_logits(logits, refused, starts, self._refusal, confidence)
 
     def answer(
         self, prompts: Sequence[Prompt], max_new_tokens: int | None = None, batch_size: int | None = None

@@ -10,7 +10,6 @@ from o3_lightning.commands.evaluate_detector import main, read_experiment
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.detector_benchmark import DetectorBenchmarkConfig, run_detector_benchmark
 from o3_lightning.evaluation.detector_measures import (
-    calibration_error,
     evasion_rows,
     measure_split,
     table_rows,
@@ -61,12 +60,6 @@ def test_rates_by_counting():
     assert measured["auroc"] == pytest.approx(sum(pairs) / len(pairs))
     assert measured["fpr95"] == 0.75  # 95 % recall needs the threshold 1
     assert measure_split(-inside, -outside)["auroc"] == pytest.approx(1 - measured["auroc"])
-
-
-def test_calibration_error_by_hand():
-    assert calibration_error(torch.ones(3), torch.zeros(5)) == 0
-    assert calibration_error(torch.tensor([0.0]), torch.tensor([1.0])) == pytest.approx(1)
-    assert calibration_error(torch.tensor([0.75]), torch.tensor([0.25])) == pytest.approx(0.25)
 
 
 def test_benchmark_writes_continues_and_prints(tmp_path, capsys):
