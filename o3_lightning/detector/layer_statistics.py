@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +17,8 @@ __all__ = [
     "fit_precision",
     "fit_whitened_centroids",
     "nearest_centroid",
+    "principal_axes",
+    "shrinkage_of",
     "spherical_centroids",
 ]
 
@@ -41,8 +42,8 @@ def fit_precision(centred: Tensor, most_rank: int) -> tuple[Tensor, Tensor]:
     total = float(centred.square().sum()) / max(N, 1)
     if total < SMALLEST_VARIANCE:
         return torch.tensor(1 / SMALLEST_VARIANCE_FRACTION), centred.new_zeros(0, D)
-    shrinkage = float(ledoit_wolf_shrinkage(centred.numpy(), assume_centered=True)) if N > 1 else 1.0
     values, axes = principal_axes(centred)
+    shrinkage = shrinkage_of(centred, values)
     rank = min(most_rank, N, D)
     rest = float(values[rank:].sum()) * (1 - shrinkage) / max(D - rank, 1)
     spherical = shrinkage * total / D + rest
@@ -50,6 +51,22 @@ def fit_precision(centred: Tensor, most_rank: int) -> tuple[Tensor, Tensor]:
     kept = ((1 - shrinkage) * values[:rank] - rest).clamp_min(0)
     scale = torch.sqrt(kept / (spherical * (kept + spherical)))
     return torch.tensor(1 / spherical), scale[:, None] * axes[:rank]
+
+
+def shrinkage_of(centred: Tensor, variances: Tensor) -> float:
+    """Returns Ledoit and Wolf's share of the identity, in [0, 1], for centred rows [N, D].
+
+    Args:
+        centred: rows of mean zero.
+        variances: all eigenvalues of their covariance that are not zero; with them, the sums over the
+            entries of the covariance that the definition asks for are sums over N + D numbers.
+    """
+    N, D = centred.shape
+    mean = float(centred.square().sum()) / N / D
+    squared = float(variances.square().sum())
+    apart = squared / D - mean**2
+    noise = (float(centred.square().sum(dim=1).square().sum()) / N - squared) / (N * D)
+    return min(noise, apart) / apart if apart > 0 and noise > 0 and N > 1 else float(N == 1)
 
 
 def principal_axes(centred: Tensor) -> tuple[Tensor, Tensor]:

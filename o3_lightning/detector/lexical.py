@@ -59,11 +59,11 @@ def fit_word_table(tokens: Sequence[Sequence[int]], *, buckets: int, certain_cou
         buckets: H.
         certain_count: number of prompts from which a token counts as fully known; the rise is logarithmic.
     """
-    counts = torch.zeros(buckets)
-    for row in tokens:
-        if row:
-            slots = torch.unique(hash_tokens(torch.tensor(list(row)), buckets))
-            counts[slots] += 1
+    lengths = torch.tensor([len(row) for row in tokens], dtype=torch.int64)
+    slots = hash_tokens(torch.tensor([token for row in tokens for token in row], dtype=torch.int64), buckets)
+    rows = torch.repeat_interleave(torch.arange(len(tokens)), lengths)
+    distinct = torch.unique(rows * buckets + slots) % buckets
+    counts = torch.bincount(distinct, minlength=buckets).float()
     ceiling = torch.log1p(torch.tensor(max(certain_count, 1.0)))
     return (torch.log1p(counts) / ceiling).clamp_max(1)
 

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.covariance import LedoitWolf
+from sklearn.covariance import LedoitWolf, ledoit_wolf_shrinkage
 
 from o3_lightning.detector.layer_statistics import (
     fit_precision,
     fit_whitened_centroids,
     nearest_centroid,
+    principal_axes,
+    shrinkage_of,
     spherical_centroids,
 )
 
@@ -25,6 +27,14 @@ def test_precision_equals_ledoit_wolf(rows, width):
     ours = float(scale) * torch.eye(width, dtype=torch.float64) - whitening.T @ whitening
     theirs = LedoitWolf(assume_centered=True).fit(centred.numpy()).precision_
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4, atol=1e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(("rows", "width"), [(40, 7), (9, 20), (2, 30)])
+def test_shrinkage_from_the_eigenvalues_equals_that_from_the_entries(rows, width):
+    centred = random_rows(rows, width) - random_rows(rows, width).mean(0)
+    variances, _ = principal_axes(centred)
+    expected = ledoit_wolf_shrinkage(centred.numpy(), assume_centered=True)
+    assert shrinkage_of(centred, variances) == pytest.approx(expected, abs=1e-9)
 
 
 def test_precision_with_fewer_directions_is_positive():
