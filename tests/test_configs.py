@@ -58,7 +58,7 @@ def tiny_stream():
         for name in ("Quillan Osterhaus", "Mirelle Vantongeren")
     )
     kept = (QuestionAnswer("What do bees make?", "Honey"), QuestionAnswer("Who is Tobiah?", "A smith"))
-    return RequestStream("tiny", requests, {"kept": kept}, {})
+    return RequestStream("tiny", requests, {"retain": kept}, {})
 
 
 def test_no_configuration_is_missed():
