@@ -6,7 +6,6 @@ Memory of models that are not at hand follows from their shape (`training_memory
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +14,17 @@ from typing import Any
 import torch
 from lightning import Callback
 
+from o3_lightning.adapter.diagnostics import overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.training import train_adapter
+from o3_lightning.adapter.interference import logit_interference
+from o3_lightning.adapter.training import TrainedAdapter, train_adapter
 from o3_lightning.base import BaseModel
 from o3_lightning.config import RunConfig
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.detector import fit_detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
+from o3_lightning.evaluation.environment import peak_memory_mib
 from o3_lightning.evaluation.evaluate import evaluate_split, splits_of
 from o3_lightning.evaluation.plain import plain_model
 from o3_lightning.launch import processes_wanted
@@ -35,7 +37,7 @@ __all__ = ["Estimate", "ModelShape", "estimate_run", "training_memory"]
 
 STEPS = 4  # of the adapter; the first, which warms up, is not counted
 SAMPLE = 24  # rows that are measured; a row's cost differs from split to split
-KIBIBYTES, MEBIBYTES = 2**10, 2**20
+MEBIBYTES = 2**20
 FLOAT32, BFLOAT16, NF4 = 4.0, 2.0, 0.55  # bytes of a number; NF4 with its doubly quantised scales
 OPTIMIZER_COPIES = 4  # weight, gradient and AdamW's two moments
 LIVE_WIDTHS, LIVE_INNER = 12, 4  # [B, T, width] and [B, T, inner] tensors alive in one layer's backward pass
@@ -83,7 +85,7 @@ class Estimate:
     """What a run is expected to take.
 
     Args:
-        seconds: by kind of stage: "load", "detectors", "adapters" and "evaluation".
+        seconds: by kind of stage: "load", "detectors", "adapters", "evaluation" and "overlaps".
         memory_mib: peak of a process: on the GPU where it trains on one, else in the machine's memory.
     """
 
@@ -132,7 +134,10 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
     loaded = time.perf_counter() - start
     request = max(stream.requests, key=lambda one: len(one.rows))
     fit, multi = measure_detector(config, encoder, request)
-    step = 0.0 if config.refuse_only else measure_step(config, trainer, base, stream, request)
+    step, overlaps = 0.0, 0.0
+    if not config.refuse_only:
+        step, trained = measure_step(config, trainer, base, stream, request)
+        overlaps = measure_overlap(base, trained, stream, request)
     once, prompt = measure_rows(config, base, stream), measure_gate(multi, request)
     processes = processes_wanted(trainer)
     steps = sum(steps_of(config, one) for one in stream.requests)
@@ -144,8 +149,9 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
         "detectors": fit * total_rows / len(request.rows),
         "adapters": step * steps / processes,
         "evaluation": (once * (1 + count) + prompt * prompts * count) / processes + prompt * probes,
+        "overlaps": overlaps,
     }
-    return Estimate(seconds, peak_memory_mib())
+    return Estimate(seconds, peak_memory())
 
 
 def steps_of(config: RunConfig, request: UnlearningRequest) -> int:
@@ -169,16 +175,34 @@ def measure_step(
     base: BaseModel,
     stream: RequestStream,
     request: UnlearningRequest,
-) -> float:
-    """Returns the seconds of one optimizer step on one device."""
+) -> tuple[float, TrainedAdapter]:
+    """Returns the seconds of one optimizer step on one device, and the adapter of the few steps."""
     clock = StepClock()
     alone = {**trainer, "devices": 1, "strategy": "auto", "max_steps": STEPS}
     fit = build_trainer(alone, max_epochs=config.adapter.epochs, callbacks=[clock])
     retain = stream.utility.get(RETAIN_SPLIT) if config.objective.needs_retained_data else None
-    train_adapter(
+    trained = train_adapter(
         base, request, AdapterHistory(), config.adapter, config.objective, fit, config.seed, retain=retain
     )
-    return clock.seconds
+    return clock.seconds, trained
+
+
+def measure_overlap(
+    base: BaseModel, trained: TrainedAdapter, stream: RequestStream, request: UnlearningRequest
+) -> float:
+    """Returns the seconds of comparing every request's adapter with every other's.
+
+    Angles grow with the square of the requests; a request's prompts are read without and with every adapter.
+    """
+    history = AdapterHistory.of({request.id: (trained.factors, trained.scaling)})
+    prompts = [request.prompts[place] for place in spread_places(len(request.prompts))]
+    start = time.perf_counter()
+    overlap_matrices(history)
+    angles = time.perf_counter() - start
+    logit_interference(base, history, {request.id: prompts})
+    once = (time.perf_counter() - start - angles) / (2 * len(prompts))
+    count = len(stream.requests)
+    return angles * count**2 + once * (1 + count) * sum(len(one.rows) for one in stream.requests)
 
 
 def measure_rows(config: RunConfig, base: BaseModel, stream: RequestStream) -> float:
@@ -236,8 +260,8 @@ def training_memory(shape: ModelShape, rows: int, tokens: int, *, bits: int = 16
     return frozen + adapter + kept + layer + logits
 
 
-def peak_memory_mib() -> float:
+def peak_memory() -> float:
     """Returns the peak so far, in MiB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / MEBIBYTES
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIBIBYTES
+    return peak_memory_mib()
