@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 25 * 60.0  # seconds on two cores
+LEFT = 0.1  # of the true answer's probability
 
 
 @pytest.mark.slow
@@ -23,9 +24,22 @@ def test_smollm2_forgets_a_country(tmp_path):
     subprocess.run([sys.executable, *words], cwd=ROOT, check=True, timeout=LONGEST)
     assert time.monotonic() - start < LONGEST
     metrics = json.loads((tmp_path / "smollm2_cpu/metrics.json").read_text())
-    before, after = metrics["persistence"]["probability"]["seen"]["values"][0]
-    assert after < before
-    assert (
-        metrics["detector"]["france"]["seen"]["mean_weight"]
-        > metrics["detector"]["france"]["retain"]["mean_weight"]
-    )
+    check(metrics)
+
+
+def check(metrics):
+    """Forgotten as asked and as never asked; most of the rest is let through."""
+    for split in ("seen", "held_out"):
+        before, after = metrics["persistence"]["probability"][split]["values"][0]
+        assert after < LEFT * before
+        before, after = metrics["persistence"]["accuracy"][split]["values"][0]
+        assert after < before
+        assert metrics["detector"]["france"][split]["mean_weight"] > 0.9
+    assert metrics["detector"]["france"]["retain"]["mean_weight"] < 0.5
+    assert metrics["detector"]["france"]["retain"]["auroc"] > 0.9
+
+
+def test_the_published_run_forgets_a_country():
+    metrics = json.loads((ROOT / "results/smollm2_cpu.json").read_text())
+    check(metrics)
+    assert sum(metrics["seconds"].values()) < LONGEST
