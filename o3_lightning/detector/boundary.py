@@ -42,6 +42,9 @@ POSITIVE_SHIFT = (
     8.0  # standard deviations that keep layer scores above 0, so that a linear boundary has one sign
 )
 SMALLEST_SPREAD = 1e-6
+SMALLEST_SPREAD_FRACTION = (
+    1e-4  # of the mean: far above float32 rounding, far below the spread of two prompts
+)
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,8 @@ def fit_boundary_state(features: Tensor, config: DetectorConfig, seed: int) -> B
             features[scored], fit_layers(features[fitted], config, seed), config
         ),
     )
-    spread = vectors.std(dim=0, correction=0).clamp_min(SMALLEST_SPREAD)
-    state = replace(state, center=vectors.mean(dim=0), spread=spread)
+    center, spread = center_and_spread(vectors)
+    state = replace(state, center=center, spread=spread)
     state = replace(state, layer_weights=weigh_layers(vectors, config))
     shifted = POSITIVE_SHIFT + (vectors - state.center) / spread
     if config.boundary in ("linear", "rbf"):
@@ -124,9 +127,14 @@ def fit_boundary_state(features: Tensor, config: DetectorConfig, seed: int) -> B
         )
         state = replace(state, support=precision)
     scores = judge(vectors, state, config)
-    return replace(
-        state, gate=torch.stack([scores.mean(), scores.std(correction=0).clamp_min(SMALLEST_SPREAD)])
-    )
+    return replace(state, gate=torch.stack(center_and_spread(scores)))
+
+
+def center_and_spread(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation over the first dimension; that of equal prompts is not quite 0."""
+    center = scores.mean(dim=0)
+    narrowest = (SMALLEST_SPREAD_FRACTION * center.abs()).clamp_min(SMALLEST_SPREAD)
+    return center, torch.maximum(scores.std(dim=0, correction=0), narrowest)
 
 
 def fit_layers(features: Tensor, config: DetectorConfig, seed: int) -> BoundaryState:

@@ -23,6 +23,7 @@ __all__ = [
     "official_soft_weights",
 ]
 
+SMALLEST_DEVIATION = 1e-6  # of the mean score; far above the rounding of float64
 MAHALANOBIS_WEIGHT = -0.5  # official `ood_model_selector.py`
 COSINE_WEIGHT = -1000.0  # gamma of the paper, section 4.1
 SOFT_WEIGHT_SLOPE = 10.0  # zeta of the paper
@@ -96,8 +97,14 @@ def official_layer_scores(features: Tensor, mean: Tensor, precision: Tensor, ban
 
 
 def fit_official_gate(used: Tensor, rest: Tensor) -> OfficialGate:
-    """Fits the two Gaussians to boundary scores of prompts used [N] and held back [N]."""
-    return OfficialGate(float(used.mean()), float(rest.mean()), float(rest.std(correction=0)))
+    """Fits the two Gaussians to boundary scores of prompts used [N] and held back [N].
+
+    Where those held back all score alike, the official deviation of 0 makes every weight NaN; ours stops
+    short of it.
+    """
+    place = float(rest.mean())
+    narrowest = SMALLEST_DEVIATION * max(abs(place), 1.0)
+    return OfficialGate(float(used.mean()), place, max(float(rest.std(correction=0)), narrowest))
 
 
 def official_soft_weights(scores: Tensor, gate: OfficialGate) -> Tensor:

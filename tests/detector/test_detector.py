@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -127,6 +128,18 @@ def test_smallest_requests_work_and_warn(encoder, people, count):
     assert float(weights[1]) <= 0.01
 
 
+@pytest.mark.parametrize("preset", ["k9", "paper", "official"])
+@pytest.mark.parametrize("count", [1, 20], ids=["one prompt", "all equal"])
+def test_smallest_requests_have_a_weight_under_every_preset(encoder, people, preset, count):
+    config = DetectorConfig(preset=preset, objective="none")
+    own = dataclasses.replace(encoder, pooling=config.pooling)
+    detector = fit_detector(own, [people["forget"][0]] * count, config, seed=0)
+    assert any("too few" in warning for warning in detector.report["warnings"]) or count > 1
+    weights = MultiDetector(own, {"one": detector}).weights([people["forget"][0], people["far"][0]])
+    assert bool(((weights >= 0) & (weights <= 1)).all())
+    assert float(weights[0]) > float(weights[1])
+
+
 def test_empty_and_long_prompts_are_told(encoder, people):
     prompts = [*people["forget"], "", "very long " * 400]
     warnings = fit_detector(encoder, prompts, DetectorConfig(), seed=0).report["warnings"]
@@ -136,10 +149,8 @@ def test_empty_and_long_prompts_are_told(encoder, people):
 
 @pytest.mark.parametrize("preset", ["k9", "paper", "official"])
 def test_other_presets_fit_and_load(encoder, people, preset, tmp_path):
-    from dataclasses import replace
-
     config = DetectorConfig(preset=preset, objective="none")
-    own = replace(encoder, pooling=config.pooling)
+    own = dataclasses.replace(encoder, pooling=config.pooling)
     detector = fit_detector(own, people["forget"], config, seed=0)
     detector.save(tmp_path)
     weights = MultiDetector(own, {"a": Detector.load(tmp_path)}).weights(people["forget"] + people["far"])
