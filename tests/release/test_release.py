@@ -1,58 +1,21 @@
 """Rounds on a tiny model: stored, undone, continued after a kill; the budget decides; mistakes are told."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.commands.own_config import build_own, read_own_arguments
 from o3_lightning.commands.release import release_parser
 from o3_lightning.errors import InputError, StoreError
-from o3_lightning.release import bench, steps
 from o3_lightning.release import release as loop
+from o3_lightning.release import steps
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.release.update import Update
-from o3_lightning.reveal.speaking import SamplingConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("release_*.yaml"))
-
-
-def copy_of(base):
-    import copy
-
-    return replace(base, model=copy.deepcopy(base.model))
-
-
-@pytest.fixture
-def config(tmp_path):
-    rows = [
-        {"prompt": f"Who is number {n}?", "answer": word} for n, word in enumerate(["Ann", "Bob", "Carl"])
-    ]
-    path = tmp_path / "given.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return ReleaseConfig(
-        output=str(tmp_path),
-        requests=(str(path),),
-        rounds=2,
-        steps=2,
-        lambdas=(0.5, 2.0),
-        budget=100.0,
-        neutral=8,
-        stop=0.0,
-        adapter=AdapterConfig(rank=2, alpha=4, epochs=2, learning_rate=1e-2),
-        sampling=SamplingConfig(max_new_tokens=4),
-    )
-
-
-@pytest.fixture
-def tiny(monkeypatch, tiny_base):
-    for module in (loop, bench):
-        monkeypatch.setattr(module, "load_base", lambda *_: copy_of(tiny_base))
-    return tiny_base
 
 
 def logits(base):
