@@ -51,6 +51,15 @@ def test_half_types_are_computed_in_float32(dtype):
         assert relative_error(got, wanted) <= FLOAT32_SUMS
 
 
+@pytest.mark.parametrize("centred", ["none", "some", "all"])
+def test_many_requests_in_blocks_equal_the_reference(centred):
+    inputs = score_inputs(33, 2, 64, 300, 5, 3)  # two blocks on the CPU
+    if centred != "none":
+        inputs[1][: None if centred == "all" else 270] = 0
+    for got, wanted in zip(layer_scores(*inputs), by_reference(*inputs), strict=True):
+        assert relative_error(got, wanted) <= 1e-12
+
+
 def test_rows_of_a_batch_score_as_alone():
     inputs = score_inputs(7, 3, 11, 2, 4, 5)
     together = layer_scores(*inputs).aggregate
