@@ -13,7 +13,7 @@ from o3_lightning.store.verify import verify_store
 
 # slow: each command starts Python, torch and the encoder two or three times
 pytestmark = pytest.mark.slow
-MOST_KILLS = 12
+MOST_KILLS = 6
 
 
 def load_tiny():
@@ -128,19 +128,28 @@ def children_of(process):
     return [int(word) for word in found.stdout.split()]
 
 
-def test_a_fit_stopped_by_sigterm_goes_on_in_another_number_of_processes(long_config, tmp_path):
-    calm = tmp_path / "calm"
-    tiny.call(tiny.command("run", long_config, calm))
-    for first, second in ((1, 2), (2, 1)):
-        folder = tmp_path / f"{first}/tiny"
-        stop_within_a_fit(tiny.command("run", long_config, folder.parent, processes=first), folder)
-        earlier = wandb_runs(folder)
-        tiny.call(tiny.command("run", long_config, folder.parent, processes=second))
-        assert not (folder / "unfinished/quillan.safetensors").exists()
-        tiny.assert_alike(tiny.numbers_of(folder), tiny.numbers_of(calm / "tiny"))
-        assert len(wandb_runs(folder) - earlier) == 1
-        ids = {name.rpartition("-")[2] for name in wandb_runs(folder)}
-        assert ids == {(folder / "logs/wandb_id.txt").read_text()}
+@pytest.fixture(scope="module")
+def long_alone(long_config, tmp_path_factory):
+    """What one process finds that is left alone."""
+    output = tmp_path_factory.mktemp("calm")
+    tiny.call(tiny.command("run", long_config, output))
+    return tiny.numbers_of(output / "tiny")
+
+
+@pytest.mark.parametrize(("first", "strategy", "second"), [(1, "auto", 2), (2, "auto", 1), (2, "fsdp", 1)])
+def test_a_fit_stopped_by_sigterm_goes_on_in_another_number_of_processes(
+    first, strategy, second, long_config, long_alone, tmp_path
+):
+    folder = tmp_path / "tiny"
+    words = tiny.command("run", long_config, tmp_path, f"--trainer.strategy={strategy}", processes=first)
+    stop_within_a_fit(words, folder)
+    earlier = wandb_runs(folder)
+    tiny.call(tiny.command("run", long_config, tmp_path, processes=second))
+    assert not (folder / "unfinished/quillan.safetensors").exists()
+    tiny.assert_alike(tiny.numbers_of(folder), long_alone)
+    assert len(wandb_runs(folder) - earlier) == 1
+    ids = {name.rpartition("-")[2] for name in wandb_runs(folder)}
+    assert ids == {(folder / "logs/wandb_id.txt").read_text()}
 
 
 def test_two_processes_killed_at_random_moments_end_with_the_same_metrics(config, tmp_path):
