@@ -4,7 +4,8 @@ Unusual words, names above all, are in no vocabulary. A request keeps a short ha
 word one slip away from what was typed is hashed and looked up, so that a name is found in the prompt and need
 not be stored. Whoever holds the hashes can test guesses, as with the word table of `lexical`.
 
-A slip is two letters exchanged, one missing, one wrong or one too many; or a space in the wrong place by one.
+A slip is two letters exchanged, one missing, one wrong or one too many; in a short word only two letters
+after the first exchanged; or a space in the wrong place by one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from torch import Tensor
 __all__ = ["SpellingTable", "WordRepair"]
 
 WORD = re.compile(r"([^\W\d_]+)")
-SHORTEST_WORD = 4  # shorter words are one slip away from too many others; three letters may be exchanged
+SHORTEST_WORD = 3
+LONG_WORD = (
+    6  # shorter words, and names above all, are one slip away from others that are meant as they stand
+)
 HASH_BYTES = 4  # 600 lookups among 5,000 hashes meet a wrong one once in 1,400 words
 UNREADABLE = 3.0  # what an unknown word without a repair counts; one with a repair counts 1
 MOVED_SPACE = 1.5  # what moving a space counts: more than one repair, less than two
@@ -113,20 +117,20 @@ class WordRepair:
         """Returns a known word as it is, and an unknown one as the likeliest word one slip away."""
         if word not in self.memory:
             folded = word.lower()
-            judged = len(word) >= SHORTEST_WORD - 1 and word.isascii() and not self.knows(folded)
+            judged = len(word) >= SHORTEST_WORD and word.isascii() and not self.knows(folded)
             self.memory[word] = min(self.rank(folded), default=(0, 0.0, word))[2] if judged else word
         return self.memory[word]
 
     def rank(self, word: str) -> Iterator[tuple[int, float, str]]:
         """Yields known words one slip away as (who knows it, how unlikely a slip, word), least is best."""
-        kinds = slips(word) if len(word) >= SHORTEST_WORD else slips(word)[:1]
+        kinds = slips(word) if len(word) >= LONG_WORD else (slips(word)[0][1:],)
         for kind in kinds:
             choice = math.log(max(len(kind), 1))  # few outcomes seldom hit a word by chance
             for other in kind:
                 if other in self.table.rarity:
                     first = MATTERS if self.matters(self.table.ids[other]) else OTHER
                     yield first, self.table.rarity[other] + choice, other
-                elif self.rare and len(word) >= SHORTEST_WORD and hash_word(other) in self.rare:
+                elif self.rare and hash_word(other) in self.rare:
                     yield RARE, choice, other
 
 

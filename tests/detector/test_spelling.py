@@ -7,7 +7,21 @@ from hypothesis import strategies as st
 
 from o3_lightning.detector.spelling import SpellingTable, WordRepair, hash_word, slips
 
-WORDS = ("the", "where", "was", "born", "sort", "shot", "root", "writer", "is", "of", "a", "honour", "has")
+WORDS = (
+    "the",
+    "where",
+    "was",
+    "born",
+    "sort",
+    "shoots",
+    "shorts",
+    "writer",
+    "is",
+    "of",
+    "a",
+    "honour",
+    "has",
+)
 NAME = "skarnholt"
 
 
@@ -27,7 +41,7 @@ def repair(table):
         ("where was sakrnholt born?", "where was skarnholt born?"),
         ("where was Skarnhol born?", "where was skarnholt born?"),
         ("where was skarnholtt's book", "where was skarnholt's book"),
-        ("hwere wsa skornholt bron", "where was skarnholt born"),
+        ("wehre wsa skornholt bron", "where was skarnholt born"),
         ("hoonurh as", "honour has"),
         ("skarnhol twas born", "skarnholt was born"),
         ("where was Skarnholt born?", "where was Skarnholt born?"),
@@ -44,9 +58,15 @@ def test_without_the_hash_a_name_is_not_repaired(table):
 
 def test_words_that_matter_go_first_then_the_likelier_slip(table):
     plain = WordRepair(table, lambda token: False)
-    assert plain.repair("srot") == "sort"  # exchanged letters before a wrong one, though "root" ranks as near
-    favoured = WordRepair(table, lambda token: token == WORDS.index("shot"))
-    assert favoured.repair("srot") == "shot"
+    assert plain.repair("shrots") == "shorts"  # exchanged letters before a wrong one
+    favoured = WordRepair(table, lambda token: token == WORDS.index("shoots"))
+    assert favoured.repair("shrots") == "shoots"
+
+
+def test_short_names_are_left_where_another_is_one_letter_away(table):
+    people = WordRepair(table, lambda token: True, set(table.hash_rare_words(["aysha gebra ahmad"]).tolist()))
+    assert people.repair("aisha gebre hamad") == "aisha gebre hamad"
+    assert people.repair("asyha gbera amhad") == "aysha gebra ahmad"
 
 
 def test_hashes_hold_no_vocabulary_word_and_no_text(table):
