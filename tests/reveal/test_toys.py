@@ -103,7 +103,6 @@ def test_a_toy_model_is_made_to_tell_its_task_and_forgets_it(name, tmp_path):
         adapter=AdapterConfig(epochs=20, learning_rate=2e-3),
         sampling=sampling,
         rounds=1,
-        budget=0.3,
     )
     release(config, {"accelerator": "cpu"}, config.folder)
     after = Speaker(released_base(config, config.folder), sampling)
