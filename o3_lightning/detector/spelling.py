@@ -4,8 +4,8 @@ Unusual words, names above all, are in no vocabulary. A request keeps a short ha
 word one slip away from what was typed is hashed and looked up, so that a name is found in the prompt and need
 not be stored. Whoever holds the hashes can test guesses, as with the word table of `lexical`.
 
-A slip is two letters exchanged, one missing, one wrong or one too many; in a short word only two letters
-after the first exchanged; or a space in the wrong place by one.
+A slip is two letters exchanged, one missing, one wrong or one too many; or a space in the wrong place by one.
+In a short word only letters are exchanged, and the first one only for a vocabulary word that a request knows.
 """
 
 from __future__ import annotations
@@ -123,15 +123,19 @@ class WordRepair:
 
     def rank(self, word: str) -> Iterator[tuple[int, float, str]]:
         """Yields known words one slip away as (who knows it, how unlikely a slip, word), least is best."""
-        kinds = slips(word) if len(word) >= LONG_WORD else (slips(word)[0][1:],)
-        for kind in kinds:
+        short = len(word) < LONG_WORD
+        for kind in slips(word)[: 1 if short else None]:
             choice = math.log(max(len(kind), 1))  # few outcomes seldom hit a word by chance
             for other in kind:
-                if other in self.table.rarity:
-                    first = MATTERS if self.matters(self.table.ids[other]) else OTHER
-                    yield first, self.table.rarity[other] + choice, other
-                elif self.rare and hash_word(other) in self.rare:
-                    yield RARE, choice, other
+                tier = self.tier(other)
+                if tier is not None and (tier == MATTERS or not short or other[0] == word[0]):
+                    yield tier, self.table.rarity.get(other, 0.0) + choice, other
+
+    def tier(self, word: str) -> int | None:
+        """Who knows a word: a request alone, vocabulary and request, vocabulary alone, or nobody."""
+        if word in self.table.rarity:
+            return MATTERS if self.matters(self.table.ids[word]) else OTHER
+        return RARE if self.rare and hash_word(word) in self.rare else None
 
 
 def hash_word(word: str) -> int:

@@ -66,7 +66,9 @@ def test_words_that_matter_go_first_then_the_likelier_slip(table):
 def test_short_names_are_left_where_another_is_one_letter_away(table):
     people = WordRepair(table, lambda token: True, set(table.hash_rare_words(["aysha gebra ahmad"]).tolist()))
     assert people.repair("aisha gebre hamad") == "aisha gebre hamad"
-    assert people.repair("asyha gbera amhad") == "aysha gebra ahmad"
+    assert people.repair("obrn") == "born"
+    assert WordRepair(table, lambda token: False).repair("obrn") == "obrn"
+    assert people.repair("asyha gerba ahmda") == "aysha gebra ahmad"
 
 
 def test_hashes_hold_no_vocabulary_word_and_no_text(table):
