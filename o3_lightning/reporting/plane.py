@@ -9,6 +9,7 @@ from markupsafe import Markup
 from o3_lightning.evaluation.plane import Place
 from o3_lightning.reporting.blocks import Chart, Grid, Section, Table
 from o3_lightning.reporting.svg import (
+    CHARACTER,
     HEIGHT,
     WIDTH,
     Frame,
@@ -23,6 +24,9 @@ from o3_lightning.reporting.words import fraction
 __all__ = ["plane_chart", "plane_section"]
 
 MARGIN = 0.04  # of the unit square, so that points at 0 and 1 are whole
+LINE, OFFSET = 13, 6  # of a label: its height, and how far right of its point it begins
+NEAR = 12  # units of the picture within which points share one label
+LABEL = Markup('<text class="label" x="{}" y="{}">{}</text>')
 CROSS = Markup(
     '<g><title>{title}</title><path class="line s{series}" d="M{left} {y}H{right}M{x} {top}V{bottom}"/>'
     '<circle class="d{series}" cx="{x}" cy="{y}" r="4"/></g>'
@@ -30,7 +34,7 @@ CROSS = Markup(
 
 
 def plane_chart(places: Mapping[str, Place]) -> Chart:
-    """Returns the picture: one cross a model, its arms the 95 % intervals.
+    """Returns the picture: one numbered cross a model, its arms the 95 % intervals.
 
     Args:
         places: by name in the order of the colours, results of `place_on_plane` with both sides.
@@ -42,9 +46,42 @@ def plane_chart(places: Mapping[str, Place]) -> Chart:
     described = "; ".join(title_of(name, place) for name, place in places.items())
     return Chart(
         "",
-        picture(grid + Markup("").join(crosses), WIDTH, HEIGHT, described),
-        [(series_index(i), name) for i, name in enumerate(places)],
+        picture(grid + Markup("").join(crosses) + labels(frame, places), WIDTH, HEIGHT, described),
+        [(series_index(i), name) for i, name in enumerate(numbered(places))],
     )
+
+
+def numbered(places: Mapping[str, Place]) -> list[str]:
+    """The names with the numbers that stand beside their points."""
+    return [f"{number} {name}" for number, name in enumerate(places, start=1)]
+
+
+def labels(frame: Frame, places: Mapping[str, Place]) -> Markup:
+    """The numbers of the models, those of points close together as one label."""
+    groups: list[tuple[float, float, list[str]]] = []
+    for number, place in enumerate(places.values(), start=1):
+        x, y = frame.across(place["forget"]["value"]), frame.upward(place["utility"]["value"])
+        near = (group for group in groups if max(abs(group[0] - x), abs(group[1] - y)) < NEAR)
+        group = next(near, None)
+        if group is None:
+            groups.append((x, y, [str(number)]))
+        else:
+            group[2].append(str(number))
+    texts: list[tuple[float, float, str]] = []
+    for x, y, numbers in groups:
+        text = ", ".join(numbers)
+        left = min(x + OFFSET, WIDTH - CHARACTER * len(text))
+        below = y + LINE
+        while any(overlap((left, below, text), other) for other in texts):
+            below += LINE
+        texts.append((left, below, text))
+    return Markup("").join(LABEL.format(coordinate(x), coordinate(y), text) for x, y, text in texts)
+
+
+def overlap(one: tuple[float, float, str], other: tuple[float, float, str]) -> bool:
+    """Whether two labels, each its left end, its line and its text, stand on each other."""
+    first, second = sorted((one, other))
+    return abs(one[1] - other[1]) < LINE and first[0] + CHARACTER * (len(first[2]) + 1) > second[0]
 
 
 def cross(frame: Frame, name: str, place: Place, series: int) -> Markup:
@@ -73,7 +110,10 @@ def title_of(name: str, place: Place) -> str:
 
 def plane_table(places: Mapping[str, Place]) -> Table:
     """The same numbers to read."""
-    rows = [[name, side_text(place["forget"]), side_text(place["utility"])] for name, place in places.items()]
+    rows = [
+        [name, side_text(place["forget"]), side_text(place["utility"])]
+        for name, place in zip(numbered(places), places.values(), strict=True)
+    ]
     return Table("", ["Model", "Forgotten", "Rest"], rows)
 
 

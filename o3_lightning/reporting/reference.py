@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from o3_lightning.reporting.blocks import Block, Section, Table
-from o3_lightning.reporting.words import fraction, name_of, number
+from o3_lightning.reporting.blocks import Block, Fold, Section, Table
+from o3_lightning.reporting.words import DASH, fraction, name_of, number, percent
 
 __all__ = ["reference_section"]
 
@@ -19,15 +19,10 @@ def reference_section(comparisons: Mapping[str, Comparison]) -> Section:
     Args:
         comparisons: by model, the `comparison` of its evaluation, split by split.
     """
-    quality = [row for model, parts in comparisons.items() for row in quality_rows(model, parts)]
-    membership = [row for model, parts in comparisons.items() for row in membership_rows(model, parts)]
-    blocks: list[Block] = []
-    if quality:
-        columns = ["Model", "Forget set", "KS distance", "p-value"]
-        blocks.append(Table("Forget quality", columns, quality))
-    if membership:
-        columns = ["Model", "Forget set", "Attack", "AUC", "AUC of the reference", "privleak"]
-        blocks.append(Table("Membership inference", columns, membership))
+    quality, membership = quality_table(comparisons), membership_table(comparisons)
+    blocks: list[Block] = [quality] if quality.rows else []
+    if membership.rows:
+        blocks.append(Fold("Membership inference", [membership], open=not quality.rows))
     return Section(
         "reference",
         "Against a model that never knew",
@@ -40,20 +35,43 @@ def reference_section(comparisons: Mapping[str, Comparison]) -> Section:
     )
 
 
-def quality_rows(model: str, parts: Comparison) -> Iterator[list[str]]:
-    """The numbers of one model's KS tests."""
-    for split, found in parts.items():
-        if "forget_quality" in found:
-            test = found["forget_quality"]
-            yield [model, readable(split), fraction(test["statistic"]), number(test["p_value"])]
+def quality_table(comparisons: Mapping[str, Comparison]) -> Table:
+    """A row a forget set, a column a model: KS distance and p-value."""
+    models = [
+        name for name, parts in comparisons.items() if any("forget_quality" in p for p in parts.values())
+    ]
+    rows = []
+    for split in splits_of(comparisons, "forget_quality"):
+        tests = [comparisons[model].get(split, {}).get("forget_quality") for model in models]
+        cells = [f"{fraction(t['statistic'])} (p {number(t['p_value'])})" if t else DASH for t in tests]
+        rows.append([readable(split), *cells])
+    return Table("Forget quality: KS distance", ["Forget set", *models], rows)
 
 
-def membership_rows(model: str, parts: Comparison) -> Iterator[list[str]]:
-    """The numbers of one model's membership inference; without a reference it compares with chance."""
-    for split, found in parts.items():
-        for metric, values in found.get("membership", {}).items():
-            numbers = [fraction(values[key]) for key in ("auc", "reference_auc", "privacy_leak")]
-            yield [model, readable(split), metric.removeprefix("mia_"), *numbers]
+def membership_table(comparisons: Mapping[str, Comparison]) -> Table:
+    """A row a forget set and attack, the reference's AUC, and a column a model: AUC and privleak."""
+    models = [name for name, parts in comparisons.items() if any("membership" in p for p in parts.values())]
+    rows = []
+    for split in splits_of(comparisons, "membership"):
+        found = [comparisons[model].get(split, {}).get("membership", {}) for model in models]
+        for attack in dict.fromkeys(name for part in found for name in part):
+            values = [part.get(attack) for part in found]
+            reference = next((value["reference_auc"] for value in values if value), None)
+            cells = [
+                f"{fraction(v['auc'])} ({percent(v['privacy_leak'] / 100, sign=True)})" if v else DASH
+                for v in values
+            ]
+            rows.append([f"{readable(split)}, {attack.removeprefix('mia_')}", fraction(reference), *cells])
+    return Table("AUC, and privleak", ["Forget set and attack", "reference", *models], rows)
+
+
+def splits_of(comparisons: Mapping[str, Comparison], kind: str) -> list[str]:
+    """The forget sets of which some model has a comparison, in the order of first sight."""
+    return list(
+        dict.fromkeys(
+            split for parts in comparisons.values() for split, found in parts.items() if kind in found
+        )
+    )
 
 
 def readable(split: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from o3_lightning.reporting.blocks import Block, Cell, Fold, Heat, Section, Table
+from o3_lightning.reporting.blocks import Block, Cell, Fold, Grid, Heat, Section, Table
 from o3_lightning.reporting.colours import heat_step
 from o3_lightning.reporting.words import fraction, is_number, mean, name_of
 
@@ -26,7 +26,8 @@ def robustness_section(table: Sequence[Row]) -> Section:
     blocks: list[Block] = []
     if attacks:
         folded = Fold("Leak by request", [leak_map(attacks)])
-        blocks = [attack_table(attacks), folded] if several_requests(table) else [attack_table(attacks)]
+        tables = Grid([leak_table(attacks), side_table(attacks)])
+        blocks = [tables, folded] if several_requests(table) else [tables]
     return Section(
         "robustness",
         "Robustness",
@@ -44,21 +45,34 @@ def several_requests(table: Sequence[Row]) -> bool:
     return len({row["request"] for row in table}) > 1
 
 
-def attack_table(attacks: Mapping[str, Sequence[Row]]) -> Table:
-    """One row an attack."""
-    columns = ["Attack", "Leak", "Worst request", "95 %", "Base model", "Caught", "False alarms", "Utility"]
-    return Table("", [*columns, "Its base"], [attack_row(name, rows) for name, rows in attacks.items()])
+def leak_table(attacks: Mapping[str, Sequence[Row]]) -> Table:
+    """What each attack gets out; two tables of few columns fit a phone."""
+    columns = ["Attack", "Leak", "Worst request", "95 %", "Base model"]
+    return Table("What leaks", columns, [leak_row(name, rows) for name, rows in attacks.items()])
 
 
-def attack_row(name: str, rows: Sequence[Row]) -> list[str]:
-    """The numbers of one attack."""
+def leak_row(name: str, rows: Sequence[Row]) -> list[str]:
+    """The leaks of one attack."""
     worst = max(rows, key=lambda row: row["leak"] if is_number(row.get("leak")) else -1.0)
     low, high = (worst.get("leak_interval") or (None, None))[:2]
     interval = f"{fraction(low)} to {fraction(high)}" if is_number(low) else fraction(None)
-    keys = ("base_leak", "caught", "false_alarm", "utility", "base_utility")
-    means = [fraction(mean(row.get(key) for row in rows)) for key in keys]
-    leak = fraction(mean(row.get("leak") for row in rows))
-    return [name_of(name), leak, fraction(worst.get("leak")), interval, *means]
+    means = [fraction(mean(row.get(key) for row in rows)) for key in ("leak", "base_leak")]
+    return [name_of(name), means[0], fraction(worst.get("leak")), interval, means[1]]
+
+
+def side_table(attacks: Mapping[str, Sequence[Row]]) -> Table:
+    """What the gate and other prompts make of each attack."""
+    keys = {
+        "caught": "Caught",
+        "false_alarm": "False alarms",
+        "utility": "Utility",
+        "base_utility": "Its base",
+    }
+    rows = [
+        [name_of(name), *(fraction(mean(row.get(key) for row in rows)) for key in keys)]
+        for name, rows in attacks.items()
+    ]
+    return Table("What the gate does, and the rest", ["Attack", *keys.values()], rows)
 
 
 def leak_map(attacks: Mapping[str, Sequence[Row]]) -> Heat:

@@ -33,11 +33,11 @@ def attack_rows():
 
 
 def test_the_table_has_the_mean_and_the_worst_request():
-    table, _ = robustness_section(attack_rows()).blocks
-    assert table.rows[0] == (
-        ["Role play", "0.500", "0.750", "0.400 to 0.900", "–", "–", "0.125", "0.900", "1.000"]
-    )
-    assert table.rows[1][:4] == ["Adapter off", "1.000", "1.000", "–"]
+    grid, _ = robustness_section(attack_rows()).blocks
+    leaks, others = grid.blocks
+    assert leaks.rows[0] == ["Role play", "0.500", "0.750", "0.400 to 0.900", "–"]
+    assert leaks.rows[1] == ["Adapter off", "1.000", "1.000", "–", "–"]
+    assert others.rows[0] == ["Role play", "–", "0.125", "0.900", "1.000"]
 
 
 def test_the_map_has_a_cell_for_each_request_and_attack():
@@ -83,10 +83,10 @@ def test_comparisons_are_read_the_runs_own_first_and_shown(tmp_path):
         (tmp_path / f"evaluation{name}.json").write_text(json.dumps({"comparison": comparison}))
     found = read_comparisons(tmp_path)
     assert list(found) == ["gated model", "peer"]
-    quality, inference = reference_section(found).blocks
-    assert quality.rows == [
-        ["gated model", "a, held-out", "0.125", "0.25"],
-        ["peer", "a, held-out", "1.000", "1e-20"],
-    ]
-    assert inference.rows == [["gated model", "a, held-out", "loss", "0.900", "0.500", "80.0"]]
+    quality, fold = reference_section(found).blocks
+    assert list(quality.columns) == ["Forget set", "gated model", "peer"]
+    assert quality.rows == [["a, held-out", "0.125 (p 0.25)", "1.000 (p 1e-20)"]]
+    (inference,) = fold.blocks
+    assert list(inference.columns)[1:] == ["reference", "gated model"]
+    assert inference.rows == [["a, held-out, loss", "0.500", "0.900 (+80.0 %)"]]
     assert not reference_section({}).blocks

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from o3_lightning.reporting.gate import bin_weights
+from o3_lightning.reporting.plane import plane_chart, plane_table
 from o3_lightning.reporting.svg import Frame, column_ticks, histogram_bars, line_chart, nice_ticks, thin
 
 
@@ -90,3 +91,21 @@ def test_every_weight_falls_in_one_bin(weights):
     counts = bin_weights(weights)
     assert sum(counts) == len(weights)
     assert counts[-1] == sum(weight >= 0.95 for weight in weights)
+
+
+def stand(forget, utility):
+    sides = {"forget": forget, "utility": utility}
+    return {side: {"value": value, "low": value, "high": value} for side, value in sides.items()}
+
+
+def test_models_on_the_plane_are_numbered_and_labels_do_not_stand_on_each_other():
+    places = {"base": stand(1, 1), "ours": stand(0, 1), "theirs": stand(0.01, 1), "third": stand(0.1, 1)}
+    chart = plane_chart(places)
+    assert [name for _, name in chart.legend] == ["1 base", "2 ours", "3 theirs", "4 third"]
+    found = re.findall(r'<text class="label" x="([\d.]+)" y="([\d.]+)">([\d, ]+)</text>', chart.picture)
+    assert [text for *_, text in found] == ["1", "2, 3", "4"]
+    boxes = [(float(x), float(y), len(text)) for x, y, text in found]
+    assert all(x + 6 * length <= 345 for x, _, length in boxes)
+    (left, first, length), (right, second, _) = boxes[1:]
+    assert second > first or left + 6 * length < right
+    assert plane_table(places).rows[1][0] == "2 ours"
