@@ -38,6 +38,11 @@ logger = logging.getLogger(__name__)
 
 UTILITY = "utility"
 HOLDOUT = "holdout"  # where a stream has rows that no model was shown
+SETTINGS = {  # where a user gives what rows alone never have
+    "entail": " (evaluation.entailment_model)",
+    "rate_gibberish": " (evaluation.gibberish_model)",
+    "reference_losses": " (--reference)",
+}
 RESAMPLING_SEED = 0  # intervals of equal values are equal, whatever the run's seed
 Resume = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 
@@ -234,7 +239,8 @@ def check_metrics(stream: RequestStream, config: EvaluationConfig, around: Surro
         needs = set(map(str, find(metric).needs))
         if not any(needs <= can for can in able):
             lacking = min((sorted(needs - can) for can in able), key=len)
-            message = f"'{metric}' needs {', '.join(lacking)}, which no split of {stream.name} has"
+            wanted = ", ".join(f"{need}{SETTINGS.get(need, '')}" for need in lacking)
+            message = f"'{metric}' needs {wanted}, which no split of {stream.name} has"
             raise InputError(message, field="evaluation.metrics")
 
 

@@ -138,7 +138,7 @@ def test_a_metric_that_no_split_allows_is_an_error_and_the_default_is_not(plain)
         InputError, match=r"'truth_ratio@tofu' needs perturbed_losses, which no split of bare"
     ):
         evaluate_stream(plain, stream, settings(metrics=("accuracy", "truth_ratio@tofu")))
-    with pytest.raises(InputError, match="'entailment' needs entail"):
+    with pytest.raises(InputError, match=r"'entailment' needs entail \(evaluation\.entailment_model\)"):
         evaluate_stream(plain, stream, settings(metrics=("entailment",)))
     result = evaluate_stream(plain, stream, EvaluationConfig(max_new_tokens=4))
     assert result["requests"]["a"]["seen"]["left_out"] == {"truth_ratio@tofu": ["perturbed_losses"]}
