@@ -69,7 +69,7 @@ class Chart:
 class Table:
     """A table of texts; the first column names the row. A `Markup` cell is drawn as it is.
 
-    With `prose` the last column holds sentences: they start at the left and break into lines.
+    With `prose` the cells hold sentences or lists: they start at the left and break into lines.
     """
 
     kind: ClassVar[str] = "table"

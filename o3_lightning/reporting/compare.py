@@ -169,12 +169,12 @@ def final_accuracies(run: ComparedRun) -> dict[str, float | None]:
 
 def settings_section(runs: Sequence[ComparedRun]) -> Section:
     """The settings in which the runs differ."""
-    rows = differing_settings([run.configuration for run in runs])
+    rows, names = differing_settings([run.configuration for run in runs]), [run.name for run in runs]
     return Section(
         "settings",
         "Settings that differ",
         "All other settings are the same.",
-        [Table("", ["setting", *(run.name for run in runs)], [[key, *values] for key, values in rows])]
+        [Table("", ["setting", *names], [[key, *values] for key, values in rows], prose=True)]
         if rows
         else [],
         "The runs have the same settings.",
