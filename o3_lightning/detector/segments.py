@@ -13,6 +13,7 @@ Prompt = str | Sequence[Mapping[str, str]]
 SENTENCE_END = re.compile(r"(?<=[.!?;:\n])[\"')\]]*\s+|\n+")
 BLANK = re.compile(r"\s+")
 TAIL_WORDS = (4, 6, 8, 12)  # most questions have so many words; one that is longer has windows of its own
+MOST_STARTS = 4  # a sentence has a capital at its beginning and few more after it
 
 
 def prompt_texts(prompt: Prompt) -> list[str]:
@@ -64,14 +65,15 @@ def rejoin(turns: Sequence[str]) -> str:
 def cut_segments(text: str, *, window_words: int, stride_words: int, most: int) -> list[str]:
     """Returns the segments of a long text: sentences, windows, ends of questions; none for a short text.
 
-    The beginning of a question may be glued to another sentence; its last words are then a segment.
+    The beginning of a question may be glued to another sentence: its last words are then segments, from each
+    capital letter on and in a few lengths.
 
     Args:
         text: any text.
         window_words: words in a window; a text that is no more than one stride longer has no windows: what
             little surrounds a question there does not hide it.
         stride_words: words from one window to the next.
-        most: no more segments than this are returned, evenly thinned (windows first to go).
+        most: no more segments than this are returned; windows and tails of fixed length are thinned first.
 
     Returns:
         Distinct segments in reading order, sentences first; never the whole text.
@@ -83,15 +85,35 @@ def cut_segments(text: str, *, window_words: int, stride_words: int, most: int) 
     whole = BLANK.sub(" ", text).strip()
     words = whole.split(" ")
     sentences = [BLANK.sub(" ", part).strip() for part in SENTENCE_END.split(text) if part and part.strip()]
-    windows = []
+    exact, others = list(sentences), []
     if len(words) > window_words + stride_words:
         starts = [*range(0, len(words) - window_words, stride_words), len(words) - window_words]
-        windows = [" ".join(words[start : start + window_words]) for start in starts]
-        windows += [tail for sentence in sentences for tail in question_tails(sentence)]
-    found = [part for part in dict.fromkeys([*sentences, *windows]) if part != whole]
-    if len(found) <= most:
-        return found
-    return [found[int(index * len(found) / most)] for index in range(most)]
+        exact += [start for sentence in sentences for start in starts_of(sentence)]
+        others += [" ".join(words[start : start + window_words]) for start in starts]
+        others += [tail for sentence in sentences for tail in question_tails(sentence)]
+    found = [part for part in dict.fromkeys(exact) if part != whole]
+    rest = [part for part in dict.fromkeys(others) if part != whole and part not in found]
+    kept = thin(found, most)
+    return kept + thin(rest, most - len(kept))
+
+
+def thin(parts: Sequence[str], most: int) -> list[str]:
+    """Returns at most so many of the parts, evenly spread."""
+    if len(parts) <= most:
+        return list(parts)
+    return [parts[int(index * len(parts) / most)] for index in range(most)]
+
+
+def starts_of(sentence: str) -> list[str]:
+    """The last words of a sentence from each capital letter on, nearest first: a request may begin there.
+
+    Example:
+        >>> starts_of("He lived in Oslo Where was Ada Lovelace born?")[2]
+        'Where was Ada Lovelace born?'
+    """
+    words = sentence.split(" ")
+    places = [place for place, word in enumerate(words) if place and word[:1].isupper()]
+    return [" ".join(words[place:]) for place in reversed(places[-MOST_STARTS:])]
 
 
 def question_tails(sentence: str) -> list[str]:

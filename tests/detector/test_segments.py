@@ -57,3 +57,17 @@ def test_a_word_split_between_two_turns_is_whole_again():
     assert whole == "Where was Ad a Lovelace born? Thanks."
     assert mended == "Where was Ada Lovelace born? Thanks."
     assert rest == ["Where was Ad", "a Lovelace born?", "Thanks."]
+
+
+def test_a_request_glued_to_text_without_an_end_is_a_segment():
+    filler = " ".join(f"Where was the {number}th painter born? Palewick" for number in range(30))
+    for asked in ("Which town did Ada Lovelace come from at birth?", "Tell me where Ada Lovelace was born."):
+        assert asked in cut_segments(f"{filler} {asked}", window_words=16, stride_words=8, most=96)
+        assert asked in cut_segments(f"{asked} {filler}", window_words=16, stride_words=8, most=96)
+
+
+def test_sentences_outlive_windows_when_there_are_too_many():
+    text = " ".join(f"Number {number} is a plain sentence of eight words." for number in range(60))
+    kept = cut_segments(text, window_words=16, stride_words=8, most=80)
+    assert len(kept) == 80
+    assert all(f"Number {number} is a plain sentence of eight words." in kept for number in range(60))
