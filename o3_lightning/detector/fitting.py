@@ -69,7 +69,10 @@ def calibrate_fusion(
         )
         figures["recall"] = {**asdict(check), "met": check.met}
         if not check.met:
-            warnings.append(f"measured recall {check.measured:.3f} misses the target {config.recall:g}")
+            warnings.append(
+                f"a recall of {config.recall:g} is not sure: folds find {check.measured:.3f} of what they "
+                f"have not seen, and {check.conformal:.2f} is the weight that so many unseen ones reach"
+            )
     known = know_words([*inputs.words, *inputs.other_words], config)
     return replace(state, known=known, score_spread=state.score_spread * stretch), figures, warnings
 
