@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,25 @@ def open_bench(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) 
     if config.retain is None:
         others = tuple(name for name in config.reward.others if name != config.topic)
         speaker = Speaker(original, config.sampling)
-        neutral: Sequence[QuestionAnswer] = neutral_rows(speaker, others, config.neutral, config.seed)
+        neutral = tuple(neutral_rows(speaker, others, config.neutral, config.seed))
+        # questions about names and general ones take turns: names, the nearest, are trained on
+        kept, judged = neutral[::2], neutral[1::2]
     else:
-        neutral = tuple(row for _, _, row in read_rows(config.retain))
-        if len(neutral) < 2:
+        given_rows = tuple(row for _, _, row in read_rows(config.retain))
+        if len(given_rows) < 2:
             raise InputError("expected at least two rows to keep", path=config.retain)
-    utility = Utility(base, tuple(neutral[1::2]))
+        kept, judged = halves(given_rows, config.seed)
     known = [row for request in given for row in request.rows]
-    return Bench(config, trainer, original, base, neutral[::2], utility, Rounds(folder), known)
+    return Bench(config, trainer, original, base, kept, Utility(base, judged), Rounds(folder), known)
+
+
+def halves(
+    rows: Sequence[QuestionAnswer], seed: int
+) -> tuple[tuple[QuestionAnswer, ...], tuple[QuestionAnswer, ...]]:
+    """Returns two halves of the rows in an order drawn with the seed.
+
+    A file often has kinds that take turns or follow each other: cut by place, one kind would be trained on
+    and another judged by.
+    """
+    order = random.Random(seed).sample(list(rows), len(rows))  # noqa: S311
+    return tuple(order[::2]), tuple(order[1::2])
