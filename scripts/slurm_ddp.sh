@@ -1,6 +1,6 @@
 #!/bin/bash
 # Two machines with eight GPUs each, a whole model on every GPU. The run's folder has to be on a shared disk.
-#   sbatch scripts/slurm_ddp.sh configs/tofu_continual.yaml
+#   sbatch scripts/slurm_ddp.sh configs/tofu_continual.yaml   # in the repository's folder
 # Two minutes before the time is up this script stops the run, which keeps what it has done, and queues the job
 # again; so does SLURM itself when it takes the machines for another job. The run continues in the same folder.
 #SBATCH --job-name=o3-lightning
@@ -13,16 +13,8 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -euo pipefail
+source scripts/queue_again.sh
 CONFIG=${1:-configs/tofu_continual.yaml}
 
-queue_again() {
-  trap '' USR1
-  scancel --signal=TERM "$SLURM_JOB_ID"  # to the processes of the run, not to this script
-  wait "$STEP" || true
-  scontrol requeue "$SLURM_JOB_ID"
-}
-trap queue_again USR1
-
-srun --kill-on-bad-exit=1 .venv/bin/python train.py run --config "$CONFIG" --config configs/trainer/ddp.yaml &
-STEP=$!
-wait "$STEP"
+run_and_queue_again srun --kill-on-bad-exit=1 .venv/bin/python \
+  train.py run --config "$CONFIG" --config configs/trainer/ddp.yaml

@@ -1,6 +1,7 @@
 """The SLURM jobs: before the time is up they stop the run and queue themselves again."""
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -26,13 +27,14 @@ def test_a_job_whose_time_is_up_is_stopped_and_queued_again(name, tmp_path):
     text = (SCRIPTS / name).read_text()
     assert "#SBATCH --signal=B:USR1@120" in text  # the script hears it, not the run
     assert "#SBATCH --requeue" in text
+    shutil.copytree(SCRIPTS, tmp_path / "scripts")  # jobs start in the repository's folder
     for command, body in STAND_INS.items():
         path = tmp_path / command
         path.write_text(f"#!/bin/bash\n{body}\n")
         path.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
     job = subprocess.Popen(
-        ["bash", str(SCRIPTS / name)], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        ["bash", f"scripts/{name}"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
     )
     assert job.stdout.readline() == "started\n"
     job.send_signal(signal.SIGUSR1)
