@@ -27,14 +27,14 @@ from o3_lightning.data.stream import RequestStream, load_stream
 from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
 from o3_lightning.detector.multi import MultiDetector
-from o3_lightning.errors import InputError
+from o3_lightning.evaluation.checks import check_prompts
 from o3_lightning.evaluation.detector import evaluate_detectors
 from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
 from o3_lightning.evaluation.gate_errors import gate_errors
 from o3_lightning.evaluation.processes import ALONE, Processes
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.objectives.texts import check_needs
-from o3_lightning.requests import UnlearningRequest, read_requests
+from o3_lightning.requests import UnlearningRequest
 from o3_lightning.run_folder import RunFolder
 from o3_lightning.seeds import stage_seed
 from o3_lightning.store.store import Store
@@ -111,11 +111,8 @@ def read_inputs(config: RunConfig) -> tuple[BaseModel, RequestStream, Encoder]:
     for request in stream.requests:
         check_needs(config.objective, request.rows, stream.utility.get(RETAIN_SPLIT))
     base = load_base(config.base, config.seed)
-    if config.data.name == "jsonl":  # read again, now that tokens can be counted: errors name file and line
-        read_requests(
-            config.data.requests, count_tokens=base.count_tokens, context_tokens=base.context_tokens
-        )
-    check_lengths(stream, base)
+    with evaluating(stream):
+        check_prompts(stream, base)
     return base, stream, load_configured_encoder(config.detector)
 
 
@@ -145,18 +142,6 @@ def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
         for name, rows in stream.utility.items()
     }
     return replace(stream, utility=guarded)
-
-
-def check_lengths(stream: RequestStream, base: BaseModel) -> None:
-    """Refuses a forget prompt that leaves the model no room for an answer."""
-    for request in stream.requests:
-        for row in (*request.rows, *request.held_out):
-            tokens = base.count_tokens(row.prompt)
-            if tokens >= base.context_tokens:
-                message = (
-                    f"request '{request.id}': {tokens} tokens, the model's context is {base.context_tokens}"
-                )
-                raise InputError(f"{message}: {row.prompt[:60]!r}", field="prompt")
 
 
 def unlearn(bench: Bench, number: int, request: UnlearningRequest) -> None:

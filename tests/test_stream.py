@@ -186,14 +186,15 @@ def test_bad_input_writes_nothing_and_exits_with_two(arguments, tmp_path, capsys
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_prompt_beyond_the_context_is_named_with_file_and_line(arguments, tmp_path, capsys):
+@pytest.mark.parametrize("file", ["forget.jsonl", "retain.jsonl"])
+def test_a_prompt_beyond_the_context_is_named_with_file_and_line(arguments, file, tmp_path, capsys):
     long = {"prompt": "Where did Quillan go? " * 200, "answer": "In Arlo"}
-    write_lines(tmp_path / "forget.jsonl", [*rows("Quillan Osterhaus"), long])
+    write_lines(tmp_path / file, [*rows("Quillan Osterhaus"), long])
     with pytest.raises(SystemExit) as stop:
         main(["run", *arguments])
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "forget.jsonl:7: field 'prompt'" in error
+    assert f"{file}:7: field 'prompt'" in error
     assert "the model's context is 256" in error
     assert not (tmp_path / "runs").exists()
 

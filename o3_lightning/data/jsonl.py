@@ -25,4 +25,5 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     if config.retain is not None:
         utility["retain"] = tuple(row for _, _, row in read_rows(config.retain))
     holdout = () if config.holdout is None else tuple(row for _, _, row in read_rows(config.holdout))
-    return RequestStream("jsonl", requests, utility, holdout=holdout)
+    others = tuple(path for path in (config.retain, config.holdout) if path is not None)
+    return RequestStream("jsonl", requests, utility, holdout=holdout, files=(*config.requests, *others))

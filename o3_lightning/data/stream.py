@@ -28,6 +28,7 @@ class RequestStream:
         probes: prompts by split that only the detector's evaluation reads, e.g. "unknown_authors".
         holdout: rows like the requests' that no model was ever shown; membership metrics compare the forget
             sets with them. Empty where a benchmark has none.
+        files: JSON-lines files of the user that rows were read from; errors about a row name its line.
 
     Raises:
         InputError: no request, an id that comes twice, or an empty split.
@@ -38,6 +39,7 @@ class RequestStream:
     utility: Mapping[str, Sequence[QuestionAnswer]] = field(default_factory=dict)
     probes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     holdout: Sequence[QuestionAnswer] = ()
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.requests:

@@ -1,33 +1,29 @@
-"""Refuses, before anything is asked, what a model cannot answer."""
+"""Refuses, before anything is asked or trained, what a model cannot answer."""
 
 from __future__ import annotations
 
 from o3_lightning.base import BaseModel
-from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.evaluate import splits_of
-from o3_lightning.requests import read_requests, read_rows
+from o3_lightning.requests import read_rows
 
 __all__ = ["check_prompts"]
 
 
-def check_prompts(stream: RequestStream, base: BaseModel, data: DataConfig) -> None:
+def check_prompts(stream: RequestStream, base: BaseModel) -> None:
     """Refuses a prompt that leaves the model no room for an answer.
 
     Args:
-        stream: every split is looked at.
+        stream: every split is looked at, and every file that rows came from, so that file and line are told.
         base: the model that will be asked.
-        data: where the stream came from; rows of a user's own files are named with file and line.
 
     Raises:
         InputError: a prompt is as long as the model's context, or longer.
     """
-    limits = {"count_tokens": base.count_tokens, "context_tokens": base.context_tokens}
-    if data.name == "jsonl":  # read again, now that tokens can be counted
-        read_requests(data.requests, **limits)  # type: ignore[arg-type]
-        if data.retain is not None:
-            list(read_rows(data.retain, **limits))  # type: ignore[arg-type]
+    for path in stream.files:
+        for _ in read_rows(path, count_tokens=base.count_tokens, context_tokens=base.context_tokens):
+            pass
     for owner, split, rows, _ in splits_of(stream):
         for number, row in enumerate(rows, start=1):
             tokens = base.count_tokens(row.prompt)

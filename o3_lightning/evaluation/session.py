@@ -73,7 +73,7 @@ class EvaluationSession:
             InputError: a prompt beyond the context, a metric that no split allows, a bad reference.
         """
         start = time.perf_counter()
-        check_prompts(self.stream, model.base, self.data)
+        check_prompts(self.stream, model.base)
         config, other = self.config, None
         if reference:
             ratios = any(row.perturbed_answers for _, _, rows, _ in splits_of(self.stream) for row in rows)
@@ -106,7 +106,7 @@ class EvaluationSession:
             InputError: the model has no requests, or there is no utility split.
         """
         start = time.perf_counter()
-        check_prompts(self.stream, model.base, self.data)
+        check_prompts(self.stream, model.base)
         digest = digest_json([identity_of(model), repr(self.config), repr(self.data), self.seed])
         parts = FinishedSplits(self.folder / "robustness.parts", digest, self.processes)
         around = Surroundings(self.processes, parts.resume)
@@ -138,7 +138,7 @@ class EvaluationSession:
         if Path(name).suffix == ".json":
             return read_reference(Path(name))
         model = load_plain(name, self.base, self.seed, self.stream)
-        check_prompts(self.stream, model.base, self.data)
+        check_prompts(self.stream, model.base)
         wanted, file = for_reference(config), f"reference-{slug(name)}"
         result = self.finish(model, file, wanted, {})
         if self.processes.is_first:

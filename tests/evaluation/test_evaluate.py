@@ -11,7 +11,7 @@ import torch
 
 from o3_lightning.base import BaseConfig
 from o3_lightning.data.config import DataConfig
-from o3_lightning.data.stream import RequestStream
+from o3_lightning.data.stream import RequestStream, load_stream
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.checks import check_prompts
 from o3_lightning.evaluation.config import EvaluationConfig
@@ -160,11 +160,11 @@ def test_a_wrong_field_is_named(changes, message):
 def test_a_context_smaller_than_a_prompt_is_told_with_file_and_line(tiny_base, tmp_path):
     small = replace(tiny_base, context_tokens=4)
     with pytest.raises(InputError, match=r"a/seen, row 1: \d+ tokens, the model's context is 4"):
-        check_prompts(make_stream(), small, DataConfig())
+        check_prompts(make_stream(), small)
     path = tmp_path / "forget.jsonl"
     path.write_text(json.dumps({"prompt": "Where did Quillan go in winter?", "answer": "Home"}) + "\n")
     with pytest.raises(InputError, match=r"forget\.jsonl:1: field 'prompt'"):
-        check_prompts(make_stream(), small, DataConfig("jsonl", (str(path),)))
+        check_prompts(load_stream(DataConfig("jsonl", (str(path),)), 0), small)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])
