@@ -67,8 +67,16 @@ def layer_scores(dtype, rows):
     plan = plan_layer_scores(rows, 1024, 1024, size)
     pointers = dict.fromkeys(("features", "means", "whitening", "bank"), "*" + short)
     pointers |= {"precision_scale": "*fp32", "bank_mask": "*i8", "partial": "*fp32"}
-    numbers = dict.fromkeys("BLRMD", "i32") | {"sign": "fp32"}
-    constants = {"BANK_TILES": 16, "TILES": 32, "HAS_MASK": True, "USE_DOT": rows > 1, "PRECISION": "tf32x3"}
+    strides = [f"{name}_stride_{axis}" for name in ("whitening", "bank") for axis in "kl"]
+    numbers = dict.fromkeys([*strides, *"BLRMD"], "i32") | {"sign": "fp32"}
+    constants = {
+        "BANK_TILES": 16,
+        "TILES": 32,
+        "HAS_MEANS": True,
+        "HAS_MASK": True,
+        "USE_DOT": rows > 1,
+        "PRECISION": "tf32x3",
+    }
     constants |= {"BLOCK_B": plan.block_b, "BLOCK_N": plan.block_n, "BLOCK_D": plan.block_d}
     return compiled(scores.layer_scores_tiles_kernel, pointers | numbers, constants, plan)
 

@@ -51,13 +51,18 @@ def test_half_types_are_computed_in_float32(dtype):
         assert relative_error(got, wanted) <= FLOAT32_SUMS
 
 
-@pytest.mark.parametrize("centred", ["none", "some", "all"])
-def test_many_requests_in_blocks_equal_the_reference(centred):
-    inputs = score_inputs(33, 2, 64, 300, 5, 3)  # two blocks on the CPU
-    if centred != "none":
-        inputs[1][: None if centred == "all" else 270] = 0
-    for got, wanted in zip(layer_scores(*inputs), by_reference(*inputs), strict=True):
-        assert relative_error(got, wanted) <= 1e-12
+@pytest.mark.parametrize("rows", [3, 33, 600], ids=["at once", "two blocks a layer", "many blocks"])
+@pytest.mark.parametrize("means", [True, False])
+@pytest.mark.parametrize("layers_first", [True, False])
+def test_many_requests_equal_the_reference(rows, means, layers_first):
+    inputs = score_inputs(rows, 2, 64, 300, 5, 3)
+    if not means:
+        inputs[1] = None
+    wanted = by_reference(*inputs)
+    if layers_first:
+        inputs[3:5] = [tiles.transpose(0, 1).contiguous().transpose(0, 1) for tiles in inputs[3:5]]
+    for got, wanted_part in zip(layer_scores(*inputs), wanted, strict=True):
+        assert relative_error(got, wanted_part) <= 1e-12
 
 
 def test_rows_of_a_batch_score_as_alone():
@@ -174,6 +179,8 @@ def test_wrong_hidden_states_are_named():
 
 def test_operator_is_well_registered():
     inputs = score_inputs(3, 2, 5, 2, 2, 3)
+    torch.library.opcheck(torch.ops.o3_kernels.layer_scores, (*inputs, -1))
+    inputs[1] = None
     torch.library.opcheck(torch.ops.o3_kernels.layer_scores, (*inputs, -1))
     hidden, mask = hidden_and_mask(2, 3, 4, 5)
     torch.library.opcheck(torch.ops.o3_kernels.pool_tokens, (hidden.nan_to_num(), mask))

@@ -143,8 +143,17 @@ def test_layer_scores_equal_reference(shape, dtype, sign):
 def test_layer_scores_without_mask_and_not_contiguous():
     inputs = score_inputs(6, 4, 20, 2, 5, 6, dtype=torch.float32)
     inputs[0] = inputs[0].transpose(0, 1).contiguous().transpose(0, 1)
+    inputs[3] = inputs[3].transpose(0, 1).contiguous().transpose(0, 1)
     inputs[4] = inputs[4].flip(2)[:, :, ::2]
     inputs[5] = None
+    wanted = score(layer_scores_reference, in_doubles(inputs))
+    for got_part, wanted_part in zip(score(launch_layer_scores, moved(inputs)), wanted, strict=True):
+        assert relative_error(got_part, wanted_part) <= TOLERANCE[torch.float32]
+
+
+def test_layer_scores_of_centred_features():
+    inputs = score_inputs(6, 4, 20, 2, 5, 6, dtype=torch.float32)
+    inputs[1] = None
     wanted = score(layer_scores_reference, in_doubles(inputs))
     for got_part, wanted_part in zip(score(launch_layer_scores, moved(inputs)), wanted, strict=True):
         assert relative_error(got_part, wanted_part) <= TOLERANCE[torch.float32]

@@ -108,6 +108,7 @@ def launch_layer_scores(
     aggregate = features.new_empty((K, B), dtype=torch.float32)
     if not mahalanobis.numel():
         return mahalanobis, cosine, aggregate.zero_()
+    whitening, bank = _rows_side_by_side(whitening), _rows_side_by_side(bank)
     sizes = (B, max(R, M), D, bank.element_size())
     plan = plan or chosen_plan("layer_scores", plan_layer_scores, sizes, bank.device)
     bank_tiles = count_blocks(M, plan.block_n)
@@ -116,12 +117,14 @@ def launch_layer_scores(
     mask = bank if bank_mask is None else bank_mask.contiguous().view(torch.int8)
     layer_scores_tiles_kernel[(count_blocks(B, plan.block_b), K * L, tiles)](
         features.contiguous(),
-        means.contiguous(),
+        bank if means is None else means.contiguous(),
         precision_scale.contiguous(),
-        whitening.contiguous(),
-        bank.contiguous(),
+        whitening,
+        bank,
         mask,
         partial,
+        *whitening.stride()[:2],
+        *bank.stride()[:2],
         B,
         L,
         R,
@@ -130,6 +133,7 @@ def launch_layer_scores(
         float(sign),
         BANK_TILES=bank_tiles,
         TILES=tiles,
+        HAS_MEANS=means is not None,
         HAS_MASK=bank_mask is not None,
         USE_DOT=plan.block_b > 1,
         PRECISION=dot_precision(features),
@@ -155,3 +159,10 @@ def launch_layer_scores(
         num_warps=1,
     )
     return mahalanobis, cosine, aggregate
+
+
+def _rows_side_by_side(tiles_KLND: Tensor) -> Tensor:
+    """Returns tiles whose rows lie side by side; requests and layers may lie in any order."""
+    D = tiles_KLND.shape[3]
+    dense = tiles_KLND.stride(3) == 1 and (tiles_KLND.stride(2) == D or tiles_KLND.shape[2] <= 1)
+    return tiles_KLND if dense else tiles_KLND.contiguous()

@@ -13,7 +13,7 @@ __all__ = ["LayerScores", "layer_scores", "pool_tokens"]
 
 HIDDEN_STATE_AXES = 4  # [L,B,T,D]
 SCHEMA = (
-    "(Tensor features, Tensor means, Tensor precision_scale, Tensor whitening, Tensor bank,"
+    "(Tensor features, Tensor? means, Tensor precision_scale, Tensor whitening, Tensor bank,"
     " Tensor? bank_mask, Tensor maha_weights, Tensor cosine_weights, int whitening_sign)"
     " -> (Tensor, Tensor, Tensor)"
 )
@@ -35,7 +35,7 @@ class LayerScores(NamedTuple):
 
 def layer_scores(
     features: Tensor,
-    means: Tensor,
+    means: Tensor | None,
     precision_scale: Tensor,
     whitening: Tensor,
     bank: Tensor,
@@ -61,9 +61,10 @@ def layer_scores(
     Args:
         features: [B,L,D] pooled features, float16, bfloat16, float32 or float64, any scale; or [L,B,T,D]
             hidden states, which `pool_tokens` pools first.
-        means: [K,L,D].
+        means: [K,L,D]; None where features are centred already (c = x), so that requests share them.
         precision_scale: [K,L], not negative.
-        whitening: [K,L,R,D]; R may be 0; rows of zeros pad smaller requests.
+        whitening: [K,L,R,D]; R may be 0; rows of zeros pad smaller requests. It and the bank are fastest on a
+            CPU with the requests of a layer side by side in memory: `t.transpose(0, 1)` contiguous.
         bank: [K,L,M,D], rows of length 1; M may be 0.
         bank_mask: [K,M] of bool, False where a bank row is padding; None where every row counts. A row of
             zeros that is not masked counts with cosine 0.
@@ -164,7 +165,7 @@ def _layer_scores(features: Tensor, *statistics: Any) -> tuple[Tensor, Tensor, T
 
 @_layer_scores.register_fake
 def _layer_scores_fake(features: Tensor, *statistics: Any) -> tuple[Tensor, Tensor, Tensor]:
-    (B, L, _), K = features.shape, len(statistics[0])
+    (B, L, _), K = features.shape, len(statistics[1])
     dtype, empty = _sum_type(features), features.new_empty
     return empty(K, B, L, dtype=dtype), empty(K, B, L, dtype=dtype), empty(K, B, dtype=dtype)
 

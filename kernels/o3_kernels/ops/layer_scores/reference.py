@@ -30,13 +30,13 @@ def layer_scores_reference(
         features = pool_tokens_reference(features, token_mask)
     means, scale, whitening, bank, bank_mask, maha_weights, cosine_weights, sign = statistics
     B, L, _ = features.shape
-    K = means.shape[0]
+    K = len(scale)
     mahalanobis = features.new_zeros(K, B, L)
     cosine = features.new_zeros(K, B, L)
     for k in range(K):
         for layer in range(L):
             x = features[:, layer]
-            centred = x - means[k, layer]
+            centred = x if means is None else x - means[k, layer]
             whitened = centred @ whitening[k, layer].T
             mahalanobis[k, :, layer] = scale[k, layer] * centred.square().sum(1)
             mahalanobis[k, :, layer] += sign * whitened.square().sum(1)

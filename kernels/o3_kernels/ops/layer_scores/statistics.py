@@ -14,7 +14,7 @@ class RequestStatistics(NamedTuple):
     """Statistics of K requests at L layers of width D; `layer_scores` says what each is for.
 
     Args:
-        means: [K,L,D].
+        means: [K,L,D], or None.
         precision_scale: [K,L].
         whitening: [K,L,R,D].
         bank: [K,L,M,D].
@@ -24,7 +24,7 @@ class RequestStatistics(NamedTuple):
         whitening_sign: -1 or 1.
     """
 
-    means: Tensor
+    means: Tensor | None
     precision_scale: Tensor
     whitening: Tensor
     bank: Tensor
@@ -47,10 +47,12 @@ def check_statistics(features: Tensor, statistics: RequestStatistics) -> None:
         TypeError: a tensor does not hold floating-point numbers, or bank_mask does not hold bool.
     """
     means, bank, mask = statistics.means, statistics.bank, statistics.bank_mask
-    check_shape("means", means, (None, *features.shape[1:]), "[K,L,D]")
-    K, L, D = means.shape
+    L, D = features.shape[1:]
+    check_shape("whitening", statistics.whitening, (None, L, None, D), "[K,L,R,D]")
+    K = len(statistics.whitening)
     check_shape("precision_scale", statistics.precision_scale, (K, L), "[K,L]")
-    check_shape("whitening", statistics.whitening, (K, L, None, D), "[K,L,R,D]")
+    if means is not None:
+        check_shape("means", means, (K, L, D), "[K,L,D]")
     check_shape("bank", bank, (K, L, None, D), "[K,L,M,D]")
     check_shape("maha_weights", statistics.maha_weights, (K, L), "[K,L]")
     check_shape("cosine_weights", statistics.cosine_weights, (K, L), "[K,L]")

@@ -63,12 +63,16 @@ def _add_product(tile_ND, x_BD, product_NB, USE_DOT: tl.constexpr, PRECISION: tl
 @triton.jit
 def layer_scores_tiles_kernel(
     features,  # [B,L,D]
-    means,  # [K,L,D]
+    means,  # [K,L,D], read if HAS_MEANS
     precision_scale,  # [K,L]
-    whitening,  # [K,L,R,D]
-    bank,  # [K,L,M,D]
+    whitening,  # [K,L,R,D], rows side by side
+    bank,  # [K,L,M,D], rows side by side
     bank_mask,  # [K,M] int8, read if HAS_MASK
     partial,  # [K,B,L,P] float32: maxima of the bank tiles, then sums of the whitening tiles
+    whitening_stride_k,
+    whitening_stride_l,
+    bank_stride_k,
+    bank_stride_l,
     B,
     L,
     R,
@@ -77,6 +81,7 @@ def layer_scores_tiles_kernel(
     sign,  # whitening_sign
     BANK_TILES: tl.constexpr,
     TILES: tl.constexpr,
+    HAS_MEANS: tl.constexpr,
     HAS_MASK: tl.constexpr,
     USE_DOT: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -95,13 +100,14 @@ def layer_scores_tiles_kernel(
     squares_B = tl.zeros([BLOCK_B], dtype=tl.float32)
     if tile < BANK_TILES:
         rows_N = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+        own_bank = bank + k * bank_stride_k + layer * bank_stride_l
         for start in range(0, D, BLOCK_D):
             cols_1D = (start + tl.arange(0, BLOCK_D))[None, :]
             x_BD = tl.load(
                 features + x_starts_B1 + cols_1D, mask=(rows_B[:, None] < B) & (cols_1D < D), other=0.0
             ).to(tl.float32)
             tile_ND = tl.load(
-                bank + (place_kl * M + rows_N[:, None]) * D + cols_1D,
+                own_bank + rows_N[:, None] * D + cols_1D,
                 mask=(rows_N[:, None] < M) & (cols_1D < D),
                 other=0.0,
             )
@@ -114,14 +120,16 @@ def layer_scores_tiles_kernel(
         result_B = tl.max(tl.where(counts_N[:, None], cosine_NB, -1.0), axis=0)
     else:
         rows_N = (tile - BANK_TILES) * BLOCK_N + tl.arange(0, BLOCK_N)
+        own_whitening = whitening + k * whitening_stride_k + layer * whitening_stride_l
         for start in range(0, D, BLOCK_D):
             cols_1D = (start + tl.arange(0, BLOCK_D))[None, :]
             in_BD = (rows_B[:, None] < B) & (cols_1D < D)
-            x_BD = tl.load(features + x_starts_B1 + cols_1D, mask=in_BD, other=0.0).to(tl.float32)
-            mean_1D = tl.load(means + place_kl * D + cols_1D, mask=cols_1D < D, other=0.0).to(tl.float32)
-            centred_BD = tl.where(in_BD, x_BD - mean_1D, 0.0)
+            centred_BD = tl.load(features + x_starts_B1 + cols_1D, mask=in_BD, other=0.0).to(tl.float32)
+            if HAS_MEANS:
+                mean_1D = tl.load(means + place_kl * D + cols_1D, mask=cols_1D < D, other=0.0).to(tl.float32)
+                centred_BD = tl.where(in_BD, centred_BD - mean_1D, 0.0)
             tile_ND = tl.load(
-                whitening + (place_kl * R + rows_N[:, None]) * D + cols_1D,
+                own_whitening + rows_N[:, None] * D + cols_1D,
                 mask=(rows_N[:, None] < R) & (cols_1D < D),
                 other=0.0,
             )

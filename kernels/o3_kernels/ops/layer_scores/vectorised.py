@@ -1,4 +1,6 @@
-"""`layer_scores` in a few PyTorch calls a layer, whatever the number of rows."""
+"""`layer_scores` in a few PyTorch calls, whatever the number of rows, layers and requests."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -33,44 +35,53 @@ def pool_tokens_vectorised(hidden_states: Tensor, token_mask: Tensor | None) -> 
 def layer_scores_vectorised(features: Tensor, statistics: RequestStatistics) -> tuple[Tensor, Tensor, Tensor]:
     """Returns what `layer_scores_reference` returns; half precision is computed in float32.
 
-    Layer by layer and a block of requests at a time: the rows are then multiplied as they are, without a copy
-    for every request, and what lies between two calls stays in the processor's cache.
+    What fits a processor's cache is computed at once. More is cut into blocks of some requests at one layer,
+    which multiply the rows as they lie, without a copy for every request.
     """
     dtype = _sum_type(features)
     means, scale, whitening, bank, bank_mask, maha_weights, cosine_weights, sign = statistics
-    (B, L, D), K = features.shape, len(means)
-    mahalanobis_KBL = features.new_empty((K, B, L), dtype=dtype)
-    cosine_KBL = torch.full_like(mahalanobis_KBL, -1)
-    widest = max(D, whitening.shape[2], bank.shape[2])
-    block = max(1, BLOCK_NUMBERS // max(1, B * widest)) if features.device.type == "cpu" else max(K, 1)
-    for layer in range(L):
-        x_BD = features[:, layer].to(dtype)
-        unit_BD = torch.nn.functional.normalize(x_BD, dim=1)
-        for first in range(0, K, block):
-            part = slice(first, first + block)
-            distances_KB = _distances(
-                x_BD, means[part, layer].to(dtype), scale[part, layer].to(dtype),
-                whitening[part, layer].to(dtype), sign,
-            )  # fmt: skip
-            mahalanobis_KBL[part, :, layer] = distances_KB
-            if bank.shape[2]:
-                similarity_KBM = unit_BD @ bank[part, layer].to(dtype).transpose(1, 2)
-                if bank_mask is not None:
-                    similarity_KBM.masked_fill_(~bank_mask[part, None, :], -1)
-                cosine_KBL[part, :, layer] = similarity_KBM.amax(2)
-    weighted = maha_weights.to(dtype).unsqueeze(1) * mahalanobis_KBL
-    aggregate_KB = (weighted + cosine_weights.to(dtype).unsqueeze(1) * cosine_KBL).sum(2)
-    return mahalanobis_KBL, cosine_KBL, aggregate_KB
+    (B, L, D), (K, _, R, _), M = features.shape, whitening.shape, bank.shape[2]
+    x_LBD = features.to(dtype).transpose(0, 1)
+    unit_LBD = torch.nn.functional.normalize(x_LBD, dim=2)
+    mahalanobis_KLB = x_LBD.new_empty(K, L, B)
+    cosine_KLB = torch.full_like(mahalanobis_KLB, -1)
+    most = BLOCK_NUMBERS // max(1, B * max(D, R, M)) if features.device.type == "cpu" else K * L
+    for part in _blocks(K, L, most):
+        requests, layers = part
+        centred = x_LBD[layers] if means is None else x_LBD[layers] - means[part].to(dtype).unsqueeze(2)
+        distances_KLB = scale[part].to(dtype).unsqueeze(2) * centred.square().sum(-1)
+        if R:
+            whitened_KLBR = _products(centred, whitening[part].to(dtype))
+            distances_KLB = distances_KLB + sign * whitened_KLBR.square().sum(3)
+        mahalanobis_KLB[part] = distances_KLB
+        if M:
+            similarity_KLBM = _products(unit_LBD[layers], bank[part].to(dtype))
+            if bank_mask is not None:
+                similarity_KLBM = similarity_KLBM.masked_fill(~bank_mask[requests, None, None], -1)
+            cosine_KLB[part] = similarity_KLBM.amax(3)
+    weighted = maha_weights.to(dtype).unsqueeze(2) * mahalanobis_KLB
+    aggregate_KB = (weighted + cosine_weights.to(dtype).unsqueeze(2) * cosine_KLB).sum(1)
+    return mahalanobis_KLB.transpose(1, 2).contiguous(), cosine_KLB.transpose(1, 2).contiguous(), aggregate_KB
 
 
-def _distances(x_BD: Tensor, means_KD: Tensor, scale_K: Tensor, whitening_KRD: Tensor, sign: int) -> Tensor:
-    """Returns the squared distances [K,B] at one layer; requests centred at zero share the rows."""
-    centred = x_BD - means_KD.unsqueeze(1) if means_KD.any() else x_BD
-    distances_KB = scale_K.unsqueeze(1) * centred.square().sum(-1)
-    if whitening_KRD.shape[1]:
-        whitened_KBR = centred @ whitening_KRD.transpose(1, 2)
-        distances_KB = distances_KB + sign * torch.linalg.vector_norm(whitened_KBR, dim=2).square()
-    return distances_KB
+def _blocks(requests: int, layers: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Yields all requests and layers at once, or blocks of at most `most` requests at one layer."""
+    if requests * layers <= most:
+        yield slice(0, requests), slice(0, layers)
+        return
+    for layer in range(layers):
+        for first in range(0, requests, max(most, 1)):
+            yield slice(first, first + max(most, 1)), slice(layer, layer + 1)
+
+
+def _products(rows: Tensor, tiles_KLND: Tensor) -> Tensor:
+    """Returns rows [L,B,D] or [K,L,B,D] times tiles, [K,L,B,N]; tiles side by side are one matrix a layer."""
+    K, L, N, D = tiles_KLND.shape
+    tiles_LKND = tiles_KLND.transpose(0, 1)
+    if rows.dim() < tiles_KLND.dim() and tiles_LKND.is_contiguous():
+        products_LBN = rows @ tiles_LKND.view(L, K * N, D).mT
+        return products_LBN.view(L, rows.shape[1], K, N).permute(2, 0, 1, 3)
+    return rows @ tiles_KLND.mT
 
 
 def _sum_type(tensor: Tensor) -> torch.dtype:
