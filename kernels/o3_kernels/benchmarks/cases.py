@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_kernels import RequestStatistics, gated_lora, layer_scores, orthogonality_penalty
+from o3_kernels import gated_lora, layer_scores, orthogonality_penalty
 from o3_kernels.benchmarks import loops
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
-from o3_kernels.ops.layer_scores.vectorised import layer_scores_vectorised
 
 __all__ = ["OPERATIONS", "Case", "cases_for", "with_gradient"]
 
@@ -110,9 +109,8 @@ def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device
         ours = (normal(B, L, D), normal(K, L, D), 0 * ones, whitening, bank, None, -0.5 * ones, -1000 * ones)
         return (*ours, precision)
 
-    def vectorised(*inputs: Any) -> Tensor:
-        statistics = RequestStatistics(*inputs[1:8])._replace(whitening_sign=1)
-        return layer_scores_vectorised(inputs[0], statistics)[2]
+    def eager(x: Tensor, means: Tensor, _: Tensor, whitening: Tensor, bank: Tensor, *rest: Any) -> Tensor:
+        return loops.layer_scores_eager(x, means, whitening, bank)
 
     def loop(x: Tensor, means: Tensor, *rest: Any) -> Tensor:
         return loops.layer_scores_loop(x, means, rest[-1], rest[2])
@@ -129,13 +127,13 @@ def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device
             "ours": lambda *inputs: layer_scores(*inputs[:8], whitening_sign=1).aggregate,
             "official": official,
             "loop": loop,
-            "eager": vectorised,
+            "eager": eager,
         },
-        truth=lambda *inputs: vectorised(*(None if t is None else t.double() for t in inputs[:8])),
+        truth=lambda *inputs: eager(*(tensor.double() for tensor in inputs[:5])),
         bytes=4 * (B * L * D + K * L * D * (M + R + 1) + 2 * K * B * L),
         flops=2 * K * L * B * D * (M + R),
         scale={"official": B / rows},
-        compiled=vectorised,
+        compiled=eager,
     )
 
 

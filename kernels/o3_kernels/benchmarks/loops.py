@@ -12,6 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "gated_lora_official",
+    "layer_scores_eager",
     "layer_scores_loop",
     "layer_scores_official",
     "penalty_eager",
@@ -37,6 +38,14 @@ def layer_scores_official(features: Tensor, means: Tensor, precision: Tensor, ba
     """Returns the same one row at a time, as a gate for batches of one has to."""
     rows = [layer_scores_loop(row[None], means, precision, bank) for row in features]
     return torch.cat(rows, 1)
+
+
+def layer_scores_eager(features: Tensor, means: Tensor, whitening: Tensor, bank: Tensor) -> Tensor:
+    """Returns the same from one batched product each, with U of the precision U^T U."""
+    x_LBD = features.transpose(0, 1)
+    distance_KLB = ((x_LBD - means.unsqueeze(2)) @ whitening.mT).square().sum(3)
+    cosine_KLB = (torch.nn.functional.normalize(x_LBD, dim=2) @ bank.mT).amax(3)
+    return (-1000 * cosine_KLB - 0.5 * distance_KLB).sum(1)
 
 
 def penalty_official(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tensor:
