@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 NOT_DECISIVE = ("logging", "output")
+ABSENT = "absent"
 TRAINER_BOOKKEEPING = (
     "accelerator",
     "devices",
@@ -77,47 +78,63 @@ class RunFolder:
         return self.processes.once(lambda: self.metrics_file.is_file() and self.report_file.is_file())
 
     @contextmanager
-    def claim(self, configuration: Result) -> Iterator[None]:
+    def claim(self, configuration: Result, defaults: Result | None = None) -> Iterator[None]:
         """Makes the folder this process's own and binds it to a configuration.
 
         Args:
             configuration: plain dictionaries and scalars; sections that do not decide the outcome
                 (logging, output, the trainer's bookkeeping) may differ between starts.
+            defaults: a field that the folder's configuration lacks, for an earlier version knew none such, is
+                no difference where it has this value now; a warning names it. None lets every field count.
 
         Raises:
-            InputError: another process works in the folder, or it holds a run with another configuration.
+            InputError: another process works in the folder, or it holds a run with another configuration, or
+                its configuration cannot be read.
         """
         lock = FileLock(self.path / ".lock")
         try:
-            self.processes.once(lambda: self.take(lock, configuration))
+            self.processes.once(lambda: self.take(lock, configuration, defaults or {}))
             yield
         finally:
             if self.processes.is_first:
                 lock.release()
 
-    def take(self, lock: FileLock, configuration: Result) -> None:
+    def take(self, lock: FileLock, configuration: Result, defaults: Result) -> None:
         """Locks the folder and binds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError("another process is working in this run folder", path=self.path) from None
-        self.bind(configuration)
+        self.bind(configuration, defaults)
 
-    def bind(self, configuration: Result) -> None:
+    def bind(self, configuration: Result, defaults: Result) -> None:
         """Writes the configuration, or checks that it is the one that the folder holds."""
         path = self.path / "config.yaml"
-        if path.is_file():
-            earlier = yaml.safe_load(path.read_text())
-            changed = sorted(set(differences(decisive(earlier), decisive(configuration))))
-            if changed:
-                raise InputError(
-                    f"this folder holds a run with another configuration ({', '.join(changed)}); "
-                    "choose another --name, or remove the folder",
-                    path=self.path,
-                )
+        if not path.is_file():
+            write_atomically(path, yaml.safe_dump(configuration, sort_keys=False))
             return
-        write_atomically(path, yaml.safe_dump(configuration, sort_keys=False))
+        there, now, usual = (
+            dict(leaves(decisive(one))) for one in (read_yaml(path), configuration, defaults)
+        )
+        new = [key for key in now if key not in there and key in usual and now[key] == usual[key]]
+        changed = [
+            f"{key} is {there.get(key, ABSENT)} there, {now.get(key, ABSENT)} now"
+            for key in sorted({**there, **now})
+            if key not in new and there.get(key, ABSENT) != now.get(key, ABSENT)
+        ]
+        if changed:
+            raise InputError(
+                f"this folder holds a run with another configuration ({'; '.join(changed)}); "
+                "choose another --name, or remove the folder",
+                path=self.path,
+            )
+        if new:
+            logger.warning(
+                "%s was begun by a version without %s; the defaults of this one are taken",
+                self.path,
+                ", ".join(new),
+            )
 
     def stage(self, name: str, work: Callable[[], Result]) -> Result:
         """Returns a stage's result: from its file where the stage was finished before, else by doing it.
@@ -152,10 +169,21 @@ def decisive(configuration: Result) -> Result:
     return {**kept, "trainer": {k: v for k, v in trainer.items() if k not in TRAINER_BOOKKEEPING}}
 
 
-def differences(left: Any, right: Any, prefix: str = "") -> Iterator[str]:
-    """Yields the keys, with dots, at which two configurations differ."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        for key in left.keys() | right.keys():
-            yield from differences(left.get(key), right.get(key), f"{prefix}.{key}" if prefix else str(key))
-    elif left != right:
-        yield prefix
+def leaves(value: Result, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every field of a configuration, its key with dots."""
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from leaves(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def read_yaml(path: Path) -> Result:
+    """Returns the configuration in a file."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"cannot be read: {' '.join(str(error).split())}", path=path) from error
+    if not isinstance(content, dict):
+        raise InputError("expected the configuration of a run", path=path)
+    return content

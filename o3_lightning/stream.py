@@ -22,7 +22,7 @@ from o3_lightning.adapter.interference import logit_interference
 from o3_lightning.adapter.retain_guard import RetainGuard
 from o3_lightning.adapter.training import train_adapter
 from o3_lightning.base import BaseModel, load_base
-from o3_lightning.config import RunConfig, to_plain
+from o3_lightning.config import TRAINER_DEFAULTS, RunConfig, to_plain
 from o3_lightning.data.stream import RequestStream, load_stream
 from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
@@ -87,7 +87,8 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
     """
     folder = RunFolder(config.folder, processes)
     inputs = None if folder.finished else read_inputs(config)  # bad input is told before anything is written
-    with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}):
+    defaults = {**to_plain(RunConfig()), "trainer": TRAINER_DEFAULTS}
+    with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}, defaults):
         if inputs is None:
             logger.info("%s is finished; nothing to do. Its report: %s", folder.path, folder.report_file)
             return folder.path

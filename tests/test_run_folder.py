@@ -28,9 +28,28 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path):
     with folder.claim({"seed": 0, "adapter": {"rank": 8}}):
         pass
     with (
-        pytest.raises(InputError, match=r"another configuration \(adapter.rank\)"),
+        pytest.raises(InputError, match=r"another configuration \(adapter.rank is 8 there, 4 now\)"),
         folder.claim({"seed": 0, "adapter": {"rank": 4}}),
     ):
+        pass
+
+
+def test_a_field_that_an_earlier_version_lacked_may_have_its_default(tmp_path, caplog):
+    defaults = {"adapter": {"rank": 8, "dropout": 0.0}}
+    folder = RunFolder(tmp_path)
+    with folder.claim({"adapter": {"rank": 4}}, {"adapter": {"rank": 8}}):
+        pass
+    with folder.claim({"adapter": {"rank": 4, "dropout": 0.0}}, defaults):
+        assert "begun by a version without adapter.dropout" in caplog.text
+    for changed in ({"rank": 4, "dropout": 0.5}, {"dropout": 0.0}):
+        with pytest.raises(InputError, match="absent"), folder.claim({"adapter": changed}, defaults):
+            pass
+
+
+@pytest.mark.parametrize("content", ["- a list", "a: [", ""])
+def test_a_damaged_configuration_is_told(content, tmp_path):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(InputError, match=r"config\.yaml: "), RunFolder(tmp_path).claim({"seed": 0}):
         pass
 
 

@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     trainer = namespace["trainer"].as_dict()
     if (action.undo or action.redo or action.export) and not folder.path.is_dir():
         raise InputError("there is no release", path=folder.path)
-    with folder.claim(to_plain(config)):
+    with folder.claim(to_plain(config), to_plain(ReleaseConfig())):
         if action.undo or action.redo:
             lines = switch(config, action)
         elif action.export:
