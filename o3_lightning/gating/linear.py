@@ -102,9 +102,8 @@ class GatedLinear(nn.Module):
         flat_y = y.reshape(rows, -1, y.shape[-1])
         in_place = not torch.is_grad_enabled()
         shared = match_rows(weights, rows)
-        return gated_lora(flat_y, flat_x, a.to(y.dtype), b.to(y.dtype), shared, inplace=in_place).view(
-            y.shape
-        )
+        out = gated_lora(flat_y, flat_x, a.to(y.dtype), b.to(y.dtype), shared, inplace=in_place)
+        return out.view(y.shape)
 
     def __getattr__(self, name: str) -> Any:
         """Looks up what a model reads off its layers, such as `weight`, in the inner layer."""
