@@ -39,6 +39,9 @@ __all__ = [
 ]
 
 
+PER_LAYER_AXES = 3  # layer, row and width of the matrices of one request
+
+
 @dataclass(frozen=True)
 class FusionState:
     """Everything the channels of K requests need, one stacked tensor each; zeros pad smaller requests.
@@ -81,12 +84,19 @@ class FusionState:
 
 
 def stack_states(states: Sequence[FusionState]) -> FusionState:
-    """Returns one state for all requests, padded to the largest rank and bank."""
+    """Returns one state for all requests, padded to the largest rank and bank.
+
+    Matrices of a layer lie side by side in memory, so that `layer_scores` takes them for one.
+    """
     stacked = {}
     for field in fields(FusionState):
         parts = [getattr(state, field.name) for state in states]
         shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-        whole = parts[0].new_zeros(sum(len(part) for part in parts), *shape)
+        count = sum(len(part) for part in parts)
+        if len(shape) == PER_LAYER_AXES:
+            whole = parts[0].new_zeros(shape[0], count, *shape[1:]).transpose(0, 1)
+        else:
+            whole = parts[0].new_zeros(count, *shape)
         start = 0
         for part in parts:
             whole[(slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))] = part
@@ -200,10 +210,9 @@ def whitened_layers(features: Tensor, state: FusionState) -> Tensor:
     """
     unit = F.normalize(features, dim=-1)
     zero = torch.zeros_like(state.within_scale)
-    origin = zero[..., None].expand(-1, -1, features.shape[-1])
     within = layer_scores(
         unit,
-        origin.contiguous(),
+        None,
         state.within_scale,
         state.within_whitening,
         state.within_bank,
