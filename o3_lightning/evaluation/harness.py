@@ -2,7 +2,7 @@
 
     python -m o3_lightning.evaluation.harness run --model o3 --model_args store=STORE --tasks mmlu
 
-    python -m o3_lightning.evaluation.harness run --model o3 --model_args store=STORE --tasks mmlu
+The context alone decides the weights, which are then held for its continuation: all choices of
 a multiple-choice question run at the same weights. Where a text has no context (rolling likelihood), its own
 words are the prompt.
 
@@ -146,18 +146,23 @@ class O3LM(TemplateLM):
         contexts = [str(request.args[0]) for request in requests]
         options = [dict(request.args[1]) for request in requests]
         limits = [int(each.get("max_gen_toks", MAX_NEW_TOKENS)) for each in options]
-        context = self.gated.base.context_tokens
-        rows = [
-            self.tok_encode(text)[-max(1, context - limit) :]
-            for text, limit in zip(contexts, limits, strict=True)
-        ]
+        found = [""] * len(requests)
+        for limit in dict.fromkeys(limits):  # in a batch of several, one's context would be another's limit
+            chosen = [row for row, each in enumerate(limits) if each == limit]
+            texts = self.continue_texts([contexts[row] for row in chosen], limit)
+            for row, text in zip(chosen, texts, strict=True):
+                found[row] = cut(text, options[row])
+        return found
+
+    def continue_texts(self, contexts: Sequence[str], limit: int) -> list[str]:
+        """Returns what greedy decoding adds to each context, `limit` tokens at most."""
+        room = max(1, self.gated.base.context_tokens - limit)
+        rows = [self.tok_encode(text)[-room:] for text in contexts]
 
         def generate(chosen: list[int]) -> list[str]:
             weights = self.weights([contexts[row] for row in chosen])
-            limit = max(limits[row] for row in chosen)
             tokens = generate_tokens(self.gated, [rows[row] for row in chosen], weights, limit, len(chosen))
-            texts = [self.gated.tokenizer.decode(part, skip_special_tokens=True) for part in tokens]
-            return [cut(text, options[row]) for row, text in zip(chosen, texts, strict=True)]
+            return [self.gated.tokenizer.decode(part, skip_special_tokens=True) for part in tokens]
 
         return self.runner.map([len(row) for row in rows], generate, "generation")
 

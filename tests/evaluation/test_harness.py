@@ -65,6 +65,15 @@ def test_generation_stops_where_the_task_says(lm):
     assert "e" not in text
 
 
+def test_a_limit_is_its_own_request_s(lm, tiny_base):
+    room = tiny_base.context_tokens
+    asked = [("Where? " * room, {"max_gen_toks": 2}), ("Who?", {"max_gen_toks": 12})]
+    alone = [lm.generate_until([Chosen(*each)])[0] for each in asked]
+    assert lm.generate_until([Chosen(*each) for each in asked]) == alone
+    counts = [len(tiny_base.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in alone]
+    assert counts[0] <= 2 < counts[1]
+
+
 def test_the_context_alone_decides_the_weights(lm, monkeypatch):
     asked = []
 
