@@ -7,11 +7,12 @@ from typing import Any
 
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.multi import MultiDetector
-from o3_lightning.metrics.separation import area_under_roc, average_precision, false_positive_rate
+from o3_lightning.metrics.separation import separation
 
 __all__ = ["detector_splits", "evaluate_detectors"]
 
 OWN = ("seen", "held_out")
+UNDEFINED = {"auroc": None, "aupr": None, "fpr95": None}
 
 
 def detector_splits(stream: RequestStream) -> dict[str, dict[str, list[str]]]:
@@ -72,11 +73,8 @@ def separate(
     inside = scores.get("held_out") or scores["seen"]
     rows: dict[str, dict[str, Any]] = {}
     for split, outside in scores.items():
-        known = split in OWN
         rows[split] = {
-            "auroc": None if known else area_under_roc(inside, outside),
-            "aupr": None if known else average_precision(inside, outside),
-            "fpr95": None if known else false_positive_rate(inside, outside),
+            **(UNDEFINED if split in OWN else separation(inside, outside)),
             "mean_weight": sum(weights[split]) / len(weights[split]),
             "prompts": len(weights[split]),
         }

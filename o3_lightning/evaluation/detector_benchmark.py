@@ -23,11 +23,12 @@ from o3_lightning.detector import Detector, DetectorConfig, Encoder, MultiDetect
 from o3_lightning.detector.segments import Prompt
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.detector_evasion import EVASIONS, harmless_texts
-from o3_lightning.evaluation.detector_measures import measure_split, summarise
+from o3_lightning.evaluation.detector_measures import summarise
 from o3_lightning.evaluation.detector_tasks import DEVELOPMENT, TASKS, BenchmarkTask, load_task
 from o3_lightning.evaluation.environment import describe_environment
 from o3_lightning.files import write_json
 from o3_lightning.metrics.calibration import calibration_error
+from o3_lightning.metrics.separation import separation
 
 __all__ = ["DetectorBenchmarkConfig", "run_detector_benchmark"]
 
@@ -192,7 +193,7 @@ def measure_task(
         result[name] = {"mean_weight": float(weights.mean())}
     for name, (scores, weights) in outside.items():
         for other, (own_scores, own_weights) in inside.items():
-            measures = measure_split(own_scores, scores)
+            measures = separation(own_scores.tolist(), scores.tolist())
             result[f"{other}|{name}"] = {**measures, "ece": calibration_error(own_weights, weights)}
     if config.evasion and task.entity:
         result.update(measure_evasion(multi, task, config.most_disguised))

@@ -6,38 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
-from torch import Tensor
 
-__all__ = ["evasion_rows", "measure_split", "summarise", "table_rows"]
+__all__ = ["evasion_rows", "summarise", "table_rows"]
 
-RECALL_OF_FPR = 0.95
 DIGITS = 6
 EVASION = "evasion:"
 PAIRS = ("held_out|near", "held_out|adjacent", "held_out|far", "paraphrase|near")
 WEIGHTS = ("forget", "paraphrase", "held_out", "near", "adjacent", "mid", "far")
-
-
-def measure_split(inside: Tensor, outside: Tensor) -> dict[str, float]:
-    """Returns AUROC, AUPR and the false-positive rate at 95 % recall of scores, higher = inside.
-
-    Args:
-        inside: scores of prompts that must be found [N].
-        outside: scores of prompts that must not [M].
-
-    Example:
-        >>> measure_split(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0]))
-        {'auroc': 1.0, 'aupr': 1.0, 'fpr95': 0.0}
-    """
-    labels = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
-    values = torch.cat([inside, outside]).double().numpy()
-    threshold = np.quantile(inside.double().numpy(), 1 - RECALL_OF_FPR, method="lower")
-    return {
-        "auroc": float(roc_auc_score(labels, values)),
-        "aupr": float(average_precision_score(labels, values)),
-        "fpr95": float((outside.double().numpy() >= threshold).mean()),
-    }
 
 
 def summarise(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
