@@ -16,8 +16,8 @@ class LengthDetectors:
     def scores(self, prompts):
         return torch.tensor([[float(prompt.count(name)) for name in self.ids] for prompt in prompts])
 
-    def weights(self, prompts):
-        return self.scores(prompts).clamp(0, 1)
+    def weigh(self, scores):
+        return scores.clamp(0, 1)
 
 
 def request(letter):
