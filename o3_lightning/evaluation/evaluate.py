@@ -29,6 +29,7 @@ __all__ = [
     "UTILITY",
     "SplitResult",
     "Surroundings",
+    "digest_rows",
     "evaluate_split",
     "evaluate_stream",
     "splits_of",
@@ -135,10 +136,15 @@ def evaluate_split(
         {metric: mean for metric, column in values.items() if (mean := mean_of(column)) is not None},
         {metric: ends for metric, column in values.items() if (ends := ends_of(column)) is not None},
         len(rows),
-        digest_json([asdict(row) for row in rows]),
+        digest_rows(rows),
         left_out,
         keep_samples(collector, config.samples),
     )
+
+
+def digest_rows(rows: Sequence[QuestionAnswer]) -> str:
+    """SHA-256 of the rows of a split."""
+    return digest_json([asdict(row) for row in rows])
 
 
 def measure_all(metrics: Sequence[str], evidence: Evidence) -> dict[str, list[float | None]]:

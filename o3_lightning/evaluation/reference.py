@@ -11,15 +11,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from o3_lightning.data.stream import RequestStream
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.evaluate import HOLDOUT, UTILITY
+from o3_lightning.evaluation.evaluate import HOLDOUT, UTILITY, digest_rows, splits_of
 from o3_lightning.evaluation.plane import ACCURACY
 from o3_lightning.metrics.comparisons import MEMBERSHIP_METRICS
 from o3_lightning.metrics.membership import CHANCE, membership_auc, privacy_leak
 from o3_lightning.metrics.quality import forget_quality
 
-__all__ = ["compare", "for_reference", "read_reference", "reference_losses", "with_reference"]
+__all__ = ["check_rows", "compare", "for_reference", "read_reference", "reference_losses", "with_reference"]
 
 RATIOS, LOSSES = "truth_ratio_raw", "mia_loss"
 Result = Mapping[str, Any]
@@ -72,6 +73,23 @@ def splits(result: Result) -> Iterator[tuple[str, Result]]:
         yield HOLDOUT, result[HOLDOUT]
 
 
+def check_rows(reference: Result, stream: RequestStream) -> None:
+    """Refuses a reference that was measured on other rows than those of a stream.
+
+    Args:
+        reference: an evaluation; splits that it lacks, or that it keeps no digest of, are passed over.
+        stream: what will be measured.
+
+    Raises:
+        InputError: a split has other rows.
+    """
+    rows = {f"{owner}/{split}": part for owner, split, part, _ in splits_of(stream)}
+    for name, part in splits(reference):
+        own = stream.holdout if name == HOLDOUT else rows.get(name, ())
+        if own and part.get("digest", "") not in ("", digest_rows(own)):
+            raise InputError(f"the reference was measured on other rows of {name}", field="reference")
+
+
 def reference_losses(reference: Result) -> dict[str, list[float]]:
     """Returns each row's loss under the reference model, by split."""
     return {name: part["values"][LOSSES] for name, part in splits(reference) if LOSSES in part["values"]}
@@ -82,14 +100,11 @@ def compare(result: Result, reference: Result | None) -> dict[str, dict[str, Any
 
     Args:
         result: an evaluation with values per example.
-        reference: that of a model that never saw the forget set; None has none.
+        reference: that of a model that never saw the forget set, on the same rows; None has none.
 
     Returns:
         By split `forget_quality` (p-value and statistic, needs a reference) and `membership` by metric:
         `auc`, `reference_auc` and `privacy_leak` (against 0.5 without a reference), where there is a holdout.
-
-    Raises:
-        InputError: the reference was measured on other rows.
     """
     others = dict(splits(reference)) if reference is not None else {}
     compared: dict[str, dict[str, Any]] = {}
@@ -97,8 +112,6 @@ def compare(result: Result, reference: Result | None) -> dict[str, dict[str, Any
         if name == HOLDOUT or name.startswith(f"{UTILITY}/"):
             continue
         other = others.get(name)
-        if other is not None and other.get("digest", part["digest"]) != part["digest"]:
-            raise InputError(f"the reference was measured on other rows of {name}", field="reference")
         found: dict[str, Any] = {}
         if other is not None and RATIOS in part["values"] and RATIOS in other["values"]:
             found["forget_quality"] = asdict(forget_quality(part["values"][RATIOS], other["values"][RATIOS]))

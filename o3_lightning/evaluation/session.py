@@ -21,6 +21,7 @@ from o3_lightning.evaluation.finished import FinishedSplits
 from o3_lightning.evaluation.plain import load_plain
 from o3_lightning.evaluation.processes import Processes
 from o3_lightning.evaluation.reference import (
+    check_rows,
     compare,
     for_reference,
     read_reference,
@@ -79,6 +80,7 @@ class EvaluationSession:
             ratios = any(row.perturbed_answers for _, _, rows, _ in splits_of(self.stream) for row in rows)
             config = with_reference(config, ratios=ratios)
             other = self.reference(reference, config)
+            check_rows(other, self.stream)
         losses = {} if other is None else reference_losses(other)
         result = self.finish(model, name, config, losses)
         comparison = compare(result, other)

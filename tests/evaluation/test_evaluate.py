@@ -19,7 +19,7 @@ from o3_lightning.evaluation.evaluate import Surroundings, evaluate_split, evalu
 from o3_lightning.evaluation.finished import FinishedSplits
 from o3_lightning.evaluation.plain import plain_model
 from o3_lightning.evaluation.processes import ALONE
-from o3_lightning.evaluation.reference import compare, read_reference, reference_losses
+from o3_lightning.evaluation.reference import check_rows, read_reference, reference_losses
 from o3_lightning.evaluation.session import EvaluationSession
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
@@ -122,12 +122,19 @@ def test_a_session_writes_json_and_csv_and_compares_with_a_reference(plain, tmp_
     assert not list(tmp_path.glob("*.parts"))
 
 
-def test_a_reference_on_other_rows_is_refused(plain):
+@pytest.mark.parametrize("split", ["a/seen", "utility/kept", "holdout"])
+def test_a_reference_on_other_rows_is_refused(plain, split):
     config = settings(metrics=("truth_ratio_raw", "mia_loss"), samples=0)
-    ours = evaluate_stream(plain, make_stream(), config)
-    other = replace(make_stream(), requests=(UnlearningRequest("a", rows_about("Someone Else")),))
-    with pytest.raises(InputError, match="other rows of a/seen"):
-        compare(ours, evaluate_stream(plain, other, config))
+    stream, others = make_stream(), rows_about("Someone Else")
+    ours = evaluate_stream(plain, stream, config)
+    check_rows(ours, stream)
+    other = {
+        "a": replace(stream, requests=(UnlearningRequest("a", others),)),
+        "utility": replace(stream, utility={"kept": others}),
+        "holdout": replace(stream, holdout=others),
+    }[split.partition("/")[0]]
+    with pytest.raises(InputError, match=f"other rows of {split}"):
+        check_rows(ours, other)
     assert reference_losses(ours)["a/seen"] == ours["requests"]["a"]["seen"]["values"]["mia_loss"]
 
 
