@@ -82,7 +82,7 @@ class EvaluationSession:
             other = self.reference(reference, config)
             check_rows(other, self.stream)
         losses = {} if other is None else reference_losses(other)
-        result = self.finish(model, name, config, losses)
+        result, parts = self.finish(model, name, config, losses)
         comparison = compare(result, other)
         content = {
             "active_requests": list(model.ids),
@@ -96,6 +96,7 @@ class EvaluationSession:
         if self.processes.is_first:
             write_json(self.folder / f"{name}.json", content)
             write_atomically(self.folder / f"{name}.csv", as_csv(result))
+        parts.remove()
         return content
 
     def attack(self, model: GatedModel) -> dict[str, Any]:
@@ -126,14 +127,12 @@ class EvaluationSession:
 
     def finish(
         self, model: GatedModel, name: str, config: EvaluationConfig, losses: dict[str, list[float]]
-    ) -> dict[str, Any]:
-        """Measures what is not measured yet."""
+    ) -> tuple[dict[str, Any], FinishedSplits]:
+        """Measures what is not measured yet; also returns the finished splits, to remove once all is written."""
         digest = digest_json([identity_of(model), repr(config), repr(self.data), self.seed, losses])
         parts = FinishedSplits(self.folder / f"{name}.parts", digest, self.processes)
         surroundings = Surroundings(self.processes, parts.resume, losses)
-        result = evaluate_stream(model, self.stream, config, surroundings)
-        parts.remove()
-        return result
+        return evaluate_stream(model, self.stream, config, surroundings), parts
 
     def reference(self, name: str, config: EvaluationConfig) -> dict[str, Any]:
         """Returns the evaluation of the reference: read, or measured and written for the next time."""
@@ -142,9 +141,10 @@ class EvaluationSession:
         model = load_plain(name, self.base, self.seed, self.stream)
         check_prompts(self.stream, model.base)
         wanted, file = for_reference(config), f"reference-{slug(name)}"
-        result = self.finish(model, file, wanted, {})
+        result, parts = self.finish(model, file, wanted, {})
         if self.processes.is_first:
             write_json(self.folder / f"{file}.json", {"model": name, **result})
+        parts.remove()
         return result
 
 

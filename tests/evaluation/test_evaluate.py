@@ -122,6 +122,20 @@ def test_a_session_writes_json_and_csv_and_compares_with_a_reference(plain, tmp_
     assert not list(tmp_path.glob("*.parts"))
 
 
+def test_a_result_that_could_not_be_written_is_not_measured_again(plain, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    config = settings(metrics=("accuracy",))
+    session = EvaluationSession(make_stream(), config, BaseConfig(), DataConfig(), 0, tmp_path, ALONE)
+    with monkeypatch.context() as patch:
+        patch.setattr("o3_lightning.evaluation.session.write_json", full)
+        with pytest.raises(OSError, match="no space"):
+            session.measure(plain, "evaluation")
+    monkeypatch.setattr("o3_lightning.evaluation.evaluate.evaluate_split", None)
+    assert session.measure(plain, "evaluation")["requests"]["a"]["seen"]["count"] == len(TOWNS)
+
+
 @pytest.mark.parametrize("split", ["a/seen", "utility/kept", "holdout"])
 def test_a_reference_on_other_rows_is_refused(plain, split):
     config = settings(metrics=("truth_ratio_raw", "mia_loss"), samples=0)
