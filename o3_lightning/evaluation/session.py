@@ -128,7 +128,7 @@ class EvaluationSession:
     def finish(
         self, model: GatedModel, name: str, config: EvaluationConfig, losses: dict[str, list[float]]
     ) -> tuple[dict[str, Any], FinishedSplits]:
-        """Measures what is not measured yet; also returns the finished splits, to remove once all is written."""
+        """Measures what is not measured yet; the finished splits are to be removed once all is written."""
         digest = digest_json([identity_of(model), repr(config), repr(self.data), self.seed, losses])
         parts = FinishedSplits(self.folder / f"{name}.parts", digest, self.processes)
         surroundings = Surroundings(self.processes, parts.resume, losses)
