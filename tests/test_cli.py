@@ -27,6 +27,7 @@ def test_every_command_explains_itself(command, capsys):
         (["requests", "list"], "name the store"),
         (["requests", "list", "--store", "nowhere"], "no store here"),
         (["ask", "--name", "a"], "expected a question"),
+        (["ask", "--name", "a", "Who?", " "], "expected a question"),
         (["ask", "--name", "never_run", "Who?"], "there is no store"),
         (["detector", "--name", "a", "--request", "nobody"], "no request 'nobody'"),
     ],

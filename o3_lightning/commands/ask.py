@@ -16,13 +16,13 @@ def main(arguments: list[str]) -> None:
     """Prints, for each question, both answers and the weight of every request.
 
     Raises:
-        InputError: no question, or the run has no store.
+        InputError: no question, an empty one, or the run has no store.
     """
     parser = run_parser("ask", "Answers questions from the base and the gated model, side by side.")
     parser.add_argument("questions", nargs="*", type=str, help="one question or several, each in quotes")
     config, _, namespace = read_arguments(parser, arguments)
     questions = list(namespace["questions"] or [])
-    if not questions:
+    if not questions or not all(question.strip() for question in questions):
         raise InputError('expected a question, as in: ask --config FILE "Where was ... born?"')
     _, gated = open_gated_model(config)
     tokens = config.evaluation.max_new_tokens
