@@ -15,7 +15,7 @@ from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.fitting import calibrate_fusion
 from o3_lightning.detector.fusion import FusionState
-from o3_lightning.detector.inputs import read_inputs, read_tokens
+from o3_lightning.detector.inputs import read_inputs
 from o3_lightning.detector.storage import read_detector, write_detector
 from o3_lightning.detector.training import train_encoder, with_lora
 
@@ -101,7 +101,7 @@ def fit_detector(
     if config.objective != "none":
         lora, report["training"] = train_encoder(encoder, inputs.tokens, config, seed, trainer)
         own = with_lora(encoder, lora, config.training)
-        inputs = replace(read_tokens(own, inputs.tokens), other_words=inputs.other_words)
+        inputs = replace(inputs, features=own.encode_tokens(inputs.tokens))
     state: FusionState | BoundaryState
     if config.family == "fusion":
         state, figures, more = calibrate_fusion(own, inputs, config, seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import random
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,13 +13,33 @@ from o3_lightning.detector.calibration import check_recall, cross_fit, stretch_o
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.fusion import FusionState, fit_fusion, fused_scores, fusion_channels, know_words
-from o3_lightning.detector.inputs import PromptInputs, read_tokens, select_layers, special_ids
+from o3_lightning.detector.inputs import (
+    PromptInputs,
+    read_tokens,
+    select_layers,
+    special_ids,
+    stack_inputs,
+)
+from o3_lightning.detector.subjects import Kin, replace_tokens
 from o3_lightning.detector.swaps import SwapTable, drop_views, swap_rare_tokens
 
 __all__ = ["calibrate_fusion", "made_up_neighbours"]
 
 SMALLEST_SPREAD = 1e-4
 MOST_VIEWS = 8
+
+
+@dataclass(frozen=True)
+class OtherPrompts:
+    """Made-up prompts about something else than the request.
+
+    Args:
+        inputs: the prompts, M of them.
+        owners: the numbers of the forget prompts that they were made from [M].
+    """
+
+    inputs: PromptInputs
+    owners: Tensor
 
 
 def calibrate_fusion(
@@ -32,7 +53,8 @@ def calibrate_fusion(
         config: settings.
         seed: of folds, clusters and made-up neighbours.
     """
-    whole = fit_rows(inputs, torch.arange(len(inputs)), config, seed)
+    others = prompts_about_others(encoder, inputs, config, seed)
+    whole = fit_rows(inputs, torch.arange(len(inputs)), config, seed, others)
     if config.repair_spelling:
         texts = encoder.tokenizer.batch_decode(inputs.words)
         whole = replace(whole, rare=encoder.spelling.hash_rare_words(texts)[None])
@@ -47,12 +69,14 @@ def calibrate_fusion(
     else:
 
         def score(fitted: Tensor, scored: Tensor) -> Tensor:
-            state = fit_rows(inputs, fitted, config, seed)
+            state = fit_rows(inputs, fitted, config, seed, others)
             return score_rows(encoder, inputs.rows(scored), state, config)
 
         channels = cross_fit(len(inputs), config.folds, seed, score)
     state = standardise(whole, channels)
-    neighbours = score_rows(encoder, made_up_neighbours(encoder, inputs, config, seed), state, config)
+    made_up = made_up_neighbours(encoder, inputs, config, seed)
+    near = stack_inputs([made_up, others.inputs]) if others else made_up
+    neighbours = score_rows(encoder, near, state, config)
     scores = fused_scores(neighbours, state)[:, 0]
     stretch = stretch_of(scores, quantile=config.swap_quantile, deviations=config.swap_deviations)
     figures: dict[str, Any] = {"stretch": stretch, "neighbour_score": float(scores.median())}
@@ -77,10 +101,16 @@ def calibrate_fusion(
     return replace(state, known=known, score_spread=state.score_spread * stretch), figures, warnings
 
 
-def fit_rows(inputs: PromptInputs, rows: Tensor, config: DetectorConfig, seed: int) -> FusionState:
-    """Fits the channels to some of the prompts."""
+def fit_rows(
+    inputs: PromptInputs, rows: Tensor, config: DetectorConfig, seed: int, others: OtherPrompts | None
+) -> FusionState:
+    """Fits the channels to some of the prompts, and to those made up from them."""
     chosen = inputs.rows(rows)
-    return fit_fusion(select_layers(chosen.features, config.within_layers), chosen.words, config, seed)
+    features = select_layers(chosen.features, config.within_layers)
+    made_up = None
+    if others and (mine := torch.isin(others.owners, rows)).any():
+        made_up = select_layers(others.inputs.features[mine], config.within_layers)
+    return fit_fusion(features, chosen.words, config, seed, made_up)
 
 
 def score_rows(encoder: Encoder, inputs: PromptInputs, state: FusionState, config: DetectorConfig) -> Tensor:
@@ -114,3 +144,26 @@ def made_up_neighbours(
         seed=seed,
     )
     return read_tokens(encoder, swapped)
+
+
+def prompts_about_others(
+    encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
+) -> OtherPrompts | None:
+    """Returns the forget prompts with other names and without any, of at most `config.most_swaps` prompts.
+
+    Returns:
+        None where the request has no subject, where its prompts are too few to cross-fit, and where the
+        channel "subject" is not wanted.
+    """
+    holders = [row for row, tokens in enumerate(inputs.tokens) if inputs.subject.intersection(tokens)]
+    if not holders or len(inputs) < config.smallest_request or "subject" not in config.channels:
+        return None
+    known = {token for tokens in inputs.tokens for token in tokens}
+    embeddings = encoder.model.get_input_embeddings().weight
+    kin = Kin(embeddings, encoder.pieces, known, count=config.subject_kin)
+    kinds = {token: kin.near(token) for token in sorted(inputs.subject)}
+    generator = random.Random(seed)  # noqa: S311 - not for secrets
+    chosen = generator.sample(holders, min(len(holders), config.most_swaps))
+    draws = [None, *[generator] * config.subject_copies]
+    made = [replace_tokens(inputs.tokens[row], kinds, draw) for draw in draws for row in chosen]
+    return OtherPrompts(read_tokens(encoder, made), torch.tensor(chosen * len(draws)))

@@ -1,9 +1,10 @@
-"""The default detector's scores: four channels over one encoder pass, standardised and added up.
+"""The default detector's scores: five channels over one encoder pass, standardised and added up.
 
 whitened     largest cosine to a centroid, after undoing what varies inside a cluster; last layers
 cosine       largest cosine to a bank row, last layer
 mahalanobis  minus the squared distance to the request's mean under a shrunk covariance, last layer
 lexical      known share of what is rare in the prompt
+subject      along the direction from made-up prompts about something else to the forget prompts; last layers
 Every channel is higher for prompts closer to the forget set.
 Shape letters: B rows, K requests, C channels, L layers, D width, R rank, M bank rows, N prompts,
 H hash buckets.
@@ -27,6 +28,7 @@ from o3_lightning.detector.layer_statistics import (
     spherical_centroids,
 )
 from o3_lightning.detector.lexical import fit_word_table, lexical_scores
+from o3_lightning.detector.subjects import fit_direction
 
 __all__ = [
     "FusionState",
@@ -35,6 +37,7 @@ __all__ = [
     "fusion_channels",
     "know_words",
     "stack_states",
+    "subject_scores",
     "whitened_layers",
 ]
 
@@ -56,6 +59,8 @@ class FusionState:
         within_whitening: U of that precision [K, L, R, D].
         within_bank: whitened centroids [K, L, M, D].
         within_mask: True where a centroid counts [K, M].
+        subject: direction of the subject channel at each layer [K, L, D], zeros without a subject.
+        subject_offset: what is taken from that channel [K].
         known: hashed word table [K, H].
         rare: hashes of the words that no vocabulary has [K, W], int64, 0 where there are fewer.
         center: cross-fitted mean of each channel [K, C].
@@ -74,6 +79,8 @@ class FusionState:
     within_whitening: Tensor
     within_bank: Tensor
     within_mask: Tensor
+    subject: Tensor
+    subject_offset: Tensor
     known: Tensor
     rare: Tensor
     center: Tensor
@@ -106,7 +113,11 @@ def stack_states(states: Sequence[FusionState]) -> FusionState:
 
 
 def fit_fusion(
-    features: Tensor, tokens: Sequence[Sequence[int]], config: DetectorConfig, seed: int
+    features: Tensor,
+    tokens: Sequence[Sequence[int]],
+    config: DetectorConfig,
+    seed: int,
+    others: Tensor | None = None,
 ) -> FusionState:
     """Fits all channels of one request; centers are 0 and spreads 1 until they are calibrated.
 
@@ -115,6 +126,8 @@ def fit_fusion(
         tokens: token ids of the N prompts, without special tokens.
         config: settings.
         seed: of the clustering.
+        others: features of made-up prompts about something else [M, L, D]; None where the request has no
+            subject, and that channel counts nothing.
     """
     rows = features.double()
     last = rows[:, -1]
@@ -129,6 +142,11 @@ def fit_fusion(
     bank = unit[:, -1] if config.bank == "examples" else centroids
     channels = len(CHANNELS)
     by_channel = dict(zip(config.channels, config.channel_weights, strict=True))
+    direction, offset = torch.zeros_like(rows[0]), rows.new_zeros(())
+    if others is None:
+        by_channel["subject"] = 0.0
+    else:
+        direction, offset = fit_direction(unit, F.normalize(others.double(), dim=-1), config.most_rank)
     weights = torch.tensor([by_channel.get(channel, 0.0) for channel in CHANNELS])
     state = FusionState(
         last.mean(dim=0)[None, None],
@@ -140,6 +158,8 @@ def fit_fusion(
         pad_stack([part.whitening for part in within])[None],
         pad_stack([part.bank for part in within], repeat=True)[None],
         torch.ones(1, max(len(part.bank) for part in within), dtype=torch.bool),
+        direction[None],
+        offset[None],
         know_words(tokens, config),
         torch.zeros(1, 0, dtype=torch.int64),
         torch.zeros(1, channels),
@@ -197,8 +217,20 @@ def fusion_channels(
         "cosine": plain.cosine[:, :, 0].T,
         "mahalanobis": -plain.mahalanobis[:, :, 0].T,
         "lexical": lexical_scores(tokens, state.known, information, power),
+        "subject": subject_scores(features, state),
     }
     return torch.stack([channels[name] for name in CHANNELS], dim=2)
+
+
+def subject_scores(features: Tensor, state: FusionState) -> Tensor:
+    """Returns how far prompts lie towards the forget prompts from those about something else [B, K].
+
+    Args:
+        features: [B, L, D], the layers of `fit_fusion`.
+        state: K stacked requests; 0 for one without a subject.
+    """
+    unit = F.normalize(features, dim=-1)
+    return torch.einsum("bld,kld->bk", unit, state.subject) - state.subject_offset
 
 
 def whitened_layers(features: Tensor, state: FusionState) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.subjects import find_subject
 from o3_lightning.detector.text import normalise_text
 from o3_lightning.errors import InputError
 
@@ -25,12 +26,14 @@ class PromptInputs:
         words: the same without special tokens.
         features: pooled features [N, L, D] of every layer.
         other_words: words of further prompts that were too many to be encoded.
+        subject: tokens of the names that the prompts are about, from `find_subject`.
     """
 
     tokens: list[list[int]]
     words: list[list[int]]
     features: Tensor
     other_words: tuple[list[int], ...] = ()
+    subject: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -86,12 +89,28 @@ def read_inputs(
         warnings.append(f"{long} prompts are cut to the {encoder.max_tokens} tokens the encoder reads")
     if config.pooling == "padded_mean":
         return read_tokens(encoder, encoder.tokenize(texts)), warnings
+    subject = read_subject(encoder, prompts, config)
     if len(distinct) <= config.most_rows:
-        return read_tokens(encoder, tokens), warnings
+        return replace(read_tokens(encoder, tokens), subject=subject), warnings
     warnings.append(
         f"fitted on a random {config.most_rows} of {len(distinct)} prompts, and on the words of all"
     )
-    return read_sample(encoder, tokens, config.most_rows, seed), warnings
+    return replace(read_sample(encoder, tokens, config.most_rows, seed), subject=subject), warnings
+
+
+def read_subject(encoder: Encoder, prompts: Sequence[str], config: DetectorConfig) -> frozenset[int]:
+    """Returns the tokens of the names that distinct prompts are about."""
+
+    def pieces(word: str) -> list[int]:
+        inside = f" {normalise_text(word) if config.normalise else word}"
+        return encoder.words(encoder.tokenize([inside]))[0]
+
+    return find_subject(
+        list(dict.fromkeys(prompts)),
+        pieces,
+        name_share=config.name_share,
+        subject_share=config.subject_share,
+    )
 
 
 def read_sample(encoder: Encoder, tokens: list[list[int]], count: int, seed: int) -> PromptInputs:

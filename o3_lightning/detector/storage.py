@@ -11,9 +11,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.nn import functional as F
 
 from o3_lightning.detector.boundary import BoundaryState
-from o3_lightning.detector.config import DetectorConfig, SegmentConfig, TrainingConfig
+from o3_lightning.detector.config import CHANNELS, DetectorConfig, SegmentConfig, TrainingConfig
 from o3_lightning.detector.fusion import FusionState
 from o3_lightning.errors import InputError, StoreError
 from o3_lightning.files import digest_bytes, write_atomically, write_json
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT_VERSION", "read_detector", "write_detector"]
 
-FORMAT_VERSION = 2
-WITHOUT_RARE_WORDS = 1  # the version before, still read: nobody can fit a detector again without its prompts
+FORMAT_VERSION = 3
+WITHOUT_RARE_WORDS, WITHOUT_SUBJECT = 1, 2  # still read: nobody can fit a detector again without its prompts
 TENSOR_FILE, JSON_FILE = "detector.safetensors", "detector.json"
 LORA_PREFIX = "lora."
+CHANNEL_TENSORS = {
+    "center": 0.0,
+    "spread": 1.0,
+    "channel_weights": 0.0,
+}  # and what a channel without effect has
 JSON_FIELDS = ("config", "encoder_digest", "encoder_id", "format", "report", "shapes", "tensors_sha256")
 
 
@@ -66,8 +72,8 @@ def read_detector(kind: type[Detector], folder: Path) -> Detector:
     }
     own = {name: value for name, value in tensors.items() if not name.startswith(LORA_PREFIX)}
     state_kind = FusionState if config.family == "fusion" else BoundaryState
-    if described["format"] == WITHOUT_RARE_WORDS and state_kind is FusionState:
-        own.setdefault("rare", torch.zeros(1, 0, dtype=torch.int64))
+    if state_kind is FusionState:
+        fill_in(own, described["format"])
     expected = [field.name for field in dataclasses.fields(state_kind)]
     for name in sorted(set(expected) ^ set(own)):
         problem = "missing" if name in expected else "unknown"
@@ -76,6 +82,19 @@ def read_detector(kind: type[Detector], folder: Path) -> Detector:
     return kind(
         config, described["encoder_id"], described["encoder_digest"], state, lora, described["report"]
     )
+
+
+def fill_in(tensors: dict[str, Tensor], version: int) -> None:
+    """Adds what a fusion of an earlier version lacks, so that it counts nothing."""
+    if version <= WITHOUT_RARE_WORDS:
+        tensors.setdefault("rare", torch.zeros(1, 0, dtype=torch.int64))
+    if version <= WITHOUT_SUBJECT and {"within_scale", "mean", *CHANNEL_TENSORS} <= set(tensors):
+        layers, width = tensors["within_scale"].shape[1], tensors["mean"].shape[-1]
+        tensors.setdefault("subject", torch.zeros(1, layers, width))
+        tensors.setdefault("subject_offset", torch.zeros(1))
+        for name, filler in CHANNEL_TENSORS.items():
+            lacking = len(CHANNELS) - tensors[name].shape[1]
+            tensors[name] = F.pad(tensors[name], (0, lacking), value=filler)
 
 
 def named_tensors(state: FusionState | BoundaryState) -> dict[str, Tensor]:
@@ -107,7 +126,7 @@ def read_description(path: Path) -> dict[str, Any]:
             raise StoreError(
                 f"{path}: field '{key}': expected {kinds.get(key, dict).__name__}, got {value[key]!r:.40}"
             )
-    if value["format"] not in (WITHOUT_RARE_WORDS, FORMAT_VERSION):
+    if value["format"] not in (WITHOUT_RARE_WORDS, WITHOUT_SUBJECT, FORMAT_VERSION):
         raise StoreError(f"{path}: field 'format': expected {FORMAT_VERSION}, got {value['format']}")
     return value
 

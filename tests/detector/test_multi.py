@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector
+from o3_lightning.detector.config import CHANNELS
 from o3_lightning.errors import StoreError
 
 FILLER = "The museum opens at nine and closes at six. Many visitors come from abroad every summer. " * 3
@@ -75,4 +76,4 @@ def test_explain_agrees_with_weights(two, people):
     prompts = people["forget"][:2]
     rows, weights = two.explain(prompts), two.weights(prompts)
     assert rows[1]["people"]["weight"] == float(weights[1, 0])
-    assert set(rows[0]["people"]["channels"]) == {"whitened", "cosine", "mahalanobis", "lexical"}
+    assert set(rows[0]["people"]["channels"]) == set(CHANNELS)
