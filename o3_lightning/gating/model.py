@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,34 +17,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from o3_lightning.base import BaseConfig, BaseModel, load_base
+from o3_lightning.base import BaseModel
 from o3_lightning.data.encoding import IGNORED
-from o3_lightning.detector.detector import Detector
-from o3_lightning.detector.encoder import Encoder, load_encoder
-from o3_lightning.detector.multi import MultiDetector
+from o3_lightning.detector.encoder import Encoder
 from o3_lightning.errors import InputError
-from o3_lightning.gating.adapters import Adapter, load_adapter
+from o3_lightning.gating.adapters import Adapter
 from o3_lightning.gating.answering import answer_prompts, score_answers
-from o3_lightning.gating.combine import check_weights, combine_weights
+from o3_lightning.gating.combine import check_weights
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.export import export_requests
 from o3_lightning.gating.gate import Gate
+from o3_lightning.gating.loading import load_parts
 from o3_lightning.gating.merging import Merges
+from o3_lightning.gating.plan import Plan, plan_rows
 from o3_lightning.gating.refusal import RefusalProcessor, overwrite_refused, refuse_logits
-from o3_lightning.gating.routing import Detectors, EveryPrompt, Prompt, route_prompts, user_texts
+from o3_lightning.gating.routing import Detectors, Prompt, route_prompts, user_texts
 from o3_lightning.gating.tokens import PromptTokens, before_labels, first_label, last_token
-from o3_lightning.store.record import PROTECTED, UNLEARNED
 from o3_lightning.store.store import Store
 
 __all__ = ["GatedModel"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What happens to each row: adapter strengths [B,K], and whether it is refused [B]."""
-
-    strengths: Tensor
-    refused: Tensor
 
 
 class GatedModel:
@@ -106,19 +96,9 @@ class GatedModel:
             StoreError: the store is damaged, or made for another base model or encoder.
             InputError: the base model or the encoder cannot be loaded, or an adapter does not fit.
         """
-        named = Store.open(store_path)
-        base = base or load_base(BaseConfig(id=named.base_id))
-        encoder = encoder or load_encoder(named.encoder_id)
-        store = Store.open(store_path, base.digest, encoder.digest)
-        records = [record for record in store.records() if record.status in (PROTECTED, UNLEARNED)]
-        detectors = {record.id: Detector.load(store.detector_folder(record.id)) for record in records}
-        adapters = {
-            record.id: load_adapter(store.adapter_folder(record.id)) if record.status == UNLEARNED else None
-            for record in records
-        }
         detect = config is None or config.detect
-        chosen = MultiDetector(encoder, detectors) if detect else EveryPrompt(tuple(detectors))
-        return cls(base, chosen, adapters, config, store)
+        parts = load_parts(store_path, base, encoder, detect=detect)
+        return cls(parts.base, parts.detectors, parts.adapters, config, parts.store)
 
     @property
     def config(self) -> Any:
@@ -379,17 +359,7 @@ class GatedModel:
         return export_requests(self.store, records, self.gate_config, path)
 
     def _plan(self, weights: Tensor | None) -> Plan:
-        """Returns the strengths and refusals that weights lead to; None is the base model."""
-        if weights is None:
-            return Plan(torch.zeros(1, len(self.ids)), torch.zeros(1, dtype=torch.bool))
-        weights = weights.float()
-        owned = self._has_adapter.to(weights.device)
-        refused = ((weights >= self.gate_config.refuse_threshold) & ~owned).any(1)
-        strengths = torch.zeros_like(weights)
-        strengths[:, owned] = combine_weights(
-            weights[:, owned], self.gate_config.combine, self.gate_config.top_k
-        )
-        return Plan(torch.where(refused[:, None], 0.0, strengths), refused)
+        return plan_rows(weights, self._has_adapter, self.gate_config)
 
     def _weights_of(
         self, weights: Tensor | None, prompts: Sequence[Prompt] | None, ids: Tensor, mask: Tensor

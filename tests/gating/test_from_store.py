@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 
 from o3_lightning.errors import InputError, StoreError
-from o3_lightning.gating import model as model_module
+from o3_lightning.gating import loading as loading_module
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest
@@ -42,8 +42,8 @@ def detectors_of_words(monkeypatch, gate_kit):
         assert encoder.digest == "words-digest"
         return gate_kit.detectors({name: detector.words for name, detector in detectors.items()}, [])
 
-    monkeypatch.setattr(model_module, "Detector", FakeDetector)
-    monkeypatch.setattr(model_module, "MultiDetector", build)
+    monkeypatch.setattr(loading_module, "Detector", FakeDetector)
+    monkeypatch.setattr(loading_module, "MultiDetector", build)
 
 
 def request_of(name):
