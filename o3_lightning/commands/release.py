@@ -26,14 +26,29 @@ class Action:
         export: folder in which the released model is written in Hugging Face form; empty for none.
         overlap: penalties of a study that compares forget adapters with more and less overlap with a retain
             adapter; needs given requests.
-        results: file of the study's results; a table and a plot are written beside it.
+        benchmark: seeds of fictitious worlds whose first authors are released, each from a model of its own,
+            given the names alone; empty for none.
+        authors: of each world, for the benchmark, at least 1.
+        results: file of the study's or the benchmark's results; a study's table and plot are written beside
+            it.
+
+    Raises:
+        InputError: fewer than one author, or a seed below 0.
     """
 
     undo: int = 0
     redo: int = 0
     export: str = ""
     overlap: tuple[float, ...] = ()
-    results: str = "results/release_overlap.json"
+    benchmark: tuple[int, ...] = ()
+    authors: int = 1
+    results: str = "results/release.json"
+
+    def __post_init__(self) -> None:
+        if self.authors < 1:
+            raise InputError(f"expected 1 or more, got {self.authors}", field="authors")
+        if any(seed < 0 for seed in self.benchmark):
+            raise InputError(f"expected seeds >= 0, got {list(self.benchmark)}", field="benchmark")
 
 
 def main(arguments: list[str]) -> None:
@@ -59,6 +74,8 @@ def main(arguments: list[str]) -> None:
             lines = [export(config, action.export)]
         elif action.overlap:
             lines = study(config, trainer, action)
+        elif action.benchmark:
+            lines = benchmark(config, trainer, action)
         else:
             lines = run(config, trainer)
     sys.stdout.write("\n".join(lines) + "\n")
@@ -120,6 +137,15 @@ def study(config: ReleaseConfig, trainer: dict[str, object], action: Action) -> 
     rows = overlap_study(config, trainer, config.folder / "overlap", action.overlap)
     write_study(rows, Path(action.results))
     return [overlap_table(rows), f"written to {action.results}"]
+
+
+def benchmark(config: ReleaseConfig, trainer: dict[str, object], action: Action) -> list[str]:
+    """Releases authors of several worlds."""
+    from o3_lightning.release.benchmark import benchmark_release
+
+    path = Path(action.results)
+    lines = benchmark_release(config, trainer, path, seeds=action.benchmark, authors=action.authors)
+    return [*lines, f"written to {path}"]
 
 
 def export(config: ReleaseConfig, folder: str) -> str:
