@@ -27,6 +27,7 @@ from o3_lightning.detector.official import (
     fit_official_gate,
     official_layer_scores,
     official_soft_weights,
+    precision_root,
 )
 
 __all__ = [
@@ -54,7 +55,7 @@ class BoundaryState:
     Args:
         mean: [L, D].
         scale: 1 / s of the precision [L]; unused by the official family.
-        whitening: [L, R, D]; the full precision [L, D, D] in the official family.
+        whitening: [L, R, D]; the root of the full precision [L, D, D] in the official family.
         bank: unit rows [L, M, D].
         center: cross-fitted mean of each layer score [L].
         spread: its standard deviation [L].
@@ -219,8 +220,8 @@ def fit_official(features: Tensor, config: DetectorConfig) -> BoundaryState:
     used = max(1, min(N - 1, int(config.used_fraction * N))) if N > 1 else 1
     rows = features.double()
     mean, bank = rows[:used].mean(dim=0), F.normalize(rows[:used], dim=-1).transpose(0, 1).contiguous()
-    precision = empirical_precision(rows[:used])
-    vectors = official_layer_scores(rows, mean, precision, bank)
+    root = precision_root(empirical_precision(rows[:used]))
+    vectors = official_layer_scores(rows, mean, root, bank)
     support, coefficients, width = fit_one_class(vectors[:used, 1:], kernel="linear", nu=config.nu)
     scores = vectors[:, 1:] @ (coefficients @ support)
     rest = scores[used:] if N > 1 else scores
@@ -228,7 +229,7 @@ def fit_official(features: Tensor, config: DetectorConfig) -> BoundaryState:
     one = torch.ones(L, dtype=torch.float64)
     place = torch.tensor([gate.used, gate.rest, gate.deviation], dtype=torch.float64)
     slope = coefficients @ support
-    return BoundaryState(mean, one, precision, bank, 0 * one, one, one, one[None], slope, width, place)
+    return BoundaryState(mean, one, root, bank, 0 * one, one, one, one[None], slope, width, place)
 
 
 def boundary_scores(features: Tensor, state: BoundaryState, config: DetectorConfig) -> Tensor:

@@ -181,7 +181,8 @@ class DetectorConfig:
         folds: parts for cross-fitting, at least 2; with few of them a small request looks harder than it is.
         centroids: most centroids a request keeps.
         rows_per_centroid: forget prompts behind one centroid at least, on average.
-        most_rank: most directions of the covariance kept at the last layer.
+        most_rank: most directions of the covariance kept at the last layer; 320 tell no request apart better
+            than 128 do and weigh half as much again.
         within_rank: most directions of the covariance inside clusters kept at each layer.
         within_layers: how many of the last layers the whitened channel averages.
         tail: share of a normal distribution of unseen forget prompts that gets a weight below 1;
@@ -229,7 +230,7 @@ class DetectorConfig:
     folds: int = 10
     centroids: int = 32
     rows_per_centroid: int = 3
-    most_rank: int = 320
+    most_rank: int = 128
     within_rank: int = 64
     within_layers: int = 3
     tail: float = 0.08

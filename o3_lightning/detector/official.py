@@ -21,6 +21,7 @@ __all__ = [
     "fit_official_gate",
     "official_layer_scores",
     "official_soft_weights",
+    "precision_root",
 ]
 
 SMALLEST_DEVIATION = 1e-6  # of the mean score; far above the rounding of float64
@@ -61,7 +62,14 @@ def empirical_precision(features: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(layers))
 
 
-def official_layer_scores(features: Tensor, mean: Tensor, precision: Tensor, bank: Tensor) -> Tensor:
+def precision_root(precision: Tensor) -> Tensor:
+    """Returns U with U^T U = P of symmetric matrices P that are not negative [L, D, D], float64."""
+    values, axes = torch.linalg.eigh(precision.double())
+    root: Tensor = (axes * values.clamp_min(0).sqrt()[:, None]).transpose(1, 2)
+    return root
+
+
+def official_layer_scores(features: Tensor, mean: Tensor, root: Tensor, bank: Tensor) -> Tensor:
     """Returns -1000 * max cosine - 0.5 * squared Mahalanobis distance at each layer.
 
     The first term falls and the second rises as a prompt comes closer, so the sum has no fixed direction.
@@ -69,7 +77,7 @@ def official_layer_scores(features: Tensor, mean: Tensor, precision: Tensor, ban
     Args:
         features: [N, L, D].
         mean: [L, D].
-        precision: symmetric, not negative [L, D, D].
+        root: of the precision, from `precision_root` [L, D, D].
         bank: unit rows [L, M, D].
 
     Returns:
@@ -78,15 +86,13 @@ def official_layer_scores(features: Tensor, mean: Tensor, precision: Tensor, ban
     Source:
         Official `ood_model_selector.py`; equations 8 and 9 of the paper have one sign.
     """
-    values, axes = torch.linalg.eigh(precision.double())
-    whitening = (axes * values.clamp_min(0).sqrt()[:, None]).transpose(1, 2)
     layers = features.shape[1]
     weights = torch.ones(1, layers, dtype=torch.float64)
     scores = layer_scores(
         features.double(),
         mean.double()[None],
         0 * weights,
-        whitening[None],
+        root.double()[None],
         bank.double()[None],
         None,
         weights,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from o3_lightning.detector.boundary import BoundaryState
 from o3_lightning.detector.config import CHANNELS, DetectorConfig, SegmentConfig, TrainingConfig
 from o3_lightning.detector.fusion import FusionState
+from o3_lightning.detector.official import precision_root
 from o3_lightning.errors import InputError, StoreError
 from o3_lightning.files import digest_bytes, write_atomically, write_json
 
@@ -25,14 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "read_detector", "write_detector"]
 
 FORMAT_VERSION = 3
-WITHOUT_RARE_WORDS, WITHOUT_SUBJECT = 1, 2  # still read: nobody can fit a detector again without its prompts
+# earlier versions are still read: nobody can fit a detector again without its prompts
+WITHOUT_RARE_WORDS, WITHOUT_SUBJECT, WITH_WHOLE_PRECISION = 1, 2, 2
 TENSOR_FILE, JSON_FILE = "detector.safetensors", "detector.json"
 LORA_PREFIX = "lora."
-CHANNEL_TENSORS = {
-    "center": 0.0,
-    "spread": 1.0,
-    "channel_weights": 0.0,
-}  # and what a channel without effect has
+# tensors with a column a channel, and what the column of a channel without effect holds
+CHANNEL_TENSORS = {"center": 0.0, "spread": 1.0, "channel_weights": 0.0}
+FUSION_SHAPES = {"within_scale", "mean", *CHANNEL_TENSORS}  # say how large what is added has to be
 JSON_FIELDS = ("config", "encoder_digest", "encoder_id", "format", "report", "shapes", "tensors_sha256")
 
 
@@ -72,8 +72,7 @@ def read_detector(kind: type[Detector], folder: Path) -> Detector:
     }
     own = {name: value for name, value in tensors.items() if not name.startswith(LORA_PREFIX)}
     state_kind = FusionState if config.family == "fusion" else BoundaryState
-    if state_kind is FusionState:
-        fill_in(own, described["format"])
+    bring_up(own, config.family, described["format"])
     expected = [field.name for field in dataclasses.fields(state_kind)]
     for name in sorted(set(expected) ^ set(own)):
         problem = "missing" if name in expected else "unknown"
@@ -84,17 +83,19 @@ def read_detector(kind: type[Detector], folder: Path) -> Detector:
     )
 
 
-def fill_in(tensors: dict[str, Tensor], version: int) -> None:
-    """Adds what a fusion of an earlier version lacks, so that it counts nothing."""
-    if version <= WITHOUT_RARE_WORDS:
+def bring_up(tensors: dict[str, Tensor], family: str, version: int) -> None:
+    """Brings the tensors of an earlier version up to this one, without a change to any score."""
+    if family == "fusion" and version <= WITHOUT_RARE_WORDS:
         tensors.setdefault("rare", torch.zeros(1, 0, dtype=torch.int64))
-    if version <= WITHOUT_SUBJECT and {"within_scale", "mean", *CHANNEL_TENSORS} <= set(tensors):
+    if family == "fusion" and version <= WITHOUT_SUBJECT and set(tensors) >= FUSION_SHAPES:
         layers, width = tensors["within_scale"].shape[1], tensors["mean"].shape[-1]
         tensors.setdefault("subject", torch.zeros(1, layers, width))
         tensors.setdefault("subject_offset", torch.zeros(1))
         for name, filler in CHANNEL_TENSORS.items():
             lacking = len(CHANNELS) - tensors[name].shape[1]
             tensors[name] = F.pad(tensors[name], (0, lacking), value=filler)
+    if family == "official" and version <= WITH_WHOLE_PRECISION and "whitening" in tensors:
+        tensors["whitening"] = precision_root(tensors["whitening"])
 
 
 def named_tensors(state: FusionState | BoundaryState) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from o3_lightning.detector import Detector, DetectorConfig, MultiDetector, fit_detector
+from o3_lightning.detector import Detector, DetectorConfig, MultiDetector, fit_detector, load_encoder
 from o3_lightning.detector.config import TrainingConfig
 from o3_lightning.errors import InputError, StoreError
 from o3_lightning.files import digest_bytes
@@ -122,6 +122,26 @@ def test_a_store_of_an_earlier_version_is_still_read(encoder, fitted, people, tm
     prompts = people["held_out"]
     old, new = (MultiDetector(encoder, {"a": d}) for d in (Detector.load(tmp_path), fitted))
     torch.testing.assert_close(old.scores(prompts), new.scores(prompts))
+
+
+def test_an_official_detector_of_an_earlier_version_is_still_read(people, tmp_path):
+    encoder = load_encoder("minilm", pooling="padded_mean")
+    config = DetectorConfig(preset="official", objective="none")
+    fitted = fit_detector(encoder, people["forget"], config, seed=0)
+    fitted.save(tmp_path)
+    path = tmp_path / "detector.safetensors"
+    tensors = load_file(path)
+    root = tensors["whitening"]
+    tensors["whitening"] = root.transpose(1, 2) @ root
+    save_file(tensors, path)
+    described = json.loads((tmp_path / "detector.json").read_text())
+    described |= {"format": 2, "tensors_sha256": digest_bytes(path.read_bytes())}
+    (tmp_path / "detector.json").write_text(json.dumps(described))
+    scores = [
+        MultiDetector(encoder, {"a": detector}).scores(people["retained"])
+        for detector in (Detector.load(tmp_path), fitted)
+    ]
+    torch.testing.assert_close(*scores, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("prompts", [[], ["", "  "]], ids=["none", "blank"])

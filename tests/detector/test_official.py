@@ -16,6 +16,7 @@ from o3_lightning.detector.official import (
     fit_official_gate,
     official_layer_scores,
     official_soft_weights,
+    precision_root,
 )
 
 ORACLES = Path(os.environ.get("O3_ORACLES", Path(__file__).parents[1] / "oracles"))
@@ -39,8 +40,8 @@ def test_layer_scores_equal_official_from_hidden_states(oracle, split):
     tensors, _ = oracle
     train = pooled(tensors, "train.hidden_states")
     bank = torch.nn.functional.normalize(train, dim=-1).transpose(0, 1)
-    precision = empirical_precision(train)
-    scores = official_layer_scores(pooled(tensors, f"{split}.hidden_states"), train.mean(0), precision, bank)
+    root = precision_root(empirical_precision(train))
+    scores = official_layer_scores(pooled(tensors, f"{split}.hidden_states"), train.mean(0), root, bank)
     torch.testing.assert_close(scores, tensors[f"{split}.layer_scores"].double().T, rtol=1e-4, atol=0)
 
 
