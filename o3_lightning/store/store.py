@@ -19,19 +19,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors import SafetensorError
-
 from o3_lightning.errors import InputError, StoreError
 from o3_lightning.requests import UnlearningRequest
 from o3_lightning.store.identity import IDENTITY_KEYS, read_identity, write_new_store
 from o3_lightning.store.journal import Entry
 from o3_lightning.store.record import PROTECTED, REGISTERED, REVOKED, UNLEARNED, RequestRecord
+from o3_lightning.store.request_files import ADAPTER, status_of, writer_of
 from o3_lightning.store.transaction import Session, locked, open_session
 from o3_lightning.store.verify import RECORD, STORE, WAIT_SECONDS, check_file, verify_store
 
 __all__ = ["Store"]
-
-ADAPTER = "adapter"
 
 
 class Store:
@@ -330,42 +327,3 @@ class Store:
                 if problem:
                     raise StoreError(f"{session.folder(id) / path}: {problem}")
             return session.folder(id) / part
-
-
-def status_of(files: Mapping[str, str]) -> str:
-    """Returns the status that a request with these files has unless it is revoked."""
-    if any(path.startswith(f"{ADAPTER}/") for path in files):
-        return UNLEARNED
-    return PROTECTED if len(files) > 1 else REGISTERED
-
-
-def writer_of(
-    record: RequestRecord, save: Callable[[Path], None] | None = None, part: str = ""
-) -> Callable[[Path], None]:
-    """Returns what writes a request's new files: those of `save`, and the record."""
-
-    def write(folder: Path) -> None:
-        target = folder / part
-        target.mkdir(exist_ok=True)
-        if save is not None:
-            try:
-                save(target)
-            except SafetensorError as error:
-                raise StoreError(f"{target}: {error}") from error
-            check_saved(target, record.id)
-        try:
-            text = record.to_text()
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"request '{record.id}': configuration or metrics are not JSON: {error}"
-            ) from error
-        (folder / RECORD).write_text(text, encoding="utf-8")
-
-    return write
-
-
-def check_saved(folder: Path, id: str) -> None:
-    """Refuses a save that wrote nothing, or what the store itself writes."""
-    names = [path.name for path in folder.iterdir()]
-    if not names or RECORD in names:
-        raise StoreError(f"request '{id}': expected a detector or adapter to be saved, got {sorted(names)}")
