@@ -88,13 +88,13 @@ def cut_segments(text: str, *, window_words: int, stride_words: int, most: int) 
     exact, others = list(sentences), []
     if len(words) > window_words + stride_words:
         starts = [*range(0, len(words) - window_words, stride_words), len(words) - window_words]
-        exact += [start for sentence in sentences for start in starts_of(sentence)]
+        exact += [end for sentence in sentences for end in starts_of(sentence)]
         others += [" ".join(words[start : start + window_words]) for start in starts]
         others += [tail for sentence in sentences for tail in question_tails(sentence)]
-    found = [part for part in dict.fromkeys(exact) if part != whole]
-    rest = [part for part in dict.fromkeys(others) if part != whole and part not in found]
-    kept = thin(found, most)
-    return kept + thin(rest, most - len(kept))
+    found = dict.fromkeys(part for part in exact if part != whole)
+    rest = dict.fromkeys(part for part in others if part != whole and part not in found)
+    kept = thin(list(found), most)
+    return kept + thin(list(rest), most - len(kept))
 
 
 def thin(parts: Sequence[str], most: int) -> list[str]:
