@@ -39,13 +39,11 @@ __all__ = [
     "fit_one_class",
 ]
 
-POSITIVE_SHIFT = (
-    8.0  # standard deviations that keep layer scores above 0, so that a linear boundary has one sign
-)
+# standard deviations that keep layer scores above 0, so that a linear boundary has one sign
+POSITIVE_SHIFT = 8.0
 SMALLEST_SPREAD = 1e-6
-SMALLEST_SPREAD_FRACTION = (
-    1e-4  # of the mean: far above float32 rounding, far below the spread of two prompts
-)
+# of the mean: far above float32 rounding, far below the spread of two prompts
+SMALLEST_SPREAD_FRACTION = 1e-4
 
 
 @dataclass(frozen=True)

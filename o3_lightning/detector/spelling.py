@@ -23,9 +23,7 @@ __all__ = ["SpellingTable", "WordRepair"]
 
 WORD = re.compile(r"([^\W\d_]+)")
 SHORTEST_WORD = 3
-LONG_WORD = (
-    6  # shorter words, and names above all, are one slip away from others that are meant as they stand
-)
+LONG_WORD = 6  # shorter ones, names above all, are one slip away from others that are meant as they stand
 HASH_BYTES = 4  # 600 lookups among 5,000 hashes meet a wrong one once in 1,400 words
 UNREADABLE = 3.0  # what an unknown word without a repair counts; one with a repair counts 1
 MOVED_SPACE = 1.5  # what moving a space counts: more than one repair, less than two
