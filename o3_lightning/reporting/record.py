@@ -11,6 +11,7 @@ from o3_lightning.reporting.words import binary_size, fraction, is_number, mebib
 __all__ = ["configuration_section", "cost_section", "environment_section", "samples_section"]
 
 WEIGHTS_SHOWN = 4
+KINDS = ("protect", "unlearn", "evaluate")  # stages of one request, in the order in which they run
 
 
 def samples_section(samples: Sequence[Mapping[str, Any]]) -> Section:
@@ -55,7 +56,7 @@ def cost_section(metrics: Mapping[str, Any]) -> Section:
     """Returns seconds per stage, their sum, the memory, and what each request takes."""
     times = {str(k): float(v) for k, v in (metrics.get("seconds") or {}).items() if is_number(v)}
     longest = max(times.values(), default=0.0) or 1.0
-    rows = [(stage, value / longest, seconds(value)) for stage, value in times.items()]
+    rows = [(stage, value / longest, seconds(value)) for stage, value in sorted(times.items(), key=place_of)]
     total = f"{seconds(sum(times.values()))} in all"
     memory = f"{mebibytes(metrics.get('peak_memory_mib'))} of memory at the peak"
     return Section(
@@ -66,6 +67,13 @@ def cost_section(metrics: Mapping[str, Any]) -> Section:
         [*([Bars(f"{total}; {memory}", rows)] if rows else []), *request_costs(metrics)],
         "The run kept no times.",
     )
+
+
+def place_of(item: tuple[str, float]) -> tuple[float, int]:
+    """Where a stage stands in a run: by the number its name begins with, then by kind; others last."""
+    number, _, rest = item[0].partition("-")
+    kind = rest.rpartition("-")[2]
+    return float(number) if number.isdigit() else float("inf"), KINDS.index(kind) if kind in KINDS else 0
 
 
 def request_costs(metrics: Mapping[str, Any]) -> list[Table]:

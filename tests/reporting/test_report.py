@@ -300,3 +300,12 @@ def test_only_the_largest_weights_of_an_answer_are_listed():
     sample = {**example_details().samples[0], "weights": weights}
     text = Page(render_report(example_metrics(), example_details(samples=(sample,)))).text
     assert "r8 0.800 r7 0.700 r6 0.600 r5 0.500 5 more, none higher" in text
+
+
+def test_stages_stand_in_the_order_in_which_they_ran():
+    kinds = ("protect", "unlearn", "evaluate")
+    of_requests = [f"{number:02}-a-{kind}" for number in (1, 2, 100) for kind in kinds]
+    ran = ["00-base-evaluate", *of_requests, "detectors", "overlaps"]
+    page = render_report({**example_metrics(), "seconds": dict.fromkeys(sorted(ran), 1.0)}, example_details())
+    cost = page[page.index('id="cost"') : page.index('id="configuration"')]
+    assert sorted(ran, key=cost.index) == ran
