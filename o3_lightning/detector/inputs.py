@@ -62,7 +62,9 @@ def read_inputs(
 ) -> tuple[PromptInputs, list[str]]:
     """Returns the distinct forget prompts that hold text, and a warning for each thing that was left out.
 
-    Of more than `config.most_rows` a random sample is encoded, so that time and memory are bounded.
+    Under the pooling "padded_mean" all prompts are read as they come: what a feature is depends on the others
+    of its batch. Of more than `config.most_rows` a random sample is encoded, so that time and memory are
+    bounded.
 
     Raises:
         InputError: no prompt holds any text, or one is not a string.
@@ -72,29 +74,27 @@ def read_inputs(
             message = f"prompt {index + 1}: expected a string, got {type(prompt).__name__}"
             raise InputError(message, field="prompts")
     texts = [normalise_text(prompt) if config.normalise else prompt for prompt in prompts]
-    distinct = list(dict.fromkeys(text for text in texts if text.strip()))
-    if not distinct:
+    with_text = [text for text in texts if text.strip()]
+    if not with_text:
         raise InputError(
             f"expected at least one forget prompt with some text, got {len(prompts)} without", field="prompts"
         )
     warnings = []
-    empty = sum(not text.strip() for text in texts)
-    if empty:
-        warnings.append(f"{empty} prompts without text are left out")
-    if len(distinct) + empty < len(texts):
-        warnings.append(f"{len(texts) - empty - len(distinct)} prompts that repeat another are left out")
-    tokens = encoder.tokenize(distinct)
+    if config.pooling != "padded_mean":
+        distinct = list(dict.fromkeys(with_text))
+        if len(with_text) < len(texts):
+            warnings.append(f"{len(texts) - len(with_text)} prompts without text are left out")
+        if len(distinct) < len(with_text):
+            warnings.append(f"{len(with_text) - len(distinct)} prompts that repeat another are left out")
+        texts = distinct
+    tokens = encoder.tokenize(texts)
     long = sum(len(row) >= encoder.max_tokens for row in tokens)
     if long:
         warnings.append(f"{long} prompts are cut to the {encoder.max_tokens} tokens the encoder reads")
-    if config.pooling == "padded_mean":
-        return read_tokens(encoder, encoder.tokenize(texts)), warnings
     subject = read_subject(encoder, prompts, config)
-    if len(distinct) <= config.most_rows:
+    if len(texts) <= config.most_rows:
         return replace(read_tokens(encoder, tokens), subject=subject), warnings
-    warnings.append(
-        f"fitted on a random {config.most_rows} of {len(distinct)} prompts, and on the words of all"
-    )
+    warnings.append(f"fitted on a random {config.most_rows} of {len(texts)} prompts, and on the words of all")
     return replace(read_sample(encoder, tokens, config.most_rows, seed), subject=subject), warnings
 
 

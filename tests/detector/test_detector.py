@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from o3_lightning.detector import Detector, DetectorConfig, MultiDetector, fit_detector, load_encoder
 from o3_lightning.detector.config import TrainingConfig
+from o3_lightning.detector.inputs import read_inputs
 from o3_lightning.errors import InputError, StoreError
 from o3_lightning.files import digest_bytes
 
@@ -142,6 +143,19 @@ def test_an_official_detector_of_an_earlier_version_is_still_read(people, tmp_pa
         for detector in (Detector.load(tmp_path), fitted)
     ]
     torch.testing.assert_close(*scores, rtol=1e-6, atol=1e-6)
+
+
+def test_the_official_mean_reads_prompts_as_they_come_up_to_the_most(people):
+    encoder = load_encoder("minilm", pooling="padded_mean")
+    config = DetectorConfig(preset="official", objective="none", most_rows=10)
+    prompts = [*people["forget"][:7], people["forget"][0], ""]
+    inputs, warnings = read_inputs(encoder, prompts, config, seed=0)
+    assert len(inputs) == 9
+    assert not warnings
+    inputs, warnings = read_inputs(encoder, prompts * 2, config, seed=0)
+    assert len(inputs) == 10
+    assert len(inputs.other_words) == 8
+    assert warnings == ["fitted on a random 10 of 18 prompts, and on the words of all"]
 
 
 @pytest.mark.parametrize("prompts", [[], ["", "  "]], ids=["none", "blank"])
