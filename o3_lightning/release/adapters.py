@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from o3_lightning.adapter.history import CONFIG, WEIGHTS, AdapterHistory, read_factors
 from o3_lightning.adapter.training import train_adapter
 from o3_lightning.base import BaseModel
-from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
-from o3_lightning.objectives.gd import gd_loss
-from o3_lightning.objectives.views import ANSWER, Objective
+from o3_lightning.objectives.config import ObjectiveConfig, RetainObjective
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.modes import Adapter
+from o3_lightning.release.softened import Keep, Learn
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.seeds import stage_seed
 from o3_lightning.training import build_trainer
 
 __all__ = ["forget_adapter", "retain_adapter"]
-
-LEARN = Objective("learn", lambda views, _: gd_loss(views[ANSWER].logits, views[ANSWER].labels), (ANSWER,))
-
-
-@dataclass(frozen=True)
-class Learn(ForgetObjective):
-    """Learn the answers: the adapter is subtracted afterwards."""
-
-    name: str = "ga"  # has the same view of the rows; the loss has the other sign
-
-    @property
-    def objective(self) -> Objective:
-        """Next-token prediction of the answers."""
-        return LEARN
 
 
 def forget_adapter(
@@ -59,8 +43,9 @@ def forget_adapter(
     history = AdapterHistory()
     if retain is not None and config.mode == "orthogonal":
         history = AdapterHistory.of({"retain": (dict(retain[0]), retain[1])})
-    keep = RetainObjective("kl", coefficient=config.keep) if config.keep else RetainObjective()
-    objective = ObjectiveConfig(Learn(), keep)
+    softness = config.temperature
+    keep = Keep(coefficient=config.keep, beta=softness) if config.keep else RetainObjective()
+    objective = ObjectiveConfig(Learn(beta=softness), keep)
     return train_once(base, rows, neutral, history, objective, config, folder / "forget", trainer)
 
 
@@ -72,7 +57,7 @@ def retain_adapter(
     trainer: Mapping[str, Any],
 ) -> Adapter:
     """Returns the adapter that learns the rows to keep; from its folder where it was trained before."""
-    objective = ObjectiveConfig(Learn())
+    objective = ObjectiveConfig(Learn(beta=config.temperature))
     return train_once(base, rows, None, AdapterHistory(), objective, config, folder / "retain", trainer)
 
 

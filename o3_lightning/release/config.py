@@ -44,14 +44,17 @@ class ReleaseConfig:
         steps: adapters that a round trains and subtracts, one after the other, at least 1. A model that
             is certain of an answer gives hardly any gradient on it; the first steps make it uncertain, and
             the adapters of the later ones point where its knowledge is.
-        lambdas: grid of the factor lambda_f, all above 0; walked upwards until a factor costs too much. Later
-            steps need much smaller factors than the first.
+        lambdas: grid of the factor lambda_f, all above 0; walked upwards until a factor costs too much or every
+            row counts as forgotten. Later steps need much smaller factors than the first.
         retain_lambda: factor lambda_r of the retain adapter that is added, at least 0.
         budget: most that the utility may drop, over all rounds, in nats a token: KL(base || candidate) on the
             answers of neutral text. Spread evenly over the steps of all rounds; what one leaves goes to the
             next.
         keep: factor of the KL divergence on neutral text while the forget adapter is trained, at least 0; it
             keeps the adapter, and so what is subtracted, out of other topics' way.
+        temperature: of the softmax while adapters are trained, in both losses, above 0. A model that is
+            certain gives hardly any gradient at 1, on what it has to forget and on what it has to keep; 3 on
+            the small models here. 1 is what the paper's words say.
         neutral: neutral questions at least 2; one half serves `keep`, the other the budget.
         stop: a row counts as forgotten where the mean probability of its answer's tokens is below this, and
             no adapter is trained on it. A round that finds no other row is quiet; two quiet rounds end the
@@ -83,6 +86,7 @@ class ReleaseConfig:
     retain_lambda: float = 0.0
     budget: float = 0.1
     keep: float = 30.0
+    temperature: float = 3.0
     neutral: int = 160
     stop: float = 0.1
     measure: str = ""
@@ -108,6 +112,8 @@ class ReleaseConfig:
         for name in ("retain_lambda", "budget", "keep"):
             if not 0 <= getattr(self, name) < float("inf"):
                 refuse(name, "0 or more", getattr(self, name))
+        if not 0 < self.temperature < float("inf"):
+            refuse("temperature", "a number above 0", self.temperature)
         if not 0 <= self.stop <= 1:
             refuse("stop", "0 to 1", self.stop)
 
