@@ -55,11 +55,15 @@ def take_steps(bench: Bench, folder: Path, number: int) -> tuple[Update | None, 
 def walk_grid(
     bench: Bench, rows: Sequence[QuestionAnswer], forget: Adapter, retain: Adapter | None, allowed: float
 ) -> list[dict[str, float]]:
-    """Returns what each factor does, from the smallest on, up to the first that costs too much."""
+    """Returns what each factor does, from the smallest on.
+
+    The last is the first that costs too much, or after which every row counts as forgotten: a larger one
+    would spend what later steps and rounds may need.
+    """
     trials: list[dict[str, float]] = []
     for value in sorted(bench.config.lambdas):
         trials.append(try_lambda(bench, rows, forget, retain, value))
-        if trials[-1]["drop"] > allowed:
+        if trials[-1]["drop"] > allowed or trials[-1]["likeliest"] < bench.config.stop:
             break
     return trials
 
@@ -67,11 +71,17 @@ def walk_grid(
 def try_lambda(
     bench: Bench, rows: Sequence[QuestionAnswer], forget: Adapter, retain: Adapter | None, value: float
 ) -> dict[str, float]:
-    """Returns mean probability of some rows and drop of utility with one factor; the model stays as it is."""
+    """Returns what one factor does; the model stays as it is.
+
+    Returns:
+        `lambda`, the factor; mean `probability` of some rows, and that of the `likeliest`; `drop` of utility.
+    """
     update = release_update(forget, retain, bench.config.mode, value, bench.config.retain_lambda)
     with applied(bench.base.model, update):
+        probabilities = bench.probabilities(rows)
         return {
             "lambda": value,
-            "probability": fmean(bench.probabilities(rows)),
+            "probability": fmean(probabilities),
+            "likeliest": max(probabilities),
             "drop": bench.utility.drop(),
         }

@@ -94,6 +94,17 @@ def test_the_larger_step_within_the_budget_is_taken_and_the_grid_is_left_at_the_
     assert len(found["trials"]) == 2
 
 
+def test_the_grid_is_left_where_every_row_is_forgotten(tiny, config):
+    setup = loop.open_bench(config, CPU, config.folder)
+    adapter = ({"model.layers.0.mlp.up_proj": (torch.zeros(1, 32), torch.zeros(64, 1))}, 1.0)
+    values = sorted(setup.probabilities(setup.known))
+    for stop, tried in ((values[-1] * 1.01, [0.5]), (values[-1] * 0.99, [0.5, 2.0])):
+        setup.config = replace(config, stop=stop)
+        trials = steps.walk_grid(setup, setup.known, adapter, None, 1.0)
+        assert [trial["lambda"] for trial in trials] == tried
+        assert trials[0]["likeliest"] == pytest.approx(values[-1])
+
+
 def test_the_budget_is_spread_evenly_and_what_is_left_goes_on(tiny, config, monkeypatch):
     allowed = []
     walk = steps.walk_grid
@@ -140,6 +151,7 @@ def test_neither_topic_nor_request_is_told():
         ({"lambdas": ()}, "lambdas"),
         ({"budget": -1.0}, "budget"),
         ({"stop": 2.0}, "stop"),
+        ({"temperature": 0.0}, "temperature"),
     ],
 )
 def test_bad_settings_are_refused(fields, field):
