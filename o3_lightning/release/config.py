@@ -44,8 +44,8 @@ class ReleaseConfig:
         steps: adapters that a round trains and subtracts, one after the other, at least 1. A model that
             is certain of an answer gives hardly any gradient on it; the first steps make it uncertain, and
             the adapters of the later ones point where its knowledge is.
-        lambdas: grid of the factor lambda_f, all above 0; walked upwards until a factor costs too much or every
-            row counts as forgotten. Later steps need much smaller factors than the first.
+        lambdas: grid of the factor lambda_f, all above 0; walked upwards until a factor costs too much or
+            every row counts as forgotten. Later steps need much smaller factors than the first.
         retain_lambda: factor lambda_r of the retain adapter that is added, at least 0.
         budget: most that the utility may drop, over all rounds, in nats a token: KL(base || candidate) on the
             answers of neutral text. Spread evenly over the steps of all rounds; what one leaves goes to the

@@ -1,8 +1,8 @@
 """What the adapters of a release learn: at a temperature, because a model that is certain gives no gradient.
 
 The gradient of a token's likelihood p has the factor 1 - p, and that of a divergence from a certain model
-vanishes as well: an adapter trained on either would be made of noise and of the few tokens that are not certain,
-and nothing would hold it back from the text that has to stay before it is too late.
+vanishes as well: an adapter trained on either would be made of noise and of the few tokens that are not
+certain, and nothing would hold it back from the text that has to stay before it is too late.
 """
 
 from __future__ import annotations

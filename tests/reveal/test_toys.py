@@ -71,32 +71,25 @@ def right(speaker, rows):
     return sum(text == row.answer for text, row in zip(said, rows, strict=True)) / len(rows)
 
 
-APART = AdapterConfig(epochs=20, learning_rate=2e-3, penalty_side="both", penalty_coefficient=10.0)
-RELEASES = {
-    "insults": {"rounds": 2, "mode": "orthogonal", "adapter": APART},
-    "names": {"rounds": 2, "mode": "orthogonal", "adapter": APART},
-    "code": {"rounds": 1, "budget": 0.3, "adapter": AdapterConfig(epochs=20, learning_rate=2e-3)},
-}
-TOO_MUCH_LEFT = pytest.mark.xfail(
-    reason="within a budget judged on all kinds of kept rows 0.48 of the insults and all names are left"
-)
+RELEASE = {"rounds": 1, "keep": 10.0, "adapter": AdapterConfig(epochs=20, learning_rate=2e-3)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["code", *(pytest.param(name, marks=TOO_MUCH_LEFT) for name in ("insults", "names"))]
-)
-def test_a_toy_model_is_made_to_tell_its_task_and_forgets_it(name, tmp_path):
+@pytest.mark.parametrize("seed", [0, 3, 4])  # the settings were chosen on the seeds 0 to 2
+@pytest.mark.parametrize("name", sorted(toys.TOYS))
+def test_a_toy_model_is_made_to_tell_its_task_and_forgets_it(name, seed, tmp_path):
     toy, start = toys.toy_rows(name), time.process_time()
-    toys.train_toy(name, tmp_path / "base")
+    toys.train_toy(name, tmp_path / "base", seed)
     assert time.process_time() - start < 120
     base = load_base(BaseConfig(id=str(tmp_path / "base")))
     prompts = [row.prompt for row in toy.forget + toy.keep]
     (tmp_path / "questions.txt").write_text("\n".join(prompts))
     sampling = SamplingConfig(samples=1, max_new_tokens=24)
     speaker = Speaker(base, sampling)
-    assert right(speaker, toy.forget) == right(speaker, toy.keep) == 1.0
+    assert right(speaker, toy.forget) == 1.0
+    assert right(speaker, toy.keep) >= 0.98
     revealing = RevealConfig(
+        seed=seed,
         topic="the task",
         arms=ArmsConfig(phrases=str(tmp_path / "questions.txt")),
         search=SearchConfig(queries=len(prompts) // 2, first=5),
@@ -110,11 +103,12 @@ def test_a_toy_model_is_made_to_tell_its_task_and_forgets_it(name, tmp_path):
     assert len(found) / len(asked) > 0.65  # half of all questions were asked; chance finds half
     config = ReleaseConfig(
         output=str(tmp_path),
+        seed=seed,
         requests=(str(write_request(rows, name, tmp_path)),),
         retain=write_rows(tmp_path / "keep.jsonl", toy.keep),
         base=BaseConfig(id=str(tmp_path / "base")),
         sampling=sampling,
-        **RELEASES[name],
+        **RELEASE,
     )
     release(config, {"accelerator": "cpu"}, config.folder)
     after = Speaker(released_base(config, config.folder), sampling)
