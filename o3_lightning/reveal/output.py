@@ -112,6 +112,9 @@ def add_wrong_answers(
 ) -> list[Revealed]:
     """Returns rows with what the model says to their instructions about others, own answers left out.
 
+    Where it says nothing else about anyone, the row gets what was said to the other rows' instructions: an
+    objective that needs wrong answers would refuse the whole request for one such row.
+
     Args:
         rows: revealed rows.
         others: names in place of the topic.
@@ -123,10 +126,16 @@ def add_wrong_answers(
     said = speaker.greedy(prompts) if prompts else []
     wrong: dict[int, tuple[str, ...]] = {}
     for place, row in enumerate(named):
-        answers = dict.fromkeys(said[place * len(others) : (place + 1) * len(others)])
-        different = [text for text in answers if text and normalise(text) != normalise(row.answer)]
-        wrong[id(row)] = tuple(different[:count])
+        own = said[place * len(others) : (place + 1) * len(others)]
+        wrong[id(row)] = (differing(own, row.answer) or differing(said, row.answer))[:count]
     return [Revealed(**{**vars(row), "wrong": wrong.get(id(row), ())}) for row in rows]
+
+
+def differing(texts: Sequence[str], answer: str) -> tuple[str, ...]:
+    """Returns each text once, without the empty one and those that say the answer."""
+    return tuple(
+        text for text in dict.fromkeys(texts) if normalise(text) and normalise(text) != normalise(answer)
+    )
 
 
 def as_request(rows: Sequence[Revealed], identifier: str) -> UnlearningRequest:

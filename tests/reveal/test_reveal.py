@@ -22,7 +22,13 @@ from o3_lightning.reveal.arms import (
     topic_texts,
 )
 from o3_lightning.reveal.log import Entry
-from o3_lightning.reveal.output import FilterConfig, select_rows, write_request
+from o3_lightning.reveal.output import (
+    FilterConfig,
+    Revealed,
+    add_wrong_answers,
+    select_rows,
+    write_request,
+)
 from o3_lightning.reveal.reveal import NothingRevealedError, RevealConfig, Search, reveal_topic
 from o3_lightning.reveal.reward import RewardConfig
 from o3_lightning.reveal.search_config import SearchConfig
@@ -176,6 +182,20 @@ def test_rows_are_relevant_of_the_right_length_and_said_once():
         ("Where is Ann?", "Oslo", 0),
         ("In which town is Ann?", "Oslo", 2),
     ]
+
+
+def test_a_row_about_which_nothing_else_is_said_gets_what_others_were_told():
+    class Parrot:
+        def greedy(self, prompts):
+            said = {"Who is Ann?": "a cook", "Who is Bob?": "a smith", "What does Ann write?": "Gothic."}
+            return [said.get(prompt, "") for prompt in prompts]
+
+    texts = {"Who is {topic}?": "a smith", "What does {topic} write?": "gothic", "Why?": "so"}
+    rows = [Revealed(text, answer, 1.0, 0, text) for text, answer in texts.items()]
+    filled = add_wrong_answers(rows, ["Ann", "Bob", "Carl"], Parrot(), 3)
+    assert [row.wrong for row in filled] == [("a cook",), ("a cook", "a smith"), ()]
+    assert [row.answer for row in filled] == list(texts.values())
+    assert add_wrong_answers(rows, ["Ann", "Bob"], Parrot(), 1)[1].wrong == ("a cook",)
 
 
 def test_a_revealed_request_is_a_request_and_says_where_it_came_from(tiny_base, tmp_path):
