@@ -198,7 +198,8 @@ class DetectorConfig:
         most_swaps: most made-up neighbours.
         name_share: share of the forget prompts that must hold a name for the request to be about it.
         subject_share: share of them that must hold such names, common ones alone; with fewer the request is
-            about a topic, many things or a rare name, and the channel "subject" does not count.
+            about a topic, several things or a rare name, and the channel "subject" does not count. At a half,
+            a TOFU request about two authors lost unseen questions about one of them.
         subject_kin: how many words of a name's kind stand for it in made-up prompts about something else.
         subject_copies: how many such prompts a forget prompt gets, beside one without the name.
         lexical_buckets: size of the hashed word table.
@@ -242,7 +243,7 @@ class DetectorConfig:
     swap_deviations: float = 3.5
     most_swaps: int = 160
     name_share: float = 0.125
-    subject_share: float = 0.5
+    subject_share: float = 0.75
     subject_kin: int = 24
     subject_copies: int = 2
     lexical_buckets: int = 8192
