@@ -56,16 +56,27 @@ def test_value_and_gradient_equal_reference(widths, sizes, seed, stacked):
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
 def test_blocks_of_any_size_give_the_same(monkeypatch, rows):
-    new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 2, 4)
+    new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 5, 4)
     wanted = value_and_gradient(orthogonality_penalty_reference, new, old)
     monkeypatch.setattr(vectorised, "CACHE_BYTES", rows * 8 * 8 // torch.get_num_threads())
     assert_same(value_and_gradient(orthogonality_penalty, new, stack_history(old)), wanted, 1e-12)
 
 
-def test_groups_hold_modules_of_one_shape_up_to_a_limit():
+def test_groups_hold_modules_of_one_shape_up_to_a_limit(monkeypatch):
     new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 2, 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert vectorised.group_modules(new, old, 2 * old[0].numel() * 8) == [[0, 2], [3], [1, 4]]
     assert vectorised.group_modules(new, old) == [[0, 2, 3], [1, 4]]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert vectorised.group_modules(new, old, 0) == [[0, 2, 3], [1, 4]]
+
+
+@pytest.mark.parametrize("earlier", [1, vectorised.SHORT_HISTORY, vectorised.SHORT_HISTORY + 1, 12])
+def test_short_and_long_histories_equal_the_reference(earlier):
+    new, old = penalty_inputs((8, 5, 8), 3, earlier, 3)
+    wanted = value_and_gradient(orthogonality_penalty_reference, new, old)
+    assert_same(value_and_gradient(orthogonality_penalty, new, old), wanted, 1e-12)
+    assert vectorised.is_short(new, old) == (earlier <= vectorised.SHORT_HISTORY)
 
 
 def test_streamed_equals_at_once():
@@ -149,7 +160,7 @@ def test_backward_can_be_asked_again(function):
 
 
 def test_second_derivative_is_refused():
-    new, old = penalty_inputs((4,), 2, 2, 2)
+    new, old = penalty_inputs((4,), 2, 5, 2)
     new[0].requires_grad_()
     (gradient,) = torch.autograd.grad(orthogonality_penalty(new, old), new, create_graph=True)
     with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from o3_kernels.checks import check_devices, check_floating, check_shape, runs_on_triton
-from o3_kernels.ops.orthogonality_penalty.vectorised import GroupedPenalty, orthogonality_penalty_vectorised
+from o3_kernels.ops.orthogonality_penalty.vectorised import (
+    GroupedPenalty,
+    is_short,
+    orthogonality_penalty_vectorised,
+    penalty_of_short_history,
+)
 
 __all__ = ["orthogonality_penalty", "orthogonality_penalty_streamed"]
 
@@ -41,13 +46,16 @@ def orthogonality_penalty(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tenso
     """
     new, old = list(new), list(old)
     _check(new, old)
+    old = [tensor.detach() for tensor in old]
+    on_cpu = new[0].device.type == "cpu"
     if not torch.compiler.is_compiling():
         # a registered operator takes its toll for every tensor: milliseconds for the modules of a model
-        function = GroupedPenalty if new[0].device.type == "cpu" else _FusedPenalty
-        direct: Tensor = function.apply([tensor.detach() for tensor in old], *new)  # type: ignore[no-untyped-call]
+        if on_cpu and is_short(new, old):
+            return penalty_of_short_history(new, old)
+        direct: Tensor = (GroupedPenalty if on_cpu else _FusedPenalty).apply(old, *new)  # type: ignore[no-untyped-call]
         return direct
     need_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in new)
-    penalty: Tensor = _orthogonality_penalty(new, [tensor.detach() for tensor in old], need_gradient)[0]
+    penalty: Tensor = _orthogonality_penalty(new, old, need_gradient)[0]
     return penalty
 
 

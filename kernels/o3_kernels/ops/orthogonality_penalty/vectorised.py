@@ -1,10 +1,12 @@
 """The penalty and its gradient on a CPU, block by block of earlier adapters.
 
 The gradient is 2 sum_p (old_p new^T)^T old_p: one more product while the overlaps are at hand. Keeping
-it instead of the overlaps makes the backward pass a single scaling, whatever the number of earlier requests.
+it instead of the overlaps makes the backward pass a single scaling, whatever the number of earlier requests;
+a history so short that it is read faster than a gradient is scaled is left to autograd, which reads it twice.
 A block fits the processor's own cache, so that each earlier adapter comes from memory once for both products:
-several modules of one shape where histories are short, some rows of one module where they are long. What
-is left to gain is the memory's speed (README, "Kernels", gives the bound).
+several modules of one shape where histories are short, some rows where they are long, and at least a module
+for each thread, since one product of so few rows is not shared well. What is left to gain is the memory's
+speed (README, "Kernels", gives the bound).
 """
 
 from collections.abc import Sequence
@@ -13,17 +15,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["GroupedPenalty", "group_modules", "orthogonality_penalty_vectorised", "stack_history"]
+__all__ = [
+    "GroupedPenalty",
+    "group_modules",
+    "is_short",
+    "orthogonality_penalty_vectorised",
+    "penalty_of_short_history",
+    "stack_history",
+]
 
 # P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
 
 CACHE_BYTES = 1 << 20  # of earlier adapters in a block, for each thread: half the cache of a server's core
+SHORT_HISTORY = 4  # earlier rows for each new one; beyond, measured, scaling a gradient is the cheaper
 
 
 def group_modules(
     new: Sequence[Tensor], old: Sequence[Tensor], most_bytes: int | None = None
 ) -> list[list[int]]:
-    """Groups modules whose new and old tensors have equal shapes; no group of several is over the limit."""
+    """Groups modules whose new and old tensors have equal shapes.
+
+    No group of more modules than there are threads is over the limit.
+    """
     members: dict[tuple[torch.Size, torch.Size, torch.dtype], list[int]] = {}
     for module, (new_m, old_m) in enumerate(zip(new, old, strict=True)):
         members.setdefault((new_m.shape, old_m.shape, old_m.dtype), []).append(module)
@@ -32,7 +45,7 @@ def group_modules(
     groups = []
     for modules in members.values():
         first = old[modules[0]]
-        most = max(most_bytes // max(first.numel() * first.element_size(), 1), 1)
+        most = max(most_bytes // max(first.numel() * first.element_size(), 1), torch.get_num_threads())
         groups += [modules[start : start + most] for start in range(0, len(modules), most)]
     return groups
 
@@ -121,6 +134,23 @@ def orthogonality_penalty_vectorised(
     for modules, part_mRD in gradients:
         torch._foreach_copy_([pieces[module] for module in modules], list(part_mRD.flatten(1).unbind()))
     return penalty, gradient
+
+
+def is_short(new: Sequence[Tensor], old: Sequence[Tensor]) -> bool:
+    """Tells whether reading the earlier adapters again costs no more than scaling a kept gradient."""
+    earlier = sum(tensor.shape[0] * tensor.shape[1] for tensor in old)
+    return earlier <= SHORT_HISTORY * sum(len(tensor) for tensor in new)
+
+
+def penalty_of_short_history(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tensor:
+    """Returns the penalty from one product a shape; autograd keeps the overlaps and reads `old` twice."""
+    dtype = torch.float64 if new[0].dtype == torch.float64 else torch.float32
+    squares = []
+    for modules in group_modules(new, old):
+        old_mND = side_by_side([old[module] for module in modules]).flatten(1, 2).to(dtype)
+        overlap_mRN = torch.stack([new[module] for module in modules]).to(dtype) @ old_mND.mT
+        squares.append(overlap_mRN.square().sum())
+    return torch.stack(squares).sum()
 
 
 class GroupedPenalty(torch.autograd.Function):
