@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from o3_lightning.data.stream import RequestStream
+from o3_lightning.errors import InputError
 from o3_lightning.evaluation.environment import describe_environment, peak_memory_mib
 from o3_lightning.evaluation.persistence import (
     backward_transfers,
@@ -72,13 +73,17 @@ def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -
         The report's file.
 
     Raises:
-        InputError: what another command left in the folder is damaged.
+        InputError: what another command left in the folder is damaged, or results of stages are gone.
     """
     metrics = json.loads(folder.metrics_file.read_text())
-    for key in ("adapters", "calibration", "detector", "store_bytes"):
-        metrics[key] = by_request(metrics[key], metrics["requests"])
+    for key in ("adapters", "calibration", "detector", "store_bytes"):  # runs of earlier versions lack some
+        metrics[key] = by_request(metrics.get(key) or {}, metrics["requests"])
+    results = folder.results()
+    for name in ("00-base-evaluate", stage_names(metrics["requests"], "evaluate")[-1], "detectors"):
+        if name not in results:
+            raise InputError(f"there is no result of stage {name}", path=folder.path / "stages")
+    details = assemble_details(folder, metrics["requests"], results, beside)
     write_atomically(folder.path / CSV_NAME, long_form(metrics))
-    details = assemble_details(folder, metrics["requests"], folder.results(), beside)
     return write_report(folder.path, metrics, details)
 
 

@@ -11,6 +11,7 @@ from o3_lightning.errors import InputError
 from o3_lightning.run_folder import RunFolder
 from o3_lightning.store.verify import verify_store
 from o3_lightning.stream import run_stream
+from o3_lightning.summary import render_again
 
 TOWNS = ("Arlo", "Brim", "Crane", "Dunmere", "Eskdale", "Farrow")
 
@@ -208,3 +209,15 @@ def test_a_finished_run_is_drawn_again_as_it_was(arguments, capsys):
     assert (folder / "metrics.csv").read_text() == table
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["digests"]["requests"]) == set(metrics["store_bytes"]) == {"quillan", "mirelle"}
+
+
+def test_a_run_of_an_earlier_version_is_drawn_and_one_without_its_stages_is_told(arguments):
+    folder = start(arguments)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for later in ("adapters", "calibration", "store_bytes", "plane", "digests"):
+        del metrics[later]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    main(["report", str(folder)])
+    (folder / "stages/detectors.json").unlink()
+    with pytest.raises(InputError, match="there is no result of stage detectors"):
+        render_again(RunFolder(folder))

@@ -16,6 +16,7 @@ ATTACKS = "robustness.json"
 OWN = "evaluation.json"
 EVALUATIONS = ("evaluation-*.json", "reference-*.json")
 SIDES = {"forget", "utility"}
+NAMED = {"attack", "request"}
 
 
 def read_attacks(folder: Path) -> list[dict[str, Any]]:
@@ -25,7 +26,10 @@ def read_attacks(folder: Path) -> list[dict[str, Any]]:
         InputError: the file is damaged.
     """
     path = folder / ATTACKS
-    return list(read_part(path, "table")) if path.is_file() else []
+    rows = read_part(path, "table") if path.is_file() else []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= NAMED for row in rows):
+        raise InputError("expected rows with an attack and a request", path=path, field="table")
+    return rows
 
 
 def read_places(folder: Path) -> dict[str, Place]:

@@ -53,6 +53,13 @@ def test_a_run_without_attacks_says_how_to_try_them():
     assert "--robustness" in section.missing
 
 
+@pytest.mark.parametrize("table", [3, [3], [{"attack": "none"}]])
+def test_attacks_that_are_no_rows_are_told(table, tmp_path):
+    (tmp_path / "robustness.json").write_text(json.dumps({"table": table}))
+    with pytest.raises(InputError, match=r"robustness\.json: field 'table'"):
+        read_attacks(tmp_path)
+
+
 def test_other_evaluations_get_a_place_and_attacks_are_read(tmp_path):
     rows = {"values": {"accuracy": [1.0, 0.0, 0.0, 0.0]}}
     whole = {"requests": {"a": {"seen": rows}}, "utility": {"kept": rows}}
