@@ -31,10 +31,15 @@ class ModelShape:
     key_value: int
 
     @property
-    def parameters(self) -> int:
-        """All weights but the norms, embedding and head apart."""
+    def linear(self) -> int:
+        """Weights of the decoder layers, their norms left out."""
         layer = 2 * self.width * (self.width + self.key_value) + 3 * self.width * self.inner
-        return self.layers * layer + 2 * self.vocabulary * self.width
+        return self.layers * layer
+
+    @property
+    def embeddings(self) -> int:
+        """Weights of the embedding and of the output layer, which does not share them."""
+        return 2 * self.vocabulary * self.width
 
     def adapter(self, rank: int) -> int:
         """Weights of an adapter on all seven projections."""
@@ -57,14 +62,14 @@ def training_memory(shape: ModelShape, rows: int, tokens: int, *, bits: int = 16
         shape: of the model.
         rows: B, on this GPU.
         tokens: T of a row.
-        bits: of a frozen weight, 16 or 4.
+        bits: of a frozen weight of the decoder layers, 16 or 4; embedding and output layer keep 16.
         shards: GPUs that the frozen weights are spread over; one layer is then whole beside its part.
 
     Example:
         >>> round(training_memory(LLAMA_2_7B, rows=4, tokens=256) / 2**30, 1)
         13.7
     """
-    frozen = shape.parameters * (BFLOAT16 if bits == 16 else NF4)
+    frozen = shape.linear * (BFLOAT16 if bits == 16 else NF4) + shape.embeddings * BFLOAT16
     if shards > 1:
         frozen = frozen / shards + frozen / shape.layers
     adapter = shape.adapter(RANK) * FLOAT32 * OPTIMIZER_COPIES
