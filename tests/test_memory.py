@@ -1,4 +1,4 @@
-"""The memory of a training: the README's table is what the function gives, and weights count as they are held."""
+"""The memory of a training: the README has what the function gives, and weights count as they are held."""
 
 import re
 from pathlib import Path
