@@ -5,13 +5,12 @@
 run_and_queue_again() {
   trap queue_again USR1
   "$@" &
-  STEP=$!
-  wait "$STEP"
+  wait $!
 }
 
 queue_again() {
   trap '' USR1
   scancel --signal=TERM "$SLURM_JOB_ID"  # to the processes of the run, not to this script
-  wait "$STEP" || true
+  wait  # for the run
   scontrol requeue "$SLURM_JOB_ID"
 }
