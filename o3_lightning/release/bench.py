@@ -13,7 +13,7 @@ from o3_lightning.base import BaseModel, load_base
 from o3_lightning.errors import InputError
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.measure import measure_author
-from o3_lightning.release.neutral import Utility, neutral_rows
+from o3_lightning.release.neutral import Rows, Utility, neutral_rows
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.requests import QuestionAnswer, read_requests, read_rows
 from o3_lightning.reveal.speaking import Speaker
@@ -79,9 +79,7 @@ def open_bench(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) 
     if config.retain is None:
         others = tuple(name for name in config.reward.others if name != config.topic)
         speaker = Speaker(original, config.sampling)
-        neutral = tuple(neutral_rows(speaker, others, config.neutral, config.seed))
-        # questions about names and general ones take turns: names, the nearest, are trained on
-        kept, judged = neutral[::2], neutral[1::2]
+        kept, judged = shares(*neutral_rows(speaker, others, config.neutral, config.seed))
     else:
         given_rows = tuple(row for _, _, row in read_rows(config.retain))
         if len(given_rows) < 2:
@@ -91,9 +89,17 @@ def open_bench(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) 
     return Bench(config, trainer, original, base, kept, Utility(base, judged), Rounds(folder), known)
 
 
-def halves(
-    rows: Sequence[QuestionAnswer], seed: int
-) -> tuple[tuple[QuestionAnswer, ...], tuple[QuestionAnswer, ...]]:
+def shares(named: Rows, general: Rows) -> tuple[Rows, Rows]:
+    """Returns what is trained on and what the budget is judged by.
+
+    All questions about names, the nearest to the topic, are trained on, and half of the general ones: without
+    these nothing holds what the model knows about the world at large. The other half judges. Names there
+    would use up the budget, for the topic cannot go without moving them a little.
+    """
+    return (*named, *general[::2]), general[1::2]
+
+
+def halves(rows: Sequence[QuestionAnswer], seed: int) -> tuple[Rows, Rows]:
     """Returns two halves of the rows in an order drawn with the seed.
 
     A file often has kinds that take turns or follow each other: cut by place, one kind would be trained on

@@ -55,7 +55,8 @@ class ReleaseConfig:
         temperature: of the softmax while adapters are trained, in both losses, above 0. A model that is
             certain gives hardly any gradient at 1, on what it has to forget and on what it has to keep; 3 on
             the small models here. 1 is what the paper's words say.
-        neutral: neutral questions at least 2; one half serves `keep`, the other the budget.
+        neutral: neutral questions, at least 4; three quarters serve `keep`, the last one, without names, the
+            budget.
         stop: a row counts as forgotten where the mean probability of its answer's tokens is below this, and
             no adapter is trained on it. A round that finds no other row is quiet; two quiet rounds end the
             release. In [0, 1].
@@ -106,7 +107,7 @@ class ReleaseConfig:
             refuse("measure", "fictitious or nothing", repr(self.measure))
         if not self.lambdas or not all(0 < value < float("inf") for value in self.lambdas):
             refuse("lambdas", "numbers above 0", list(self.lambdas))
-        for name, least in (("seed", 0), ("rounds", 1), ("steps", 1), ("neutral", 2)):
+        for name, least in (("seed", 0), ("rounds", 1), ("steps", 1), ("neutral", 4)):
             if getattr(self, name) < least:
                 refuse(name, f"{least} or more", getattr(self, name))
         for name in ("retain_lambda", "budget", "keep"):

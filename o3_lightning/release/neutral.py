@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,14 +17,11 @@ from o3_lightning.reveal.speaking import Speaker
 
 __all__ = ["Utility", "neutral_rows"]
 
+Rows = tuple[QuestionAnswer, ...]
 
-def neutral_rows(
-    speaker: Speaker, others: tuple[str, ...], count: int, seed: int
-) -> tuple[QuestionAnswer, ...]:
+
+def neutral_rows(speaker: Speaker, others: tuple[str, ...], count: int, seed: int) -> tuple[Rows, Rows]:
     """Returns questions about other things with the model's likeliest answers, each question once.
-
-    Half of them are about general subjects, half are the questions that the topic is asked, with other names
-    in its place.
 
     Args:
         speaker: the model before any release.
@@ -31,21 +29,31 @@ def neutral_rows(
         count: questions asked; those that the model answers with nothing are left out.
         seed: draws them.
 
+    Returns:
+        The questions that the topic is asked, half of all, with other names in its place; and those about
+        general subjects, at least two.
+
     Raises:
-        InputError: the model answers none.
+        InputError: the model answers fewer than two general questions.
     """
     draw = random.Random(f"neutral-{seed}")  # noqa: S311
-    general = draw.sample(general_texts(), count)
-    named = [Arm(text).prompt(draw.choice(others)) for text in draw.sample(topic_texts(), count) if others]
-    mixed = [text for two in zip(named, general, strict=False) for text in two] if others else general
-    prompts = list(dict.fromkeys(mixed))[:count]
-    answers = speaker.greedy(prompts)
-    rows = [QuestionAnswer(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
-    if len(rows) < 2:
+    general = draw.sample(general_texts(), count - count // 2 if others else count)
+    named = [
+        Arm(text).prompt(draw.choice(others)) for text in draw.sample(topic_texts(), count // 2) if others
+    ]
+    about_names, about_subjects = answered(speaker, named), answered(speaker, general)
+    if len(about_subjects) < 2:
         raise InputError(
             "the model answers neutral questions with nothing; give rows to keep", field="retain"
         )
-    return tuple(rows)
+    return about_names, about_subjects
+
+
+def answered(speaker: Speaker, prompts: Sequence[str]) -> Rows:
+    """Returns prompts with the model's likeliest answers, where it says anything."""
+    answers = speaker.greedy(list(dict.fromkeys(prompts))) if prompts else []
+    pairs = zip(dict.fromkeys(prompts), answers, strict=True)
+    return tuple(QuestionAnswer(prompt, answer) for prompt, answer in pairs if answer)
 
 
 class Utility:
@@ -57,7 +65,7 @@ class Utility:
         batch_size: rows at a time.
     """
 
-    def __init__(self, base: BaseModel, rows: tuple[QuestionAnswer, ...], batch_size: int = 32) -> None:
+    def __init__(self, base: BaseModel, rows: Rows, batch_size: int = 32) -> None:
         self.base, self.batch_size = base, batch_size
         prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
         self.examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)

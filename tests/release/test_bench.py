@@ -1,11 +1,27 @@
-"""The text that has to stay is halved fairly."""
+"""The text that has to stay is shared out fairly."""
 
-from o3_lightning.release.bench import halves
+import pytest
+
+from o3_lightning.errors import InputError
+from o3_lightning.release.bench import halves, shares
+from o3_lightning.release.neutral import neutral_rows
 from o3_lightning.requests import QuestionAnswer
 
 
+def rows_about(kind, count):
+    return tuple(QuestionAnswer(f"{kind} {number}?", "a") for number in range(count))
+
+
+class Speaking:
+    def __init__(self, silent_every):
+        self.silent_every = silent_every
+
+    def greedy(self, prompts):
+        return ["" if place % self.silent_every == 0 else "so" for place, _ in enumerate(prompts)]
+
+
 def test_rows_that_alternate_between_kinds_are_in_both_halves():
-    rows = [QuestionAnswer(f"{kind} {number}?", "a") for number in range(20) for kind in ("name", "fact")]
+    rows = [row for two in zip(rows_about("name", 20), rows_about("fact", 20), strict=True) for row in two]
     kept, judged = halves(rows, 0)
     assert sorted(row.prompt for row in (*kept, *judged)) == sorted(row.prompt for row in rows)
     assert len(kept) == len(judged)
@@ -16,4 +32,26 @@ def test_rows_that_alternate_between_kinds_are_in_both_halves():
 
 
 def test_two_rows_are_one_each():
-    assert [len(half) for half in halves([QuestionAnswer("a", "b"), QuestionAnswer("c", "d")], 0)] == [1, 1]
+    assert [len(half) for half in halves(rows_about("fact", 2), 0)] == [1, 1]
+
+
+def test_names_are_trained_on_and_general_subjects_serve_both():
+    named, general = rows_about("name", 8), rows_about("fact", 8)
+    kept, judged = shares(named, general)
+    assert {*kept, *judged} == {*named, *general}
+    assert set(named) < set(kept)
+    assert (len(kept), len(judged)) == (12, 4)
+
+
+@pytest.mark.parametrize(("others", "names"), [((), 0), (("Ann", "Bob"), 3)])
+def test_questions_without_an_answer_mix_no_kinds(others, names):
+    named, general = neutral_rows(Speaking(silent_every=4), others, 8, 0)
+    assert len(named) == names
+    assert len(general) == (3 if others else 6)
+    assert all(any(name in row.prompt for name in others) for row in named)
+    assert not any(name in row.prompt for row in general for name in ("Ann", "Bob", "{topic}"))
+
+
+def test_a_model_that_says_nothing_is_told():
+    with pytest.raises(InputError, match="give rows to keep"):
+        neutral_rows(Speaking(silent_every=1), ("Ann",), 8, 0)
