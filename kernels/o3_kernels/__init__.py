@@ -8,6 +8,7 @@ first CUDA call, so the package works where Triton is not installed.
 
 from o3_kernels.ops.gated_lora.operator import gated_lora, gated_lora_group
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
+from o3_kernels.ops.gated_lora.vectorised import live_rows
 from o3_kernels.ops.layer_scores.operator import LayerScores, layer_scores, pool_tokens
 from o3_kernels.ops.layer_scores.reference import layer_scores_reference, pool_tokens_reference
 from o3_kernels.ops.layer_scores.statistics import RequestStatistics
@@ -26,6 +27,7 @@ __all__ = [
     "gated_lora_reference",
     "layer_scores",
     "layer_scores_reference",
+    "live_rows",
     "orthogonality_penalty",
     "orthogonality_penalty_reference",
     "orthogonality_penalty_streamed",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from o3_kernels import gated_lora
+from o3_kernels import gated_lora, live_rows
 from o3_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,12 +22,30 @@ __all__ = ["Active", "GatedLinear", "layer_widths", "match_rows"]
 
 
 class Active(NamedTuple):
-    """What acts in a layer: A [S,D], B [O,S], the weights [B,S], and the request of each of the S ranks."""
+    """What acts in a layer.
+
+    Args:
+        a: A [S,D].
+        b: B [O,S].
+        weights: of each row and rank [B,S].
+        live: the rows that have a weight, known on a CPU.
+        columns: the request of each of the S ranks.
+    """
 
     a: Tensor
     b: Tensor
     weights: Tensor
+    live: Tensor | None
     columns: list[int]
+
+    def spread(self, rows: int) -> tuple[Tensor, Tensor | None]:
+        """Returns weights and live rows for the beams or returned sequences that stem from each row.
+
+        Raises:
+            InputError: rows is not a multiple of B.
+        """
+        weights = match_rows(self.weights, rows)
+        return weights, self.live if weights is self.weights else None
 
 
 class GatedLinear(nn.Module):
@@ -79,7 +97,10 @@ class GatedLinear(nn.Module):
         columns = [number for number, (a, _) in zip(here, pairs, strict=True) for _ in range(a.shape[0])]
         a = pairs[0][0] if len(pairs) == 1 else torch.cat([a for a, _ in pairs])
         b = pairs[0][1] if len(pairs) == 1 else torch.cat([b for _, b in pairs], dim=1)
-        self.active = Active(a, b, weights[:, columns], columns)
+        by_rank = weights[:, columns]
+        # a GPU's kernel skips rows by itself, and asking it which would wait for it in every layer
+        live = live_rows(by_rank) if by_rank.device.type == "cpu" else None
+        self.active = Active(a, b, by_rank, live, columns)
 
     def deactivate(self) -> None:
         """Forgets the weights."""
@@ -96,13 +117,12 @@ class GatedLinear(nn.Module):
         y: Tensor = self.inner(x)
         if self.active is None:
             return y
-        a, b, weights, _ = self.active
-        rows = x.shape[0]
+        a, b, rows = self.active.a, self.active.b, x.shape[0]
+        weights, live = self.active.spread(rows)
         flat_x = x.reshape(rows, -1, x.shape[-1]).to(y.dtype)
         flat_y = y.reshape(rows, -1, y.shape[-1])
         in_place = not torch.is_grad_enabled()
-        shared = match_rows(weights, rows)
-        out = gated_lora(flat_y, flat_x, a.to(y.dtype), b.to(y.dtype), shared, inplace=in_place)
+        out = gated_lora(flat_y, flat_x, a.to(y.dtype), b.to(y.dtype), weights, live=live, inplace=in_place)
         return out.view(y.shape)
 
     def __getattr__(self, name: str) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from o3_kernels import gated_lora_group
-from o3_lightning.gating.linear import GatedLinear, match_rows
+from o3_lightning.gating.linear import GatedLinear
 
 __all__ = ["Siblings", "find_siblings"]
 
@@ -68,12 +68,14 @@ class Siblings:
         active = [layer.active for layer in self.layers if layer.active is not None]
         assert self.stacked is not None
         dtype, rows = outputs[0].dtype, x.shape[0]
+        weights, live = active[0].spread(rows)
         results = gated_lora_group(
             [y.reshape(rows, -1, y.shape[-1]) for y in outputs],
             x.reshape(rows, -1, x.shape[-1]).to(dtype),
             self.stacked.to(dtype),
             [factors.b.to(dtype) for factors in active],
-            match_rows(active[0].weights, rows),
+            weights,
+            live=live,
             inplace=not torch.is_grad_enabled(),
         )
         return [result.view(y.shape) for result, y in zip(results, outputs, strict=True)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from kernel_cases import gated_inputs, relative_error
 
-from o3_kernels import gated_lora, gated_lora_group, gated_lora_reference
+from o3_kernels import gated_lora, gated_lora_group, gated_lora_reference, live_rows
 
 
 def group_reference(y, x, a, b, weights):
@@ -64,6 +64,20 @@ def test_registered_operators_equal_the_call():
     for results in (copies, torch.ops.o3_kernels.gated_lora(y, x, a, b, weights)):
         for got, wanted_j in zip(results, wanted, strict=True):
             assert torch.equal(got, wanted_j)
+
+
+@pytest.mark.parametrize("dead", [(), (0, 3), (0, 1, 2, 3, 4)])
+def test_known_live_rows_change_nothing(dead):
+    y, x, a, b, weights = gated_inputs(5, 2, 9, 8, (7, 6))
+    weights = weights + 0.1
+    weights[list(dead)] = 0
+    live = live_rows(weights)
+    assert live.tolist() == [row for row in range(5) if row not in dead]
+    wanted = gated_lora_group(y, x, a, b, weights)
+    for got, wanted_j in zip(gated_lora_group(y, x, a, b, weights, live=live), wanted, strict=True):
+        assert torch.equal(got, wanted_j)
+    with pytest.raises(ValueError, match="live"):
+        gated_lora_group(y, x, a, b, weights, live=weights.ne(0).any(1))
 
 
 def test_all_weights_zero_equals_base_bitwise():

