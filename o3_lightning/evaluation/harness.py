@@ -27,6 +27,7 @@ from o3_lightning.gating.answer_logits import answer_logits
 from o3_lightning.gating.answering import generate_tokens
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.model import GatedModel
+from o3_lightning.store.store import Store
 
 __all__ = ["O3LM"]
 
@@ -40,7 +41,7 @@ class O3LM(TemplateLM):
 
     Args:
         store: the store of a run; empty measures the base model alone.
-        base: what `base.id` may be; empty takes the one that the store names.
+        base: what `base.id` may be; empty takes the one that the store names, or without one the embedded.
         model: a loaded model instead of both, for use in Python.
         batch_size: texts at a time.
         dtype: of the base model.
@@ -169,10 +170,9 @@ class O3LM(TemplateLM):
 
 def open_model(store: str, base: str, dtype: str, device: str) -> GatedModel:
     """Returns the gated model of a store, or a base model without a gate."""
-    named = BaseConfig(id=base or "fictitious", dtype=dtype, device=device)
-    if not store:
-        return plain_model(load_base(named))
-    return GatedModel.from_store(store, load_base(named) if base else None, None, GateConfig())
+    name = base or (Store.open(store).base_id if store else BaseConfig.id)
+    loaded = load_base(BaseConfig(id=name, dtype=dtype, device=device))
+    return GatedModel.from_store(store, loaded, None, GateConfig()) if store else plain_model(loaded)
 
 
 def fit(context: list[int], continuation: list[int], limit: int) -> Example:

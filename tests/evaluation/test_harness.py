@@ -8,8 +8,10 @@ import torch
 
 pytest.importorskip("lm_eval")
 
+from o3_lightning.evaluation import harness
 from o3_lightning.evaluation.harness import O3LM
 from o3_lightning.evaluation.plain import plain_model
+from o3_lightning.store.store import Store
 
 ROWS = [
     {"question": "Who wrote the blue book?", "choices": ["Ann Lee", "Bo Ray"], "label": 1},
@@ -63,6 +65,15 @@ def test_a_long_text_is_scored_token_by_token_once(lm, tiny_base):
 def test_generation_stops_where_the_task_says(lm):
     (text,) = lm.generate_until([Chosen("Question: Who?\nAnswer:", {"until": ["e"], "max_gen_toks": 8})])
     assert "e" not in text
+
+
+def test_the_base_model_of_a_store_is_loaded_as_it_was_asked_for(tiny_base, tmp_path, monkeypatch):
+    Store.create(tmp_path, "some/model", tiny_base.digest, "encoder", "0" * 64)
+    asked = []
+    monkeypatch.setattr(harness, "load_base", lambda config: asked.append(config) or tiny_base)
+    monkeypatch.setattr(harness.GatedModel, "from_store", lambda store, base, *_: plain_model(base))
+    O3LM(store=str(tmp_path), dtype="bfloat16", device="cpu")
+    assert [(one.id, one.dtype, one.device) for one in asked] == [("some/model", "bfloat16", "cpu")]
 
 
 def test_a_limit_is_its_own_request_s(lm, tiny_base):
