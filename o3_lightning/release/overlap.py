@@ -24,6 +24,7 @@ COLUMNS = {
     "column_overlap": "the same of the two lora_B",
     "update_cosine": "cosine of the two weight updates",
     "probability": "of what is to be forgotten, after subtracting with the given lambda; lower is better",
+    "likeliest": "the largest of these probabilities",
     "drop": "utility lost, KL in nats a token on neutral text; lower is better",
 }
 
