@@ -30,15 +30,15 @@ def test_smollm2_forgets_a_country(tmp_path):
 
 
 def check(metrics):
-    """Forgotten as asked and as never asked; most of the rest is let through."""
+    """Forgotten as asked and as never asked; like questions about other countries are let through."""
     for split in ("seen", "held_out"):
         before, after = metrics["persistence"]["probability"][split]["values"][0]
         assert after < LEFT * before
         before, after = metrics["persistence"]["accuracy"][split]["values"][0]
         assert after < before
         assert metrics["detector"]["france"][split]["mean_weight"] > 0.9
-    assert metrics["detector"]["france"]["retain"]["mean_weight"] < 0.5
-    assert metrics["detector"]["france"]["retain"]["auroc"] > 0.9
+    assert metrics["detector"]["france"]["retain"]["mean_weight"] < 0.15
+    assert metrics["detector"]["france"]["retain"]["auroc"] > 0.98
 
 
 def test_the_published_run_forgets_a_country():
