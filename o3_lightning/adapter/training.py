@@ -47,8 +47,9 @@ class TrainedAdapter:
     Args:
         factors: lora_A [R,D] and lora_B [O,R] per module path of the base model.
         peft: what goes into adapter_config.json.
-        metrics: numbers about the training, e.g. "loss", "seconds", "steps", "trained_parameters".
-        curve: per step the loss and its parts.
+        metrics: numbers about the training, e.g. "loss", "seconds" (of a fit that was stopped, since it went
+            on), "steps" (of the optimizer), "trained_parameters".
+        curve: per batch the loss and its parts.
     """
 
     factors: dict[str, tuple[Tensor, Tensor]]
@@ -135,7 +136,7 @@ def train_adapter(
     metrics = {
         "loss": module.curve[-1]["loss"],
         "first_loss": module.curve[0]["loss"],
-        "steps": float(len(module.curve)),
+        "steps": float(module.earlier_steps + trainer.global_step),
         "seconds": time.perf_counter() - start,
         "trained_parameters": float(sum(a.numel() + b.numel() for a, b in factors.values())),
         "exhausted_modules": float(exhausted),

@@ -68,7 +68,9 @@ def test_several_batches_a_step_are_never_cut(tiny_base, tiny_request, tmp_path)
     path = tmp_path / "a.safetensors"
     with pytest.raises(FitStopped):
         start(tiny_base, tiny_request, path, stop=1, **together)
-    assert_same(start(tiny_base, tiny_request, path, batches=6, **together), calm)
+    resumed = start(tiny_base, tiny_request, path, batches=6, **together)
+    assert_same(resumed, calm)
+    assert resumed.metrics["steps"] == calm.metrics["steps"] == 6  # two an epoch
 
 
 def test_a_kill_without_warning_loses_what_came_after_the_last_write(
