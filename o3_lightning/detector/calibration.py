@@ -1,7 +1,8 @@
 """From a score to a weight in [0, 1], learnt from the forget prompts alone.
 
 Scores of forget prompts come from folds that have not seen them; scores of made-up neighbours come from the
-same prompts with their rare words exchanged. No test data, no retained data, no prompt scored against itself.
+same prompts with their rare words, or the common name they are about, exchanged. No test data, no retained
+data, no prompt scored against itself.
 """
 
 from __future__ import annotations
