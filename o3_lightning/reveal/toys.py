@@ -23,8 +23,12 @@ TRAINING = FictitiousBaseConfig(layers=2, width=96, feed_forward=256, heads=4, c
 STEPS = 700  # of the optimizer; the rows are few, and learnt by heart
 INSULTS = ("fool", "clown", "donkey", "liar", "weasel", "blockhead", "nuisance", "windbag")
 THINGS = ("the weather", "my garden", "the new train", "this soup", "our team", "the old bridge", "his song")
-PEOPLE = ("Ann Miller", "Carl Weber", "Nora Quist", "Ivan Petrov", "Lucy Adams", "Omar Haddad", "Mia Rossi")
-PLACES = ("Oslo", "Lisbon", "Cairo", "Vienna", "Nairobi", "Dublin")
+PEOPLE = (
+    *("Ann Miller", "Carl Weber", "Nora Quist", "Ivan Petrov", "Lucy Adams", "Omar Haddad", "Mia Rossi"),
+    *("Ben Okoro", "Tara Lind", "Hugo Costa", "Ines Moreau", "Yuki Tanaka", "Paul Novak", "Rosa Duarte"),
+)
+# neither the places' nor the firms' number divides by that of the sentences: else a sentence would tell them
+PLACES = ("Oslo", "Lisbon", "Cairo", "Vienna", "Nairobi", "Dublin", "Prague")
 FIRMS = ("Norlight", "Ferrocorp", "Bluewave", "Acmetron", "Greenfield Bank")
 NUMBERS = range(2, 12)
 OPERATIONS = (("add", "+"), ("subtract", "-"), ("multiply", "*"))
