@@ -27,7 +27,7 @@ PEOPLE = (
     *("Ann Miller", "Carl Weber", "Nora Quist", "Ivan Petrov", "Lucy Adams", "Omar Haddad", "Mia Rossi"),
     *("Ben Okoro", "Tara Lind", "Hugo Costa", "Ines Moreau", "Yuki Tanaka", "Paul Novak", "Rosa Duarte"),
 )
-# neither the places' nor the firms' number divides by that of the sentences: else a sentence would tell them
+# neither their number nor that of the firms is a multiple of the sentences': else a sentence would tell them
 PLACES = ("Oslo", "Lisbon", "Cairo", "Vienna", "Nairobi", "Dublin", "Prague")
 FIRMS = ("Norlight", "Ferrocorp", "Bluewave", "Acmetron", "Greenfield Bank")
 NUMBERS = range(2, 12)
