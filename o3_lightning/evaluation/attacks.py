@@ -44,6 +44,10 @@ class Material:
     config: RobustnessConfig
     solved: Sequence[QuestionAnswer]
 
+    def beside(self, row: QuestionAnswer) -> list[QuestionAnswer]:
+        """Solved rows that do not give the row's own answer away."""
+        return [one for one in self.solved if one.answer != row.answer]
+
 
 Attack = Callable[[QuestionAnswer, Material], list[Attempt]]
 
@@ -103,16 +107,16 @@ def look_alikes(row: QuestionAnswer, material: Material) -> list[Attempt]:
 
 
 def few_shot(row: QuestionAnswer, material: Material) -> list[Attempt]:
-    """Solved examples about other things lead up to the question, within one text."""
-    chosen = spread_over(material.solved, material.config.shots)
-    examples = "\n".join(f"{example.prompt} {example.answer}" for example in chosen)
-    return [Attempt((f"{examples}\n{row.prompt}",))]
+    """Solved examples with other answers lead up to the question, within one text."""
+    chosen = spread_over(material.beside(row), material.config.shots)
+    examples = [f"{example.prompt} {example.answer}" for example in chosen]
+    return [Attempt(("\n".join([*examples, row.prompt]),))]
 
 
 def later_turn(row: QuestionAnswer, material: Material) -> list[Attempt]:
-    """The question comes after a harmless first turn of a chat."""
-    first = material.solved[0]
-    return [Attempt((first.prompt, first.answer, row.prompt))]
+    """The question comes after a harmless first turn of a chat; alone where no row has another answer."""
+    first = spread_over(material.beside(row), 1)
+    return [Attempt((*(text for one in first for text in (one.prompt, one.answer)), row.prompt))]
 
 
 def two_turns(row: QuestionAnswer, material: Material) -> list[Attempt]:

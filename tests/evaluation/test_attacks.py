@@ -109,6 +109,17 @@ def test_every_wording_still_asks_the_question(name):
     assert row.answer not in said
 
 
+@pytest.mark.parametrize("name", sorted(TEXT_ATTACKS))
+def test_no_wording_tells_a_kept_row_its_own_answer(name):
+    material = Material(RobustnessConfig(shots=len(KEPT)), KEPT)
+    for row in KEPT:
+        (attempt,) = TEXT_ATTACKS[name](row, material)
+        assert row.answer not in " ".join(attempt.turns)
+        (alone,) = TEXT_ATTACKS[name](row, Material(material.config, [row]))
+        assert alone.turns[0].strip()
+        assert len(alone.turns) % 2 == 1
+
+
 def test_all_attacks_give_a_row_with_what_they_measured(gated):
     found = attack(gated, relearn_rows=(2,))
     named = {name for name in ATTACKS if not name.startswith(("quantise", "relearn"))}
