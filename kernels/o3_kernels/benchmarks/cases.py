@@ -77,9 +77,9 @@ def cases_for(operation: str, device: torch.device) -> list[Case]:
         cpu = [(f"7 x 384, bank {M}", B, 16, 7, 384, M) for M in (40, 400) for B in (1, 8, 64)]
         return [_layer_scores_case(*shape, device) for shape in (shapes if gpu else cpu)]
     if operation == "orthogonality_penalty":
-        ranks, histories = ((8, 32), (1, 4, 16, 64)) if gpu else ((8,), (1, 4, 16))
+        ranks = (8, 32) if gpu else (8,)
         models = LLAMA_WIDTHS if gpu else ["llama-2-7b"]
-        return [_penalty_case(model, R, P, device) for model in models for R in ranks for P in histories]
+        return [_penalty_case(model, R, P, device) for model in models for R in ranks for P in (1, 4, 16, 64)]
     batches = {"decode": (16, 1), "prefill": (8, 512)} if gpu else {"decode": (8, 1), "prefill": (4, 16)}
     requests = (1, 4, 16, 64) if gpu else (1, 16)
     projections = LLAMA_3_PROJECTIONS if gpu else {"q": LLAMA_3_PROJECTIONS["q"]}

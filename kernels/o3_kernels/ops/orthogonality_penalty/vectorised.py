@@ -26,7 +26,7 @@ __all__ = [
 
 # P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
 
-CACHE_BYTES = 1 << 20  # of earlier adapters in a block, for each thread: half the cache of a server's core
+CACHE_BYTES = 1 << 19  # of earlier adapters in a block, for each thread: a quarter of a server core's cache
 SHORT_HISTORY = 4  # earlier rows for each new one; beyond, measured, scaling a gradient is the cheaper
 
 
@@ -106,19 +106,15 @@ def penalty_by_group(
         new_mRD = side_by_side([new[module] for module in modules]).to(dtype)
         old_mND = side_by_side([old[module] for module in modules]).flatten(1, 2)
         row_bytes = len(modules) * old_mND.shape[2] * old_mND.element_size()
-        gradient_mRD: Tensor | None = None
-        for rows_mND in torch.split(old_mND, max(block_bytes // max(row_bytes, 1), 1), dim=1):
+        gradient_mRD = new_mRD.new_empty(new_mRD.shape if need_gradient else 0)
+        blocks = torch.split(old_mND, max(block_bytes // max(row_bytes, 1), 1), dim=1)
+        for number, rows_mND in enumerate(blocks):
             block_mND = rows_mND.to(dtype)
             overlap_mRN = new_mRD @ block_mND.mT
-            squares.append(overlap_mRN.square().sum())
-            if not need_gradient:
-                continue
-            overlap_mRN.mul_(2)
-            if gradient_mRD is None:
-                gradient_mRD = overlap_mRN @ block_mND
-            else:
-                gradient_mRD.baddbmm_(overlap_mRN, block_mND)
-        if gradient_mRD is not None:
+            squares.append(overlap_mRN.flatten().dot(overlap_mRN.flatten()))
+            if need_gradient:
+                gradient_mRD.baddbmm_(overlap_mRN, block_mND, beta=min(number, 1), alpha=2)
+        if need_gradient:
             gradients.append((modules, gradient_mRD))
     return torch.stack(squares).sum(), gradients
 
