@@ -181,7 +181,7 @@ def known_keys(parser: ArgumentParser) -> list[str]:
 def explain(message: str, keys: Sequence[str]) -> str:
     """Folds a parser's message into one line and adds the nearest right key to an unknown one."""
     text = " ".join(message.split())
-    unknown = re.search(r"(?:unrecognized arguments: --|accept option '|Key '|key ')([\w.]+)", text)
+    unknown = re.search(r"(?:unrecognized arguments: --|accept option '|Key '|key ')([\w.-]+)", text)
     if unknown is None or unknown.group(1) in keys:
         return text
     section = re.search(r"Group '([\w.]+)' does not accept", text)

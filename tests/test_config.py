@@ -128,6 +128,7 @@ def test_the_command_line_overrides_the_file():
     [
         (["--seeed", "3"], "unknown key 'seeed'; did you mean 'seed'?"),
         (["--adapter.rnk", "3"], "unknown key 'adapter.rnk'; did you mean 'adapter.rank'?"),
+        (["--se-ed", "3"], "unknown key 'se-ed'; did you mean 'seed'?"),
         (["--adapter.rank", "many"], "adapter.rank"),
         (["--adapter.rank", "0"], "field 'adapter.rank': expected 1 or more, got 0"),
         (["--trainer.max_epoch", "3"], "did you mean 'trainer.max_epochs'?"),
