@@ -8,6 +8,7 @@ from torch import Tensor
 from o3_kernels.checks import check_devices, check_floating, check_shape, runs_on_triton
 from o3_kernels.ops.layer_scores.statistics import RequestStatistics, check_statistics
 from o3_kernels.ops.layer_scores.vectorised import layer_scores_vectorised, pool_tokens_vectorised
+from o3_kernels.sums import sum_type
 
 __all__ = ["LayerScores", "layer_scores", "pool_tokens"]
 
@@ -133,11 +134,6 @@ def pool_tokens(hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
     return pooled
 
 
-def _sum_type(tensor: Tensor) -> torch.dtype:
-    """Sums are taken in float32 at least."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
 @torch.library.custom_op("o3_kernels::pool_tokens", mutates_args=())
 def _pool_tokens(hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
     return pool_tokens_vectorised(hidden_states, token_mask)
@@ -146,7 +142,7 @@ def _pool_tokens(hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
 @_pool_tokens.register_fake
 def _pool_tokens_fake(hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
     L, B, _, D = hidden_states.shape
-    return hidden_states.new_empty((B, L, D), dtype=_sum_type(hidden_states))
+    return hidden_states.new_empty((B, L, D), dtype=sum_type(hidden_states))
 
 
 @_pool_tokens.register_kernel("cuda")
@@ -166,7 +162,7 @@ def _layer_scores(features: Tensor, *statistics: Any) -> tuple[Tensor, Tensor, T
 @_layer_scores.register_fake
 def _layer_scores_fake(features: Tensor, *statistics: Any) -> tuple[Tensor, Tensor, Tensor]:
     (B, L, _), K = features.shape, len(statistics[1])
-    dtype, empty = _sum_type(features), features.new_empty
+    dtype, empty = sum_type(features), features.new_empty
     return empty(K, B, L, dtype=dtype), empty(K, B, L, dtype=dtype), empty(K, B, dtype=dtype)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from o3_kernels.ops.layer_scores.statistics import RequestStatistics
+from o3_kernels.sums import sum_type
 
 __all__ = ["layer_scores_vectorised", "pool_tokens_vectorised"]
 
@@ -19,7 +20,7 @@ def pool_tokens_vectorised(hidden_states: Tensor, token_mask: Tensor | None) -> 
 
     One gathered mean for all rows and layers: tokens that do not count are never read.
     """
-    states_LBTD = hidden_states.to(_sum_type(hidden_states))
+    states_LBTD = hidden_states.to(sum_type(hidden_states))
     if token_mask is None:
         return states_LBTD.sum(2).div_(max(states_LBTD.shape[2], 1)).transpose(0, 1).contiguous()
     L, B, T, D = states_LBTD.shape
@@ -38,7 +39,7 @@ def layer_scores_vectorised(features: Tensor, statistics: RequestStatistics) -> 
     What fits a processor's cache is computed at once. More is cut into blocks of some requests at one layer,
     which multiply the rows as they lie, without a copy for every request.
     """
-    dtype = _sum_type(features)
+    dtype = sum_type(features)
     means, scale, whitening, bank, bank_mask, maha_weights, cosine_weights, sign = statistics
     (B, L, D), (K, _, R, _), M = features.shape, whitening.shape, bank.shape[2]
     x_LBD = features.to(dtype).transpose(0, 1)
@@ -82,8 +83,3 @@ def _products(rows: Tensor, tiles_KLND: Tensor) -> Tensor:
         products_LBN = rows @ tiles_LKND.view(L, K * N, D).mT
         return products_LBN.view(L, rows.shape[1], K, N).permute(2, 0, 1, 3)
     return rows @ tiles_KLND.mT
-
-
-def _sum_type(tensor: Tensor) -> torch.dtype:
-    """Sums are taken in float32 at least."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

@@ -13,6 +13,7 @@ from o3_kernels.ops.orthogonality_penalty.vectorised import (
     orthogonality_penalty_vectorised,
     penalty_of_short_history,
 )
+from o3_kernels.sums import sum_type
 
 __all__ = ["orthogonality_penalty", "orthogonality_penalty_streamed"]
 
@@ -111,7 +112,7 @@ class _Streamed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, history: Iterable[Sequence[Tensor]], *new: Tensor) -> Tensor:
         need_gradient = any(tensor.requires_grad for tensor in new)
-        penalty = torch.zeros((), dtype=_result_dtype(new[0]), device=new[0].device)
+        penalty = torch.zeros((), dtype=sum_type(new[0]), device=new[0].device)
         gradients = [torch.zeros_like(tensor, dtype=penalty.dtype) for tensor in new if need_gradient]
         for step in history:
             old = [tensor.detach().to(penalty.device) for tensor in step]
@@ -163,11 +164,6 @@ def _fits(new: list[Tensor], old: list[Tensor]) -> bool:
     )
 
 
-def _result_dtype(tensor: Tensor) -> torch.dtype:
-    """Sums are taken in float32 at least."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
 def _split(gradient: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     """Cuts the flat gradient into one tensor a module."""
     pieces = torch.split(gradient, [shape.numel() for shape in shapes])
@@ -186,7 +182,7 @@ def _orthogonality_penalty_fake(
     new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     size = sum(tensor.numel() for tensor in new) if need_gradient else 0
-    return new[0].new_empty((), dtype=_result_dtype(new[0])), new[0].new_empty(size)
+    return new[0].new_empty((), dtype=sum_type(new[0])), new[0].new_empty(size)
 
 
 @_orthogonality_penalty.register_kernel("cuda")

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_kernels.sums import sum_type
+
 __all__ = [
     "GroupedPenalty",
     "group_modules",
@@ -99,7 +101,7 @@ def penalty_by_group(
 
     Half precision is computed in float32.
     """
-    dtype = torch.float64 if new[0].dtype == torch.float64 else torch.float32
+    dtype = sum_type(new[0])
     block_bytes = CACHE_BYTES * torch.get_num_threads()
     squares, gradients = [], []
     for modules in group_modules(new, old, block_bytes):
@@ -140,7 +142,7 @@ def is_short(new: Sequence[Tensor], old: Sequence[Tensor]) -> bool:
 
 def penalty_of_short_history(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tensor:
     """Returns the penalty from one product a shape; autograd keeps the overlaps and reads `old` twice."""
-    dtype = torch.float64 if new[0].dtype == torch.float64 else torch.float32
+    dtype = sum_type(new[0])
     squares = []
     for modules in group_modules(new, old):
         old_mND = side_by_side([old[module] for module in modules]).flatten(1, 2).to(dtype)
