@@ -152,11 +152,10 @@ def prompts_about_others(
     """Returns the forget prompts with other names and without any, of at most `config.most_swaps` prompts.
 
     Returns:
-        None where the request has no subject, where its prompts are too few to cross-fit, and where the
-        channel "subject" is not wanted.
+        None where the request has no subject, and where its prompts are too few to cross-fit.
     """
     holders = [row for row, tokens in enumerate(inputs.tokens) if inputs.subject.intersection(tokens)]
-    if not holders or len(inputs) < config.smallest_request or "subject" not in config.channels:
+    if not holders or len(inputs) < config.smallest_request:
         return None
     known = {token for tokens in inputs.tokens for token in tokens}
     embeddings = encoder.model.get_input_embeddings().weight

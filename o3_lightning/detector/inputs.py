@@ -99,7 +99,9 @@ def read_inputs(
 
 
 def read_subject(encoder: Encoder, prompts: Sequence[str], config: DetectorConfig) -> frozenset[int]:
-    """Returns the tokens of the names that distinct prompts are about."""
+    """Returns the tokens of the names that prompts are about; none where no channel asks for them."""
+    if "subject" not in config.channels:
+        return frozenset()
 
     def pieces(word: str) -> list[int]:
         inside = f" {normalise_text(word) if config.normalise else word}"
