@@ -51,8 +51,9 @@ def neutral_rows(speaker: Speaker, others: tuple[str, ...], count: int, seed: in
 
 def answered(speaker: Speaker, prompts: Sequence[str]) -> Rows:
     """Returns prompts with the model's likeliest answers, where it says anything."""
-    answers = speaker.greedy(list(dict.fromkeys(prompts))) if prompts else []
-    pairs = zip(dict.fromkeys(prompts), answers, strict=True)
+    distinct = list(dict.fromkeys(prompts))
+    answers = speaker.greedy(distinct) if distinct else []
+    pairs = zip(distinct, answers, strict=True)
     return tuple(QuestionAnswer(prompt, answer) for prompt, answer in pairs if answer)
 
 
