@@ -18,7 +18,7 @@ from o3_lightning.errors import InputError
 if TYPE_CHECKING:
     from o3_lightning.gating.siblings import Siblings
 
-__all__ = ["Active", "GatedLinear", "layer_widths", "match_rows"]
+__all__ = ["Active", "GatedLinear", "layer_widths"]
 
 
 class Active(NamedTuple):
