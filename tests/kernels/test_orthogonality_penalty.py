@@ -55,20 +55,44 @@ def test_value_and_gradient_equal_reference(widths, sizes, seed, stacked):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
-def test_blocks_of_any_size_give_the_same(monkeypatch, rows):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_blocks_of_any_size_give_the_same(monkeypatch, rows, threads):
     new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 5, 4)
     wanted = value_and_gradient(orthogonality_penalty_reference, new, old)
-    monkeypatch.setattr(vectorised, "CACHE_BYTES", rows * 8 * 8 // torch.get_num_threads())
+    monkeypatch.setattr(vectorised, "BLOCK_BYTES", rows * 8 * 8)
+    monkeypatch.setattr(vectorised, "LEAST_ROWS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert_same(value_and_gradient(orthogonality_penalty, new, stack_history(old)), wanted, 1e-12)
 
 
-def test_groups_hold_modules_of_one_shape_up_to_a_limit(monkeypatch):
+def test_groups_hold_modules_of_one_shape():
     new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 2, 4)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert vectorised.group_modules(new, old, 2 * old[0].numel() * 8) == [[0, 2], [3], [1, 4]]
     assert vectorised.group_modules(new, old) == [[0, 2, 3], [1, 4]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "row_bytes", "modules_and_rows"),
+    [
+        (1, 100, (300, 1)),
+        (100, 100, (3, 100)),
+        (101, 100, (3, 100)),
+        (300, 500, (3, 50)),
+        (0, 100, (30000, 1)),
+    ],
+)
+def test_blocks_hold_whole_histories_or_some_rows(monkeypatch, rows, row_bytes, modules_and_rows):
+    monkeypatch.setattr(vectorised, "BLOCK_BYTES", 10000)
+    monkeypatch.setattr(vectorised, "LEAST_ROWS", 50)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert vectorised.group_modules(new, old, 0) == [[0, 2, 3], [1, 4]]
+    assert vectorised.block_sizes(rows, row_bytes) == modules_and_rows
+
+
+def test_gradients_of_one_shape_share_one_buffer():
+    new, old = penalty_inputs((8, 5, 8), 3, 7, 4)
+    new = [tensor.requires_grad_() for tensor in new]
+    gradients = torch.autograd.grad(orthogonality_penalty(new, old), new)
+    first, other, last = (gradient.untyped_storage().data_ptr() for gradient in gradients)
+    assert first == last != other
 
 
 @pytest.mark.parametrize("earlier", [1, vectorised.SHORT_HISTORY, vectorised.SHORT_HISTORY + 1, 12])

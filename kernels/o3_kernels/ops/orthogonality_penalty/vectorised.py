@@ -5,8 +5,8 @@ it instead of the overlaps makes the backward pass a single scaling, whatever th
 a history so short that it is read faster than a gradient is scaled is left to autograd, which reads it twice.
 A block fits the processor's own cache, so that each earlier adapter comes from memory once for both products:
 several modules of one shape where histories are short, some rows where they are long, and at least a module
-for each thread, since one product of so few rows is not shared well. What is left to gain is the memory's
-speed (README, "Kernels", gives the bound).
+for each thread, since one product of so few rows is not shared well. What is left is the first product's way
+of reading: it takes rows from memory at two thirds of the speed of a plain sum (README, "Kernels").
 """
 
 from collections.abc import Sequence
@@ -28,28 +28,29 @@ __all__ = [
 
 # P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
 
-CACHE_BYTES = 1 << 19  # of earlier adapters in a block, for each thread: a quarter of a server core's cache
+BLOCK_BYTES = 3 << 18  # of earlier adapters in a block, for each thread: a third of a server core's own cache
+LEAST_ROWS = 16  # of a block: products of fewer run at half the speed
 SHORT_HISTORY = 4  # earlier rows for each new one; beyond, measured, scaling a gradient is the cheaper
 
 
-def group_modules(
-    new: Sequence[Tensor], old: Sequence[Tensor], most_bytes: int | None = None
-) -> list[list[int]]:
-    """Groups modules whose new and old tensors have equal shapes.
-
-    No group of more modules than there are threads is over the limit.
-    """
+def group_modules(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[list[int]]:
+    """Groups modules whose new and old tensors have equal shapes."""
     members: dict[tuple[torch.Size, torch.Size, torch.dtype], list[int]] = {}
     for module, (new_m, old_m) in enumerate(zip(new, old, strict=True)):
         members.setdefault((new_m.shape, old_m.shape, old_m.dtype), []).append(module)
-    if most_bytes is None:
-        return list(members.values())
-    groups = []
-    for modules in members.values():
-        first = old[modules[0]]
-        most = max(most_bytes // max(first.numel() * first.element_size(), 1), torch.get_num_threads())
-        groups += [modules[start : start + most] for start in range(0, len(modules), most)]
-    return groups
+    return list(members.values())
+
+
+def block_sizes(rows: int, row_bytes: int) -> tuple[int, int]:
+    """Returns how many modules, each of so many earlier rows, and how many of those rows make a block.
+
+    Short histories: all rows of several modules. Long ones: some rows of one module for each thread.
+    """
+    threads = torch.get_num_threads()
+    modules = threads * BLOCK_BYTES // max(rows * row_bytes, 1)
+    if modules >= threads:
+        return modules, max(rows, 1)
+    return threads, max(BLOCK_BYTES // row_bytes, LEAST_ROWS)
 
 
 def stack_history(old: Sequence[Tensor]) -> list[Tensor]:
@@ -102,20 +103,23 @@ def penalty_by_group(
     Half precision is computed in float32.
     """
     dtype = sum_type(new[0])
-    block_bytes = CACHE_BYTES * torch.get_num_threads()
     squares, gradients = [], []
-    for modules in group_modules(new, old, block_bytes):
-        new_mRD = side_by_side([new[module] for module in modules]).to(dtype)
-        old_mND = side_by_side([old[module] for module in modules]).flatten(1, 2)
-        row_bytes = len(modules) * old_mND.shape[2] * old_mND.element_size()
-        gradient_mRD = new_mRD.new_empty(new_mRD.shape if need_gradient else 0)
-        blocks = torch.split(old_mND, max(block_bytes // max(row_bytes, 1), 1), dim=1)
-        for number, rows_mND in enumerate(blocks):
-            block_mND = rows_mND.to(dtype)
-            overlap_mRN = new_mRD @ block_mND.mT
-            squares.append(overlap_mRN.flatten().dot(overlap_mRN.flatten()))
-            if need_gradient:
-                gradient_mRD.baddbmm_(overlap_mRN, block_mND, beta=min(number, 1), alpha=2)
+    for modules in group_modules(new, old):
+        (R, D), (P, Q, _) = new[modules[0]].shape, old[modules[0]].shape
+        # in one piece: many small ones go back to the system after every step, and come again page by page
+        gradient_mRD = new[0].new_empty(len(modules) if need_gradient else 0, R, D, dtype=dtype)
+        most_modules, most_rows = block_sizes(P * Q, D * old[modules[0]].element_size())
+        for start in range(0, len(modules), most_modules):
+            part = modules[start : start + most_modules]
+            new_mRD = side_by_side([new[module] for module in part]).to(dtype)
+            old_mND = side_by_side([old[module] for module in part]).flatten(1, 2)
+            for number, rows_mND in enumerate(torch.split(old_mND, most_rows, dim=1)):
+                block_mND = rows_mND.to(dtype)
+                overlap_mRN = new_mRD @ block_mND.mT
+                squares.append(overlap_mRN.flatten().dot(overlap_mRN.flatten()))
+                if need_gradient:
+                    gradient_part_mRD = gradient_mRD[start : start + most_modules]
+                    gradient_part_mRD.baddbmm_(overlap_mRN, block_mND, beta=min(number, 1), alpha=2)
         if need_gradient:
             gradients.append((modules, gradient_mRD))
     return torch.stack(squares).sum(), gradients
