@@ -1,6 +1,6 @@
 """One configuration for every command: typed, documented, checked, read from YAML and the command line.
 
-Each room owns the dataclass of its own section; this file composes them and is the only reader of YAML.
+Each room owns the dataclass of its own section; this file composes them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from o3_lightning.gating.config import GateConfig
 from o3_lightning.objectives.config import ObjectiveConfig
 from o3_lightning.requests import check_id
 from o3_lightning.training import LoggingConfig
+from o3_lightning.yaml_files import read_mapping
 
 __all__ = [
     "RunConfig",
@@ -131,10 +132,21 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     Raises:
         InputError: an unknown key, a value of the wrong type, a file that is missing or not YAML.
     """
+    for path in named_files(arguments):
+        read_mapping(path)  # the parser takes the last of two equal keys and stumbles over other encodings
     try:
         return parser.parse_args(list(arguments))
     except ArgumentError as error:
         raise InputError(explain(str(error), known_keys(parser))) from error
+
+
+def named_files(arguments: Sequence[str]) -> Iterator[Path]:
+    """Yields the files that `--config` names; a file that is missing is left to the parser."""
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        path = Path(value if equals else following)
+        if option == "--config" and path.is_file():
+            yield path
 
 
 def build_config(namespace: Namespace) -> tuple[RunConfig, dict[str, Any]]:
@@ -144,8 +156,8 @@ def build_config(namespace: Namespace) -> tuple[RunConfig, dict[str, Any]]:
         InputError: a field holds a value outside its range; the message names the field.
     """
     values = {field.name: namespace[field.name] for field in dataclasses.fields(RunConfig)}
-    trainer = namespace["trainer"].as_dict()
-    return RunConfig(**{key: build(RunConfig, key, value) for key, value in values.items()}), trainer
+    config = RunConfig(**{key: build(RunConfig, key, value) for key, value in values.items()})
+    return config, check_section("trainer", namespace["trainer"]).as_dict()
 
 
 def config_from(values: dict[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
@@ -162,15 +174,27 @@ def config_from(values: dict[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
         raise InputError(explain(str(error), known_keys(parser))) from error
 
 
-def build(owner: type, key: str, value: Any) -> Any:
-    """Returns a section as its dataclass, sections inside it included."""
+def build(owner: type, key: str, value: Any, prefix: str = "") -> Any:
+    """Returns a section as its dataclass, sections inside it included; `prefix` is that of its name."""
     factory = next(field for field in dataclasses.fields(owner) if field.name == key).default_factory
     if factory is dataclasses.MISSING or not dataclasses.is_dataclass(factory):
         return value
     if dataclasses.is_dataclass(value):
         return value
     kind: Any = factory
-    return kind(**{name: build(kind, name, inner) for name, inner in vars(value).items()})
+    own = check_section(f"{prefix}{key}", value)
+    return kind(**{name: build(kind, name, inner, f"{prefix}{key}.") for name, inner in vars(own).items()})
+
+
+def check_section(name: str, value: Any) -> Namespace:
+    """Returns what a parser made of a section.
+
+    Raises:
+        InputError: something else than fields stands there.
+    """
+    if not isinstance(value, Namespace):
+        raise InputError(f"expected the fields of a section, got {value!r}", field=name)
+    return value
 
 
 def known_keys(parser: ArgumentParser) -> list[str]:
@@ -183,11 +207,12 @@ def explain(message: str, keys: Sequence[str]) -> str:
     text = " ".join(message.split())
     unknown = re.search(r"(?:unrecognized arguments: --|accept option '|Key '|key ')([\w.-]+)", text)
     if unknown is None or unknown.group(1) in keys:
-        return text
+        return f"{text}; a list is written '[one, two]'" if "<class 'tuple'>" in text else text
     section = re.search(r"Group '([\w.]+)' does not accept", text)
     name = f"{section.group(1)}.{unknown.group(1)}" if section else unknown.group(1)
-    near = difflib.get_close_matches(name, keys, n=1, cutoff=0.5) or [
-        key for key in keys if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]
+    fields = [key for key in keys if not name.startswith(f"{key}.")]  # its own section is no help
+    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5) or [
+        key for key in fields if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]
     ]
     hint = f"; did you mean '{near[0]}'?" if near else "; --help lists the known keys"
     return f"unknown key '{name}'{hint}"

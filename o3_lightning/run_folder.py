@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.processes import ALONE, Processes
 from o3_lightning.files import write_atomically, write_json
+from o3_lightning.yaml_files import read_mapping
 
 __all__ = ["RunFolder"]
 
@@ -115,7 +116,7 @@ class RunFolder:
             write_atomically(path, yaml.safe_dump(configuration, sort_keys=False))
             return
         there, now, usual = (
-            dict(leaves(decisive(one))) for one in (read_yaml(path), configuration, defaults)
+            dict(leaves(decisive(one))) for one in (read_mapping(path), configuration, defaults)
         )
         new = [key for key in now if key not in there and key in usual and now[key] == usual[key]]
         changed = [
@@ -176,14 +177,3 @@ def leaves(value: Result, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(inner, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", inner
-
-
-def read_yaml(path: Path) -> Result:
-    """Returns the configuration in a file."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"cannot be read: {' '.join(str(error).split())}", path=path) from error
-    if not isinstance(content, dict):
-        raise InputError("expected the configuration of a run", path=path)
-    return content

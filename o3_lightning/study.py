@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from o3_lightning.config import RunConfig, config_from
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.environment import describe_environment
@@ -24,6 +22,7 @@ from o3_lightning.evaluation.headline import FIGURES, headline
 from o3_lightning.files import write_atomically, write_json
 from o3_lightning.metrics.aggregate import over_seeds
 from o3_lightning.requests import check_id
+from o3_lightning.yaml_files import read_mapping
 
 __all__ = ["Study", "read_study", "run_study", "summarise", "table"]
 
@@ -84,9 +83,9 @@ def read_study(path: str | Path) -> Study:
     unknown = sorted(set(content) - set(KEYS))
     if unknown:
         raise InputError(f"unknown key '{unknown[0]}'; known are {', '.join(KEYS)}", path=source)
-    common: Plain = content.get("common") or {}
+    common = fields_of(content.get("common"), source, "common")
     if "config" in content:
-        common = merge(read_mapping(source.parent / content["config"]), common)
+        common = merge(read_mapping(source.parent / str(content["config"])), common)
     figures = content.get("figures") or list(DEFAULT_FIGURES)
     for figure in figures:
         if figure not in FIGURES:
@@ -97,13 +96,17 @@ def read_study(path: str | Path) -> Study:
         raise InputError(
             "expected names with the fields that differ, got none", path=source, field="variants"
         )
-    if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+    whole = isinstance(seeds, list) and all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+    if not seeds or not whole:
         raise InputError(f"expected integers >= 0, got {seeds}", path=source, field="seeds")
     study = Study(
         name=check_name(source.stem, source),
         question=str(content.get("question", "")),
         common=common,
-        variants={check_name(str(name), source): fields or {} for name, fields in variants.items()},
+        variants={
+            check_name(str(name), source): fields_of(fields, source, f"variants.{name}")
+            for name, fields in variants.items()
+        },
         seeds=tuple(seeds),
         figures=tuple(figures),
     )
@@ -112,17 +115,11 @@ def read_study(path: str | Path) -> Study:
     return study
 
 
-def read_mapping(path: Path) -> Plain:
-    """Returns the mapping that a YAML file holds."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path=path) from error
-    except yaml.YAMLError as error:
-        raise InputError(f"is not YAML: {' '.join(str(error).split())}", path=path) from error
-    if not isinstance(content, dict):
-        raise InputError("expected a mapping of fields", path=path)
-    return content
+def fields_of(value: Any, path: Path, name: str) -> Plain:
+    """Returns a part of a study that holds fields, or none."""
+    if not isinstance(value, dict | None):
+        raise InputError(f"expected fields, got {value!r}", path=path, field=name)
+    return value or {}
 
 
 def check_name(name: str, path: Path) -> str:

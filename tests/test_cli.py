@@ -43,6 +43,18 @@ def test_a_mistake_gives_one_line_and_status_two(words, message, capsys, monkeyp
     assert message in error
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("name: z\u00fcrich\n".encode("latin-1"), "not UTF-8"), (b"name: a\noutput: 5\n", "5/a/store")],
+)
+def test_a_configuration_that_names_no_store_is_told_in_one_line(content, message, capsys, tmp_path):
+    (tmp_path / "wrong.yaml").write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        main(["requests", "list", "--config", str(tmp_path / "wrong.yaml")])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_table_of_the_configuration_prints_as_yaml(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["run", "--print_config"])

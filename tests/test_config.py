@@ -137,6 +137,7 @@ def test_the_command_line_overrides_the_file():
         (["--name", "../up"], "field 'name'"),
         (["--gate.combine", "all"], "field 'gate.combine'"),
         (["--detector.tail", "2"], "detector.tail"),
+        (["--data.requests", "forget.jsonl"], "a list is written '[one, two]'"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(arguments, message):
@@ -151,6 +152,40 @@ def test_an_unknown_key_of_a_file_is_named_with_the_nearest_right_one(tmp_path):
     path.write_text("name: a\nadapter:\n  rnk: 3\n")
     with pytest.raises(InputError, match=r"unknown key 'adapter.rnk'; did you mean 'adapter.rank'"):
         read("--config", str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected keys and values"),
+        (b"- 1\n", "expected keys and values"),
+        ("name: z\u00fcrich\n".encode("latin-1"), "not UTF-8: byte 8"),
+        (b"name: a\nseed: 1\nname: b\n", "key 'name' comes twice"),
+        (b"adapter: {rank: 2, rank: 4}\n", "key 'rank' comes twice"),
+        (b"adapter: 5\n", "field 'adapter': expected the fields of a section, got 5"),
+        (
+            b"objective:\n  forget: null\n",
+            "field 'objective.forget': expected the fields of a section, got None",
+        ),
+        (b"trainer: null\n", "field 'trainer': expected the fields of a section, got None"),
+        (b"trainer:\n  foo: 1\n", "unknown key 'trainer.foo'; did you mean 'trainer."),
+    ],
+)
+@pytest.mark.parametrize("joined", [False, True])
+def test_what_is_wrong_with_a_file_is_told_in_one_line(content, message, joined, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read(*([f"--config={path}"] if joined else ["--config", str(path)]))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "marked.yaml"
+    path.write_bytes(b"\xef\xbb\xbfname: marked\r\nseed: 4\r\n")
+    config, _, _ = read("--config", str(path))
+    assert (config.name, config.seed) == ("marked", 4)
 
 
 def test_options_of_the_trainer_pass_through():

@@ -46,7 +46,7 @@ def test_a_field_that_an_earlier_version_lacked_may_have_its_default(tmp_path, c
             pass
 
 
-@pytest.mark.parametrize("content", ["- a list", "a: [", ""])
+@pytest.mark.parametrize("content", ["- a list", "a: [", "", "a: 1\na: 2"])
 def test_a_damaged_configuration_is_told(content, tmp_path):
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(InputError, match=r"config\.yaml: "), RunFolder(tmp_path).claim({"seed": 0}):

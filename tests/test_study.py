@@ -78,6 +78,9 @@ def test_common_fields_build_on_a_configuration_file(tmp_path):
         (("rank: 2", "rnk: 2"), "did you mean 'adapter.rank'"),
         (("{adapter: {rank: 2}}", "{adapter: {rank: 2"), "is not YAML"),
         (("small:", "../small:"), "ranks.yaml"),
+        (("[0, 1]", "5"), "field 'seeds'"),
+        (("{adapter: {rank: 2}}", "5"), "field 'variants.small': expected fields, got 5"),
+        (("question:", "seeds: [3]\nquestion:"), "key 'seeds' comes twice"),
     ],
 )
 def test_a_mistake_in_a_study_is_told_before_anything_runs(change, message, tmp_path, monkeypatch):

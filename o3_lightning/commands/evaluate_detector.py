@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from o3_lightning.config import config_from, parse
 from o3_lightning.errors import InputError
+from o3_lightning.yaml_files import read_mapping
 
 if TYPE_CHECKING:
     from o3_lightning.evaluation.detector_benchmark import DetectorBenchmarkConfig
@@ -82,17 +82,12 @@ def read_experiment(path: Path) -> tuple[DetectorBenchmarkConfig, str]:
 
     from o3_lightning.evaluation.detector_benchmark import DetectorBenchmarkConfig
 
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path=path) from error
-    except yaml.YAMLError as error:
-        raise InputError(f"is not YAML: {' '.join(str(error).split())}", path=path) from error
+    content = read_mapping(path)
     known = [
         *OWN_KEYS,
         *(field.name for field in fields(DetectorBenchmarkConfig) if field.name != "detectors"),
     ]
-    if not isinstance(content, dict) or not isinstance(content.get("detectors"), dict):
+    if not isinstance(content.get("detectors"), dict):
         raise InputError("expected names with the fields that differ", path=path, field="detectors")
     for key in content:
         if key not in known:

@@ -6,7 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from o3_lightning.config import parse
@@ -16,6 +15,7 @@ from o3_lightning.files import write_atomically
 from o3_lightning.reporting.compare import ComparedRun, comparison_csv, render_comparison
 from o3_lightning.run_folder import RunFolder
 from o3_lightning.summary import render_again
+from o3_lightning.yaml_files import read_mapping
 
 __all__ = ["main"]
 
@@ -87,8 +87,4 @@ def read_run(folder: Path, name: str) -> ComparedRun:
     missing = [key for key in NEEDED if not isinstance(metrics, dict) or key not in metrics]
     if missing:
         raise InputError("expected the metrics of a run", path=files.metrics_file, field=missing[0])
-    try:
-        configuration = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"cannot be read: {error}", path=folder / "config.yaml") from error
-    return ComparedRun(name, metrics, configuration)
+    return ComparedRun(name, metrics, read_mapping(folder / "config.yaml"))

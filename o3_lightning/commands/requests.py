@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from o3_lightning.errors import InputError
 from o3_lightning.store.commands import VERBS, run_store_command
+from o3_lightning.yaml_files import read_mapping
 
 __all__ = ["main"]
 
@@ -54,17 +53,8 @@ def find_store(options: Any) -> Path:
     """The folder of the store that the options mean."""
     if options.store:
         return Path(options.store)
-    values: dict[str, Any] = {}
-    if options.config:
-        try:
-            values = yaml.safe_load(Path(options.config).read_text()) or {}
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", path=options.config) from error
-        except yaml.YAMLError as error:
-            raise InputError(f"not YAML: {' '.join(str(error).split())}", path=options.config) from error
-        if not isinstance(values, dict):
-            raise InputError("expected keys and values", path=options.config)
+    values = read_mapping(options.config) if options.config else {}
     name = options.name or values.get("name")
     if not name:
         raise InputError("name the store: --config FILE, --name RUN or --store FOLDER")
-    return Path(options.output or values.get("output", "runs")) / str(name) / "store"
+    return Path(options.output or str(values.get("output", "runs"))) / str(name) / "store"

@@ -58,7 +58,14 @@ class DetectorBenchmarkConfig:
 
     def __post_init__(self) -> None:
         for name in ("tasks", "seeds"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple):
+                raise InputError(f"expected a list, got {value!r}", field=name)
+            object.__setattr__(self, name, tuple(value))
+        for name in ("most_prompts", "most_disguised"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"expected an integer, 1 or more, got {value!r}", field=name)
         for task in self.tasks:
             if task not in TASKS:
                 raise InputError(f"expected tasks out of {', '.join(TASKS)}, got {task!r}", field="tasks")

@@ -41,6 +41,11 @@ def test_the_benchmark_names_every_task():
         ("detectors: {a: {}}\nseeds: [-1]", "integers >= 0"),
         ("tasks: [fictitious]", "detectors"),
         ("{", "not YAML"),
+        ("detectors: {a: {}}\nseeds: 5", "field 'seeds': expected a list, got 5"),
+        (
+            "detectors: {a: {}}\nmost_prompts: 0",
+            "field 'most_prompts': expected an integer, 1 or more, got 0",
+        ),
     ],
 )
 def test_mistakes_in_an_experiment_are_named(tmp_path, text, message):
