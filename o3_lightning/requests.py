@@ -185,11 +185,24 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
         if not text:
             continue
         try:
-            yield line, json.loads(text)
+            value = json.loads(text, object_pairs_hook=unique)
         except json.JSONDecodeError as error:
             raise InputError(
                 f"not JSON: {error.msg} at column {error.colno}", path=path, line=line
             ) from error
+        except (ValueError, RecursionError) as error:  # a field twice, a number or a nesting without end
+            raise InputError(f"not JSON that can be read: {error}", path=path, line=line) from error
+        yield line, value
+
+
+def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object; of two equal fields one would be lost unseen."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"field {twice!r} comes twice")
+    return found
 
 
 def parse_row(value: Any, path: str | Path, line: int) -> tuple[QuestionAnswer, str | None]:
@@ -221,6 +234,8 @@ def parse_text(value: Any, path: str | Path, line: int, field: str) -> str:
         raise InputError(f"expected a string, got {type(value).__name__}", path=path, line=line, field=field)
     if not value.strip():
         raise InputError("expected some text, got none", path=path, line=line, field=field)
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError("holds half of a character (a lone surrogate)", path=path, line=line, field=field)
     return value
 
 

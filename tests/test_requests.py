@@ -91,6 +91,10 @@ def test_only_a_row_with_a_paraphrase_has_another_digest_for_it():
         (["p", "a"], None, "expected a JSON object, got list"),
         (b'{"prompt": "p", ', None, "not JSON"),
         (b'{"prompt": "\xff\xfe", "answer": "a"}', None, "not UTF-8"),
+        (b'{"prompt": "p", "prompt": "q", "answer": "a"}', None, "field 'prompt' comes twice"),
+        (b"[" * 100_000, None, "recursion"),
+        (b'{"prompt": ' + b"1" * 5_000 + b"}", None, "not JSON that can be read"),
+        (b'{"prompt": "\\ud800 who?", "answer": "a"}', "prompt", "half of a character"),
     ],
 )
 def test_a_bad_line_names_file_line_and_field(tmp_path, line, field, reason):
