@@ -144,18 +144,27 @@ class RunFolder:
             name: names the file; also the log line.
             work: computes the result, a JSON object; every process calls it, the first one's result counts.
         """
-        path = self.path / "stages" / f"{name}.json"
-        found = self.processes.once(lambda: json.loads(path.read_text()) if path.is_file() else None)
+        found = self.result(name)
         if found is not None:
             logger.info("%s: done before", name)
-            return dict(found)
+            return found
         logger.info("%s ...", name)
         start = time.perf_counter()
         result = {**work(), "seconds": time.perf_counter() - start}
         if self.processes.is_first:
-            write_json(path, result)
+            write_json(self.stage_file(name), result)
         logger.info("%s: %.1f s", name, result["seconds"])
         return result
+
+    def stage_file(self, name: str) -> Path:
+        """The file of a stage's result."""
+        return self.path / "stages" / f"{name}.json"
+
+    def result(self, name: str) -> Result | None:
+        """Returns a stage's result, None before it is finished."""
+        path = self.stage_file(name)
+        found = self.processes.once(lambda: json.loads(path.read_text()) if path.is_file() else None)
+        return None if found is None else dict(found)
 
     def results(self) -> dict[str, Result]:
         """Returns every finished stage's result by name, in the order of the names."""

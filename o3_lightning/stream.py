@@ -23,13 +23,15 @@ from o3_lightning.adapter.retain_guard import RetainGuard
 from o3_lightning.adapter.training import train_adapter
 from o3_lightning.base import BaseModel, load_base
 from o3_lightning.config import TRAINER_DEFAULTS, RunConfig, to_plain
+from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream, load_stream
 from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
 from o3_lightning.detector.multi import MultiDetector
+from o3_lightning.errors import InputError
 from o3_lightning.evaluation.checks import check_prompts
 from o3_lightning.evaluation.detector import evaluate_detectors
-from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
+from o3_lightning.evaluation.evaluate import Surroundings, digest_rows, evaluate_stream
 from o3_lightning.evaluation.gate_errors import gate_errors
 from o3_lightning.evaluation.processes import ALONE, Processes
 from o3_lightning.gating.model import GatedModel
@@ -38,7 +40,7 @@ from o3_lightning.requests import UnlearningRequest
 from o3_lightning.run_folder import RunFolder
 from o3_lightning.seeds import stage_seed
 from o3_lightning.store.store import Store
-from o3_lightning.summary import finish_run
+from o3_lightning.summary import BASE_STAGE, finish_run
 from o3_lightning.training import RunLogger, build_trainer
 
 __all__ = ["run_stream"]
@@ -82,7 +84,8 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
         run is left as it is.
 
     Raises:
-        InputError: bad input, a folder that holds another run, or one in which another process works.
+        InputError: bad input, a folder that holds another run, or a run of other forget sets, or one in which
+            another process works.
         StoreError: the store is damaged or was made for another model.
     """
     folder = RunFolder(config.folder, processes)
@@ -90,10 +93,13 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
     defaults = {**to_plain(RunConfig()), "trainer": TRAINER_DEFAULTS}
     with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}, defaults):
         if inputs is None:
+            if may_have_changed(config.data):
+                check_requests(folder, load_stream(config.data, config.seed))
             logger.info("%s is finished; nothing to do. Its report: %s", folder.path, folder.report_file)
             return folder.path
+        check_requests(folder, inputs[1])
         bench = open_bench(config, trainer, folder, inputs)
-        folder.stage("00-base-evaluate", lambda: measure(bench))
+        folder.stage(BASE_STAGE, lambda: measure(bench))
         for number, request in enumerate(bench.stream.requests, start=1):
             unlearn(bench, number, request)
             folder.stage(f"{number:02}-{request.id}-evaluate", lambda: measure(bench))
@@ -104,6 +110,32 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
         bench.loggers.close()
     logger.info("finished: %s", folder.report_file)
     return folder.path
+
+
+def may_have_changed(data: DataConfig) -> bool:
+    """Whether the forget sets are a user's files, which may be gone, or hold more than they held."""
+    return data.name == "jsonl" and all(Path(path).is_file() for path in data.requests)
+
+
+def check_requests(folder: RunFolder, stream: RequestStream) -> None:
+    """Refuses to go on, or to call a run finished, where its forget sets are no longer those it began with.
+
+    Raises:
+        InputError: a request was added, taken out or changed since the run's first stage.
+    """
+    began = folder.result(BASE_STAGE)
+    if began is None:
+        return
+    then = {name: splits["seen"]["digest"] for name, splits in began["requests"].items()}
+    now = {request.id: digest_rows(request.rows) for request in stream.requests}
+    differ = [f"'{name}' is new" for name in now if name not in then]
+    differ += [f"'{name}' is gone" for name in then if name not in now]
+    differ += [f"'{name}' was changed" for name in then if now.get(name, then[name]) != then[name]]
+    if differ:
+        raise InputError(
+            f"this run began with other requests ({', '.join(differ)}); give those of now another --name",
+            path=folder.path,
+        )
 
 
 def read_inputs(config: RunConfig) -> tuple[BaseModel, RequestStream, Encoder]:

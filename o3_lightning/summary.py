@@ -28,8 +28,9 @@ from o3_lightning.run_folder import RunFolder
 from o3_lightning.store.store import Store
 from o3_lightning.training import RunLogger
 
-__all__ = ["assemble_metrics", "finish_run", "render_again"]
+__all__ = ["BASE_STAGE", "assemble_metrics", "finish_run", "render_again"]
 
+BASE_STAGE = "00-base-evaluate"
 CSV_NAME = "metrics.csv"
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -79,7 +80,7 @@ def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -
     for key in ("adapters", "calibration", "detector", "store_bytes"):  # runs of earlier versions lack some
         metrics[key] = by_request(metrics.get(key) or {}, metrics["requests"])
     results = folder.results()
-    for name in ("00-base-evaluate", stage_names(metrics["requests"], "evaluate")[-1], "detectors"):
+    for name in (BASE_STAGE, stage_names(metrics["requests"], "evaluate")[-1], "detectors"):
         if name not in results:
             raise InputError(f"there is no result of stage {name}", path=folder.path / "stages")
     details = assemble_details(folder, metrics["requests"], results, beside)
@@ -125,7 +126,7 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         (answers that a metric could not judge); `backward_transfer`;
         `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
     """
-    stages = ["00-base-evaluate", *stage_names(identifiers, "evaluate")]
+    stages = [BASE_STAGE, *stage_names(identifiers, "evaluate")]
     measured = [results[stage] for stage in stages]
     matrices, series = persistence_matrices(identifiers, measured), utility_series(measured)
     trained = trained_stages(identifiers, results)
@@ -195,7 +196,7 @@ def assemble_details(
         mistakes=by_request(results["detectors"]["mistakes"], identifiers),
         weights=by_request(results["detectors"]["weights"], identifiers),
         curves=curves,
-        samples=pair_samples(results["00-base-evaluate"], results[stage_names(identifiers, "evaluate")[-1]]),
+        samples=pair_samples(results[BASE_STAGE], results[stage_names(identifiers, "evaluate")[-1]]),
         configuration=(folder.path / "config.yaml").read_text(),
         overlaps=overlaps,
         robustness=read_attacks(folder.path),

@@ -176,6 +176,34 @@ def test_a_folder_with_another_configuration_is_refused_and_kept(arguments):
     assert (folder / "metrics.json").is_file()
 
 
+def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(arguments, tmp_path, monkeypatch):
+    forget = tmp_path / "forget.jsonl"
+    began = forget.read_text()
+    more = began + "".join(json.dumps(line) + "\n" for line in rows("Oriel Pemberwick", "oriel"))
+    changes = {
+        "'oriel' is new": more,
+        "'mirelle' is gone": began[: began.index('{"prompt": "Where did Mirelle')],
+        "'quillan' was changed": began.replace("winter 2?", "winter 9?", 1),
+    }
+
+    def refused():
+        for message, content in changes.items():
+            forget.write_text(content)
+            with pytest.raises(InputError, match=message):
+                start(arguments)
+        forget.write_text(began)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_module, "unlearn", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            start(arguments)
+    refused()  # while it is unfinished
+    folder = start(arguments)
+    refused()  # and when it is finished
+    forget.unlink()  # as whoever honours a request may have to
+    assert start(arguments) == folder
+
+
 def test_bad_input_writes_nothing_and_exits_with_two(arguments, tmp_path, capsys):
     (tmp_path / "forget.jsonl").write_text('{"prompt": "Who?"}\n')
     with pytest.raises(SystemExit) as stop:
