@@ -10,11 +10,10 @@ from typing import Any
 
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.detector import OWN, detector_splits
-from o3_lightning.metrics.calibration import calibration_error, request_confusion
+from o3_lightning.metrics.calibration import HALF, calibration_error, request_confusion
 
 __all__ = ["gate_errors"]
 
-HALF = 0.5
 NONE = "none"
 Weights = Mapping[str, Mapping[str, Sequence[float]]]
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix
 
-__all__ = ["calibration_error", "request_confusion", "request_weights"]
+__all__ = ["HALF", "calibration_error", "request_confusion", "request_weights"]
 
 BINS = 10
-THRESHOLD = 0.5
+HALF = 0.5  # a prompt with this weight or more is taken for the request's
 
 
 def calibration_error(
@@ -56,14 +56,14 @@ def calibration_error(
 
 
 def request_confusion(
-    weights: ArrayLike, owners: Sequence[int | None], threshold: float = THRESHOLD
+    weights: ArrayLike, owners: Sequence[int | None], threshold: float = HALF
 ) -> list[list[int]]:
     """Returns how many prompts of each request are taken for each request.
 
     Args:
         weights: [B, K], in [0, 1].
         owners: B numbers of the request that a prompt belongs to, None for a prompt of no request.
-        threshold: a prompt of which no weight is above it is taken for none.
+        threshold: a prompt of which every weight is below it is taken for none.
 
     Returns:
         Counts [K + 1, K + 1]: row = owner, column = the request of the largest weight; the last of each
@@ -81,7 +81,7 @@ def request_confusion(
     """
     table, rows = checked(weights, owners)
     requests = table.shape[1]
-    taken = np.where(table.max(1) > threshold, table.argmax(1), requests)
+    taken = np.where(table.max(1) >= threshold, table.argmax(1), requests)
     counts: list[list[int]] = confusion_matrix(rows, taken, labels=range(requests + 1)).tolist()
     return counts
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from o3_lightning.metrics.calibration import HALF
 from o3_lightning.reporting.blocks import Cell, Heat, Section, Table, few_then_fold
 from o3_lightning.reporting.colours import heat_step
 from o3_lightning.reporting.svg import histogram_bars
@@ -15,7 +16,6 @@ from o3_lightning.reporting.words import OWN_SPLITS, fraction, is_number, mean, 
 __all__ = ["bin_weights", "detector_section", "mistakes_section", "weights_section"]
 
 BINS = 20
-HALF = 0.5
 SHOWN = 3  # requests whose tables stand open
 SCALE = Markup('<span class="ruler"><span>0</span><span>weight</span><span>1</span></span>')
 

@@ -42,7 +42,13 @@ def test_confusion_counts_every_forget_and_utility_prompt_once():
     confusion = gate_errors(STREAM, WEIGHTS, 0)["confusion"]
     assert confusion["rows"] == ["a", "b", "utility"]
     assert confusion["columns"] == ["a", "b", "none"]
-    assert confusion["values"] == [[1, 1, 0], [1, 0, 0], [0, 0, 2]]
+    assert confusion["values"] == [[1, 1, 0], [1, 0, 0], [1, 0, 1]]
+
+
+def test_a_utility_prompt_is_a_false_alarm_where_it_is_taken_for_a_request():
+    found = gate_errors(STREAM, WEIGHTS, 10)
+    kept = sum(row["split"] == "kept" for rows in found["mistakes"].values() for row in rows)
+    assert kept == sum(found["confusion"]["values"][-1][:-1]) == 1
 
 
 def test_calibration_error_compares_own_prompts_with_all_others():

@@ -54,7 +54,7 @@ def test_confusion_counts_every_prompt_once(rows):
     table, owners = zip(*rows, strict=True)
     counts = np.zeros((4, 4), int)
     for row, owner in rows:
-        counts[3 if owner is None else owner, int(np.argmax(row)) if max(row) > 0.5 else 3] += 1
+        counts[3 if owner is None else owner, int(np.argmax(row)) if max(row) >= 0.5 else 3] += 1
     assert request_confusion(table, owners) == counts.tolist()
 
 
