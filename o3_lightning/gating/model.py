@@ -31,7 +31,7 @@ from o3_lightning.gating.loading import load_parts
 from o3_lightning.gating.merging import Merges
 from o3_lightning.gating.plan import Plan, plan_rows
 from o3_lightning.gating.refusal import RefusalProcessor, overwrite_refused, refuse_logits
-from o3_lightning.gating.routing import Detectors, Prompt, route_prompts, user_texts
+from o3_lightning.gating.routing import Detectors, Prompt, route_prompts, user_turns
 from o3_lightning.gating.tokens import PromptTokens, before_labels, first_label, last_token
 from o3_lightning.store.store import Store
 
@@ -146,11 +146,9 @@ class GatedModel:
             [B,K] float32 on the CPU, in [0, 1]; below `floor` it is 0.
 
         Raises:
-            InputError: a chat without a message of the user.
+            InputError: a chat without a message of the user, or one text in place of a list.
         """
-        return route_prompts(
-            self.detectors, [user_texts(prompt) for prompt in prompts], self.gate_config.floor
-        )
+        return route_prompts(self.detectors, user_turns(prompts), self.gate_config.floor)
 
     def explain(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Returns what the gate does with each prompt, and why.
@@ -159,7 +157,7 @@ class GatedModel:
             One dictionary a prompt: `weights` and `strengths` (what acts after combining) by request,
             `refused`, and `detectors` (the scores behind the weights, one a user turn).
         """
-        turns = [user_texts(prompt) for prompt in prompts]
+        turns = user_turns(prompts)
         weights = route_prompts(self.detectors, turns, self.gate_config.floor)
         plan = self._plan(weights)
         return [

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from o3_lightning.errors import InputError
 
-__all__ = ["Detectors", "EveryPrompt", "Prompt", "route_prompts", "user_texts"]
+__all__ = ["Detectors", "EveryPrompt", "Prompt", "route_prompts", "user_texts", "user_turns"]
 
 Prompt = str | Sequence[Mapping[str, str]]
 
@@ -56,7 +56,8 @@ def user_texts(prompt: Prompt) -> list[str]:
     """Returns what the user says in a prompt: the text itself, or every user message of a chat.
 
     Raises:
-        InputError: neither a text nor messages with 'role' and 'content', or no user message.
+        InputError: neither a text nor messages with 'role' and 'content', no user message, or one whose
+            content is no text: the parts that some servers send have to be joined before.
 
     Example:
         >>> user_texts([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who?"}])
@@ -65,12 +66,27 @@ def user_texts(prompt: Prompt) -> list[str]:
     if isinstance(prompt, str):
         return [prompt]
     try:
-        texts = [str(message["content"]) for message in prompt if message["role"] == "user"]
+        texts = [message["content"] for message in prompt if message["role"] == "user"]
     except (TypeError, KeyError) as error:
         raise InputError("expected a text or messages with 'role' and 'content'", field="prompts") from error
     if not texts:
         raise InputError("expected at least one message of the user", field="prompts")
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(f"expected 'content' to be a text, got {type(text).__name__}", field="prompts")
     return texts
+
+
+def user_turns(prompts: Sequence[Prompt]) -> list[list[str]]:
+    """Returns what the user says in each prompt.
+
+    Raises:
+        InputError: one text in place of a list of prompts, whose letters would each be asked about; or as
+            `user_texts`.
+    """
+    if isinstance(prompts, str):
+        raise InputError("expected a list of prompts, got one text", field="prompts")
+    return [user_texts(prompt) for prompt in prompts]
 
 
 def route_prompts(detectors: Detectors, turns: Sequence[Sequence[str]], floor: float = 0.0) -> Tensor:

@@ -331,3 +331,16 @@ def test_reads_like_a_hugging_face_model(build_gated, gate_kit):
     gated, base = build_gated(), gate_kit.model("llama")
     assert (gated.config, gated.generation_config) == (base.config, base.generation_config)
     assert (gated.device, gated.dtype) == (torch.device("cpu"), torch.float32)
+
+
+def test_one_text_in_place_of_a_list_is_refused(build_gated):
+    gated = build_gated()
+    for ask in (gated.weights, gated.explain, gated.answer):
+        with pytest.raises(InputError, match="expected a list of prompts, got one text"):
+            ask("ada lives where ?")
+
+
+@pytest.mark.parametrize("content", [None, 5, [{"type": "text", "text": "ada lives where ?"}]])
+def test_content_that_is_no_text_is_refused_and_not_asked_about_as_it_prints(build_gated, content):
+    with pytest.raises(InputError, match="expected 'content' to be a text"):
+        build_gated(template="chat").weights([[{"role": "user", "content": content}]])
