@@ -27,7 +27,7 @@ def run_store_command(store_path: str | Path, verb: str, request_id: str | None 
 
     Raises:
         InputError: an unknown verb, a request where none is taken or none where one is, or no such request.
-        StoreError: the store is missing or damaged; for "verify" the message has a line for each damage.
+        StoreError: the store is missing or damaged; for "verify" the message names each damage.
     """
     if verb not in VERBS:
         raise InputError(f"expected one of {', '.join(VERBS)}, got {verb!r}", field="verb")
@@ -52,8 +52,7 @@ def describe_health(path: Path) -> str:
     """Returns that a store is as its journal says, or raises with every difference."""
     problems = verify_store(path)
     if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise StoreError(f"{path}: {len(problems)} damaged{lines}")
+        raise StoreError(f"{path}: {len(problems)} damaged: {'; '.join(problems)}")
     return f"{path}: every byte is as the journal says"
 
 

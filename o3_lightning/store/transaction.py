@@ -181,7 +181,7 @@ def open_session(root: Path, seconds: float, *, strict: bool = True) -> Iterator
     """
     try:
         with locked(root, seconds) as refusal:
-            content = (root / JOURNAL).read_bytes()
+            content = read_journal(root / JOURNAL)
             session = Session(root, parse_journal(content), refusal)
             mend_tear(session, content)
             if strict and session.journal.problems:
@@ -193,6 +193,14 @@ def open_session(root: Path, seconds: float, *, strict: bool = True) -> Iterator
         raise StoreError(
             f"{error.filename or root}: {error.strerror or error}; no finished request is lost"
         ) from error
+
+
+def read_journal(path: Path) -> bytes:
+    """Returns a journal's bytes; without one nothing can be said of what lies beside it."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: missing; there is no store here, or none that can be checked") from error
 
 
 def mend_tear(session: Session, content: bytes) -> None:

@@ -59,10 +59,15 @@ def test_verify_is_quiet_about_a_good_store_and_names_damage(store):
     assert "every byte" in run_store_command(store.path, "verify")
     (store.path / "requests/done/detector.json").write_text("x")
     (store.path / "stray").write_text("x")
-    with pytest.raises(
-        StoreError, match=r"2 damaged\n  stray: added.*\n  requests/done/detector.json: changed"
-    ):
+    with pytest.raises(StoreError, match=r"2 damaged: stray: added.*; requests/done/detector.json: changed"):
         run_store_command(store.path, "verify")
+
+
+def test_verify_promises_nothing_where_there_is_no_journal(store, tmp_path):
+    (store.path / "journal.jsonl").unlink()
+    for path in (store.path, tmp_path / "nowhere"):
+        with pytest.raises(StoreError, match=r"journal\.jsonl: missing; .* none that can be checked$"):
+            run_store_command(path, "verify")
 
 
 @pytest.mark.parametrize(

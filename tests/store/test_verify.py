@@ -54,7 +54,7 @@ def test_every_damaged_file_is_named(store, kind):
             path.write_bytes(bad)
         name = path.relative_to(store.path).as_posix()
         if name == "journal.jsonl" and kind == "missing":
-            with pytest.raises(StoreError, match=r"journal.jsonl: No such file"):
+            with pytest.raises(StoreError, match=r"journal.jsonl: missing"):
                 verify_store(store.path)
         else:
             assert any(text.startswith(name) for text in verify_store(store.path)), (name, kind)
