@@ -142,9 +142,9 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 
 def named_files(arguments: Sequence[str]) -> Iterator[Path]:
     """Yields the files that `--config` names; a file that is missing is left to the parser."""
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for place, word in enumerate(arguments):
         option, equals, value = word.partition("=")
-        path = Path(value if equals else following)
+        path = Path(value if equals else "".join(arguments[place + 1 : place + 2]))
         if option == "--config" and path.is_file():
             yield path
 

@@ -161,15 +161,26 @@ class RunFolder:
         return self.path / "stages" / f"{name}.json"
 
     def result(self, name: str) -> Result | None:
-        """Returns a stage's result, None before it is finished."""
+        """Returns a stage's result, None before it is finished.
+
+        Raises:
+            InputError: its file is damaged.
+        """
         path = self.stage_file(name)
-        found = self.processes.once(lambda: json.loads(path.read_text()) if path.is_file() else None)
-        return None if found is None else dict(found)
+        return self.processes.once(lambda: read_result(path) if path.is_file() else None)
 
     def results(self) -> dict[str, Result]:
-        """Returns every finished stage's result by name, in the order of the names."""
+        """Returns every finished stage's result by name, in the order of the names; raises as `result`."""
         files = sorted((self.path / "stages").glob("*.json"))
-        return {path.stem: dict(json.loads(path.read_text())) for path in files}
+        return {path.stem: read_result(path) for path in files}
+
+
+def read_result(path: Path) -> Result:
+    """Returns what a stage wrote."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"damaged; remove it and run again ({error})", path=path) from error
 
 
 def decisive(configuration: Result) -> Result:

@@ -25,6 +25,8 @@ def test_every_command_explains_itself(command, capsys):
         (["rn"], "unknown command 'rn'"),
         (["requests", "lst"], "invalid choice: 'lst'"),
         (["requests", "list"], "name the store"),
+        (["report"], "give one run's folder"),
+        (["run", "--config"], "config"),
         (["requests", "list", "--store", "nowhere"], "no store here"),
         (["ask", "--name", "a"], "expected a question"),
         (["ask", "--name", "a", "Who?", " "], "expected a question"),

@@ -16,6 +16,16 @@ def test_a_stage_is_done_once(tmp_path):
     assert result["seconds"] >= 0
 
 
+@pytest.mark.parametrize("content", ["{", "5", "[1]", "\udcff"])
+def test_a_damaged_result_is_told(content, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.stage("fit", lambda: {})
+    (tmp_path / "stages/fit.json").write_bytes(content.encode(errors="surrogateescape"))
+    for read in (folder.results, lambda: folder.stage("fit", lambda: {})):
+        with pytest.raises(InputError, match=r"fit\.json: damaged"):
+            read()
+
+
 def test_a_stage_that_fails_leaves_nothing(tmp_path):
     folder = RunFolder(tmp_path)
     with pytest.raises(ZeroDivisionError):
