@@ -1,8 +1,11 @@
 """What the README shows of a study is what its results file says."""
 
+import json
 from pathlib import Path
 
 import pytest
+
+from o3_lightning.evaluation.detector_measures import PAIRS, WEIGHTS, pair_cell, weight_cell
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -17,6 +20,20 @@ def test_rows_of_a_shown_study_are_those_of_its_results(name):
     shown = [line for line in section.splitlines() if line.startswith("| ") and line.split("|")[1] in names]
     assert shown
     assert shown == rows
+
+
+def test_tables_of_the_detectors_are_those_of_their_results():
+    results = json.loads((ROOT / "results/detector.json").read_text())
+    lines = set(README.splitlines())
+    for task, measured in results["tasks"].items():
+        name = task if results["roles"][task] == "development" else f"{task} *"
+        own = measured["default"]
+        cells = [pair_cell(own.get(pair)) for pair in PAIRS]
+        cells.append(" / ".join(weight_cell(own.get(split)) for split in WEIGHTS))
+        assert f"| {name} | {' | '.join(cells)} |" in lines
+        beside = [measured[label] for label in ("default", "k9", "paper_untrained", "official_untrained")]
+        cells = [f"{pair_cell(one[PAIRS[0]])}, {weight_cell(one['near'])}" for one in beside]
+        assert f"| {name} | {' | '.join(cells)} |" in lines
 
 
 def test_every_file_that_the_readme_names_is_there():

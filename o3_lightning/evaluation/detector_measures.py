@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from o3_lightning.metrics.aggregate import over_seeds
 
 __all__ = ["evasion_rows", "summarise", "table_rows"]
 
@@ -16,15 +16,18 @@ WEIGHTS = ("forget", "paraphrase", "held_out", "near", "adjacent", "mid", "far")
 
 
 def summarise(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    """Returns {split: {measure: {"mean", "std", "seeds"}}} of one {split: {measure: value}} a seed."""
+    """Returns {split: {measure: {"mean", "std", "seeds"}}} of one {split: {measure: value}} a seed.
+
+    `std` is the deviation of the sample, as in studies; 0 of a single seed.
+    """
     summary: dict[str, Any] = {}
     for split in rows[0]:
         for measure in rows[0][split]:
             values = [row[split][measure] for row in rows if split in row]
-            spread = {"mean": float(np.mean(values)), "std": float(np.std(values))}
-            place = summary.setdefault(split, {})
-            place[measure] = {
-                **{name: round(value, DIGITS) for name, value in spread.items()},
+            spread = over_seeds(values)
+            summary.setdefault(split, {})[measure] = {
+                "mean": round(spread.mean, DIGITS),
+                "std": round(spread.deviation or 0.0, DIGITS),
                 "seeds": [round(value, DIGITS) for value in values],
             }
     return summary

@@ -8,7 +8,7 @@ import pytest
 from o3_lightning.commands.evaluate_detector import main, read_experiment
 from o3_lightning.errors import InputError
 from o3_lightning.evaluation.detector_benchmark import DetectorBenchmarkConfig, run_detector_benchmark
-from o3_lightning.evaluation.detector_measures import evasion_rows, table_rows
+from o3_lightning.evaluation.detector_measures import evasion_rows, summarise, table_rows
 from o3_lightning.evaluation.detector_tasks import DEVELOPMENT, TASKS
 
 CONFIGS = "configs/experiments/detector_{}.yaml"
@@ -89,3 +89,9 @@ def test_missing_data_is_left_out_and_named(tmp_path):
     assert "forget01_perturbed.json is not there" in results["left_out"][0]
     assert list(evasion_rows(results)) == []
     assert len(list(table_rows(results))) == 6
+
+
+def test_the_deviation_is_that_of_the_sample():
+    rows = [{"near": {"auroc": value}} for value in (0.5, 0.75, 1.0)]
+    assert summarise(rows)["near"]["auroc"] == {"mean": 0.75, "std": 0.25, "seeds": [0.5, 0.75, 1.0]}
+    assert summarise(rows[:1])["near"]["auroc"]["std"] == 0.0
