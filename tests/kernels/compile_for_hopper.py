@@ -1,8 +1,13 @@
-"""Compiles every kernel at its planned sizes for sm_90, without a GPU, and prints what ptxas says as JSON."""
+"""Compiles every kernel for sm_90, without a GPU, and prints what ptxas says as JSON.
+
+At its planned sizes; with `--every` also with the block sizes that the tuner tries, and for arguments that
+Triton compiles apart: numbers that are 1, numbers beyond 32 bits, and addresses and widths in no good place.
+"""
 
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -18,12 +23,13 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from o3_kernels.ops.gated_lora import launch as gated_launch
 from o3_kernels.ops.gated_lora import triton_kernel as gated
-from o3_kernels.ops.gated_lora.launch import plan_gated_lora
+from o3_kernels.ops.layer_scores import launch as scores_launch
 from o3_kernels.ops.layer_scores import triton_kernel as scores
-from o3_kernels.ops.layer_scores.launch import plan_layer_scores, plan_pool_tokens
+from o3_kernels.ops.orthogonality_penalty import launch as penalty_launch
 from o3_kernels.ops.orthogonality_penalty import triton_kernel as penalty
-from o3_kernels.ops.orthogonality_penalty.launch import plan_penalty
+from o3_kernels.tuning import variations
 
 DTYPES = {"float32": ("fp32", 4, tl.float32), "bfloat16": ("bf16", 2, tl.bfloat16)}
 
@@ -35,14 +41,40 @@ class Launch(NamedTuple):
     stages: int = 3
 
 
-def compiled(kernel, types, constants, plan):
-    """Returns registers, spilled bytes and shared memory of a kernel, all sizes multiples of 16."""
+class Arguments(NamedTuple):
+    """What Triton knows of the numbers that a kernel is called with: each kind is compiled apart.
+
+    Args:
+        integers: type of sizes and strides.
+        divisible: whether they and the addresses are multiples of 16.
+        ones: pattern of the names of sizes and strides that are 1, which Triton puts into the code.
+    """
+
+    integers: str = "i32"
+    divisible: bool = True
+    ones: str = ""
+
+
+USUAL = Arguments()
+UNUSUAL = {
+    "odd": Arguments(divisible=False),
+    "ones": Arguments(divisible=False, ones=".*"),
+    "one of them 1": Arguments(divisible=False, ones="O0|L|D"),
+    "beyond 32 bits": Arguments(integers="i64"),
+}
+
+
+def compiled(kernel, pointers, numbers, constants, plan, arguments=USUAL):
+    """Returns registers, spilled bytes and shared memory of a kernel."""
     names = kernel.arg_names
+    types = pointers | {name: kind or arguments.integers for name, kind in numbers.items()}
+    plain = [name for name in names if name in numbers and numbers[name] is None]
+    constants = constants | {name: 1 for name in plain if re.fullmatch(arguments.ones, name)}
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
     attributes = {
         (place,): [["tt.divisibility", 16]]
         for place, name in enumerate(names)
-        if signature[name].startswith("*") or signature[name] == "i32"
+        if arguments.divisible and (signature[name].startswith("*") or signature[name] == arguments.integers)
     }
     options = {"num_warps": plan.warps, "num_stages": plan.stages}
     source = ASTSource(kernel, signature, constants, attributes)
@@ -62,65 +94,93 @@ def compiled(kernel, types, constants, plan):
     }
 
 
-def layer_scores(dtype, rows):
-    short, size, _ = DTYPES[dtype]
-    plan = plan_layer_scores(rows, 1024, 1024, size)
+def sizes(*names):
+    """Numbers whose type is that of sizes and strides."""
+    return dict.fromkeys(names)
+
+
+def plan_scores(dtype, rows):
+    return scores_launch.plan_layer_scores(rows, 1024, 1024, DTYPES[dtype][1])
+
+
+def layer_scores(dtype, rows, plan=None, arguments=USUAL):
+    short, _, _ = DTYPES[dtype]
+    plan = plan or plan_scores(dtype, rows)
     pointers = dict.fromkeys(("features", "means", "whitening", "bank"), "*" + short)
     pointers |= {"precision_scale": "*fp32", "bank_mask": "*i8", "partial": "*fp32"}
     strides = [f"{name}_stride_{axis}" for name in ("whitening", "bank") for axis in "kl"]
-    numbers = dict.fromkeys([*strides, *"BLRMD"], "i32") | {"sign": "fp32"}
+    numbers = sizes(*strides, *"BLRMD", "row_blocks") | {"sign": "fp32"}
     constants = {
         "BANK_TILES": 16,
         "TILES": 32,
         "HAS_MEANS": True,
         "HAS_MASK": True,
-        "USE_DOT": rows > 1,
+        "USE_DOT": plan.block_b > 1,
         "PRECISION": "tf32x3",
     }
     constants |= {"BLOCK_B": plan.block_b, "BLOCK_N": plan.block_n, "BLOCK_D": plan.block_d}
-    return compiled(scores.layer_scores_tiles_kernel, pointers | numbers, constants, plan)
+    return compiled(scores.layer_scores_tiles_kernel, pointers, numbers, constants, plan, arguments)
 
 
-def pool_tokens(dtype):
+def combine_scores(tiles, arguments=USUAL):
+    pointers = dict.fromkeys(scores.layer_scores_combine_kernel.arg_names[:6], "*fp32")
+    constants = {"BANK_TILES": tiles // 2, "TILES": tiles, "BLOCK_L": 32, "BLOCK_P": tiles}
+    kernel, plan = scores.layer_scores_combine_kernel, Launch(warps=1)
+    return compiled(kernel, pointers, sizes("B", "L"), constants, plan, arguments)
+
+
+def pool_tokens(dtype, arguments=USUAL):
     short, size, _ = DTYPES[dtype]
-    block_t, block_d = plan_pool_tokens(512, 1024, size)
-    types = {"hidden_states": "*" + short, "token_mask": "*i8", "pooled": "*fp32"}
-    types |= dict.fromkeys(("stride_l", "stride_b", "stride_t", "L", "T", "D"), "i32")
+    block_t, block_d = scores_launch.plan_pool_tokens(512, 1024, size)
+    pointers = {"hidden_states": "*" + short, "token_mask": "*i8", "pooled": "*fp32"}
+    numbers = sizes("stride_l", "stride_b", "stride_t", "L", "T", "D")
     constants = {"HAS_MASK": True, "BLOCK_T": block_t, "BLOCK_D": block_d}
-    return compiled(scores.pool_tokens_kernel, types, constants, Launch())
+    return compiled(scores.pool_tokens_kernel, pointers, numbers, constants, Launch(), arguments)
 
 
-def orthogonality(dtype, rank):
-    short, size, element = DTYPES[dtype]
-    plan = plan_penalty(rank, 16 * rank, 11008, size)
-    types = {"table": "*i64", "items": "*i32", "counters": "*i32", "modules": "i32", "gradient": "*" + short}
-    types |= dict.fromkeys(("parts_of_overlaps", "overlaps", "squares"), "*fp32")
-    constants = {"NEW": element, "OLD": element, "ALIGNED": True, "PRECISION": "tf32x3"}
+def plan_penalty(dtype, rank):
+    return penalty_launch.plan_penalty(rank, 16 * rank, 11008, DTYPES[dtype][1])
+
+
+def orthogonality(dtype, rank, plan=None, arguments=USUAL, history=None):
+    short, _, element = DTYPES[dtype]
+    plan = plan or plan_penalty(dtype, rank)
+    pointers = {"table": "*i64", "items": "*i32", "counters": "*i32", "gradient": "*" + short}
+    pointers |= dict.fromkeys(("parts_of_overlaps", "overlaps", "squares"), "*fp32")
+    constants = {"NEW": element, "OLD": DTYPES[history or dtype][2], "ALIGNED": arguments.divisible}
     constants |= {"BLOCK_R": plan.block_r, "BLOCK_N": plan.block_n, "BLOCK_D": plan.block_d}
-    constants |= {"PART_D": plan.part_d, "GRADIENT_D": plan.gradient_d}
-    return compiled(penalty.orthogonality_penalty_kernel, types, constants, plan)
+    constants |= {"PART_D": plan.part_d, "GRADIENT_D": plan.gradient_d, "PRECISION": "tf32x3"}
+    kernel = penalty.orthogonality_penalty_kernel
+    return compiled(kernel, pointers, sizes("modules"), constants, plan, arguments)
 
 
-def gated_lora(rows, shrink):
-    plan = plan_gated_lora(rows, 128, 3, 4096, 2, 132)
-    types = dict.fromkeys(("x", "a", "y0", "y1", "y2", "b0", "b1", "b2"), "*bf16")
-    types |= {"weights": "*fp32", "hidden": "*fp32"}
-    types |= dict.fromkeys(("N", "T", "D", "S", "JS", "part_width", "first", "O0", "O1", "O2"), "i32")
+def plan_gated(rows, layers=3):
+    return gated_launch.plan_gated_lora(rows, 128, layers, 4096, 2, 132)
+
+
+def gated_lora(rows, shrink, plan=None, arguments=USUAL):
+    plan = plan or plan_gated(rows)
+    pointers = dict.fromkeys(("x", "a", "y0", "y1", "y2", "b0", "b1", "b2"), "*bf16")
+    pointers |= {"weights": "*fp32", "hidden": "*fp32"}
+    numbers = sizes("N", "T", "D", "S", "JS", "part_width", "first", "O0", "O1", "O2")
     constants = {"PRECISION": "tf32x3", "BLOCK_N": plan.block_n}
     if shrink:
         constants |= {"BLOCK_S": plan.shrink_s, "BLOCK_D": plan.shrink_d}
-        return compiled(gated.gated_lora_shrink_kernel, types, constants, plan)
-    constants |= {"BLOCK_S": plan.expand_s, "BLOCK_O": plan.expand_o, "PARTS": plan.parts}
-    return compiled(gated.gated_lora_expand_kernel, types, constants, plan)
+        kernel = gated.gated_lora_shrink_kernel
+    else:
+        constants |= {"BLOCK_S": plan.expand_s, "BLOCK_O": plan.expand_o, "PARTS": plan.parts}
+        kernel = gated.gated_lora_expand_kernel
+    return compiled(kernel, pointers, numbers, constants, plan, arguments)
 
 
-def main():
-    """Prints one line of JSON."""
-    torch.set_num_threads(1)
-    results = {
+def planned():
+    """Every kernel at the sizes that its rule chooses."""
+    return {
         "layer_scores float32 1 row": layer_scores("float32", 1),
         "layer_scores float32 16 rows": layer_scores("float32", 16),
+        "layer_scores float32 64 rows": layer_scores("float32", 64),
         "layer_scores bfloat16 64 rows": layer_scores("bfloat16", 64),
+        "layer_scores combine": combine_scores(64),
         "pool_tokens float32": pool_tokens("float32"),
         "pool_tokens bfloat16": pool_tokens("bfloat16"),
         "penalty float32 rank 8": orthogonality("float32", 8),
@@ -132,7 +192,46 @@ def main():
         "gated_lora down prefill": gated_lora(4096, True),
         "gated_lora up prefill": gated_lora(4096, False),
     }
-    print(json.dumps(results))
+
+
+def unusual():
+    """Every kernel for the arguments that Triton compiles apart, and a history of another type."""
+    results = {"penalty bfloat16 history": orthogonality("float32", 8, history="bfloat16")}
+    for name, arguments in UNUSUAL.items():
+        results |= {
+            f"layer_scores 1 row {name}": layer_scores("float32", 1, None, arguments),
+            f"layer_scores 16 rows {name}": layer_scores("float32", 16, None, arguments),
+            f"layer_scores combine {name}": combine_scores(64, arguments),
+            f"pool_tokens {name}": pool_tokens("float32", arguments),
+            f"penalty {name}": orthogonality("float32", 8, None, arguments),
+            f"gated_lora down {name}": gated_lora(16, True, None, arguments),
+            f"gated_lora up {name}": gated_lora(16, False, None, arguments),
+        }
+    return results
+
+
+def candidates():
+    """Every kernel with every plan that the tuner times beside the rule's."""
+    results = {}
+    for dtype in DTYPES:
+        for rows in (1, 8, 64):
+            for plan in variations(plan_scores(dtype, rows), scores_launch.CHANGES):
+                results[f"layer_scores {dtype} {rows} {plan}"] = layer_scores(dtype, rows, plan)
+        for rank in (8, 32):
+            for plan in variations(plan_penalty(dtype, rank), penalty_launch.CHANGES):
+                results[f"penalty {dtype} {rank} {plan}"] = orthogonality(dtype, rank, plan)
+    for rows in (16, 4096):
+        for plan in variations(plan_gated(rows), gated_launch.CHANGES):
+            for shrink in (True, False):
+                results[f"gated_lora {shrink} {rows} {plan}"] = gated_lora(rows, shrink, plan)
+    return results
+
+
+def main():
+    """Prints one line of JSON."""
+    torch.set_num_threads(1)
+    every = "--every" in sys.argv
+    print(json.dumps(planned() if not every else {**unusual(), **candidates()}))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def test_kernels_equal_float64_in_the_interpreter():
 @pytest.mark.gpu
 def test_kernels_equal_float64_on_the_gpu():
     assert torch.cuda.is_available(), "this test was asked for on a machine without a CUDA device"
-    output = run_python(*CASES, str(HERE / "triton_cases.py"))
+    # each case compiles a kernel of its own, on one core
+    output = run_python(*CASES, "-n", str(min(os.cpu_count() or 1, 8)), str(HERE / "triton_cases.py"))
     assert " passed" in output
 
 
@@ -44,12 +45,42 @@ def test_kernels_compile_for_hopper_without_spilling(tmp_path):
     pytest.importorskip("triton")
     output = run_python(str(HERE / "compile_for_hopper.py"), TRITON_CACHE_DIR=str(tmp_path))
     results = json.loads(output.splitlines()[-1])
-    assert len(results) == 13
+    assert len(results) == 15
     for name, facts in results.items():
         assert facts["stack_bytes"] <= 64, (name, facts)
         assert facts["shared_bytes"] <= 227 * 1024, (name, facts)
     assert results["layer_scores bfloat16 64 rows"]["matrix_units"]
     assert not results["layer_scores float32 1 row"]["matrix_units"]
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_hopper_with_every_plan_and_argument(tmp_path):
+    pytest.importorskip("triton")
+    output = run_python(str(HERE / "compile_for_hopper.py"), "--every", TRITON_CACHE_DIR=str(tmp_path))
+    results = json.loads(output.splitlines()[-1])
+    assert len(results) > 100
+    for name, facts in results.items():
+        assert facts["shared_bytes"] <= 227 * 1024, (name, facts)
+
+
+def test_any_number_of_requests_and_layers_fits_the_grid(monkeypatch):
+    launch = pytest.importorskip("o3_kernels.ops.layer_scores.launch")
+    grids = []
+
+    class Recorder:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return lambda *_, **__: None
+
+    for name in ("layer_scores_tiles_kernel", "layer_scores_combine_kernel"):
+        monkeypatch.setattr(launch, name, Recorder())
+    K, one = 70000, torch.ones(1, 1, 1)
+    tiles = one.expand(K, 1, 1, 1)
+    flat = torch.ones(K, 1)
+    launch.launch_layer_scores(one, (None, flat, tiles, tiles, None, flat, flat, 1))
+    assert len(grids) == 2
+    for grid in grids:
+        assert all(size <= 65535 for size in grid[1:])
 
 
 WITHOUT_TRITON = """

@@ -87,14 +87,14 @@ def gated_lora_expand_kernel(
 ):
     """Projects a block of rows up and adds it where the row has a weight."""
     rows_N = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    block = tl.program_id(1)
+    block = tl.program_id(1).to(tl.int64)
     blocks0, blocks1 = tl.cdiv(O0, BLOCK_O), tl.cdiv(O1, BLOCK_O)
     y, b, width, layer = y0, b0, O0, first
     if block >= blocks0 + blocks1:
         y, b, width, layer, block = y2, b2, O2, first + 2, block - blocks0 - blocks1
     elif block >= blocks0:
         y, b, width, layer, block = y1, b1, O1, first + 1, block - blocks0
-    cols_O = block.to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
+    cols_O = block * BLOCK_O + tl.arange(0, BLOCK_O)
     in_N = rows_N < N
     live_N = tl.zeros([BLOCK_N], dtype=tl.int32)
     update_NO = tl.zeros([BLOCK_N, BLOCK_O], dtype=tl.float32)

@@ -33,6 +33,7 @@ CHANGES: tuple[Changes, ...] = (
     {"stages": 4},
     {"warps": 8},
     {"block_n": 2.0, "warps": 8},
+    {"block_b": 2.0, "block_n": 2.0, "warps": 8},
 )
 MATRIX_UNIT_ROWS = 16  # the smallest side of a tile that the matrix units take
 
@@ -115,7 +116,8 @@ def launch_layer_scores(
     tiles = bank_tiles + max(count_blocks(R, plan.block_n), 1)
     partial = features.new_empty((K, B, L, tiles), dtype=torch.float32)
     mask = bank if bank_mask is None else bank_mask.contiguous().view(torch.int8)
-    layer_scores_tiles_kernel[(count_blocks(B, plan.block_b), K * L, tiles)](
+    row_blocks = count_blocks(B, plan.block_b)
+    layer_scores_tiles_kernel[(row_blocks * K * L, tiles)](
         features.contiguous(),
         bank if means is None else means.contiguous(),
         precision_scale.contiguous(),
@@ -130,6 +132,7 @@ def launch_layer_scores(
         R,
         M,
         D,
+        row_blocks,
         float(sign),
         BANK_TILES=bank_tiles,
         TILES=tiles,

@@ -78,6 +78,7 @@ def layer_scores_tiles_kernel(
     R,
     M,
     D,
+    row_blocks,  # of the batch
     sign,  # whitening_sign
     BANK_TILES: tl.constexpr,
     TILES: tl.constexpr,
@@ -90,11 +91,12 @@ def layer_scores_tiles_kernel(
     BLOCK_D: tl.constexpr,
 ):
     """Scores a block of rows against one tile of one bank or whitening."""
-    # row blocks vary fastest, so that programs that share a tile run together and find it in the cache
-    place_kl = tl.program_id(1).to(tl.int64)
-    tile = tl.program_id(2).to(tl.int64)
+    # row blocks vary fastest, so that programs that share a tile run together and find it in the cache;
+    # requests and layers share their axis: the others end at 65,535
+    place_kl = (tl.program_id(0) // row_blocks).to(tl.int64)
+    tile = tl.program_id(1).to(tl.int64)
     k, layer = place_kl // L, place_kl % L
-    rows_B = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
+    rows_B = (tl.program_id(0) % row_blocks).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
     x_starts_B1 = ((rows_B * L + layer) * D)[:, None]
     product_NB = tl.zeros([BLOCK_N, BLOCK_B], dtype=tl.float32)
     squares_B = tl.zeros([BLOCK_B], dtype=tl.float32)

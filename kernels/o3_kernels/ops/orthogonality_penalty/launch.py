@@ -36,6 +36,7 @@ ITEM_BYTES = 1 << 16
 # some hundred items run at a time and half of them are overlaps; a third of Hopper's cache
 LAG_BYTES = 1 << 24
 KEPT_TABLES = 16  # a training uses one, or two where it penalises both sides
+_recorded: list[Tensor] = []  # what CUDA graphs read at every replay: it must outlive the caches
 
 Addresses = tuple[tuple[int, int], ...]  # of the new and the earlier adapters of each module
 
@@ -80,8 +81,11 @@ def launch_orthogonality_penalty(
     if not len(schedule.items):
         return squares.sum(), gradient
     addresses = tuple((new_m.data_ptr(), old_m.data_ptr()) for new_m, old_m in zip(new, old, strict=True))
+    table = _address_table(addresses, shapes, schedule.starts, device)
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        _recorded.extend((table, schedule.items))
     orthogonality_penalty_kernel[(len(schedule.items),)](
-        _address_table(addresses, shapes, schedule.starts, device),
+        table,
         schedule.items,
         torch.zeros(1 + len(new) + schedule.row_blocks, dtype=torch.int32, device=device),
         empty(schedule.parts, dtype=torch.float32),
