@@ -7,7 +7,7 @@ CONFIG ?= configs/demo.yaml
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-slow test-gpu bench clean
+.PHONY: help demo test check test-slow test-gpu bench bench-gpu clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,9 @@ test-gpu: $(STAMP)  ## the tests that need a CUDA device
 
 bench: $(STAMP)  ## kernel benchmark: verify, then time all sides in one run
 	$(BIN)/python -m o3_kernels.benchmarks
+
+bench-gpu: $(STAMP)  ## on a CUDA device: tests, block sizes, benchmark, README tables; goes on where it was
+	$(BIN)/python -m o3_kernels.benchmarks --everything $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:  ## remove what the commands above made, except runs/
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage *.egg-info

@@ -2,16 +2,17 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from o3_kernels.benchmarks import __main__ as command
-from o3_kernels.benchmarks import cases, loops, readme
+from o3_kernels.benchmarks import cases, loops, readme, tune
 from o3_kernels.benchmarks.decoder_layer import INPUT_WIDTHS, decoder_layer_case
 from o3_kernels.benchmarks.measure import measure_case, relative_error
 from o3_kernels.benchmarks.memory import peak_mib
-from o3_kernels.benchmarks.tune import Tunable, tune_case
 
 CPU = torch.device("cpu")
 
@@ -64,14 +65,88 @@ def test_partial_runs_add_up_where_they_were_measured_alike(tiny_cases, tmp_path
     assert operations() == ["layer_scores"]
 
 
-def test_nothing_is_timed_where_ours_is_wrong(tiny_cases, tmp_path):
+def test_nothing_is_timed_where_ours_is_wrong(tiny_cases, tmp_path, capsys):
     case = tiny_cases["gated_lora"][0]
     wrong = {**case.variants, "ours": lambda y, *_: y + 1}
     tiny_cases["gated_lora"][0] = dataclasses.replace(case, variants=wrong)
     assert measure_case(tiny_cases["gated_lora"][0], CPU, 0, compile_too=False)["median_ms"] == {}
-    assert (
-        command.main(["--op", "gated_lora", "--out", str(tmp_path), "--seconds", "0", "--device", "cpu"]) == 1
-    )
+    options = ["--out", str(tmp_path), "--seconds", "0", "--device", "cpu"]
+    assert command.main(["--op", "gated_lora", "--op", "layer_scores", *options]) == command.WRONG
+    assert "gated_lora tiny" in capsys.readouterr().err
+    (file,) = tmp_path.glob("*.json")
+    assert [case["operation"] for case in json.loads(file.read_text())["cases"]] == ["gated_lora"]
+
+
+def test_a_competitor_that_fails_is_left_out(tiny_cases):
+    case = tiny_cases["gated_lora"][0]
+    failing = {**case.variants, "eager": lambda *_: 1 / 0}
+    result = measure_case(dataclasses.replace(case, variants=failing), CPU, 0, compile_too=False)
+    assert set(result["median_ms"]) == set(result["relative_error"]) == {"ours", "official"}
+    ours_fails = dataclasses.replace(case, variants={"ours": failing["eager"]})
+    with pytest.raises(ZeroDivisionError):
+        measure_case(ours_fails, CPU, 0, compile_too=False)
+
+
+@pytest.fixture
+def everything(tiny_cases, monkeypatch, tmp_path):
+    """Runs the command with --everything as if the CPU were a GPU; its tests end with what `tests` holds."""
+    calls = SimpleNamespace(tests=[0], tested=0, tuned=[], tables=0, command=None)
+
+    def run_tests(arguments, **_):
+        assert arguments[arguments.index("-m", 3) + 1] == "gpu"
+        calls.tested += 1
+        return SimpleNamespace(returncode=calls.tests.pop())
+
+    def write_tables():
+        calls.tables += 1
+
+    read = command._options
+
+    def options(arguments):
+        return SimpleNamespace(**{**vars(read(arguments)), "everything": True})
+
+    monkeypatch.setattr(command, "_options", options)
+    monkeypatch.setattr(command, "_git", lambda *arguments: "")
+    monkeypatch.setattr(command, "subprocess", SimpleNamespace(run=run_tests))
+    monkeypatch.setattr(command, "tune_cases", lambda cases, *_, **named: calls.tuned.append(len(cases)))
+    monkeypatch.setattr(command, "DEFAULT_FOLDER", tmp_path)
+    monkeypatch.setattr(command, "TABLES", tmp_path / "tuned")
+    monkeypatch.setattr(command, "write_tables", write_tables)
+    arguments = ["--out", str(tmp_path), "--seconds", "0", "--device", "cpu"]
+    calls.command = lambda *more: command.main([*arguments, *more])
+    calls.results = lambda: json.loads(next(tmp_path.glob("*.json")).read_text())
+    return calls
+
+
+def test_everything_stops_at_a_failing_test(everything, capsys):
+    everything.tests = [1]
+    assert everything.command() == command.WRONG
+    assert "tests on the GPU failed" in capsys.readouterr().err
+    assert not everything.tuned
+
+
+def test_everything_goes_on_where_it_was(everything, monkeypatch, capsys):
+    assert everything.command("--minutes", "0") == command.UNFINISHED
+    assert "3 shapes left" in capsys.readouterr().err
+    assert everything.command("--op", "gated_lora") == command.DONE
+    assert everything.command() == command.DONE
+    assert everything.tested == 1
+    assert everything.tuned == [3, 1, 3]
+    assert everything.tables == 3
+    assert len(everything.results()["cases"]) == 3
+    monkeypatch.setattr(command, "measure_case", lambda *_: pytest.fail("it was measured before"))
+    assert everything.command() == command.DONE
+
+
+def test_other_block_sizes_are_other_results(everything, tmp_path):
+    assert everything.command() == command.DONE
+    assert "block_sizes" not in everything.results()
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / next(tmp_path.glob("*.json")).name).write_text("{}")
+    assert everything.command("--minutes", "0") == command.UNFINISHED
+    assert everything.command("--op", "gated_lora") == command.DONE
+    assert len(everything.results()["cases"]) == 1
+    assert everything.results()["block_sizes"]
 
 
 def test_row_by_row_loop_equals_the_loop_over_requests():
@@ -90,28 +165,70 @@ def test_decoder_layer_adds_to_its_base(monkeypatch):
     assert "base" not in result["relative_error"]
 
 
-def test_tuner_keeps_the_rule_unless_another_right_plan_is_clearly_faster(monkeypatch):
+DURATIONS = {"rule": 1.0, "same": 0.99, "fast": 0.5, "wrong": 0.1}
+
+
+class Plan(NamedTuple):
+    name: str
+
+
+@pytest.fixture
+def tunable(monkeypatch):
+    """Makes what the tuner sees of plans that are right or wrong and take as long as their name says."""
     pytest.importorskip("triton")
-    duration = {"rule": 1.0, "same": 0.99, "fast": 0.5, "wrong": 0.1}
     clock = [0.0]
 
     def run(plan):
-        clock[0] = duration[plan]
-        return torch.tensor(2.0 if plan == "wrong" else 1.0)
+        clock[0] = DURATIONS[plan.name]
+        return torch.tensor(2.0 if plan.name == "wrong" else 1.0)
 
     def fake_time(run, device):
         run()
         return clock[0]
 
-    monkeypatch.setattr("o3_kernels.benchmarks.tune.time_ms", fake_time)
-    wanted = [torch.tensor(1.0, dtype=torch.float64)]
+    monkeypatch.setattr(tune, "time_ms", fake_time)
+    one = torch.tensor(1.0, dtype=torch.float64)
+    return lambda *plans, size=1: tune.Tunable((size,), [Plan(name) for name in plans], run, lambda: one)
 
+
+def test_tuner_keeps_the_rule_unless_another_right_plan_is_clearly_faster(tunable):
     def best(*plans):
-        return tune_case(Tunable((1,), plans, run), wanted, 1e-5, CPU, rounds=1)
+        return tune.tune_case(tunable(*plans), 1e-5, CPU, rounds=1).name
 
     assert best("rule", "same", "wrong") == "rule"
     assert best("rule", "same", "fast") == "fast"
     assert best("wrong", "same") == "same"
+    with pytest.raises(tune.WrongResultError, match="wrong under every plan, by 1"):
+        best("wrong")
+
+
+def test_table_is_written_entry_by_entry_and_gone_on_with(tunable, tiny_cases, monkeypatch, tmp_path):
+    seen = []
+    made = {
+        "layer_scores": ("rule", "fast"),
+        "orthogonality_penalty": ("rule", "same"),
+        "gated_lora": ("wrong",),
+    }
+
+    def of_case(case, inputs):
+        seen.append(case.operation)
+        return [tunable(*made[case.operation], size=len(case.operation))]
+
+    monkeypatch.setattr(tune, "TUNABLE", dict.fromkeys(tiny_cases, of_case))
+    monkeypatch.setattr(tune.torch.cuda, "get_device_name", lambda device: "Some GPU")
+    cases = [case for group in tiny_cases.values() for case in group]
+    with pytest.raises(tune.WrongResultError):
+        tune.tune_cases(cases, CPU, tmp_path)
+    by_size = sorted(cases, key=lambda case: -case.bytes)
+    assert seen == [case.operation for case in by_size][: len(seen)]
+    made["gated_lora"] = ("rule",)
+    tune.tune_cases(cases, CPU, tmp_path, late=lambda: True)
+    path = tune.tune_cases(cases, CPU, tmp_path, again=False)
+    assert set(json.loads(path.read_text())) == {
+        "layer_scores 16",
+        "orthogonality_penalty 32",
+        "gated_lora 16",
+    }
 
 
 def test_memory_counts_what_is_held_at_once():
@@ -147,8 +264,21 @@ def test_readme_shows_the_committed_results():
     assert readme.with_tables(text, readme.markdown_tables(readme.RESULTS)) == text
 
 
-@pytest.mark.parametrize("arguments", [["--tune", "--device", "cpu"], ["--op", "no_such_operation"]])
-def test_command_refuses_what_it_cannot_do(arguments, capsys):
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--tune", "--device", "cpu"],
+        ["--everything"],
+        ["--everything", "--device", "cuda"],
+        ["--op", "no_such_operation"],
+    ],
+    ids=" ".join,
+)
+def test_command_refuses_what_it_cannot_do(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:
         command.main(arguments)
-    assert "error:" in capsys.readouterr().err
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "error:" in message
+    assert "CUDA" in message or arguments[0] == "--op"

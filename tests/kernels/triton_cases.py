@@ -28,7 +28,7 @@ from o3_kernels import (
     orthogonality_penalty_reference,
     pool_tokens_reference,
 )
-from o3_kernels.benchmarks import cases
+from o3_kernels.benchmarks import cases, decoder_layer
 from o3_kernels.benchmarks.measure import tensors_of
 from o3_kernels.benchmarks.tune import TUNABLE
 from o3_kernels.ops.gated_lora import launch as gated_launch
@@ -299,15 +299,17 @@ def test_every_plan_worth_timing_is_right():
 def test_tuner_runs_what_the_benchmark_measures(monkeypatch):
     monkeypatch.setitem(cases.LLAMA_WIDTHS, "llama-2-7b", (40, 24))
     monkeypatch.setattr(cases, "LLAMA_LAYERS", 2)
+    monkeypatch.setattr(decoder_layer, "INPUT_WIDTHS", (16, 16, 16, 24))
+    monkeypatch.setattr(decoder_layer, "OUTPUT_WIDTHS", ((16, 8, 8), (16,), (24, 24), (16,)))
     device = torch.device(DEVICE)
     for case in (
         cases._layer_scores_case("tiny", 5, 2, 2, 36, 20, device),
         cases._penalty_case("llama-2-7b", 2, 3, device),
         cases._gated_case("tiny", 3, 2, 2, 40, 24, device),
+        *([] if INTERPRETED else [decoder_layer.decoder_layer_case(4, 2, 2, device)]),  # in bfloat16
     ):
-        inputs = case.make(0)
-        tunable = TUNABLE[case.operation](inputs)
-        got, wanted = (tensors_of(result) for result in (tunable.run(tunable.plans[0]), case.truth(*inputs)))
-        assert len(tunable.plans) > 1
-        for got_part, wanted_part in zip(got, wanted, strict=True):
-            assert relative_error(got_part, wanted_part) <= case.tolerance
+        for tunable in TUNABLE[case.operation](case, case.make(0)):
+            results = tunable.run(tunable.plans[0]), tunable.truth()
+            assert len(tunable.plans) > 1
+            for got, wanted in zip(*map(tensors_of, results), strict=True):
+                assert relative_error(got, wanted) <= case.tolerance

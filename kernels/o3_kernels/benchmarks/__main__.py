@@ -1,11 +1,16 @@
 """The command `python -m o3_kernels.benchmarks`: measures, prints a table, keeps JSON and a plot."""
 
 import argparse
+import hashlib
 import logging
+import math
 import platform
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +19,22 @@ import torch
 from o3_kernels.benchmarks.cases import OPERATIONS, Case, cases_for
 from o3_kernels.benchmarks.decoder_layer import decoder_layer_case
 from o3_kernels.benchmarks.measure import measure_case, measure_roofs
-from o3_kernels.benchmarks.report import earlier_results, shape_text, summary_table, write_plot, write_results
-from o3_kernels.tuning import device_file_name
+from o3_kernels.benchmarks.readme import ROOT
+from o3_kernels.benchmarks.readme import main as write_tables
+from o3_kernels.benchmarks.report import (
+    earlier_results,
+    is_measured,
+    put_result,
+    shape_text,
+    summary_table,
+    write_plot,
+    write_results,
+)
+from o3_kernels.benchmarks.tune import WrongResultError, tune_cases
+from o3_kernels.tuning import TABLES, device_file_name
 
-DEFAULT_FOLDER = Path(__file__).parents[2] / "results"
+DEFAULT_FOLDER = ROOT / "kernels" / "results"
+DONE, WRONG, UNFINISHED = 0, 1, 3  # what the command ends with; 2 is argparse's
 DESCRIPTION = """\
 Measures each operation against what a user would write otherwise.
 
@@ -27,52 +44,110 @@ process, on inputs that no cache still holds:
   official  the loop of the published code: row by row, request by request
   loop      the same, a batch at a time
   eager     the best vectorised PyTorch
-  compiled  that under torch.compile(mode="max-autotune")
+  compiled  that under torch.compile's max-autotune, without CUDA graphs, which would copy all inputs
   base      the layers without any adapter (decoding through a whole layer)
 """
 EPILOG = """\
 Writes RESULTS/<device>.json and a plot beside it. Afterwards `python -m o3_kernels.benchmarks.readme` puts
-the tables into README.md. Ends with 1 where a result of ours is wrong. A run of some operations or shapes
-adds to the file if that was measured at the same commit, with the same software, on the same device.
+the tables into README.md. Ends with 1 as soon as a result of ours is wrong. A run of some operations or
+shapes adds to the file if that was measured at the same commit, with the same software, on the same device.
+
+--everything is all that a GPU is needed for: its tests, block sizes (o3_kernels/tuned/<device>.json), every
+shape, and the tables. It may be stopped at any time; the same command goes on where it was. --minutes stops
+it between two shapes; it ends with 3 until all is done.
 
 examples:
-  python -m o3_kernels.benchmarks                                 # everything, on the GPU if there is one
-  python -m o3_kernels.benchmarks --op gated_lora --seconds 0.2   # a quick look
-  python -m o3_kernels.benchmarks --shape "roberta-large B=8"     # a part of a run that would take too long
-  python -m o3_kernels.benchmarks --tune                          # first find this GPU's best block sizes
+  python -m o3_kernels.benchmarks                                # every shape, on the GPU if there is one
+  python -m o3_kernels.benchmarks --everything --minutes 8       # on a borrowed GPU: until it ends with 0
+  python -m o3_kernels.benchmarks --op gated_lora --seconds 0.2  # a quick look
+  python -m o3_kernels.benchmarks --shape "roberta-large B=8"    # a part of a run that would take too long
+  python -m o3_kernels.benchmarks --tune                         # first find this GPU's block sizes, all anew
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmark and returns 0, or 1 where one of our results is wrong."""
+    """Runs the benchmark and returns 0, 1 where one of our results is wrong, or 3 where time ran out."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = _options(arguments)
+    late = partial(_is_past, time.monotonic() + 60 * options.minutes)
     device = torch.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     cases = [case for operation in options.op or OPERATIONS for case in _cases(operation, device)]
     cases = [case for case in cases if options.shape in shape_text(case.name, case.sizes)]
-    if options.tune:
-        from o3_kernels.benchmarks.tune import tune_cases
-
-        sys.stderr.write(f"{tune_cases(cases, device)}\n")
-    facts = _facts(device)
+    facts = _facts(device, options.commit)
     path = options.out / f"{device_file_name(facts['device'])}.json"
-    partial = bool(options.op or options.shape)
-    results = (earlier_results(path, facts) if partial else None) or {
-        **facts,
-        "roofs": measure_roofs(device),
-        "cases": [],
-    }
-    for case in cases:
-        result = measure_case(case, device, options.seconds, options.compile)
-        _add_rates(result, results["roofs"])
-        write_results(path, results, result)  # one by one, so that a run that is stopped loses nothing
-        sys.stderr.write(f"{case.operation} {shape_text(case.name, case.sizes)}\n")
+    goes_on = bool(options.everything or options.op or options.shape)
+    results = earlier_results(path, facts) if goes_on else None
+    results = results or {**facts, "roofs": measure_roofs(device), "cases": []}
+    try:
+        if options.everything:
+            _test_on_gpu(results, path)
+        if options.everything or options.tune:
+            tune_cases(cases, device, again=options.tune, late=late)
+        _note_block_sizes(results)
+        if options.everything:
+            cases = [case for case in cases if not is_measured(results, vars(case))]
+        left = _measure(cases, results, path, device, options, late)
+    except WrongResultError as error:
+        sys.stderr.write(f"stopped, nothing further is measured: {error}\n")
+        return WRONG
     sys.stdout.write(summary_table(results))
     plot = write_plot(path, results)
     sys.stdout.write(f"{path}\n" + (f"{plot}\n" if plot else ""))
-    return 0 if all("ours" in case["median_ms"] for case in results["cases"]) else 1
+    if options.everything and options.out == DEFAULT_FOLDER:
+        write_tables()
+    if left:
+        sys.stderr.write(f"out of time with {left} shapes left: the same command goes on from here\n")
+    return UNFINISHED if left else DONE
+
+
+def _is_past(end: float) -> bool:
+    """Tells whether a time of the monotonic clock has gone by."""
+    return bool(time.monotonic() > end)
+
+
+def _test_on_gpu(results: dict[str, Any], path: Path) -> None:
+    """Runs the tests that need a GPU, unless they passed before; where one fails, says so and stops."""
+    if results.get("tests") == "passed":
+        return
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "--timeout=3600", str(ROOT / "tests" / "kernels")]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:  # noqa: S603 - fixed arguments
+        raise WrongResultError("the tests on the GPU failed, see above")
+    results["tests"] = "passed"
+    write_results(path, results)
+
+
+def _note_block_sizes(results: dict[str, Any]) -> None:
+    """Keeps a digest of the device's measured block sizes; cases measured under other ones are dropped."""
+    table = TABLES / f"{device_file_name(results['device'])}.json"
+    digest = hashlib.sha256(table.read_bytes()).hexdigest() if table.exists() else None
+    if results.get("block_sizes") != digest:
+        results["block_sizes"], results["cases"] = digest, []
+
+
+def _measure(
+    cases: Sequence[Case],
+    results: dict[str, Any],
+    path: Path,
+    device: torch.device,
+    options: argparse.Namespace,
+    late: Callable[[], bool],
+) -> int:
+    """Measures cases, writes each as soon as it is known; returns how many were left when time ran out."""
+    for place, case in enumerate(cases):
+        if late():
+            return len(cases) - place
+        result = measure_case(case, device, options.seconds, options.compile)
+        _add_rates(result, results["roofs"])
+        put_result(results, result)
+        write_results(path, results)
+        shape = f"{case.operation} {shape_text(case.name, case.sizes)}"
+        if "ours" not in result["median_ms"]:
+            error = result["relative_error"]["ours"]
+            raise WrongResultError(f"{shape}: ours is wrong by {error:g}, allowed are {case.tolerance:g}")
+        sys.stderr.write(f"{shape}\n")
+    return 0
 
 
 def _cases(operation: str, device: torch.device) -> list[Case]:
@@ -102,28 +177,32 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--threads", type=int, metavar="N", help="threads of a CPU run; torch's own number unless told")
     add("--seconds", type=float, default=1.0, metavar="S", help="for the rounds of one shape; 1 unless told")
     add("--tune", action="store_true", help="first measure block sizes and keep the best; needs a GPU")
+    add("--everything", action="store_true", help="tests, what is missing of block sizes and shapes, tables")
+    add("--minutes", type=float, default=math.inf, metavar="M", help="start no shape after so many minutes")
+    add("--commit", metavar="HASH", help="what is measured, where git cannot tell")
     what = "with or without torch.compile; on a GPU with it unless told"
     add("--compile", action=argparse.BooleanOptionalAction, help=what)
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device")
-    if options.tune and options.device != "cuda":
-        parser.error("--tune needs --device cuda: a CPU has no block sizes to choose")
+    for name in ("tune", "everything"):
+        if getattr(options, name) and options.device != "cuda":
+            parser.error(f"--{name} needs a CUDA device, and torch is to use the CPU here")
     if options.compile is None:
         options.compile = options.device == "cuda"
     return options
 
 
-def _facts(device: torch.device) -> dict[str, Any]:
-    """Returns what a reader needs to run the same again."""
+def _facts(device: torch.device, commit: str | None) -> dict[str, Any]:
+    """Returns what a reader needs to run the same again; block sizes have a digest of their own."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}"
     return {
         "device": name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "commit": _git("rev-parse", "HEAD"),
-        "clean": _git("status", "--porcelain", "--", "..") == "",
+        "commit": commit or _git("rev-parse", "HEAD"),
+        "clean": _git("status", "--porcelain", "--", "..", ":(exclude)../tuned") == "",
     }
 
 

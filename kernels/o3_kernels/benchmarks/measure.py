@@ -3,7 +3,7 @@
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,37 +13,57 @@ from torch import Tensor
 from o3_kernels.benchmarks.cases import Case, with_gradient
 from o3_kernels.benchmarks.memory import peak_mib
 
-__all__ = ["Roofs", "measure_case", "measure_roofs", "relative_error", "tensors_of", "time_ms"]
+__all__ = [
+    "Roofs",
+    "cache_cleaner",
+    "measure_case",
+    "measure_roofs",
+    "relative_error",
+    "tensors_of",
+    "time_ms",
+]
 
 logger = logging.getLogger(__name__)
 ROUNDS = 50
 FEWEST_ROUNDS = 3
-CACHE_FACTOR = 2  # the inputs that take turns are together this much larger than the cache
-MOST_COPIES = 8
+CACHE_FACTOR = 4  # what is read between two timings is this much larger than the cache
+TF32_PRODUCTS = 3  # that together carry the bits of one product of float32
 HEAD_START_CYCLES = 10_000_000  # some 5 ms
 
 Roofs = dict[str, float]
 
 
 def measure_roofs(device: torch.device) -> Roofs:
-    """Returns the measured copy bandwidth in GB/s and the float32 and bfloat16 product rates in TFLOP/s."""
+    """Returns the measured copy bandwidth in GB/s and the float32 and bfloat16 product rates in TFLOP/s.
+
+    On a GPU float32 is the faster of plain products and of three TF32 products for each.
+    """
     gpu = device.type == "cuda"
     source = torch.zeros((1 << 30) if gpu else (1 << 26), device=device)
     target = torch.empty_like(source)
     seconds = _median_ms(lambda: target.copy_(source), device) / 1e3
-    roofs = {"copy_gb_s": 2 * source.numel() * 4 / seconds / 1e9}
-    side = 8192 if gpu else 1024
-    for dtype in (torch.float32, torch.bfloat16) if gpu else (torch.float32,):
-        square = torch.zeros(side, side, device=device, dtype=dtype)
-        seconds = _median_ms(lambda square=square: square @ square, device) / 1e3  # type: ignore[misc]
-        roofs[f"matmul_{str(dtype).removeprefix('torch.')}_tflop_s"] = 2 * side**3 / seconds / 1e12
-    return roofs
+    square = torch.randn(8192 if gpu else 1024, 8192 if gpu else 1024, device=device)
+    rates = {"float32": _product_rate(square, device)}
+    if gpu:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        rates["float32"] = max(rates["float32"], _product_rate(square, device) / TF32_PRODUCTS)
+        torch.set_float32_matmul_precision(before)
+        rates["bfloat16"] = _product_rate(square.bfloat16(), device)
+    copy = 2 * source.numel() * source.element_size() / seconds / 1e9
+    return {"copy_gb_s": copy} | {f"matmul_{name}_tflop_s": rate for name, rate in rates.items()}
+
+
+def _product_rate(square: Tensor, device: torch.device) -> float:
+    """Returns the TFLOP/s of a product of two square matrices; of zeros a GPU takes more, so use others."""
+    return 2 * len(square) ** 3 / _median_ms(lambda: square @ square, device) / 1e9
 
 
 def measure_case(case: Case, device: torch.device, seconds: float, compile_too: bool) -> dict[str, Any]:
     """Returns errors, median times, quartiles and peak memory of every variant of a case.
 
-    A variant that is wrong gets its error and no time; nothing is timed where ours is wrong.
+    A variant that is wrong gets its error and no time, one that fails neither; nothing is timed where ours is
+    wrong.
 
     Args:
         case: what to measure.
@@ -60,18 +80,23 @@ def measure_case(case: Case, device: torch.device, seconds: float, compile_too: 
     for name, run in variants.items():
         if name in case.unverified:
             continue
-        pairs = zip(tensors_of(run(*inputs)), wanted, strict=True)
-        errors[name] = max(relative_error(got, right) for got, right in pairs)
+        try:
+            pairs = zip(tensors_of(run(*inputs)), wanted, strict=True)
+            errors[name] = max(relative_error(got, right) for got, right in pairs)
+        except Exception:
+            if name == "ours":
+                raise
+            logger.exception("%s %s: %s failed, the others are measured", case.operation, case.name, name)
     del wanted
-    right = [name for name in variants if errors.get(name, 0.0) <= case.tolerance]
+    verified = [name for name, error in errors.items() if error <= case.tolerance]
+    right = [name for name in variants if name in verified or name in case.unverified]
     if "ours" not in right:
         logger.error(
             "%s %s: ours is wrong by %g, nothing is timed", case.operation, case.name, errors["ours"]
         )
         right = []
-    copies = [inputs, *(case.make(seed) for seed in range(1, _copies(case, device)))]
-    timed = {name: _ready(variants[name], copies, case.graphed and device.type == "cuda") for name in right}
-    times = _interleaved(timed, len(copies), device, seconds)
+    timed = {name: _ready(variants[name], inputs, case.graphed and device.type == "cuda") for name in right}
+    times = _interleaved(timed, device, seconds)
     times = {name: [value * case.scale.get(name, 1.0) for value in values] for name, values in times.items()}
     return {
         "operation": case.operation,
@@ -86,50 +111,61 @@ def measure_case(case: Case, device: torch.device, seconds: float, compile_too: 
         "median_ms": {name: statistics.median(values) for name, values in times.items()},
         "quartiles_ms": {name: statistics.quantiles(values, n=4)[::2] for name, values in times.items()},
         "rounds": {name: len(values) for name, values in times.items()},
-        "host_ms": {name: _host_ms(timed[name][0], device) for name in right},
+        "host_ms": {name: _host_ms(timed[name], device) for name in right},
         "peak_mib": {name: peak_mib(lambda name=name: variants[name](*inputs), device) for name in right},  # type: ignore[misc]
     }
 
 
 def _compiled(case: Case) -> Callable[..., Any]:
-    """Compiles what the case offers; a penalty is timed with its gradient, as the others are."""
+    """Compiles what the case offers; a penalty is timed with its gradient, as the others are.
+
+    Without CUDA graphs, which would copy all inputs at every call: the head start hides launches as well.
+    """
     assert case.compiled is not None
     torch.compiler.reset()  # else a later shape falls back to dynamic sizes, or to no compilation at all
-    function: Callable[..., Any] = torch.compile(case.compiled, mode="max-autotune", dynamic=False)
+    mode = "max-autotune-no-cudagraphs"
+    function: Callable[..., Any] = torch.compile(case.compiled, mode=mode, dynamic=False)
     return with_gradient(function) if case.operation == "orthogonality_penalty" else function
 
 
 def _interleaved(
-    variants: dict[str, list[Callable[[], Any]]], copies: int, device: torch.device, seconds: float
+    variants: dict[str, Callable[[], Any]], device: torch.device, seconds: float
 ) -> dict[str, list[float]]:
-    """Times the variants in turn, each round on other inputs."""
+    """Times the variants in turn."""
+    clean_cache = cache_cleaner(device)
     times: dict[str, list[float]] = {name: [] for name in variants}
     started = time.perf_counter()
     for turn in range(ROUNDS):
         if turn >= FEWEST_ROUNDS and time.perf_counter() - started > seconds:
             break
-        for name, runs in variants.items():
-            times[name].append(time_ms(runs[turn % copies], device))
+        for name, run in variants.items():
+            clean_cache()
+            times[name].append(time_ms(run, device))
     return times
 
 
-def _ready(run: Callable[..., Any], copies: Sequence[Any], graphed: bool) -> list[Callable[[], Any]]:
-    """Returns one call for each copy of the inputs; a graphed one replays what was recorded."""
+def cache_cleaner(device: torch.device) -> Callable[[], Any]:
+    """Returns a call that fills a GPU's cache with other numbers; it writes none, which would cost later."""
+    if device.type != "cuda":
+        return lambda: None
+    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    return torch.ones(CACHE_FACTOR * cache // 4, device=device).sum
+
+
+def _ready(run: Callable[..., Any], inputs: tuple[Any, ...], graphed: bool) -> Callable[[], Any]:
+    """Returns a call on the inputs; a graphed one replays what was recorded."""
     if not graphed:
-        return [partial(run, *inputs) for inputs in copies]
-    replays: list[Callable[[], Any]] = []
-    for inputs in copies:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(FEWEST_ROUNDS):
-                run(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        return partial(run, *inputs)
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(FEWEST_ROUNDS):
             run(*inputs)
-        replays.append(graph.replay)
-    return replays
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run(*inputs)
+    return graph.replay
 
 
 def time_ms(run: Callable[[], Any], device: torch.device) -> float:
@@ -167,14 +203,6 @@ def _host_ms(run: Callable[[], Any], device: torch.device) -> float | None:
 def _median_ms(run: Callable[[], Any], device: torch.device) -> float:
     """Times a call several times, the first not counted."""
     return statistics.median([time_ms(run, device) for _ in range(8)][1:])
-
-
-def _copies(case: Case, device: torch.device) -> int:
-    """Returns how many inputs take turns so that none is still in the cache."""
-    if device.type != "cuda":
-        return 1
-    cache = torch.cuda.get_device_properties(device).L2_cache_size
-    return min(max(-(-CACHE_FACTOR * cache // case.bytes), 1), MOST_COPIES)
 
 
 def tensors_of(result: Any) -> list[Tensor]:

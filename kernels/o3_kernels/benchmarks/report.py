@@ -4,7 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OTHERS", "earlier_results", "shape_text", "summary_table", "write_plot", "write_results"]
+__all__ = [
+    "OTHERS",
+    "earlier_results",
+    "is_measured",
+    "put_result",
+    "shape_text",
+    "summary_table",
+    "write_plot",
+    "write_results",
+]
+
+SAME_SHAPE = ("operation", "name", "sizes")
 
 OTHERS = ("official", "loop", "eager", "compiled", "base")
 
@@ -51,13 +62,23 @@ def earlier_results(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     return earlier if all(earlier.get(name) == value for name, value in facts.items()) else None
 
 
-def write_results(path: Path, results: dict[str, Any], result: dict[str, Any]) -> None:
-    """Puts the result of a shape, instead of an older one, into the results and writes them as JSON."""
-    same = ("operation", "name", "sizes")
-    results["cases"] = [
-        case for case in results["cases"] if any(case[field] != result[field] for field in same)
-    ]
-    results["cases"].append(result)
+def is_measured(results: dict[str, Any], shape: dict[str, Any]) -> bool:
+    """Tells whether the results hold the time of ours for a shape's operation, name and sizes."""
+    return any(_is_same(case, shape) and "ours" in case["median_ms"] for case in results["cases"])
+
+
+def put_result(results: dict[str, Any], result: dict[str, Any]) -> None:
+    """Puts the result of a shape, instead of an older one, into the results."""
+    results["cases"] = [case for case in results["cases"] if not _is_same(case, result)] + [result]
+
+
+def _is_same(case: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tells whether two results are of one shape."""
+    return all(case[field] == other[field] for field in SAME_SHAPE)
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Writes the results as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
