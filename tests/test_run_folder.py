@@ -78,3 +78,12 @@ def test_a_second_process_is_refused(tmp_path):
         RunFolder(tmp_path).claim({"seed": 0}),
     ):
         pass
+
+
+@pytest.mark.parametrize("field", ["seed", "name", "data", "base", "gate", "evaluation", "refuse_only"])
+def test_every_field_that_decides_the_outcome_binds_the_folder(field, tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.claim({field: 0}):
+        pass
+    with pytest.raises(InputError, match=f"{field} is 0 there, 1 now"), folder.claim({field: 1}):
+        pass

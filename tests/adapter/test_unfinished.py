@@ -106,3 +106,10 @@ def test_a_damaged_file_is_told_and_not_taken(tiny_base, tiny_request, tmp_path,
     path.write_bytes(b"not tensors")
     assert_same(start(tiny_base, tiny_request, path), start(tiny_base, tiny_request, None))
     assert "cannot be read" in caplog.text
+
+
+def test_a_limit_of_steps_counts_those_of_both_starts(tiny_base, tiny_request, tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(FitStopped):
+        start(tiny_base, tiny_request, path, stop=2, batches=3, max_steps=7)
+    assert len(start(tiny_base, tiny_request, path, batches=4, max_steps=7).curve) == 7

@@ -8,6 +8,7 @@ import pytest
 
 from o3_lightning.errors import O3Error, StoreError
 from o3_lightning.store import Store, verify_store
+from o3_lightning.store.verify import check_record
 
 
 def files_of(root):
@@ -185,3 +186,11 @@ def test_fuzzed_stores_are_refused_by_name_or_read_correctly(tmp_path, kit):
 @pytest.mark.slow
 def test_a_thousand_fuzzed_stores(tmp_path, kit):
     check_fuzzed_stores(tmp_path, kit, 1000, seed=2)
+
+
+def test_a_record_that_speaks_of_another_request_is_named(store):
+    folder = store.path / "requests/other"
+    folder.mkdir()
+    shutil.copy(store.path / "requests/done/request.json", folder)
+    assert list(check_record(folder / "request.json")) == ["other/request.json: speaks of request 'done'"]
+    assert list(check_record(store.path / "requests/done/request.json")) == []

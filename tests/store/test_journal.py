@@ -1,0 +1,27 @@
+"""A journal line must follow the one before it in both ways: by its number and by its digest."""
+
+from dataclasses import replace
+
+import pytest
+
+from o3_lightning.store.journal import START, Entry, parse_journal
+
+
+def entries():
+    first = Entry(0, "create", "", {"store.json": "ab"}, "2026-01-01T00:00:00Z", START)
+    second = Entry(1, "register", "one", {"request.json": "cd"}, "2026-01-01T00:00:01Z", first.digest)
+    return first, second
+
+
+def test_lines_that_follow_each_other_have_no_problem():
+    journal = parse_journal(b"".join(entry.to_line() for entry in entries()))
+    assert journal.problems == []
+    assert [entry.event for entry in journal.entries] == ["create", "register"]
+
+
+@pytest.mark.parametrize("change", [{"sequence": 2}, {"previous": "0" * 64}])
+def test_a_line_that_follows_in_one_way_only_is_named(change):
+    first, second = entries()
+    journal = parse_journal(first.to_line() + replace(second, **change).to_line())
+    assert len(journal.problems) == 1
+    assert journal.problems[0].startswith("journal.jsonl:2: does not follow the line before it")
