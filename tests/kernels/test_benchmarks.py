@@ -62,6 +62,10 @@ def test_partial_runs_add_up_where_they_were_measured_alike(tiny_cases, tmp_path
     assert operations() == ["orthogonality_penalty", "gated_lora"]
     monkeypatch.setattr(command, "_git", lambda *arguments: "another commit")
     assert command.main([*options, "--op", "layer_scores"]) == 0
+    assert operations() == ["orthogonality_penalty", "gated_lora", "layer_scores"]
+    assert json.loads((tmp_path / name).read_text())["commit"] == "another commit"
+    monkeypatch.setattr(command, "_code_digest", lambda: "another source")
+    assert command.main([*options, "--op", "layer_scores"]) == 0
     assert operations() == ["layer_scores"]
 
 

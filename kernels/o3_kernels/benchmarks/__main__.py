@@ -33,6 +33,7 @@ from o3_kernels.benchmarks.report import (
 from o3_kernels.benchmarks.tune import WrongResultError, tune_cases
 from o3_kernels.tuning import TABLES, device_file_name
 
+PACKAGE = Path(__file__).parents[1]
 DEFAULT_FOLDER = ROOT / "kernels" / "results"
 DONE, WRONG, UNFINISHED = 0, 1, 3  # what the command ends with; 2 is argparse's
 DESCRIPTION = """\
@@ -50,7 +51,7 @@ process, on inputs that no cache still holds:
 EPILOG = """\
 Writes RESULTS/<device>.json and a plot beside it. Afterwards `python -m o3_kernels.benchmarks.readme` puts
 the tables into README.md. Ends with 1 as soon as a result of ours is wrong. A run of some operations or
-shapes adds to the file if that was measured at the same commit, with the same software, on the same device.
+shapes adds to the file if that was measured with the same source and software on the same device.
 
 --everything is all that a GPU is needed for: its tests, block sizes (o3_kernels/tuned/<device>.json), every
 shape, and the tables. It may be stopped at any time; the same command goes on where it was. --minutes stops
@@ -201,9 +202,18 @@ def _facts(device: torch.device, commit: str | None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "code": _code_digest(),
         "commit": commit or _git("rev-parse", "HEAD"),
         "clean": _git("status", "--porcelain", "--", "..", ":(exclude)../tuned") == "",
     }
+
+
+def _code_digest() -> str:
+    """Returns a digest of the package's source: results of one source add up, whatever else was committed."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _git(*arguments: str) -> str | None:

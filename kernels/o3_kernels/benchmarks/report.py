@@ -15,6 +15,7 @@ __all__ = [
     "write_results",
 ]
 
+GIT_FACTS = ("commit", "clean")
 SAME_SHAPE = ("operation", "name", "sizes")
 
 OTHERS = ("official", "loop", "eager", "compiled", "base")
@@ -55,11 +56,15 @@ def shape_text(name: str, sizes: dict[str, int]) -> str:
 
 
 def earlier_results(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the results in a file if they were measured under the same facts."""
+    """Returns the results in a file, with new facts, if they were measured under the same ones.
+
+    Another commit is no other fact: the digest of the source is one.
+    """
     if not path.exists():
         return None
     earlier: dict[str, Any] = json.loads(path.read_text())
-    return earlier if all(earlier.get(name) == value for name, value in facts.items()) else None
+    same = all(earlier.get(name) == value for name, value in facts.items() if name not in GIT_FACTS)
+    return {**earlier, **facts} if same else None
 
 
 def is_measured(results: dict[str, Any], shape: dict[str, Any]) -> bool:
