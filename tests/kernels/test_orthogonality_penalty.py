@@ -55,36 +55,21 @@ def test_value_and_gradient_equal_reference(widths, sizes, seed, stacked):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_blocks_of_any_size_give_the_same(monkeypatch, rows, threads):
+@pytest.mark.parametrize("piece", [2, 4, 256])
+def test_blocks_and_pieces_of_any_size_give_the_same(monkeypatch, rows, piece):
     new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 5, 4)
     wanted = value_and_gradient(orthogonality_penalty_reference, new, old)
-    monkeypatch.setattr(vectorised, "BLOCK_BYTES", rows * 8 * 8)
-    monkeypatch.setattr(vectorised, "LEAST_ROWS", 1)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(vectorised, "BLOCK_BYTES", rows * 8 * 8 // torch.get_num_threads())
+    monkeypatch.setattr(vectorised, "LEAST_ROWS", rows)
+    monkeypatch.setattr(vectorised, "PIECE", piece)
     assert_same(value_and_gradient(orthogonality_penalty, new, stack_history(old)), wanted, 1e-12)
+    transposed = [tensor.T.contiguous().T for tensor in new]
+    assert_same(value_and_gradient(orthogonality_penalty, transposed, old), wanted, 1e-12)
 
 
 def test_groups_hold_modules_of_one_shape():
     new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 2, 4)
     assert vectorised.group_modules(new, old) == [[0, 2, 3], [1, 4]]
-
-
-@pytest.mark.parametrize(
-    ("rows", "row_bytes", "modules_and_rows"),
-    [
-        (1, 100, (300, 1)),
-        (100, 100, (3, 100)),
-        (101, 100, (3, 100)),
-        (300, 500, (3, 50)),
-        (0, 100, (30000, 1)),
-    ],
-)
-def test_blocks_hold_whole_histories_or_some_rows(monkeypatch, rows, row_bytes, modules_and_rows):
-    monkeypatch.setattr(vectorised, "BLOCK_BYTES", 10000)
-    monkeypatch.setattr(vectorised, "LEAST_ROWS", 50)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert vectorised.block_sizes(rows, row_bytes) == modules_and_rows
 
 
 def test_gradients_of_one_shape_share_one_buffer():
@@ -111,6 +96,15 @@ def test_streamed_equals_at_once():
         return orthogonality_penalty_streamed(leaves, ([tensor[p] for tensor in old] for p in range(4)))
 
     assert_same(value_and_gradient(streamed, new, old), wanted, 1e-12)
+
+
+@pytest.mark.parametrize("function", [GroupedPenalty, _FusedPenalty])
+def test_no_history_is_no_special_case(function):
+    new, old = penalty_inputs((vectorised.PIECE, 9), 3, 0, 2)
+    leaves = [tensor.requires_grad_() for tensor in new]
+    value = function.apply(old, *leaves)
+    assert value == 0
+    assert not any(gradient.any() for gradient in torch.autograd.grad(value, leaves))
 
 
 def test_no_history_costs_nothing():
