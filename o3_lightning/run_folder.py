@@ -76,7 +76,11 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run wrote its metrics and its report."""
-        return self.processes.once(lambda: self.metrics_file.is_file() and self.report_file.is_file())
+        return self.processes.once(self.has_results)
+
+    def has_results(self) -> bool:
+        """The same as this process alone sees it."""
+        return self.metrics_file.is_file() and self.report_file.is_file()
 
     @contextmanager
     def claim(self, configuration: Result, defaults: Result | None = None) -> Iterator[None]:
@@ -86,11 +90,11 @@ class RunFolder:
             configuration: plain dictionaries and scalars; sections that do not decide the outcome
                 (logging, output, the trainer's bookkeeping) may differ between starts.
             defaults: a field that the folder's configuration lacks, for an earlier version knew none such, is
-                no difference where it has this value now; a warning names it. None lets every field count.
+                no difference where it has this value now and the run is finished. None: every field counts.
 
         Raises:
-            InputError: another process works in the folder, or it holds a run with another configuration, or
-                its configuration cannot be read.
+            InputError: another process works in the folder, or it holds a run with another configuration or
+                an unfinished one of a version without some field, or its configuration cannot be read.
         """
         lock = FileLock(self.path / ".lock")
         try:
@@ -127,14 +131,15 @@ class RunFolder:
         if changed:
             raise InputError(
                 f"this folder holds a run with another configuration ({'; '.join(changed)}); "
-                "choose another --name, or remove the folder",
+                f"--config {path} goes on as it began; or choose another --name, or remove the folder",
                 path=self.path,
             )
-        if new:
-            logger.warning(
-                "%s was begun by a version without %s; the defaults of this one are taken",
-                self.path,
-                ", ".join(new),
+        if new and not self.has_results():
+            fields = ", ".join(f"{key}: {now[key]}" for key in new)
+            raise InputError(
+                f"this run was begun by a version without {fields}; its requests would not be treated alike. "
+                f"Write the fields into {path} to go on with them, or choose another --name",
+                path=self.path,
             )
 
     def stage(self, name: str, work: Callable[[], Result]) -> Result:

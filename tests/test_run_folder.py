@@ -44,13 +44,24 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path):
         pass
 
 
-def test_a_field_that_an_earlier_version_lacked_may_have_its_default(tmp_path, caplog):
+def test_a_field_that_an_earlier_version_lacked_is_accepted_in_writing_or_where_all_is_done(tmp_path):
     defaults = {"adapter": {"rank": 8, "dropout": 0.0}}
     folder = RunFolder(tmp_path)
     with folder.claim({"adapter": {"rank": 4}}, {"adapter": {"rank": 8}}):
         pass
-    with folder.claim({"adapter": {"rank": 4, "dropout": 0.0}}, defaults):
-        assert "begun by a version without adapter.dropout" in caplog.text
+    now = {"adapter": {"rank": 4, "dropout": 0.0}}
+    message = r"a version without adapter\.dropout: 0\.0"
+    with pytest.raises(InputError, match=message), folder.claim(now, defaults):
+        pass
+    for done in (folder.metrics_file, folder.report_file):
+        done.touch()
+    with folder.claim(now, defaults):
+        pass
+    folder.metrics_file.unlink()
+    (tmp_path / "config.yaml").write_text("adapter: {rank: 4, dropout: 0.0}\n")
+    with folder.claim(now, defaults):
+        pass
+    (tmp_path / "config.yaml").write_text("adapter: {rank: 4}\n")
     for changed in ({"rank": 4, "dropout": 0.5}, {"dropout": 0.0}):
         with pytest.raises(InputError, match="absent"), folder.claim({"adapter": changed}, defaults):
             pass
