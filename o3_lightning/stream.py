@@ -89,7 +89,10 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
         StoreError: the store is damaged or was made for another model.
     """
     folder = RunFolder(config.folder, processes)
-    inputs = None if folder.finished else read_inputs(config)  # bad input is told before anything is written
+    finished = folder.finished
+    inputs = None if finished else read_inputs(config)  # bad input is told before anything is written
+    if not (finished or config.refuse_only):
+        build_trainer(trainer, max_epochs=config.adapter.epochs)  # so are options that it refuses
     defaults = {**to_plain(RunConfig()), "trainer": TRAINER_DEFAULTS}
     with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}, defaults):
         if inputs is None:

@@ -215,6 +215,12 @@ def test_bad_input_writes_nothing_and_exits_with_two(arguments, tmp_path, capsys
     assert not (tmp_path / "runs").exists()
 
 
+def test_options_that_the_trainer_refuses_bind_no_folder(arguments, tmp_path):
+    with pytest.raises(InputError, match="field 'trainer'"):
+        start([*arguments, "--trainer.devices", "0"])
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("file", ["forget.jsonl", "retain.jsonl"])
 def test_a_prompt_beyond_the_context_is_named_with_file_and_line(arguments, file, tmp_path, capsys):
     long = {"prompt": "Where did Quillan go? " * 200, "answer": "In Arlo"}
