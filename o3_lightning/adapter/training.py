@@ -128,7 +128,7 @@ def train_adapter(
         module.project()
         before = {path: b.clone() for path, (_, b) in copy_factors(wrapped).items()}
         key = fit_key(base, request, history, config, objective, seed)
-        fit(trainer, module, loader, unfinished, key)
+        done = fit(trainer, module, loader, unfinished, key)
         check_interrupted(trainer)
         factors = copy_factors(wrapped)
         check_trained(factors, before)
@@ -136,8 +136,8 @@ def train_adapter(
     metrics = {
         "loss": module.curve[-1]["loss"],
         "first_loss": module.curve[0]["loss"],
-        "steps": float(module.earlier_steps + trainer.global_step),
-        "seconds": time.perf_counter() - start,
+        "steps": float(done.steps + trainer.global_step),
+        "seconds": done.seconds + time.perf_counter() - start,
         "trained_parameters": float(sum(a.numel() + b.numel() for a, b in factors.values())),
         "exhausted_modules": float(exhausted),
     }
@@ -146,8 +146,8 @@ def train_adapter(
 
 def fit(
     trainer: Trainer, module: AdapterModule, loader: DataLoader[int], unfinished: Path | None, key: str
-) -> None:
-    """Trains, from where an earlier start was stopped."""
+) -> Progress:
+    """Trains, from where an earlier start was stopped, and returns what that had done."""
     if trainer.limit_train_batches != 1.0:  # epochs are then no whole passes, and cannot be drawn again
         unfinished = None
     factors, done = list(module.trained), Progress()
@@ -161,6 +161,7 @@ def fit(
         trainer.fit(module, batches_left(trainer, loader, done))
     except SIGTERMException:  # Lightning's own, before the first step; it would leave with status 0
         raise FitStopped from None
+    return done
 
 
 def fit_key(

@@ -49,12 +49,14 @@ class Progress:
     Args:
         batches: that were trained on, over all epochs.
         steps: of the optimizer.
+        seconds: of training, over all starts; what came after the last write is lost with the steps.
         curve: the loss and its parts, batch by batch.
         tensors: each factor, its moments, and the states of torch's generators.
     """
 
     batches: int = 0
     steps: int = 0
+    seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
@@ -168,7 +170,8 @@ class StepKeeper(Callback):
         seconds: float = SECONDS_BETWEEN,
     ) -> None:
         self.factors, self.curve, self.done, self.path, self.key = factors, curve, done, path, key
-        self.seconds, self.written, self.stopping, self.steps = seconds, time.monotonic(), False, 0
+        self.seconds, self.stopping, self.steps = seconds, False, 0
+        self.begun = self.written = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Puts the moments in place, and hears SIGTERM from now on; the trainer puts the old handler back."""
@@ -210,6 +213,7 @@ class StepKeeper(Callback):
             "key": self.key,
             "batches": len(self.curve),
             "steps": self.done.steps + self.steps,
+            "seconds": self.done.seconds + time.monotonic() - self.begun,
             "curve": self.curve,
         }
         write_atomically(path, save(tensors, metadata={"progress": json.dumps(described)}))

@@ -94,6 +94,22 @@ def test_a_kill_without_warning_loses_what_came_after_the_last_write(
     assert_same(start(tiny_base, tiny_request, path, batches=BATCHES - 2), calm)
 
 
+def test_seconds_count_those_of_every_start(tiny_base, tiny_request, tmp_path, monkeypatch):
+    path, slow = tmp_path / "a.safetensors", 1000.0
+    real = StepKeeper.write
+
+    def late(self, *arguments):
+        self.begun -= slow  # as if each start had taken so long before it was stopped
+        real(self, *arguments)
+
+    monkeypatch.setattr(StepKeeper, "write", late)
+    for stop in (1, 1):
+        with pytest.raises(FitStopped):
+            start(tiny_base, tiny_request, path, stop=stop)
+    spent = start(tiny_base, tiny_request, path, batches=BATCHES - 4).metrics["seconds"]
+    assert 2 * slow < spent < 3 * slow
+
+
 def test_what_another_fit_has_kept_is_not_taken(tiny_base, tiny_request, tmp_path):
     path = tmp_path / "a.safetensors"
     with pytest.raises(FitStopped):
