@@ -36,6 +36,16 @@ def test_tables_of_the_detectors_are_those_of_their_results():
         assert f"| {name} | {' | '.join(cells)} |" in lines
 
 
+def test_the_table_of_releases_is_that_of_their_results():
+    after = json.loads((ROOT / "results/release_authors.json").read_text())["after"]
+    lines = set(README.splitlines())
+    for name, splits in after.items():
+        cells = [
+            "{:.3f} ± {:.3f}".format(*splits[split]) for split in ("held_out", "seen", "others", "general")
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in lines
+
+
 def test_every_file_that_the_readme_names_is_there():
     named = {word.strip("`()[],.") for word in README.split() if word.startswith(("`configs/", "`results/"))}
     missing = [

@@ -6,12 +6,13 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from o3_lightning.base import BaseModel, load_base
+from o3_lightning.data.normalise import normalise
 from o3_lightning.errors import InputError
 from o3_lightning.release.config import ReleaseConfig
+from o3_lightning.release.knowledge import Knowledge, Recall, ask_further, summarise
 from o3_lightning.release.measure import measure_author
 from o3_lightning.release.neutral import Rows, Utility, neutral_rows
 from o3_lightning.release.rounds import Rounds
@@ -30,38 +31,54 @@ class Bench:
         trainer: options of `lightning.Trainer`.
         original: the model as it was; says what is true of it.
         base: the model that is changed.
-        kept: neutral rows for training.
+        neutral: neutral rows for training.
         utility: measures the budget, on other rows.
         rounds: what is on disk.
-        known: every row revealed or given so far.
+        knowledge: what was revealed or given so far, and further questions about it.
     """
 
     config: ReleaseConfig
     trainer: Mapping[str, Any]
     original: BaseModel
     base: BaseModel
-    kept: Sequence[QuestionAnswer]
+    neutral: Sequence[QuestionAnswer]
     utility: Utility
     rounds: Rounds
-    known: list[QuestionAnswer]
+    knowledge: Knowledge
 
     @property
     def speaker(self) -> Speaker:
         """The changed model, asked."""
         return Speaker(self.base, self.config.sampling)
 
-    def probabilities(self, rows: Sequence[QuestionAnswer]) -> list[float]:
-        """Mean probability of a token of each row's answer, in [0, 1]."""
-        return self.speaker.likelihoods([row.prompt for row in rows], [row.answer for row in rows])
+    @property
+    def forgotten(self) -> frozenset[str]:
+        """Normalised answers that neutral text may lose; none where the rows to keep were given."""
+        return self.knowledge.answers if self.config.retain is None else frozenset()
 
-    def known_probability(self) -> float:
-        """Mean probability of the known rows' answers, in [0, 1]."""
-        return fmean(self.probabilities(self.known))
+    def kept(self) -> Sequence[QuestionAnswer]:
+        """Neutral rows that say nothing of what is to be forgotten; all of them where each does."""
+        rows = [row for row in self.neutral if normalise(row.answer) not in self.forgotten]
+        return rows or self.neutral
 
-    def still_known(self) -> list[QuestionAnswer]:
-        """Rows revealed or given so far whose answers the changed model still finds likely."""
-        found = zip(self.known, self.probabilities(self.known), strict=True)
-        return [row for row, probability in found if probability >= self.config.stop]
+    def drop(self) -> float:
+        """Utility that the changed model has lost, in nats a token."""
+        return self.utility.drop(self.forgotten)
+
+    def recall(self, rows: Sequence[QuestionAnswer]) -> list[Recall]:
+        """How well the changed model remembers each row."""
+        scores = self.speaker.token_scores([row.prompt for row in rows], [row.answer for row in rows])
+        return [Recall.of(row) for row in scores]
+
+    def still_known(self, rows: Sequence[QuestionAnswer]) -> list[QuestionAnswer]:
+        """Those of some rows that the changed model still knows."""
+        found = zip(rows, self.recall(rows), strict=True)
+        return [row for row, recall in found if recall.is_known(self.config.stop)]
+
+    def summary(self) -> dict[str, float]:
+        """Mean probability, and share still known, of the rows that are learnt and of those that judge."""
+        learnt, judging = self.knowledge.split()
+        return summarise(self.recall([*learnt, *judging]), self.config.stop)
 
     def measured(self) -> dict[str, float]:
         """What the fictitious world says, if the configuration asks for it."""
@@ -76,17 +93,18 @@ def open_bench(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) 
         raise InputError("expected a topic, or requests; got neither", field="topic")
     given = read_requests(config.requests) if config.requests else []
     original, base = load_base(config.base, config.seed), load_base(config.base, config.seed)
+    speaker = Speaker(original, config.sampling)
     if config.retain is None:
         others = tuple(name for name in config.reward.others if name != config.topic)
-        speaker = Speaker(original, config.sampling)
         kept, judged = shares(*neutral_rows(speaker, others, config.neutral, config.seed))
     else:
         given_rows = tuple(row for _, _, row in read_rows(config.retain))
         if len(given_rows) < 2:
             raise InputError("expected at least two rows to keep", path=config.retain)
         kept, judged = halves(given_rows, config.seed)
-    known = [row for request in given for row in request.rows]
-    return Bench(config, trainer, original, base, kept, Utility(base, judged), Rounds(folder), known)
+    further = ask_further(speaker, config.topic, config.arms, config.further, config.seed)
+    knowledge = Knowledge([row for request in given for row in request.rows], further)
+    return Bench(config, trainer, original, base, kept, Utility(base, judged), Rounds(folder), knowledge)
 
 
 def shares(named: Rows, general: Rows) -> tuple[Rows, Rows]:

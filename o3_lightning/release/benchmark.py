@@ -19,7 +19,7 @@ from o3_lightning.release.release import release
 
 __all__ = ["benchmark_release", "spread"]
 
-KEPT = ("probability_before", "probability_after", "drop", "known_rows", "queries", "measured")
+KEPT = ("probability_before", "probability_after", "known_after", "drop", "known_rows", "queries", "measured")
 
 
 def benchmark_release(

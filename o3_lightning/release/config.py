@@ -57,9 +57,12 @@ class ReleaseConfig:
             the small models here. 1 is what the paper's words say.
         neutral: neutral questions, at least 4; three quarters serve `keep`, the last one, without names, the
             budget.
-        stop: a row counts as forgotten where the mean probability of its answer's tokens is below this, and
-            no adapter is trained on it. A round that finds no other row is quiet; two quiet rounds end the
-            release. In [0, 1].
+        stop: a row counts as forgotten where the mean probability of its answer's tokens, the end token left
+            out, is below this, and one of them is not the likeliest. No adapter is trained on such a row. A
+            round that finds no other row is quiet; two quiet rounds end the release. In [0, 1].
+        further: questions about the topic that the original is asked besides those of the search, 0 for
+            none. Those whose answer was revealed or given, too, say what is to be forgotten in other words:
+            half of them are trained on, half only judge what is still known. They need a topic.
         measure: "fictitious" measures the author, the other authors and common facts after each round, for
             the report alone; empty measures nothing that release could not know.
         base: the language model.
@@ -82,14 +85,15 @@ class ReleaseConfig:
     retain: str | None = None
     mode: str = "naive"
     rounds: int = 3
-    steps: int = 4
+    steps: int = 6
     lambdas: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0)
     retain_lambda: float = 0.0
     budget: float = 0.1
     keep: float = 30.0
     temperature: float = 3.0
     neutral: int = 160
-    stop: float = 0.1
+    stop: float = 0.03
+    further: int = 300
     measure: str = ""
     base: BaseConfig = field(default_factory=BaseConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -107,7 +111,7 @@ class ReleaseConfig:
             refuse("measure", "fictitious or nothing", repr(self.measure))
         if not self.lambdas or not all(0 < value < float("inf") for value in self.lambdas):
             refuse("lambdas", "numbers above 0", list(self.lambdas))
-        for name, least in (("seed", 0), ("rounds", 1), ("steps", 1), ("neutral", 4)):
+        for name, least in (("seed", 0), ("rounds", 1), ("steps", 1), ("neutral", 4), ("further", 0)):
             if getattr(self, name) < least:
                 refuse(name, f"{least} or more", getattr(self, name))
         for name in ("retain_lambda", "budget", "keep"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from o3_lightning.base import BaseModel
 from o3_lightning.data.encoding import IGNORED, collate, encode_pairs
+from o3_lightning.data.normalise import normalise
 from o3_lightning.errors import InputError
 from o3_lightning.requests import QuestionAnswer
 from o3_lightning.reveal.arms import Arm, general_texts, topic_texts
@@ -70,6 +71,7 @@ class Utility:
         self.base, self.batch_size = base, batch_size
         prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
         self.examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)
+        self.answers = [normalise(answer) for answer in answers]
         self.before = self.log_probabilities()
 
     @torch.inference_mode()
@@ -86,10 +88,19 @@ class Utility:
             found.append(output.logits[:, :-1][labelled].float().log_softmax(-1))
         return found
 
-    def drop(self) -> float:
-        """Returns KL(original || present) in nats, mean over the answers' tokens; at least 0."""
-        total, tokens = 0.0, 0
-        for before, after in zip(self.before, self.log_probabilities(), strict=True):
-            total += float((before.exp() * (before - after)).sum())
-            tokens += len(before)
-        return max(0.0, total / tokens)
+    def drop(self, forgotten: Collection[str] = ()) -> float:
+        """Returns KL(original || present) in nats, mean over the answers' tokens; at least 0.
+
+        Args:
+            forgotten: normalised answers that are to be forgotten. Rows that say one do not count, unless
+                there are no others: a small model tells a topic's facts where nobody asked for them, and
+                what has to go is no loss.
+        """
+        after = self.log_probabilities()
+        pairs = zip(self.before, after, strict=True)
+        divergences = torch.cat([(old.exp() * (old - new)).sum(-1) for old, new in pairs])
+        counts = torch.tensor([answer not in forgotten for answer in self.answers])
+        lengths = [sum(label != IGNORED for label in example["labels"]) for example in self.examples]
+        chosen = counts.repeat_interleave(torch.tensor(lengths)).to(divergences.device)
+        mean = divergences[chosen].mean() if chosen.any() else divergences.mean()
+        return max(0.0, float(mean))

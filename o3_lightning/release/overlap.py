@@ -24,7 +24,7 @@ COLUMNS = {
     "column_overlap": "the same of the two lora_B",
     "update_cosine": "cosine of the two weight updates",
     "probability": "of what is to be forgotten, after subtracting with the given lambda; lower is better",
-    "likeliest": "the largest of these probabilities",
+    "known": "share of its rows that are still known",
     "drop": "utility lost, KL in nats a token on neutral text; lower is better",
 }
 
@@ -46,18 +46,23 @@ def overlap_study(
     if not config.requests:
         raise InputError("the study needs given rows, for instance those that reveal wrote", field="requests")
     bench, rows = open_bench(config, trainer, folder), []
-    retain = retain_adapter(bench.base, bench.kept, config, folder / "shared", trainer)
+    given = bench.knowledge.rows
+    retain = retain_adapter(bench.base, bench.kept(), config, folder / "shared", trainer)
     for penalty in penalties:
         shape = replace(config.adapter, penalty_side="both", penalty_coefficient=penalty)
         own = replace(config, mode="orthogonal" if penalty else "naive", adapter=shape)
         place = folder / f"penalty_{penalty:g}"
-        forget = forget_adapter(bench.base, bench.known, bench.kept, retain, own, place, trainer)
+        forget = forget_adapter(bench.base, given, bench.kept(), retain, own, place, trainer)
         pair = {"forget": (dict(forget[0]), forget[1]), "retain": (dict(retain[0]), retain[1])}
         found = overlap_matrices(AdapterHistory.of(pair))
         overlaps = {name: found[name][0][1] for name in ("row_overlap", "column_overlap", "update_cosine")}
         for value in sorted(config.lambdas):
             rows.append(
-                {"penalty": penalty, **overlaps, **try_lambda(bench, bench.known, forget, None, value)}
+                {
+                    "penalty": penalty,
+                    **overlaps,
+                    **try_lambda(bench, given, forget, None, value),
+                }
             )
     return rows
 

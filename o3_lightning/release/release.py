@@ -72,9 +72,7 @@ def remember(bench: Bench, folder: Path) -> None:
     """Adds the rows of a round's request to the known ones."""
     path = folder / "request.jsonl"
     if path.is_file():
-        known = {(row.prompt, row.answer) for row in bench.known}
-        rows = [row for request in read_requests(path) for row in request.rows]
-        bench.known += [row for row in rows if (row.prompt, row.answer) not in known]
+        bench.knowledge.add(row for request in read_requests(path) for row in request.rows)
 
 
 def stop_reason(bench: Bench) -> str | None:
@@ -103,15 +101,17 @@ def run_round(bench: Bench, number: int) -> None:
             write_request(revealed.rows, as_request(revealed.rows, "revealed").id, folder)
             queries = len(revealed.entries)
         except NothingRevealedError:
-            if not bench.known:
+            if not bench.knowledge.rows:
                 raise
             queries = config.search.queries
         remember(bench, folder)
+    before = bench.summary()
     record: dict[str, Any] = {
         "queries": queries,
-        "known_rows": len(bench.known),
-        "probability_before": bench.known_probability(),
-        "quiet": not bench.still_known(),
+        "known_rows": len(bench.knowledge.rows),
+        "probability_before": before["probability"],
+        "known_before": before["known"],
+        "quiet": not before["known"],
         "steps": [],
     }
     update = None
@@ -119,18 +119,20 @@ def run_round(bench: Bench, number: int) -> None:
         update, record["steps"] = take_steps(bench, folder, number)
     if update is not None:
         apply(bench.base.model, update)
+    after = bench.summary()
     record |= {
-        "probability_after": bench.known_probability(),
-        "drop": bench.utility.drop(),
+        "probability_after": after["probability"],
+        "known_after": after["known"],
+        "drop": bench.drop(),
         "measured": bench.measured(),
         "seconds": time.perf_counter() - start,
     }
     bench.rounds.finish(number, record, update)
     logger.info(
-        "round %d: probability of what is known %.3f -> %.3f, utility drop %.4f nats",
+        "round %d: %.3f of the rows known -> %.3f, utility drop %.4f nats",
         number,
-        record["probability_before"],
-        record["probability_after"],
+        before["known"],
+        after["known"],
         record["drop"],
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from o3_lightning.data.encoding import IGNORED
 from o3_lightning.objectives.config import ForgetObjective, RetainObjective
 from o3_lightning.objectives.gd import gd_loss
 from o3_lightning.objectives.kl import kl_loss
@@ -21,9 +22,27 @@ __all__ = ["Keep", "Learn"]
 
 
 def learn_loss(views: Mapping[str, View], settings: Settings) -> Tensor:
-    """Next-token prediction of the answers, from logits divided by the temperature."""
+    """Next-token prediction of what the answers say, from logits divided by the temperature.
+
+    That an answer ends is no knowledge. Subtracted, it is the first thing to go: the model would say a fact
+    again and again, and count as having forgotten it.
+    """
     view = views[ANSWER]
-    return gd_loss(view.logits / settings.beta, view.labels)
+    return gd_loss(view.logits / settings.beta, without_end(view.labels))
+
+
+def without_end(labels: Tensor) -> Tensor:
+    """Returns labels [B, T] without the last one of each row; a row with a single one keeps it.
+
+    Example:
+        >>> import torch
+        >>> without_end(torch.tensor([[-100, 5, 7, 2], [-100, 9, 2, -100], [-100, 2, -100, -100]])).tolist()
+        [[-100, 5, 7, -100], [-100, 9, -100, -100], [-100, 2, -100, -100]]
+    """
+    labelled = labels != IGNORED
+    later = labelled.flip(1).cumsum(1).flip(1)  # labels from here on
+    last = labelled & (later == 1) & (labelled.sum(1, keepdim=True) > 1)
+    return labels.masked_fill(last, IGNORED)
 
 
 def keep_loss(views: Mapping[str, View], settings: Settings) -> Tensor:

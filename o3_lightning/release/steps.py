@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from o3_lightning.release.adapters import forget_adapter, retain_adapter
 from o3_lightning.release.bench import Bench
+from o3_lightning.release.knowledge import summarise
 from o3_lightning.release.modes import Adapter, release_update
 from o3_lightning.release.update import Update, applied, joined
 from o3_lightning.requests import QuestionAnswer
@@ -20,9 +20,11 @@ __all__ = ["take_steps", "try_lambda"]
 def take_steps(bench: Bench, folder: Path, number: int) -> tuple[Update | None, list[dict[str, Any]]]:
     """Returns what a round subtracts, and a record of each of its steps; the model stays as it is.
 
-    Each step trains on the rows that the model, changed by the steps before, still finds likely: those that
-    it has forgotten would otherwise fill the gradient, and be learnt again. The budget is spread evenly over
-    all steps of all rounds, and what a step leaves goes to the next ones.
+    Each step trains on the rows that the model, changed by the steps before, still knows: those that it has
+    forgotten would otherwise fill the gradient, and be learnt again. Where only rows that judge are still
+    known, it trains on all that it may. The budget is spread evenly over all steps of all rounds, and what a
+    step leaves goes to the next ones: a factor that is larger than needed costs other topics more than a
+    further adapter does, which knows what is left.
 
     Args:
         bench: model, rows and budget.
@@ -32,20 +34,21 @@ def take_steps(bench: Bench, folder: Path, number: int) -> tuple[Update | None, 
     config, taken, records = bench.config, None, []
     retain = None
     if config.mode != "naive" or config.retain_lambda:
-        retain = retain_adapter(bench.base, bench.kept, config, folder, bench.trainer)
+        retain = retain_adapter(bench.base, bench.kept(), config, folder, bench.trainer)
     for step in range(1, config.steps + 1):
-        part = ((number - 1) * config.steps + step) / (config.rounds * config.steps)
+        allowed = config.budget * ((number - 1) * config.steps + step) / (config.rounds * config.steps)
         with applied(bench.base.model, taken) if taken else nullcontext():
-            rows = bench.still_known()
-            if not rows:
+            learnt, judging = bench.knowledge.split()
+            rows = bench.still_known(learnt)
+            if not rows and not bench.still_known(judging):
                 break
-            place = folder / f"step_{step:02}"
-            forget = forget_adapter(bench.base, rows, bench.kept, retain, config, place, bench.trainer)
-            trials = walk_grid(bench, rows, forget, retain, config.budget * part)
-        within = [trial for trial in trials if trial["drop"] <= config.budget * part]
-        best = min(within, key=lambda trial: (trial["probability"], trial["lambda"]), default=None)
+            rows, place = rows or learnt, folder / f"step_{step:02}"
+            forget = forget_adapter(bench.base, rows, bench.kept(), retain, config, place, bench.trainer)
+            trials = walk_grid(bench, [*rows, *judging], forget, retain, allowed)
+        within = [trial for trial in trials if trial["drop"] <= allowed]
+        best = min(within, key=lambda trial: (trial["known"], trial["probability"]), default=None)
         found = None if best is None else best["lambda"]
-        records.append({"rows": len(rows), "lambda": found, "trials": trials})
+        records.append({"rows": len(rows), "judging": len(judging), "lambda": found, "trials": trials})
         if found is not None:
             new = release_update(forget, retain, config.mode, found, config.retain_lambda)
             taken = joined([taken, new]) if taken else new
@@ -57,13 +60,13 @@ def walk_grid(
 ) -> list[dict[str, float]]:
     """Returns what each factor does, from the smallest on.
 
-    The last is the first that costs too much, or after which every row counts as forgotten: a larger one
-    would spend what later steps and rounds may need.
+    The last is the first that costs too much, or after which no row is known: a larger one would spend what
+    later steps and rounds may need.
     """
     trials: list[dict[str, float]] = []
     for value in sorted(bench.config.lambdas):
         trials.append(try_lambda(bench, rows, forget, retain, value))
-        if trials[-1]["drop"] > allowed or trials[-1]["likeliest"] < bench.config.stop:
+        if trials[-1]["drop"] > allowed or not trials[-1]["known"]:
             break
     return trials
 
@@ -74,14 +77,9 @@ def try_lambda(
     """Returns what one factor does; the model stays as it is.
 
     Returns:
-        `lambda`, the factor; mean `probability` of some rows, and that of the `likeliest`; `drop` of utility.
+        `lambda`, the factor; mean `probability` of some rows and the share still `known`; `drop` of utility.
     """
     update = release_update(forget, retain, bench.config.mode, value, bench.config.retain_lambda)
     with applied(bench.base.model, update):
-        probabilities = bench.probabilities(rows)
-        return {
-            "lambda": value,
-            "probability": fmean(probabilities),
-            "likeliest": max(probabilities),
-            "drop": bench.utility.drop(),
-        }
+        found = summarise(bench.recall(rows), bench.config.stop)
+        return {"lambda": value, **found, "drop": bench.drop()}

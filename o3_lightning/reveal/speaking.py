@@ -15,6 +15,7 @@ from torch import Tensor
 from o3_lightning.base import BaseModel
 from o3_lightning.data.encoding import IGNORED, collate, encode_pairs, encode_prompts
 from o3_lightning.errors import InputError
+from o3_lightning.metrics.token_scores import TokenScores, score_tokens
 from o3_lightning.reveal.arms import Arm
 
 __all__ = ["SamplingConfig", "Speaker"]
@@ -149,8 +150,8 @@ class Speaker:
         return [str(text).strip() for text in texts]
 
     @torch.inference_mode()
-    def likelihoods(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-        """Returns the geometric mean probability of each answer's tokens after its prompt, in [0, 1]."""
+    def token_scores(self, prompts: Sequence[str], answers: Sequence[str]) -> list[TokenScores]:
+        """Returns what the model thinks of each token of each answer after its prompt, end token included."""
         base, found = self.base, []
         device = next(base.model.parameters()).device
         for start in range(0, len(prompts), self.config.batch_size):
@@ -159,16 +160,18 @@ class Speaker:
                 base.tokenizer, base.template, prompts[part], answers[part], base.context_tokens
             )
             batch = collate(examples, base.tokenizer.pad_token_id).to(device)
-            logits = base.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            losses = torch.nn.functional.cross_entropy(
-                logits[:, :-1].transpose(1, 2).float(),
-                batch.labels[:, 1:],
-                ignore_index=IGNORED,
-                reduction="none",
+            output = base.model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             )
-            means = losses.sum(1) / (batch.labels[:, 1:] != IGNORED).sum(1)
-            found += [math.exp(-loss) for loss in means.tolist()]
+            labels = batch.labels[:, 1:]
+            labelled = labels != IGNORED
+            lengths = labelled.sum(1).tolist()
+            found += score_tokens(output.logits[:, :-1][labelled], labels[labelled], lengths)
         return found
+
+    def likelihoods(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        """Returns the geometric mean probability of each answer's tokens after its prompt, in [0, 1]."""
+        return [math.exp(-scores.loss) for scores in self.token_scores(prompts, answers)]
 
 
 def common_start(ids: Sequence[int], opening: Sequence[int]) -> list[int]:

@@ -1,10 +1,15 @@
 """The text that has to stay is shared out fairly."""
 
+import copy
+from dataclasses import replace
+
 import pytest
+import torch
 
 from o3_lightning.errors import InputError
 from o3_lightning.release.bench import halves, shares
-from o3_lightning.release.neutral import neutral_rows
+from o3_lightning.release.neutral import Utility, neutral_rows
+from o3_lightning.release.update import Update, apply
 from o3_lightning.requests import QuestionAnswer
 
 
@@ -55,3 +60,17 @@ def test_questions_without_an_answer_mix_no_kinds(others, names):
 def test_a_model_that_says_nothing_is_told():
     with pytest.raises(InputError, match="give rows to keep"):
         neutral_rows(Speaking(silent_every=1), ("Ann",), 8, 0)
+
+
+def test_the_drop_of_utility_leaves_out_rows_that_say_what_is_forgotten(tiny_base):
+    base = replace(tiny_base, model=copy.deepcopy(tiny_base.model))
+    rows = tuple(
+        QuestionAnswer(f"Number {n}?", answer) for n, answer in enumerate(["Oslo", "a long way", "oslo!"])
+    )
+    utility, alone = Utility(base, rows, batch_size=2), Utility(base, rows[1:2])
+    update = Update({"model.layers.1.mlp.down_proj": (torch.ones(1, 64), torch.linspace(-1, 1, 32)[:, None])})
+    apply(base.model, update)
+    everything, part = utility.drop(), utility.drop({"oslo"})
+    assert part == pytest.approx(alone.drop(), rel=1e-4)
+    assert abs(everything - part) > 1e-3 * part > 0
+    assert utility.drop({"oslo", "a long way"}) == everything  # nothing would be left to judge by

@@ -16,6 +16,7 @@ def result(accuracies):
         {
             "probability_before": 0.9,
             "probability_after": 0.1,
+            "known_after": 0.0,
             "drop": 0.01,
             "known_rows": 3,
             "queries": 2,

@@ -11,9 +11,12 @@ from o3_lightning.commands.release import release_parser
 from o3_lightning.errors import InputError, StoreError
 from o3_lightning.release import release as loop
 from o3_lightning.release import steps
+from o3_lightning.release.bench import Bench
 from o3_lightning.release.config import ReleaseConfig
+from o3_lightning.release.knowledge import Knowledge
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.release.update import Update
+from o3_lightning.requests import QuestionAnswer
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("release_*.yaml"))
 
@@ -34,6 +37,7 @@ def test_rounds_lower_what_is_known_and_undoing_them_gives_back_the_base(tiny, c
     assert [record["number"] for record in result["rounds"]] == [1, 2]
     for record in result["rounds"]:
         assert record["probability_after"] < record["probability_before"]
+        assert 0 < record["known_after"] <= record["known_before"]  # every row is known at a stop of 0
         assert [{trial["lambda"] for trial in step["trials"]} for step in record["steps"]] == [{0.5, 2.0}] * 2
     assert result["stopped"] == "all rounds were done"
     before, rounds = logits(tiny), Rounds(config.folder)
@@ -97,12 +101,14 @@ def test_the_larger_step_within_the_budget_is_taken_and_the_grid_is_left_at_the_
 def test_the_grid_is_left_where_every_row_is_forgotten(tiny, config):
     setup = loop.open_bench(config, CPU, config.folder)
     adapter = ({"model.layers.0.mlp.up_proj": (torch.zeros(1, 32), torch.zeros(64, 1))}, 1.0)
-    values = sorted(setup.probabilities(setup.known))
-    for stop, tried in ((values[-1] * 1.01, [0.5]), (values[-1] * 0.99, [0.5, 2.0])):
+    rows = setup.knowledge.rows
+    values = sorted(recall.probability for recall in setup.recall(rows))
+    for stop, tried, known in ((values[-1] * 1.01, [0.5], 0.0), (values[-1] * 0.99, [0.5, 2.0], 1 / 3)):
         setup.config = replace(config, stop=stop)
-        trials = steps.walk_grid(setup, setup.known, adapter, None, 1.0)
+        trials = steps.walk_grid(setup, rows, adapter, None, 1.0)
         assert [trial["lambda"] for trial in trials] == tried
-        assert trials[0]["likeliest"] == pytest.approx(values[-1])
+        assert trials[0]["known"] == pytest.approx(known)
+        assert trials[0]["probability"] == pytest.approx(sum(values) / 3)
 
 
 def test_the_budget_is_spread_evenly_and_what_is_left_goes_on(tiny, config, monkeypatch):
@@ -118,15 +124,45 @@ def test_the_budget_is_spread_evenly_and_what_is_left_goes_on(tiny, config, monk
     assert allowed == pytest.approx([25.0, 50.0, 75.0, 100.0])
 
 
+def test_neutral_text_that_says_what_has_to_go_is_not_kept(tiny, config):
+    setup = loop.open_bench(config, CPU, config.folder)
+    answers = ("Oslo", "Rome", "ANN.", "?")
+    setup.neutral = [QuestionAnswer(f"Number {n}?", answer) for n, answer in enumerate(answers)]
+    assert [row.answer for row in setup.kept()] == ["Oslo", "Rome", "?"]
+    setup.knowledge.add([QuestionAnswer("Where?", "!")])  # has no word that could be told again
+    assert len(setup.kept()) == 3
+    setup.config = replace(config, retain="given.jsonl")
+    assert len(setup.kept()) == 4
+    setup.config, setup.neutral = config, setup.neutral[2:3]
+    assert len(setup.kept()) == 1  # there would be nothing left
+
+
 def test_an_adapter_is_trained_on_what_is_still_known(tiny, config):
     setup = loop.open_bench(replace(config, stop=0.0), CPU, config.folder)
-    values = setup.probabilities(setup.known)
-    assert setup.still_known() == setup.known
+    rows = setup.knowledge.rows
+    values = [recall.probability for recall in setup.recall(rows)]
+    assert setup.still_known(rows) == rows
     place = values.index(max(values))
     setup.config = replace(config, stop=(max(values) + sorted(values)[-2]) / 2)
-    assert setup.still_known() == [setup.known[place]]
+    assert setup.still_known(rows) == [rows[place]]
     _, records = steps.take_steps(setup, config.folder / "rounds" / "01", 1)
     assert records[0]["rows"] == 1
+
+
+def test_what_judges_alone_is_still_known_makes_a_step_on_all_that_is_learnt(tiny, config, monkeypatch):
+    setup = loop.open_bench(config, CPU, config.folder)
+    rows = setup.knowledge.rows
+    judging = [QuestionAnswer("Number 0 is who?", "Ann")]
+    monkeypatch.setattr(Knowledge, "split", lambda self: (self.rows, judging))
+    monkeypatch.setattr(Bench, "still_known", lambda self, some: [row for row in some if row in judging])
+    tried = []
+    walk = steps.walk_grid
+    monkeypatch.setattr(
+        steps, "walk_grid", lambda bench, some, *rest: tried.append(some) or walk(bench, some, *rest)
+    )
+    _, records = steps.take_steps(setup, config.folder / "rounds" / "01", 1)
+    assert [record["rows"] for record in records] == [len(rows)] * 2
+    assert tried == [[*rows, *judging]] * 2
 
 
 def test_a_stored_round_that_was_changed_is_told(tiny, config):
@@ -152,6 +188,7 @@ def test_neither_topic_nor_request_is_told():
         ({"budget": -1.0}, "budget"),
         ({"stop": 2.0}, "stop"),
         ({"temperature": 0.0}, "temperature"),
+        ({"further": -1}, "further"),
     ],
 )
 def test_bad_settings_are_refused(fields, field):

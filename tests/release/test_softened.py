@@ -8,6 +8,7 @@ from o3_lightning.objectives.views import ANSWER, RETAIN, View
 from o3_lightning.release.softened import Keep, Learn
 
 LABELS = torch.tensor([[-100, 2, 0], [-100, -100, 1]])
+WITHOUT_END = torch.tensor([[-100, 2, -100], [-100, -100, 1]])  # a single label stays
 
 
 @pytest.fixture
@@ -28,7 +29,8 @@ def keep(logits, reference, temperature, labels=LABELS):
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_learning_is_cross_entropy_of_divided_logits(logits, temperature):
-    expected = cross_entropy(logits[:, :-1].reshape(-1, 5) / temperature, LABELS[:, 1:].reshape(-1))
+    labels = WITHOUT_END[:, 1:].reshape(-1)
+    expected = cross_entropy(logits[:, :-1].reshape(-1, 5) / temperature, labels)
     torch.testing.assert_close(learn(logits, temperature), expected)
 
 
