@@ -6,6 +6,7 @@ the original is asked further questions; half of them join the training, and the
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from o3_lightning.reveal.speaking import Speaker
 
 __all__ = ["Knowledge", "Recall", "ask_further", "summarise"]
 
+logger = logging.getLogger(__name__)
 Rows = list[QuestionAnswer]
 
 
@@ -105,5 +107,6 @@ def ask_further(speaker: Speaker, topic: str, arms: ArmsConfig, count: int, seed
     pool = [arm for arm in build_arms(replace(arms, family="text"), seed, width=0) if arm.names_topic]
     draw = random.Random(f"further-{seed}")  # noqa: S311
     prompts = [arm.prompt(topic) for arm in draw.sample(pool, min(count, len(pool)))]
+    logger.info("asking %d further questions about the topic ...", len(prompts))
     answers = speaker.greedy(prompts)
     return [QuestionAnswer(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]

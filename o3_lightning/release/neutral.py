@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Collection, Sequence
 
@@ -18,6 +19,7 @@ from o3_lightning.reveal.speaking import Speaker
 
 __all__ = ["Utility", "neutral_rows"]
 
+logger = logging.getLogger(__name__)
 Rows = tuple[QuestionAnswer, ...]
 
 
@@ -42,6 +44,7 @@ def neutral_rows(speaker: Speaker, others: tuple[str, ...], count: int, seed: in
     named = [
         Arm(text).prompt(draw.choice(others)) for text in draw.sample(topic_texts(), count // 2) if others
     ]
+    logger.info("asking %d neutral questions ...", len(named) + len(general))
     about_names, about_subjects = answered(speaker, named), answered(speaker, general)
     if len(about_subjects) < 2:
         raise InputError(
