@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from o3_lightning.config import RunConfig
+from o3_lightning.estimate import SAMPLE, StepClock, spread_places, steps_of
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+
 ROOT = Path(__file__).parents[1]
 OFF = 0.25
 # Seconds of the processor on one thread: a busy machine may stretch the wall time of one command only.
@@ -26,6 +30,27 @@ def call(command, output):
         text=True,
     )
     return done.stdout
+
+
+def test_the_first_step_which_warms_up_is_not_counted():
+    clock = StepClock()
+    clock.times = [0.0, 9.0, 10.0, 12.0]
+    assert clock.seconds == 1.5
+    clock.times = [0.0, 9.0]
+    assert clock.seconds == 9.0
+
+
+def test_steps_are_counted_with_the_last_batch_that_is_not_full():
+    rows = tuple(QuestionAnswer(f"p{number}", "a") for number in range(17))
+    config = RunConfig()
+    assert steps_of(config, UnlearningRequest("a", rows)) == -(-17 // config.adapter.batch_size) * (
+        config.adapter.epochs
+    )
+
+
+def test_measured_places_are_spread_over_all_rows():
+    assert spread_places(3) == [0, 1, 2]
+    assert spread_places(10 * SAMPLE) == list(range(0, 10 * SAMPLE, 10))
 
 
 @pytest.mark.slow

@@ -142,6 +142,18 @@ def test_a_run_killed_at_every_stage_boundary_ends_with_the_same_metrics(argumen
     assert verify_store(folder / "store") == []
 
 
+def test_each_adapter_is_trained_against_those_before_it(arguments, monkeypatch):
+    real, seen = stream_module.train_adapter, {}
+
+    def watched(base, request, history, *rest):
+        seen[request.id] = list(history.ids)
+        return real(base, request, history, *rest)
+
+    monkeypatch.setattr(stream_module, "train_adapter", watched)
+    start(arguments)
+    assert seen == {"quillan": [], "mirelle": ["quillan"]}
+
+
 def test_training_reads_no_retained_data_unless_it_is_declared(arguments):
     folder = start([*arguments, "--evaluation.metrics", '["probability"]', "--evaluation.samples", "0"])
     record = json.loads((folder / "store/requests/quillan/request.json").read_text())

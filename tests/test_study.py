@@ -123,6 +123,12 @@ def test_headline_tells_what_is_between_adapters_and_how_training_slows_down():
     assert "row_overlap" not in figures
 
 
+def test_a_change_of_an_earlier_request_counts_in_both_directions():
+    metrics = metrics_of(0.1, 0.9)
+    metrics["persistence"]["accuracy"]["held_out"] = {"values": [[1.0, 0.75, 0.25], [1.0, 1.0, 0.0]]}
+    assert headline(metrics)["drift"] == 0.5
+
+
 def test_headline_leaves_out_what_was_not_measured():
     figures = headline({"requests": ["a"], "persistence": {}, "utility": {}, "u2r": None, "seconds": {}})
     assert figures == {}

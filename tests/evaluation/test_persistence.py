@@ -35,6 +35,13 @@ def test_values_are_request_by_column_and_none_where_not_measured():
     assert matrices["truth_ratio"]["seen"]["values"][0] == [None] * 3
 
 
+def test_a_utility_that_some_column_lacks_is_left_out():
+    lost = stage(0.5, 0.0)
+    lost["utility"]["kept"]["aggregate"] = {}
+    assert utility_series(MEASURED) == {"accuracy": {"kept": [1.0, 1.0, 0.9]}}
+    assert utility_series([*MEASURED[:2], lost]) == {}
+
+
 def test_backward_transfer_tells_what_came_back():
     transfers = backward_transfers(persistence_matrices(["a", "b"], MEASURED))
     assert transfers["accuracy"] == {"seen": 0.5, "held_out": None}
