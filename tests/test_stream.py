@@ -7,7 +7,11 @@ import pytest
 import o3_lightning.stream as stream_module
 from o3_lightning.cli import main
 from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.config import RunConfig
+from o3_lightning.data.stream import RequestStream
 from o3_lightning.errors import InputError
+from o3_lightning.objectives.config import ObjectiveConfig, RetainObjective
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.run_folder import RunFolder
 from o3_lightning.store.verify import verify_store
 from o3_lightning.stream import run_stream
@@ -161,6 +165,17 @@ def test_training_reads_no_retained_data_unless_it_is_declared(arguments):
     text = "".join(path.read_text() for path in (folder / "stages").glob("*.json"))
     assert "Arlo" not in text
     assert "Quillan" not in text
+
+
+def test_a_declared_need_opens_the_retain_split_and_no_other():
+    row = QuestionAnswer("Who?", "Nobody")
+    splits = {"retain": (row,), "kept": (row,)}
+    stream = RequestStream("made", (UnlearningRequest("a", (row,)),), splits)
+    config = RunConfig(objective=ObjectiveConfig(retain=RetainObjective("kl")))
+    utility = stream_module.guard(stream, config).utility
+    assert list(utility["retain"]) == [row]
+    with pytest.raises(Exception, match="retained data 'kept' was read before evaluation"):
+        list(utility["kept"])
 
 
 def test_a_stage_that_cheats_is_stopped(arguments, monkeypatch):
