@@ -55,29 +55,20 @@ def test_value_and_gradient_equal_reference(widths, sizes, seed, stacked):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
-@pytest.mark.parametrize("piece", [2, 4, 256])
-def test_blocks_and_pieces_of_any_size_give_the_same(monkeypatch, rows, piece):
+def test_blocks_of_any_size_give_the_same(monkeypatch, rows):
     new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 5, 4)
     wanted = value_and_gradient(orthogonality_penalty_reference, new, old)
-    monkeypatch.setattr(vectorised, "BLOCK_BYTES", rows * 8 * 8 // torch.get_num_threads())
-    monkeypatch.setattr(vectorised, "LEAST_ROWS", rows)
-    monkeypatch.setattr(vectorised, "PIECE", piece)
+    monkeypatch.setattr(vectorised, "CACHE_BYTES", rows * 8 * 8 // torch.get_num_threads())
     assert_same(value_and_gradient(orthogonality_penalty, new, stack_history(old)), wanted, 1e-12)
-    transposed = [tensor.T.contiguous().T for tensor in new]
-    assert_same(value_and_gradient(orthogonality_penalty, transposed, old), wanted, 1e-12)
 
 
-def test_groups_hold_modules_of_one_shape():
+def test_groups_hold_modules_of_one_shape_up_to_a_limit(monkeypatch):
     new, old = penalty_inputs((8, 5, 8, 8, 5), 3, 2, 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert vectorised.group_modules(new, old, 2 * old[0].numel() * 8) == [[0, 2], [3], [1, 4]]
     assert vectorised.group_modules(new, old) == [[0, 2, 3], [1, 4]]
-
-
-def test_gradients_of_one_shape_share_one_buffer():
-    new, old = penalty_inputs((8, 5, 8), 3, 7, 4)
-    new = [tensor.requires_grad_() for tensor in new]
-    gradients = torch.autograd.grad(orthogonality_penalty(new, old), new)
-    first, other, last = (gradient.untyped_storage().data_ptr() for gradient in gradients)
-    assert first == last != other
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert vectorised.group_modules(new, old, 0) == [[0, 2, 3], [1, 4]]
 
 
 @pytest.mark.parametrize("earlier", [1, vectorised.SHORT_HISTORY, vectorised.SHORT_HISTORY + 1, 12])
@@ -100,7 +91,7 @@ def test_streamed_equals_at_once():
 
 @pytest.mark.parametrize("function", [GroupedPenalty, _FusedPenalty])
 def test_no_history_is_no_special_case(function):
-    new, old = penalty_inputs((vectorised.PIECE, 9), 3, 0, 2)
+    new, old = penalty_inputs((256, 9), 3, 0, 2)
     leaves = [tensor.requires_grad_() for tensor in new]
     value = function.apply(old, *leaves)
     assert value == 0

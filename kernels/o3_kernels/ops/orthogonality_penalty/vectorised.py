@@ -3,10 +3,10 @@
 The gradient is 2 sum_p (old_p new^T)^T old_p: one more product while the overlaps are at hand. Keeping
 it instead of the overlaps makes the backward pass a single scaling, whatever the number of earlier requests;
 a history so short that it is read faster than a gradient is scaled is left to autograd, which reads it twice.
-A block is some rows of one module that fit the processors' own caches, so that each earlier adapter comes
-from memory once for both products. The first product is cut into pieces of the width: each thread multiplies
-columns of its own, the same ones as in the second product, and reads them from memory a tenth faster. What is
-left is that way of reading, two thirds as fast as a plain sum (README, "Kernels").
+A block fits the processor's own cache, so that each earlier adapter comes from memory once for both products:
+several modules of one shape where histories are short, some rows where they are long, and at least a module
+for each thread, since one product of so few rows is not shared well. What is left to gain is the memory's
+speed (README, "Kernels", gives the bound).
 """
 
 from collections.abc import Sequence
@@ -26,22 +26,30 @@ __all__ = [
     "stack_history",
 ]
 
-# P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width, K pieces of C columns
+# P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
 
-BLOCK_BYTES = (
-    1 << 19
-)  # of earlier adapters in a block, for each thread: a quarter of a server core's own cache
-LEAST_ROWS = 16  # of a block: products of fewer run at half the speed
-PIECE = 256  # columns of a piece, measured; products of half as many are several times slower
+CACHE_BYTES = 1 << 19  # of earlier adapters in a block, for each thread: a quarter of a server core's cache
 SHORT_HISTORY = 4  # earlier rows for each new one; beyond, measured, scaling a gradient is the cheaper
 
 
-def group_modules(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[list[int]]:
-    """Groups modules whose new and old tensors have equal shapes."""
+def group_modules(
+    new: Sequence[Tensor], old: Sequence[Tensor], most_bytes: int | None = None
+) -> list[list[int]]:
+    """Groups modules whose new and old tensors have equal shapes.
+
+    No group of more modules than there are threads is over the limit.
+    """
     members: dict[tuple[torch.Size, torch.Size, torch.dtype], list[int]] = {}
     for module, (new_m, old_m) in enumerate(zip(new, old, strict=True)):
         members.setdefault((new_m.shape, old_m.shape, old_m.dtype), []).append(module)
-    return list(members.values())
+    if most_bytes is None:
+        return list(members.values())
+    groups = []
+    for modules in members.values():
+        first = old[modules[0]]
+        most = max(most_bytes // max(first.numel() * first.element_size(), 1), torch.get_num_threads())
+        groups += [modules[start : start + most] for start in range(0, len(modules), most)]
+    return groups
 
 
 def stack_history(old: Sequence[Tensor]) -> list[Tensor]:
@@ -94,34 +102,23 @@ def penalty_by_group(
     Half precision is computed in float32.
     """
     dtype = sum_type(new[0])
-    block_bytes = BLOCK_BYTES * torch.get_num_threads()
+    block_bytes = CACHE_BYTES * torch.get_num_threads()
     squares, gradients = [], []
-    for modules in group_modules(new, old):
-        R, D = new[modules[0]].shape
-        # in one piece: many small ones go back to the system after every step, and come again page by page
-        gradient_mRD = new[0].new_empty(len(modules) if need_gradient else 0, R, D, dtype=dtype)
-        rows = max(block_bytes // max(D * old[modules[0]].element_size(), 1), LEAST_ROWS)
-        for place, module in enumerate(modules):
-            new_RD = new[module].to(dtype)
-            for number, rows_ND in enumerate(torch.split(old[module].flatten(0, 1), rows)):
-                block_ND = rows_ND.to(dtype)
-                overlap_RN = _overlap(new_RD, block_ND)
-                squares.append(overlap_RN.flatten().dot(overlap_RN.flatten()))
-                if need_gradient:
-                    gradient_mRD[place].addmm_(overlap_RN, block_ND, beta=min(number, 1), alpha=2)
+    for modules in group_modules(new, old, block_bytes):
+        new_mRD = side_by_side([new[module] for module in modules]).to(dtype)
+        old_mND = side_by_side([old[module] for module in modules]).flatten(1, 2)
+        row_bytes = len(modules) * old_mND.shape[2] * old_mND.element_size()
+        gradient_mRD = new_mRD.new_empty(new_mRD.shape if need_gradient else 0)
+        blocks = torch.split(old_mND, max(block_bytes // max(row_bytes, 1), 1), dim=1)
+        for number, rows_mND in enumerate(blocks):
+            block_mND = rows_mND.to(dtype)
+            overlap_mRN = new_mRD @ block_mND.mT
+            squares.append(overlap_mRN.flatten().dot(overlap_mRN.flatten()))
+            if need_gradient:
+                gradient_mRD.baddbmm_(overlap_mRN, block_mND, beta=min(number, 1), alpha=2)
         if need_gradient:
             gradients.append((modules, gradient_mRD))
     return torch.stack(squares).sum(), gradients
-
-
-def _overlap(new_RD: Tensor, old_ND: Tensor) -> Tensor:
-    """Returns new old^T, [R,N], summed over pieces of the width where it has whole ones."""
-    pieces, rest = divmod(new_RD.shape[1], PIECE)
-    if rest:
-        return new_RD @ old_ND.T
-    new_KRC = new_RD.reshape(len(new_RD), pieces, PIECE).transpose(0, 1)
-    old_KCN = old_ND.reshape(len(old_ND), pieces, PIECE).permute(1, 2, 0)
-    return torch.bmm(new_KRC, old_KCN).sum(0)
 
 
 def orthogonality_penalty_vectorised(
