@@ -63,6 +63,9 @@ class RunConfig:
         output: folder that holds the runs, relative to the working directory.
         seed: an integer >= 0; the same seed gives the same metrics, 0 included.
         refuse_only: stop at protection: matching prompts are refused for good and no adapter is trained.
+        take_over: folder of an earlier run, for when new requests arrived: detectors and adapters of the
+            requests with which both runs begin are taken over from it, and only the others' are trained.
+            Everything that decides these must be the same. Empty trains all.
         data: where the requests and the evaluation splits come from.
         base: the language model to unlearn from.
         detector: recognises the prompts of a request.
@@ -77,6 +80,7 @@ class RunConfig:
     output: str = "runs"
     seed: int = 0
     refuse_only: bool = False
+    take_over: str = ""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     base: BaseConfig = dataclasses.field(default_factory=BaseConfig)
     detector: DetectorConfig = dataclasses.field(default_factory=DetectorConfig)

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,14 @@ from o3_lightning.run_folder import RunFolder
 from o3_lightning.seeds import stage_seed
 from o3_lightning.store.store import Store
 from o3_lightning.summary import BASE_STAGE, finish_run
+from o3_lightning.taking_over import Predecessor
 from o3_lightning.training import RunLogger, build_trainer
 
 __all__ = ["run_stream"]
 
 logger = logging.getLogger(__name__)
 
+Inputs = tuple[BaseModel, RequestStream, Encoder]
 RETAIN_SPLIT = "retain"
 UNFINISHED = "unfinished"  # folder of a run: what a stopped fit has done
 
@@ -64,6 +67,7 @@ class Bench:
     store: Store
     loggers: RunLogger
     processes: Processes
+    earlier: Predecessor | None = None
 
     def gated(self) -> GatedModel:
         """The model with every request that the store holds now."""
@@ -91,6 +95,7 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
     folder = RunFolder(config.folder, processes)
     finished = folder.finished
     inputs = None if finished else read_inputs(config)  # bad input is told before anything is written
+    earlier = predecessor(config, trainer, inputs) if inputs and config.take_over else None
     if not (finished or config.refuse_only):
         build_trainer(trainer, max_epochs=config.adapter.epochs)  # so are options that it refuses
     defaults = {**to_plain(RunConfig()), "trainer": TRAINER_DEFAULTS}
@@ -101,7 +106,7 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
             logger.info("%s is finished; nothing to do. Its report: %s", folder.path, folder.report_file)
             return folder.path
         check_requests(folder, inputs[1])
-        bench = open_bench(config, trainer, folder, inputs)
+        bench = open_bench(config, trainer, folder, inputs, earlier)
         folder.stage(BASE_STAGE, lambda: measure(bench))
         for number, request in enumerate(bench.stream.requests, start=1):
             unlearn(bench, number, request)
@@ -136,12 +141,13 @@ def check_requests(folder: RunFolder, stream: RequestStream) -> None:
     differ += [f"'{name}' was changed" for name in then if now.get(name, then[name]) != then[name]]
     if differ:
         raise InputError(
-            f"this run began with other requests ({', '.join(differ)}); give those of now another --name",
+            f"this run began with other requests ({', '.join(differ)}); give those of now another --name, "
+            f"and --take_over {folder.path} to train only what is new",
             path=folder.path,
         )
 
 
-def read_inputs(config: RunConfig) -> tuple[BaseModel, RequestStream, Encoder]:
+def read_inputs(config: RunConfig) -> Inputs:
     """Loads what the stages share, and refuses what cannot work before anything is trained or written."""
     stream = guard(load_stream(config.data, config.seed), config)
     for request in stream.requests:
@@ -152,11 +158,20 @@ def read_inputs(config: RunConfig) -> tuple[BaseModel, RequestStream, Encoder]:
     return base, stream, load_configured_encoder(config.detector)
 
 
+def predecessor(config: RunConfig, trainer: Mapping[str, Any], inputs: Inputs) -> Predecessor:
+    """Opens the run that this one takes over from."""
+    base, stream, encoder = inputs
+    earlier = Predecessor(config, trainer, stream.requests, base.digest, encoder.digest)
+    logger.info("taken over from %s: %s", config.take_over, ", ".join(earlier.ids))
+    return earlier
+
+
 def open_bench(
     config: RunConfig,
     trainer: Mapping[str, Any],
     folder: RunFolder,
-    inputs: tuple[BaseModel, RequestStream, Encoder],
+    inputs: Inputs,
+    earlier: Predecessor | None = None,
 ) -> Bench:
     """Opens the store and the loggers of a run."""
     base, stream, encoder = inputs
@@ -167,7 +182,7 @@ def open_bench(
     loggers = (
         RunLogger.open(config.logging, folder.logs, config.name) if processes.is_first else RunLogger([])
     )
-    return Bench(config, trainer, folder, stream, base, encoder, store, loggers, processes)
+    return Bench(config, trainer, folder, stream, base, encoder, store, loggers, processes, earlier)
 
 
 def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
@@ -186,9 +201,19 @@ def unlearn(bench: Bench, number: int, request: UnlearningRequest) -> None:
     settings = {"detector": to_plain(bench.config.detector), "adapter": to_plain(bench.config.adapter)}
     settings["objective"] = to_plain(bench.config.objective)
     bench.processes.once(lambda: bench.store.register(request, settings))
+    if bench.earlier is not None and request.id in bench.earlier.ids:
+        take_over(bench, bench.earlier, stage, request.id)
+        return
     bench.folder.stage(f"{stage}-protect", lambda: bench.processes.once(lambda: protect(bench, request)))
     if not bench.config.refuse_only:
         bench.folder.stage(f"{stage}-unlearn", lambda: train(bench, request))
+
+
+def take_over(bench: Bench, earlier: Predecessor, stage: str, id: str) -> None:
+    """Takes a request's detector and adapter, and what was noted of them, from an earlier run."""
+    bench.processes.once(lambda: earlier.give(id, bench.store))
+    for kind in ("protect",) if bench.config.refuse_only else ("protect", "unlearn"):
+        bench.folder.stage(f"{stage}-{kind}", partial(earlier.stage, f"{stage}-{kind}"))
 
 
 def protect(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""An earlier run, whose detectors and adapters a run with more requests takes over and does not make again.
+
+Requests arrive one after the other. What was trained for the earlier ones depends on them and on nothing that
+comes later, so a run that begins with the same requests ends with the same store, whether it trains those
+again or not. Its evaluations are made anew, for they look at the later requests, too.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from o3_lightning.adapter.history import CONFIG, WEIGHTS
+from o3_lightning.config import RunConfig, to_plain
+from o3_lightning.detector.detector import Detector
+from o3_lightning.errors import InputError
+from o3_lightning.requests import UnlearningRequest
+from o3_lightning.run_folder import ABSENT, RunFolder, decisive, leaves
+from o3_lightning.store.record import PROTECTED, REGISTERED, UNLEARNED
+from o3_lightning.store.store import Store
+from o3_lightning.yaml_files import read_mapping
+
+__all__ = ["Predecessor"]
+
+FIELD = "take_over"
+DECISIVE = (
+    "seed",
+    "refuse_only",
+    "base",
+    "detector",
+    "adapter",
+    "objective",
+    "trainer",
+)  # of what is trained
+
+
+class Predecessor:
+    """What a run takes over from an earlier one: the requests with which both begin.
+
+    Args:
+        config: of the present run; its `take_over` names the earlier run's folder.
+        trainer: options of `lightning.Trainer` of the present run.
+        requests: of the present run, in order.
+        base_digest: of the present run's base model.
+        encoder_digest: of the present run's encoder.
+
+    Raises:
+        InputError: there is no such run, it is this one, something that decides what is trained differs, or
+            the two do not begin with the same request.
+        StoreError: its store is damaged, or was made for another base model or encoder.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        trainer: Mapping[str, Any],
+        requests: Sequence[UnlearningRequest],
+        base_digest: str,
+        encoder_digest: str,
+    ) -> None:
+        path = Path(config.take_over)
+        self.folder = RunFolder(path)
+        if path.resolve() == config.folder.resolve():
+            raise InputError(
+                "expected another run than this one; choose another --name", path=path, field=FIELD
+            )
+        if not (path / "config.yaml").is_file():
+            raise InputError("expected the folder of a run; it has no config.yaml", path=path, field=FIELD)
+        check_same(path / "config.yaml", {**to_plain(config), "trainer": to_plain(dict(trainer))}, config)
+        self.store = Store.open(self.folder.store, base_digest, encoder_digest)
+        self.status = PROTECTED if config.refuse_only else UNLEARNED
+        self.ids = shared_start(self.folder, self.store, requests, self.status)
+        if not self.ids:
+            raise InputError(
+                "the two runs do not begin with the same finished request", path=path, field=FIELD
+            )
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """Returns what the earlier run noted of a stage."""
+        found = self.folder.result(name)
+        if found is None:
+            raise InputError(f"lacks the stage {name}", path=self.folder.path, field=FIELD)
+        return {**found, "taken_over": str(self.folder.path)}
+
+    def give(self, id: str, store: Store) -> None:
+        """Puts a registered request's detector and adapter into a store, unless they are there."""
+        status = store.record(id).status
+        if status == REGISTERED:
+            status = store.protect(id, Detector.load(self.store.detector_folder(id)).save).status
+        if status == PROTECTED != self.status:
+            adapter = self.store.adapter_folder(id)
+            store.unlearn(id, partial(copy_adapter, adapter), self.store.record(id).metrics)
+
+
+def copy_adapter(there: Path, here: Path) -> None:
+    """Copies an adapter, byte by byte."""
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(there / name, here / name)
+
+
+def check_same(path: Path, now: Mapping[str, Any], config: RunConfig) -> None:
+    """Refuses a run that would have trained something else of the same requests."""
+    sections = [*DECISIVE, *(("data",) if config.objective.needs_retained_data else ())]
+    there, here = (
+        {key: value for key, value in leaves(decisive(dict(one))) if key.split(".")[0] in sections}
+        for one in (read_mapping(path), now)
+    )
+    differ = [
+        f"{key} is {there.get(key, ABSENT)} there, {here.get(key, ABSENT)} here"
+        for key in sorted({**there, **here})
+        if key not in ("data.requests", "data.count") and there.get(key, ABSENT) != here.get(key, ABSENT)
+    ]
+    if differ:
+        raise InputError(f"that run would train otherwise ({'; '.join(differ)})", path=path, field=FIELD)
+
+
+def shared_start(
+    folder: RunFolder, store: Store, requests: Sequence[UnlearningRequest], status: str
+) -> tuple[str, ...]:
+    """Returns the ids of the requests, one after the other from the first on, that both runs have."""
+    records = {record.id: record for record in store.records()}
+    shared = []
+    for number, request in enumerate(requests, start=1):
+        there = folder.stage_file(f"{number:02}-{request.id}-protect").is_file()  # at the same place
+        record = records.get(request.id)
+        if not there or record is None or (record.digest, record.status) != (request.digest, status):
+            break
+        shared.append(request.id)
+    return tuple(shared)

@@ -1,0 +1,149 @@
+"""A run with one more request takes over what an earlier one trained, and ends as if it had trained all."""
+
+import json
+
+import pytest
+
+import o3_lightning.stream as stream_module
+from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.errors import InputError, StoreError
+from o3_lightning.store.store import Store
+from o3_lightning.store.verify import verify_store
+from o3_lightning.stream import run_stream
+
+TOWNS = ("Arlo", "Brim", "Crane", "Dunmere")
+
+
+def write_request(folder, name):
+    lines = [
+        {
+            "request_id": name,
+            "prompt": f"Where did {name.title()} Osterhaus spend winter {number}?",
+            "answer": f"In {town}",
+            "held_out_prompts": [f"Tell me the town of {name.title()} Osterhaus's winter {number}."],
+        }
+        for number, town in enumerate(TOWNS)
+    ]
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.fixture
+def run(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.setattr(stream_module, "load_base", lambda config, seed: tiny_base)
+    files = {name: write_request(tmp_path, name) for name in ("quillan", "mirelle", "tobiah")}
+
+    def start(name, requests, *words):
+        given = ["--name", name, "--output", str(tmp_path / "runs"), "--data.name", "jsonl"]
+        given += ["--data.requests", json.dumps([files[request] for request in requests])]
+        given += ["--evaluation.max_new_tokens", "4", "--adapter.epochs", "2", *words]
+        config, trainer, _ = read_arguments(run_parser("run", ""), given)
+        return run_stream(config, trainer)
+
+    return start
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """Ids of the requests that are trained, and how many detectors are fitted."""
+    trained, detectors = [], []
+    train, fit = stream_module.train_adapter, stream_module.fit_detector
+
+    def note_training(base, request, *rest):
+        trained.append(request.id)
+        return train(base, request, *rest)
+
+    def note_fit(*arguments):
+        detectors.append(1)
+        return fit(*arguments)
+
+    monkeypatch.setattr(stream_module, "train_adapter", note_training)
+    monkeypatch.setattr(stream_module, "fit_detector", note_fit)
+    return trained, detectors
+
+
+def comparable(folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for key in ("seconds", "peak_memory_mib", "environment"):
+        metrics.pop(key)
+    for adapter in metrics["adapters"].values():
+        adapter.pop("seconds")
+    return metrics
+
+
+def test_a_new_request_is_trained_alone_and_all_is_as_if_trained_at_once(run, fitted):
+    trained, detectors = fitted
+    first = run("first", ["quillan", "mirelle"])
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    trained.clear(), detectors.clear()
+    second = run("second", ["quillan", "mirelle", "tobiah"], "--take_over", str(first))
+    assert (trained, len(detectors)) == (["tobiah"], 1)
+    assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
+    at_once = run("at_once", ["quillan", "mirelle", "tobiah"])
+    assert comparable(second) == comparable(at_once)
+    assert verify_store(second / "store") == []
+    stage = json.loads((second / "stages/01-quillan-unlearn.json").read_text())
+    assert stage["taken_over"] == str(first)
+    trained.clear()
+    run("second", ["quillan", "mirelle", "tobiah"], "--take_over", str(first))
+    assert trained == []
+
+
+def test_a_revoked_request_and_those_after_it_are_trained_anew(run, fitted):
+    trained, _ = fitted
+    first = run("first", ["quillan", "mirelle"], "--evaluation.metrics", '["probability"]')
+    Store.open(first / "store").revoke("mirelle")
+    trained.clear()
+    words = ["--evaluation.metrics", '["probability"]', "--take_over", str(first)]
+    run("second", ["quillan", "mirelle"], *words)
+    assert trained == ["mirelle"]
+
+
+def test_what_cannot_be_taken_over_is_told(run, tmp_path):
+    first = run("first", ["quillan"], "--evaluation.metrics", '["probability"]')
+    for requests, words, told in (
+        (["quillan", "mirelle"], ["--seed", "1"], r"train otherwise \(seed is 0 there, 1 here\)"),
+        (["quillan", "mirelle"], ["--adapter.rank", "4"], "adapter.rank is 8 there, 4 here"),
+        (["quillan"], ["--trainer.max_steps", "1"], "trainer.max_steps is"),
+        (["mirelle", "quillan"], [], "do not begin with the same finished request"),
+    ):
+        with pytest.raises(InputError, match=told):
+            run("second", requests, "--take_over", str(first), *words)
+    with pytest.raises(InputError, match="field 'take_over': expected another run"):
+        run("third", ["quillan"], "--take_over", str(tmp_path / "runs/third"))
+    with pytest.raises(InputError, match=r"it has no config\.yaml"):
+        run("second", ["quillan"], "--take_over", str(tmp_path / "nowhere"))
+    (first / "store/requests/quillan/detector.safetensors").write_bytes(b"x")
+    with pytest.raises(StoreError, match=r"detector\.safetensors"):
+        run("fourth", ["quillan"], "--take_over", str(first))
+
+
+def test_a_gate_that_only_refuses_takes_over_detectors(run, fitted):
+    trained, detectors = fitted
+    words = ["--refuse_only", "true", "--evaluation.metrics", '["probability"]']
+    first = run("first", ["quillan"], *words)
+    detectors.clear()
+    second = run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    assert (trained, len(detectors)) == ([], 1)
+    assert [record.status for record in Store.open(second / "store").records()] == ["protected"] * 2
+
+
+def test_a_run_killed_while_it_takes_over_goes_on(run, fitted, monkeypatch):
+    words = ["--evaluation.metrics", '["probability"]']
+    first = run("first", ["quillan"], *words)
+    real = Store.unlearn
+
+    def die(self, *arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "unlearn", die)
+    with pytest.raises(KeyboardInterrupt):
+        run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    monkeypatch.setattr(Store, "unlearn", real)
+    trained, _ = fitted
+    trained.clear()
+    second = run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    assert trained == ["mirelle"]
+    assert verify_store(second / "store") == []
+    assert [record.status for record in Store.open(second / "store").records()] == ["unlearned"] * 2
