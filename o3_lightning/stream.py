@@ -162,6 +162,10 @@ def predecessor(config: RunConfig, trainer: Mapping[str, Any], inputs: Inputs) -
     """Opens the run that this one takes over from."""
     base, stream, encoder = inputs
     earlier = Predecessor(config, trainer, stream.requests, base.digest, encoder.digest)
+    if config.objective.needs_retained_data:
+        with evaluating(stream):
+            digest = digest_rows(stream.utility[RETAIN_SPLIT])
+        earlier.check_retained(BASE_STAGE, RETAIN_SPLIT, digest)
     logger.info("taken over from %s: %s", config.take_over, ", ".join(earlier.ids))
     return earlier
 
@@ -212,7 +216,7 @@ def unlearn(bench: Bench, number: int, request: UnlearningRequest) -> None:
 def take_over(bench: Bench, earlier: Predecessor, stage: str, id: str) -> None:
     """Takes a request's detector and adapter, and what was noted of them, from an earlier run."""
     bench.processes.once(lambda: earlier.give(id, bench.store))
-    for kind in ("protect",) if bench.config.refuse_only else ("protect", "unlearn"):
+    for kind in earlier.kinds:
         bench.folder.stage(f"{stage}-{kind}", partial(earlier.stage, f"{stage}-{kind}"))
 
 

@@ -8,7 +8,7 @@ again or not. Its evaluations are made anew, for they look at the later requests
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,8 @@ from o3_lightning.yaml_files import read_mapping
 __all__ = ["Predecessor"]
 
 FIELD = "take_over"
-DECISIVE = (
-    "seed",
-    "refuse_only",
-    "base",
-    "detector",
-    "adapter",
-    "objective",
-    "trainer",
-)  # of what is trained
+# of what is trained; what the data has to say of it are the rows themselves
+DECISIVE = ("seed", "refuse_only", "base", "detector", "adapter", "objective", "trainer")
 
 
 class Predecessor:
@@ -69,14 +62,27 @@ class Predecessor:
             )
         if not (path / "config.yaml").is_file():
             raise InputError("expected the folder of a run; it has no config.yaml", path=path, field=FIELD)
-        check_same(path / "config.yaml", {**to_plain(config), "trainer": to_plain(dict(trainer))}, config)
+        check_same(path / "config.yaml", {**to_plain(config), "trainer": to_plain(dict(trainer))})
         self.store = Store.open(self.folder.store, base_digest, encoder_digest)
         self.status = PROTECTED if config.refuse_only else UNLEARNED
-        self.ids = shared_start(self.folder, self.store, requests, self.status)
+        self.kinds = ("protect",) if config.refuse_only else ("protect", "unlearn")
+        self.ids = tuple(self.shared_start(requests))
         if not self.ids:
             raise InputError(
                 "the two runs do not begin with the same finished request", path=path, field=FIELD
             )
+
+    def shared_start(self, requests: Sequence[UnlearningRequest]) -> Iterator[str]:
+        """Yields the ids of the requests, one after the other from the first on, that both runs have."""
+        records = {record.id: record for record in self.store.records()}
+        for number, request in enumerate(requests, start=1):
+            record = records.get(request.id)
+            if record is None or (record.digest, record.status) != (request.digest, self.status):
+                return
+            stages = [self.folder.stage_file(f"{number:02}-{request.id}-{kind}") for kind in self.kinds]
+            if not all(file.is_file() for file in stages):  # finished, and at the same place
+                return
+            yield request.id
 
     def stage(self, name: str) -> dict[str, Any]:
         """Returns what the earlier run noted of a stage."""
@@ -84,6 +90,21 @@ class Predecessor:
         if found is None:
             raise InputError(f"lacks the stage {name}", path=self.folder.path, field=FIELD)
         return {**found, "taken_over": str(self.folder.path)}
+
+    def check_retained(self, stage: str, split: str, digest: str) -> None:
+        """Refuses a run whose adapters learnt beside other retained rows.
+
+        Args:
+            stage: the one that measured the split.
+            split: of the retained rows that a retain objective trains on.
+            digest: of these rows in the present run.
+
+        Raises:
+            InputError: the rows differ, or there is no such stage.
+        """
+        if self.stage(stage)["utility"][split]["digest"] != digest:
+            message = f"that run would train otherwise (its rows of '{split}' differ)"
+            raise InputError(message, path=self.folder.path, field=FIELD)
 
     def give(self, id: str, store: Store) -> None:
         """Puts a registered request's detector and adapter into a store, unless they are there."""
@@ -101,32 +122,16 @@ def copy_adapter(there: Path, here: Path) -> None:
         shutil.copyfile(there / name, here / name)
 
 
-def check_same(path: Path, now: Mapping[str, Any], config: RunConfig) -> None:
+def check_same(path: Path, now: Mapping[str, Any]) -> None:
     """Refuses a run that would have trained something else of the same requests."""
-    sections = [*DECISIVE, *(("data",) if config.objective.needs_retained_data else ())]
     there, here = (
-        {key: value for key, value in leaves(decisive(dict(one))) if key.split(".")[0] in sections}
+        {key: value for key, value in leaves(decisive(dict(one))) if key.split(".")[0] in DECISIVE}
         for one in (read_mapping(path), now)
     )
     differ = [
         f"{key} is {there.get(key, ABSENT)} there, {here.get(key, ABSENT)} here"
         for key in sorted({**there, **here})
-        if key not in ("data.requests", "data.count") and there.get(key, ABSENT) != here.get(key, ABSENT)
+        if there.get(key, ABSENT) != here.get(key, ABSENT)
     ]
     if differ:
         raise InputError(f"that run would train otherwise ({'; '.join(differ)})", path=path, field=FIELD)
-
-
-def shared_start(
-    folder: RunFolder, store: Store, requests: Sequence[UnlearningRequest], status: str
-) -> tuple[str, ...]:
-    """Returns the ids of the requests, one after the other from the first on, that both runs have."""
-    records = {record.id: record for record in store.records()}
-    shared = []
-    for number, request in enumerate(requests, start=1):
-        there = folder.stage_file(f"{number:02}-{request.id}-protect").is_file()  # at the same place
-        record = records.get(request.id)
-        if not there or record is None or (record.digest, record.status) != (request.digest, status):
-            break
-        shared.append(request.id)
-    return tuple(shared)

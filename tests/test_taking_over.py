@@ -147,3 +147,29 @@ def test_a_run_killed_while_it_takes_over_goes_on(run, fitted, monkeypatch):
     assert trained == ["mirelle"]
     assert verify_store(second / "store") == []
     assert [record.status for record in Store.open(second / "store").records()] == ["unlearned"] * 2
+
+
+def test_a_run_beside_other_retained_rows_is_not_taken_over(run, fitted, tmp_path):
+    trained, _ = fitted
+    retain = write_request(tmp_path, "retained")
+    words = ["--evaluation.metrics", '["probability"]', "--data.retain", retain]
+    words += ["--objective.retain.name", "gd"]
+    first = run("first", ["quillan"], *words)
+    trained.clear()
+    run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    assert trained == ["mirelle"]
+    content = (tmp_path / "retained.jsonl").read_text()
+    (tmp_path / "retained.jsonl").write_text(content.replace("In Arlo", "In Essen"))
+    with pytest.raises(InputError, match=r"train otherwise \(its rows of 'retain' differ\)"):
+        run("third", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    assert not (tmp_path / "runs/third").exists()
+
+
+def test_a_request_whose_last_stage_was_not_noted_is_trained_anew(run, fitted):
+    trained, _ = fitted
+    words = ["--evaluation.metrics", '["probability"]']
+    first = run("first", ["quillan", "mirelle"], *words)
+    (first / "stages/02-mirelle-unlearn.json").unlink()  # killed between the store and the note
+    trained.clear()
+    run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    assert trained == ["mirelle"]
