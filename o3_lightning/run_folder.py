@@ -27,7 +27,7 @@ __all__ = ["RunFolder"]
 logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]
-NOT_DECISIVE = ("logging", "output")
+NOT_DECISIVE = ("logging", "output", "take_over")
 ABSENT = "absent"
 TRAINER_BOOKKEEPING = (
     "accelerator",
@@ -88,7 +88,7 @@ class RunFolder:
 
         Args:
             configuration: plain dictionaries and scalars; sections that do not decide the outcome
-                (logging, output, the trainer's bookkeeping) may differ between starts.
+                (logging, output, what is taken over, the trainer's bookkeeping) may differ between starts.
             defaults: a field that the folder's configuration lacks, for an earlier version knew none such, is
                 no difference where it has this value now and the run is finished. None: every field counts.
 

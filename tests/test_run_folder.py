@@ -98,3 +98,11 @@ def test_every_field_that_decides_the_outcome_binds_the_folder(field, tmp_path):
         pass
     with pytest.raises(InputError, match=f"{field} is 0 there, 1 now"), folder.claim({field: 1}):
         pass
+
+
+@pytest.mark.parametrize("field", ["logging", "output", "take_over"])
+def test_a_field_that_decides_nothing_may_change_or_be_new(field, tmp_path):
+    folder = RunFolder(tmp_path)
+    for start in ({"seed": 0}, {"seed": 0, field: "a"}, {"seed": 0, field: ""}):
+        with folder.claim(start, {field: ""}):
+            pass
