@@ -15,8 +15,9 @@ __all__ = ["read_mapping"]
 class OnceLoader(yaml.SafeLoader):
     """The safe loader, but a key that comes twice is a mistake: of two values one would be lost unseen."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Returns a mapping, every key of which stands there once."""
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Returns a mapping as it is written, before "<<" brings in the keys of another."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[Any] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -26,8 +27,7 @@ class OnceLoader(yaml.SafeLoader):
                     problem=f"key '{key.value}' comes twice", problem_mark=key.start_mark
                 )
             seen.add(key.value)
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
+        return node
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
