@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import os
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -148,9 +149,9 @@ def named_files(arguments: Sequence[str]) -> Iterator[Path]:
     """Yields the files that `--config` names; a file that is missing is left to the parser."""
     for place, word in enumerate(arguments):
         option, equals, value = word.partition("=")
-        path = Path(value if equals else "".join(arguments[place + 1 : place + 2]))
-        if option == "--config" and path.is_file():
-            yield path
+        path = value if equals else "".join(arguments[place + 1 : place + 2])
+        if option == "--config" and os.path.isfile(path):  # pathlib fails on a long name
+            yield Path(path)
 
 
 def build_config(namespace: Namespace) -> tuple[RunConfig, dict[str, Any]]:

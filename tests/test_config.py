@@ -133,6 +133,7 @@ def test_the_command_line_overrides_the_file():
         (["--adapter.rank", "0"], "field 'adapter.rank': expected 1 or more, got 0"),
         (["--trainer.max_epoch", "3"], "did you mean 'trainer.max_epochs'?"),
         (["--config", "missing.yaml"], "missing.yaml"),
+        (["--config", "n" * 300], "does not exist"),
         (["--seed", "-1"], "field 'seed': expected an integer >= 0, got -1"),
         (["--name", "../up"], "field 'name'"),
         (["--gate.combine", "all"], "field 'gate.combine'"),
