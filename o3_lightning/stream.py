@@ -241,10 +241,11 @@ def train(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
     seed = stage_seed(config.seed, "adapter", request.id)
     retain = bench.stream.utility.get(RETAIN_SPLIT) if config.objective.needs_retained_data else None
     unfinished = bench.folder.path / UNFINISHED / f"{request.id}.safetensors"
+    before = training_reads(bench.stream)
     trained = train_adapter(
         bench.base, request, history, config.adapter, config.objective, trainer, seed, retain, unfinished
     )
-    reads = sum(rows.reads["training"] for rows in guards(bench.stream))
+    reads = training_reads(bench.stream) - before
     numbers = {**trained.metrics, "retained_rows_read": reads}
     bench.processes.once(lambda: bench.store.unlearn(request.id, trained.save, numbers))
     bench.processes.once(lambda: unfinished.unlink(missing_ok=True))
@@ -254,6 +255,11 @@ def train(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
 def guards(stream: RequestStream) -> Iterator[RetainGuard]:
     """The guarded utility splits."""
     return (rows for rows in stream.utility.values() if isinstance(rows, RetainGuard))
+
+
+def training_reads(stream: RequestStream) -> int:
+    """How often training has read a retained row so far."""
+    return sum(rows.reads["training"] for rows in guards(stream))
 
 
 @contextmanager

@@ -167,6 +167,17 @@ def test_training_reads_no_retained_data_unless_it_is_declared(arguments):
     assert "Quillan" not in text
 
 
+def test_each_request_counts_the_retained_rows_that_its_own_training_read(arguments):
+    words = ["--evaluation.metrics", '["probability"]', "--objective.retain.name", "gd"]
+    folder = start([*arguments, *words])
+    records = [
+        json.loads((folder / f"store/requests/{name}/request.json").read_text())
+        for name in ("quillan", "mirelle")
+    ]
+    first, second = [record["metrics"]["retained_rows_read"] for record in records]
+    assert first == second > 0
+
+
 def test_a_declared_need_opens_the_retain_split_and_no_other():
     row = QuestionAnswer("Who?", "Nobody")
     splits = {"retain": (row,), "kept": (row,)}
