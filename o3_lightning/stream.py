@@ -102,7 +102,8 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
     with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}, defaults):
         if inputs is None:
             if may_have_changed(config.data):
-                check_requests(folder, load_stream(config.data, config.seed))
+                forget_sets = replace(config.data, retain=None, holdout=None)  # these may be gone by now
+                check_requests(folder, load_stream(forget_sets, config.seed))
             logger.info("%s is finished; nothing to do. Its report: %s", folder.path, folder.report_file)
             return folder.path
         check_requests(folder, inputs[1])

@@ -238,6 +238,9 @@ def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(arguments,
     refused()  # while it is unfinished
     folder = start(arguments)
     refused()  # and when it is finished
+    (tmp_path / "retain.jsonl").unlink()
+    refused()
+    assert start(arguments) == folder
     forget.unlink()  # as whoever honours a request may have to
     assert start(arguments) == folder
 
