@@ -1,7 +1,9 @@
 """The rounds of a release on disk: each is a folder that counts once its last file is there.
 
 rounds/01/queries.jsonl        the search (text about the topic)
-rounds/01/forget/, retain/     adapters, plain PEFT
+rounds/01/request.jsonl        the rows that it found (text about the topic)
+rounds/01/retain/              the adapter of what stays, plain PEFT, where one is asked for
+rounds/01/step_01/forget/      the adapter of a step, plain PEFT
 rounds/01/update.safetensors   what was added to the weights, in factors
 rounds/01/round.json           written last; "active" says whether the round is part of the model
 """
