@@ -57,13 +57,8 @@ def overlap_study(
         found = overlap_matrices(AdapterHistory.of(pair))
         overlaps = {name: found[name][0][1] for name in ("row_overlap", "column_overlap", "update_cosine")}
         for value in sorted(config.lambdas):
-            rows.append(
-                {
-                    "penalty": penalty,
-                    **overlaps,
-                    **try_lambda(bench, given, forget, None, value),
-                }
-            )
+            trial = try_lambda(bench, given, forget, None, value)
+            rows.append({"penalty": penalty, **overlaps, **trial})
     return rows
 
 
