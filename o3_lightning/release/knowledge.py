@@ -81,7 +81,9 @@ class Knowledge:
         """Returns the rows that adapters learn, and those that only judge.
 
         A further question counts once its answer is among those of the rows: so what is known of the topic
-        is what was revealed or given, and the further questions merely say it in other words.
+        is what was revealed or given, and the further questions merely say it in other words. The sides are
+        dealt anew when rows are added: within a round a question that judges was not trained on, but in an
+        earlier round it may have been.
         """
         answers = self.answers
         prompts = {row.prompt for row in self.rows}
