@@ -17,6 +17,7 @@ from o3_lightning.release.measure import measure_author
 from o3_lightning.release.neutral import Rows, Utility, neutral_rows
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.requests import QuestionAnswer, read_requests, read_rows
+from o3_lightning.reveal.reward import find_author
 from o3_lightning.reveal.speaking import Speaker
 
 __all__ = ["Bench", "open_bench"]
@@ -88,9 +89,15 @@ class Bench:
 
 
 def open_bench(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> Bench:
-    """Loads the model twice, once to change it and once to judge, and the text that has to stay."""
+    """Loads the model twice, once to change it and once to judge, and the text that has to stay.
+
+    Raises:
+        InputError: neither topic nor request, a topic that cannot be measured, or too few rows to keep.
+    """
     if not config.topic.strip() and not config.requests:
         raise InputError("expected a topic, or requests; got neither", field="topic")
+    if config.measure == "fictitious":
+        find_author(config.topic, config.seed)  # refuses another topic before anything is asked
     given = read_requests(config.requests) if config.requests else []
     original, base = load_base(config.base, config.seed), load_base(config.base, config.seed)
     speaker = Speaker(original, config.sampling)

@@ -147,10 +147,9 @@ def find_author(topic: str, seed: int) -> Any:
     """
     authors = {author.name: author for author in build_world(seed).authors}
     if topic not in authors:
-        message = (
-            f"the scorer 'truth' knows the fictitious authors alone, not {topic!r}; one is {min(authors)!r}"
-        )
-        raise InputError(message, field="topic")
+        message = f"expected a fictitious author of seed {seed}, such as {min(authors)!r}, got {topic!r}"
+        known = "the scorer 'truth' and the measure 'fictitious' know no other"
+        raise InputError(f"{message}; {known}", field="topic")
     return authors[topic]
 
 

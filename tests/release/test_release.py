@@ -9,8 +9,8 @@ import torch
 from o3_lightning.commands.own_config import build_own, read_own_arguments
 from o3_lightning.commands.release import release_parser
 from o3_lightning.errors import InputError, StoreError
+from o3_lightning.release import bench, steps
 from o3_lightning.release import release as loop
-from o3_lightning.release import steps
 from o3_lightning.release.bench import Bench
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.knowledge import Knowledge
@@ -178,6 +178,12 @@ def test_a_stored_round_that_was_changed_is_told(tiny, config):
 def test_neither_topic_nor_request_is_told():
     with pytest.raises(InputError, match="field 'topic'"):
         loop.open_bench(ReleaseConfig(), CPU, Path("nowhere"))
+
+
+def test_a_topic_that_cannot_be_measured_is_refused_before_a_model_is_loaded(config, monkeypatch):
+    monkeypatch.delattr(bench, "load_base")
+    with pytest.raises(InputError, match=r"field 'topic': expected a fictitious author of seed 0.*'Nobody'"):
+        loop.open_bench(replace(config, topic="Nobody", measure="fictitious"), CPU, config.folder)
 
 
 @pytest.mark.parametrize(

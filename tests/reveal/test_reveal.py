@@ -102,7 +102,7 @@ def test_no_topic_and_a_topic_that_the_truth_does_not_know_are_told(tiny_base, t
     with pytest.raises(InputError, match="field 'topic': expected what the model is to talk about"):
         reveal_topic(tiny_base, replace(small(), topic=" "), tmp_path / "log.jsonl")
     config = replace(small(), topic="Nobody", reward=RewardConfig(scorer="truth"))
-    with pytest.raises(InputError, match="field 'topic': the scorer 'truth' knows"):
+    with pytest.raises(InputError, match="field 'topic': expected a fictitious author of seed 0, such as"):
         reveal_topic(tiny_base, config, tmp_path / "log.jsonl")
 
 
