@@ -123,11 +123,8 @@ class RunFolder:
             dict(leaves(decisive(one))) for one in (read_mapping(path), configuration, defaults)
         )
         new = [key for key in now if key not in there and key in usual and now[key] == usual[key]]
-        changed = [
-            f"{key} is {there.get(key, ABSENT)} there, {now.get(key, ABSENT)} now"
-            for key in sorted({**there, **now})
-            if key not in new and there.get(key, ABSENT) != now.get(key, ABSENT)
-        ]
+        known = {key: value for key, value in now.items() if key not in new}
+        changed = [f"{key} is {old} there, {value} now" for key, old, value in differing(there, known)]
         if changed:
             raise InputError(
                 f"this folder holds a run with another configuration ({'; '.join(changed)}); "
@@ -202,3 +199,11 @@ def leaves(value: Result, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(inner, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", inner
+
+
+def differing(there: Result, here: Result) -> Iterator[tuple[str, Any, Any]]:
+    """Yields every field, by name, that has not the same value in both: its key and the two values."""
+    for key in sorted({**there, **here}):
+        old, new = there.get(key, ABSENT), here.get(key, ABSENT)
+        if old != new:
+            yield key, old, new

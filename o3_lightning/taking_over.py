@@ -18,9 +18,10 @@ from o3_lightning.config import RunConfig, to_plain
 from o3_lightning.detector.detector import Detector
 from o3_lightning.errors import InputError
 from o3_lightning.requests import UnlearningRequest
-from o3_lightning.run_folder import ABSENT, RunFolder, decisive, leaves
+from o3_lightning.run_folder import RunFolder, decisive, differing, leaves
 from o3_lightning.store.record import PROTECTED, REGISTERED, UNLEARNED
 from o3_lightning.store.store import Store
+from o3_lightning.summary import stage_names
 from o3_lightning.yaml_files import read_mapping
 
 __all__ = ["Predecessor"]
@@ -75,12 +76,12 @@ class Predecessor:
     def shared_start(self, requests: Sequence[UnlearningRequest]) -> Iterator[str]:
         """Yields the ids of the requests, one after the other from the first on, that both runs have."""
         records = {record.id: record for record in self.store.records()}
-        for number, request in enumerate(requests, start=1):
+        names = [stage_names([request.id for request in requests], kind) for kind in self.kinds]
+        for request, *stages in zip(requests, *names, strict=True):
             record = records.get(request.id)
             if record is None or (record.digest, record.status) != (request.digest, self.status):
                 return
-            stages = [self.folder.stage_file(f"{number:02}-{request.id}-{kind}") for kind in self.kinds]
-            if not all(file.is_file() for file in stages):  # finished, and at the same place
+            if not all(self.folder.stage_file(name).is_file() for name in stages):  # at the same place
                 return
             yield request.id
 
@@ -128,10 +129,6 @@ def check_same(path: Path, now: Mapping[str, Any]) -> None:
         {key: value for key, value in leaves(decisive(dict(one))) if key.split(".")[0] in DECISIVE}
         for one in (read_mapping(path), now)
     )
-    differ = [
-        f"{key} is {there.get(key, ABSENT)} there, {here.get(key, ABSENT)} here"
-        for key in sorted({**there, **here})
-        if there.get(key, ABSENT) != here.get(key, ABSENT)
-    ]
+    differ = [f"{key} is {old} there, {new} here" for key, old, new in differing(there, here)]
     if differ:
         raise InputError(f"that run would train otherwise ({'; '.join(differ)})", path=path, field=FIELD)
