@@ -59,7 +59,8 @@ class Bench:
 
     def kept(self) -> Sequence[QuestionAnswer]:
         """Neutral rows that say nothing of what is to be forgotten; all of them where each does."""
-        rows = [row for row in self.neutral if normalise(row.answer) not in self.forgotten]
+        forgotten = self.forgotten
+        rows = [row for row in self.neutral if normalise(row.answer) not in forgotten]
         return rows or self.neutral
 
     def drop(self) -> float:

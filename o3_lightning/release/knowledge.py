@@ -7,6 +7,7 @@ the original is asked further questions; half of them join the training, and the
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +41,7 @@ class Recall:
     def of(cls, scores: TokenScores) -> Recall:
         """Reads the scores of an answer that was encoded with its end."""
         text = scores.without_last()
-        return cls(float(text.log_probs.double().mean().exp()), bool(text.is_argmax.all()))
+        return cls(math.exp(-text.loss), bool(text.is_argmax.all()))
 
     def is_known(self, stop: float) -> bool:
         """Whether the row counts as known: it is said, or at least as likely as `stop`."""

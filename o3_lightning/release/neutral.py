@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from o3_lightning.base import BaseModel
-from o3_lightning.data.encoding import IGNORED, collate, encode_pairs
+from o3_lightning.data.encoding import IGNORED, encode_pairs
 from o3_lightning.data.normalise import normalise
 from o3_lightning.errors import InputError
 from o3_lightning.requests import QuestionAnswer
 from o3_lightning.reveal.arms import Arm, general_texts, topic_texts
-from o3_lightning.reveal.speaking import Speaker
+from o3_lightning.reveal.speaking import Speaker, labelled_logits
 
 __all__ = ["Utility", "neutral_rows"]
 
@@ -75,21 +75,15 @@ class Utility:
         prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
         self.examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)
         self.answers = [normalise(answer) for answer in answers]
+        lengths = [sum(label != IGNORED for label in example["labels"]) for example in self.examples]
+        self.row_of_token = torch.arange(len(rows)).repeat_interleave(torch.tensor(lengths))
         self.before = self.log_probabilities()
 
     @torch.inference_mode()
     def log_probabilities(self) -> list[Tensor]:
         """Returns log-probabilities [tokens, vocabulary] at the answers' tokens, batch by batch."""
-        device, found = next(self.base.model.parameters()).device, []
-        for start in range(0, len(self.examples), self.batch_size):
-            part = self.examples[start : start + self.batch_size]
-            batch = collate(part, self.base.tokenizer.pad_token_id).to(device)
-            output = self.base.model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            )
-            labelled = batch.labels[:, 1:] != IGNORED
-            found.append(output.logits[:, :-1][labelled].float().log_softmax(-1))
-        return found
+        batches = labelled_logits(self.base, self.examples, self.batch_size)
+        return [logits.float().log_softmax(-1) for logits, _, _ in batches]
 
     def drop(self, forgotten: Collection[str] = ()) -> float:
         """Returns KL(original || present) in nats, mean over the answers' tokens; at least 0.
@@ -103,7 +97,6 @@ class Utility:
         pairs = zip(self.before, after, strict=True)
         divergences = torch.cat([(old.exp() * (old - new)).sum(-1) for old, new in pairs])
         counts = torch.tensor([answer not in forgotten for answer in self.answers])
-        lengths = [sum(label != IGNORED for label in example["labels"]) for example in self.examples]
-        chosen = counts.repeat_interleave(torch.tensor(lengths)).to(divergences.device)
+        chosen = counts[self.row_of_token].to(divergences.device)
         mean = divergences[chosen].mean() if chosen.any() else divergences.mean()
         return max(0.0, float(mean))

@@ -6,19 +6,19 @@ Shapes: N arms, S soft tokens, T tokens, D width of the hidden states.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from o3_lightning.base import BaseModel
-from o3_lightning.data.encoding import IGNORED, collate, encode_pairs, encode_prompts
+from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs, encode_prompts
 from o3_lightning.errors import InputError
 from o3_lightning.metrics.token_scores import TokenScores, score_tokens
 from o3_lightning.reveal.arms import Arm
 
-__all__ = ["SamplingConfig", "Speaker"]
+__all__ = ["SamplingConfig", "Speaker", "labelled_logits"]
 
 
 @dataclass(frozen=True)
@@ -152,26 +152,27 @@ class Speaker:
     @torch.inference_mode()
     def token_scores(self, prompts: Sequence[str], answers: Sequence[str]) -> list[TokenScores]:
         """Returns what the model thinks of each token of each answer after its prompt, end token included."""
-        base, found = self.base, []
-        device = next(base.model.parameters()).device
-        for start in range(0, len(prompts), self.config.batch_size):
-            part = slice(start, start + self.config.batch_size)
-            examples = encode_pairs(
-                base.tokenizer, base.template, prompts[part], answers[part], base.context_tokens
-            )
-            batch = collate(examples, base.tokenizer.pad_token_id).to(device)
-            output = base.model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            )
-            labels = batch.labels[:, 1:]
-            labelled = labels != IGNORED
-            lengths = labelled.sum(1).tolist()
-            found += score_tokens(output.logits[:, :-1][labelled], labels[labelled], lengths)
-        return found
+        base = self.base
+        examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)
+        batches = labelled_logits(base, examples, self.config.batch_size)
+        return [scores for batch in batches for scores in score_tokens(*batch)]
 
     def likelihoods(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """Returns the geometric mean probability of each answer's tokens after its prompt, in [0, 1]."""
         return [math.exp(-scores.loss) for scores in self.token_scores(prompts, answers)]
+
+
+def labelled_logits(
+    base: BaseModel, examples: Sequence[Example], batch_size: int
+) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+    """Yields of each batch the logits [N, V] that predict its labels, these [N], and how many a row has."""
+    device = next(base.model.parameters()).device
+    for start in range(0, len(examples), batch_size):
+        batch = collate(examples[start : start + batch_size], base.tokenizer.pad_token_id).to(device)
+        output = base.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        labels = batch.labels[:, 1:]
+        labelled = labels != IGNORED
+        yield output.logits[:, :-1][labelled], labels[labelled], labelled.sum(1).tolist()
 
 
 def common_start(ids: Sequence[int], opening: Sequence[int]) -> list[int]:
