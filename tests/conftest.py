@@ -1,5 +1,6 @@
 """What the tests of several rooms share; nothing here reaches the network."""
 
+import json
 import os
 
 import pytest
@@ -23,3 +24,18 @@ def tiny_base():
         torch.manual_seed(0)
         model = make_model(tokenizer, config).eval().requires_grad_(False)
     return BaseModel(model, tokenizer, template_for(tokenizer), "tiny", "0" * 64, config.context_tokens)
+
+
+@pytest.fixture
+def comparable():
+    """Reads what a finished run measured, without what differs from start to start."""
+
+    def read(folder):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        for key in ("seconds", "peak_memory_mib", "environment"):
+            metrics.pop(key)
+        for adapter in metrics["adapters"].values():
+            adapter.pop("seconds")
+        return metrics
+
+    return read

@@ -61,15 +61,6 @@ def start(arguments):
     return run_stream(config, trainer)
 
 
-def comparable(folder):
-    metrics = json.loads((folder / "metrics.json").read_text())
-    for key in ("seconds", "peak_memory_mib", "environment"):
-        metrics.pop(key)
-    for adapter in metrics["adapters"].values():
-        adapter.pop("seconds")
-    return metrics
-
-
 def test_a_gate_that_only_refuses_trains_no_adapter(arguments):
     folder = start([*arguments, "--refuse_only", "true"])
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -115,7 +106,9 @@ def test_a_run_writes_what_other_tools_rely_on(arguments, capsys):
     assert (folder / "evaluation.json").is_file()
 
 
-def test_a_run_killed_at_every_stage_boundary_ends_with_the_same_metrics(arguments, monkeypatch, tmp_path):
+def test_a_run_killed_at_every_stage_boundary_ends_with_the_same_metrics(
+    arguments, monkeypatch, tmp_path, comparable
+):
     expected = comparable(start(arguments))
     killed = [*arguments, "--output", str(tmp_path / "killed")]
     real = RunFolder.stage

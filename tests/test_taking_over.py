@@ -63,16 +63,7 @@ def fitted(monkeypatch):
     return trained, detectors
 
 
-def comparable(folder):
-    metrics = json.loads((folder / "metrics.json").read_text())
-    for key in ("seconds", "peak_memory_mib", "environment"):
-        metrics.pop(key)
-    for adapter in metrics["adapters"].values():
-        adapter.pop("seconds")
-    return metrics
-
-
-def test_a_new_request_is_trained_alone_and_all_is_as_if_trained_at_once(run, fitted):
+def test_a_new_request_is_trained_alone_and_all_is_as_if_trained_at_once(run, fitted, comparable):
     trained, detectors = fitted
     first = run("first", ["quillan", "mirelle"])
     before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
