@@ -6,13 +6,15 @@ or device setting of a trainer changes a bit of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from o3_kernels import orthogonality_penalty, stack_history
 from o3_lightning.adapter.config import AdapterConfig
@@ -229,11 +231,31 @@ def rows_of(pair: tuple[Tensor, Tensor], side: str) -> Tensor:
 
 
 def prepare_model(wrapped: PeftModel, gradient_checkpointing: bool) -> None:
-    """Sets training mode, with the base's own dropout off, and checkpointing if asked for."""
-    wrapped.train()
+    """Sets evaluation mode, for the base's own dropout is off, but for the adapter's dropout.
+
+    With checkpointing a layer is in training mode, or it would not be recomputed, except while it runs.
+    """
     for name, module in wrapped.named_modules():
-        if isinstance(module, nn.Dropout) and ".lora_dropout." not in name:
-            module.eval()
+        module.training = ".lora_dropout." in name
     if gradient_checkpointing:
         base: Any = wrapped.get_base_model()
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for layer in base.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.training, whole = True, vars(layer)["_gradient_checkpointing_func"]
+                vars(layer)["_gradient_checkpointing_func"] = partial(run_evaluating, layer, whole)
+
+
+def run_evaluating(
+    layer: nn.Module, checkpoint: Callable[..., Any], forward: Callable[..., Any], *inputs: Any
+) -> Any:
+    """Checkpoints a layer that is in evaluation mode whenever it is computed."""
+
+    def run(*inputs: Any) -> Any:
+        layer.training = False
+        try:
+            return forward(*inputs)
+        finally:
+            layer.training = True
+
+    return checkpoint(run, *inputs)

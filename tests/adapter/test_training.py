@@ -1,14 +1,17 @@
 """One adapter: trained, saved, loaded by PEFT, and nothing left behind in the base model."""
 
 import copy
+import dataclasses
 import importlib.util
 import json
+import math
 import time
 
 import pytest
 import torch
 from lightning import Callback
 from peft import PeftModel
+from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.diagnostics import overlap_matrices
@@ -139,6 +142,50 @@ def test_gradient_checkpointing_changes_nothing(tiny_base, tiny_request, make_tr
     for path, (a, b) in with_it.factors.items():
         torch.testing.assert_close(a, without.factors[path][0])
         torch.testing.assert_close(b, without.factors[path][1])
+
+
+def with_dropout(kind, vocabulary):
+    torch.manual_seed(0)
+    if kind == "gpt2":  # dropout modules, and a rate that attention hands to a function
+        model = GPT2LMHeadModel(
+            GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=96, attn_pdrop=0.5)
+        )
+    else:  # a function in each layer
+        config = OPTConfig(
+            vocab_size=vocabulary, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=96, word_embed_proj_dim=32, dropout=0.5, pad_token_id=2,
+        )  # fmt: skip
+        model = OPTForCausalLM(config)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_dropout_of_the_base_is_off(kind, checkpointing, tiny_base, tiny_request, make_trainer):
+    base = dataclasses.replace(tiny_base, model=with_dropout(kind, len(tiny_base.tokenizer)))
+    before, calls = snapshot(base.model), []
+    layer = (base.model.transformer.h if kind == "gpt2" else base.model.model.decoder.layers)[0]
+    attention = layer.attn if kind == "gpt2" else layer.self_attn
+    counting = attention.register_forward_hook(lambda *_: calls.append(1))
+    config = AdapterConfig(rank=2, epochs=1, batch_size=8, gradient_checkpointing=checkpointing)
+    objective = ObjectiveConfig(ForgetObjective("npo", beta=0.1))
+    trained = train_adapter(base, tiny_request, AdapterHistory(), config, objective, make_trainer(1), 0)
+    # a fresh adapter changes nothing, so that model and reference agree to the last bit
+    assert trained.metrics["first_loss"] == pytest.approx(2 / 0.1 * math.log(2), rel=1e-7)
+    assert len(calls) == 2 + checkpointing  # the reference, the model, and again for the gradient
+    counting.remove()
+    for now, then in zip(snapshot(base.model)[1:4], before[1:4], strict=True):
+        assert now == then
+
+
+def test_dropout_of_the_adapter_is_on_while_it_trains(tiny_base, tiny_request, make_trainer):
+    losses = []
+    for dropout in (0.0, 0.5):
+        config = dataclasses.replace(SMALL, dropout=dropout)
+        trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+        losses.append([step["loss"] for step in trained.curve])
+    assert losses[0][0] == losses[1][0]  # lora_B begins at zero
+    assert losses[0][1:] != losses[1][1:]
 
 
 def test_an_adapter_that_is_cut_off_from_the_loss_is_told_at_the_first_step(
