@@ -100,6 +100,10 @@ def layer_scores(
         means, precision_scale, whitening, bank, bank_mask, maha_weights, cosine_weights, whitening_sign
     )
     check_statistics(features, statistics)
+    if features.device.type == "cpu" and not torch.compiler.is_compiling():
+        # a registered operator takes its toll for every tensor: a quarter of the time of one row's scores
+        with torch.no_grad():
+            return LayerScores(*layer_scores_vectorised(features, statistics))
     return LayerScores(*_layer_scores(features, *statistics))
 
 
