@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-import os
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import yaml
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.base import BaseConfig
@@ -32,6 +31,7 @@ from o3_lightning.training import LoggingConfig
 from o3_lightning.yaml_files import read_mapping
 
 __all__ = [
+    "ConfigFile",
     "RunConfig",
     "add_run_arguments",
     "build_config",
@@ -105,11 +105,24 @@ class RunConfig:
         return Path(self.output) / self.name
 
 
+class ConfigFile(ActionConfigFile):
+    """The argument `--config FILE`: the parser is given what our own, stricter reader made of the file."""
+
+    @staticmethod
+    def apply_config(parser: ArgumentParser, cfg: Namespace, dest: str, value: str) -> None:
+        """Adds the file's keys to what is parsed already.
+
+        Raises:
+            InputError: as `read_mapping`.
+        """
+        ActionConfigFile.apply_config(parser, cfg, dest, yaml.safe_dump(read_mapping(value)))
+
+
 def add_run_arguments(parser: ArgumentParser) -> None:
     """Adds `--config`, every field of `RunConfig` and the options of `lightning.Trainer` to a parser."""
     from lightning import Trainer  # seconds to import: only commands that train ask for it
 
-    parser.add_argument("--config", action="config", help="YAML file; later options override it")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file; later options override it")
     parser.add_class_arguments(RunConfig, None, fail_untyped=True)
     parser.set_defaults(dict(unfilled(RunConfig)))
     parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
@@ -137,21 +150,12 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     Raises:
         InputError: an unknown key, a value of the wrong type, a file that is missing or not YAML.
     """
-    for path in named_files(arguments):
-        read_mapping(path)  # the parser takes the last of two equal keys and stumbles over other encodings
     try:
-        return parser.parse_args(list(arguments))
+        return parser.parse_args(list(arguments)).clone(with_meta=False)  # no files' names beside the fields
     except ArgumentError as error:
         raise InputError(explain(str(error), known_keys(parser))) from error
-
-
-def named_files(arguments: Sequence[str]) -> Iterator[Path]:
-    """Yields the files that `--config` names; a file that is missing is left to the parser."""
-    for place, word in enumerate(arguments):
-        option, equals, value = word.partition("=")
-        path = value if equals else "".join(arguments[place + 1 : place + 2])
-        if option == "--config" and os.path.isfile(path):  # pathlib fails on a long name
-            yield Path(path)
+    except UnicodeDecodeError as error:  # of a file that fills one section, such as --adapter FILE
+        raise InputError(f"a section's file is not UTF-8: byte {error.start + 1}") from error
 
 
 def build_config(namespace: Namespace) -> tuple[RunConfig, dict[str, Any]]:

@@ -133,7 +133,8 @@ def test_the_command_line_overrides_the_file():
         (["--adapter.rank", "0"], "field 'adapter.rank': expected 1 or more, got 0"),
         (["--trainer.max_epoch", "3"], "did you mean 'trainer.max_epochs'?"),
         (["--config", "missing.yaml"], "missing.yaml"),
-        (["--config", "n" * 300], "does not exist"),
+        (["--config", "n" * 300], "cannot be read: File name too long"),
+        (["--config", "name: a"], "name: a: cannot be read"),
         (["--seed", "-1"], "field 'seed': expected an integer >= 0, got -1"),
         (["--name", "../up"], "field 'name'"),
         (["--gate.combine", "all"], "field 'gate.combine'"),
@@ -169,6 +170,7 @@ def test_an_unknown_key_of_a_file_is_named_with_the_nearest_right_one(tmp_path):
             "field 'objective.forget': expected the fields of a section, got None",
         ),
         (b"trainer: null\n", "field 'trainer': expected the fields of a section, got None"),
+        (b"name:\n", "field 'name': expected 1 to 64 letters"),
         (b"trainer:\n  foo: 1\n", "unknown key 'trainer.foo'; did you mean 'trainer."),
     ],
 )
@@ -180,6 +182,29 @@ def test_what_is_wrong_with_a_file_is_told_in_one_line(content, message, joined,
         read(*([f"--config={path}"] if joined else ["--config", str(path)]))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_is_read_once_by_the_strict_reader(tmp_path, monkeypatch):
+    path, reads = tmp_path / "mine.yaml", []
+    path.write_text("name: 2024-01-01\nadapter: {learning_rate: 1e-5}\ntrainer: {gradient_clip_val: .inf}\n")
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: reads.append(self) or self.read_bytes().decode())
+    config, trainer, _ = read("--name", "other", "--config", str(path), "--adapter.rank", "2")
+    assert reads == [path]
+    assert (config.name, config.adapter.learning_rate, config.adapter.rank) == ("2024-01-01", 1e-5, 2)
+    assert trainer["gradient_clip_val"] == float("inf")
+
+
+def test_a_file_may_fill_one_section(tmp_path):
+    path = tmp_path / "part.yaml"
+    path.write_text("rank: 5\n")
+    assert (
+        read("--adapter", str(path), "--seed", "2")[0] == config_from({"adapter": {"rank": 5}, "seed": 2})[0]
+    )
+    path.write_text("max_epochs: 3\n")
+    assert read("--trainer", str(path))[1] == read("--trainer.max_epochs", "3")[1]
+    path.write_bytes("rank: z\u00fcrich\n".encode("latin-1"))
+    with pytest.raises(InputError, match="not UTF-8: byte 8"):
+        read("--adapter", str(path))
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):

@@ -9,7 +9,7 @@ from typing import TypeVar
 from jsonargparse import ArgumentParser, Namespace
 from transformers.utils.logging import disable_progress_bar
 
-from o3_lightning.config import build, parse
+from o3_lightning.config import ConfigFile, build, parse
 from o3_lightning.errors import InputError
 
 __all__ = ["build_own", "own_parser", "read_own_arguments"]
@@ -22,7 +22,7 @@ def own_parser(command: str, kind: type, description: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"train.py {command}", description=description, exit_on_error=False, allow_abbrev=False
     )
-    parser.add_argument("--config", action="config", help="YAML file; later options override it")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file; later options override it")
     parser.add_class_arguments(kind, None, fail_untyped=True)
     return parser
 
