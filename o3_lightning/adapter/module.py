@@ -21,6 +21,7 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.injection import is_quantised, lora_factors, without_adapter
 from o3_lightning.adapter.sharding import average_gradients, is_sharding
+from o3_lightning.adapter.steps import STEP, step_counts, step_share
 from o3_lightning.adapter.subspace import project_out, protected_spaces
 from o3_lightning.data.encoding import TokenBatch
 from o3_lightning.errors import O3Error
@@ -97,17 +98,17 @@ class AdapterModule(LightningModule):
         prepare_model(self.wrapped, self.config.gradient_checkpointing)
 
     def training_step(self, fields: Mapping[str, Mapping[str, Tensor]], index: int) -> Tensor:
-        """Returns objective plus penalty of a batch.
+        """Returns objective plus penalty of a batch; of a step's batches all tokens, or rows, count alike.
 
         Raises:
             AdapterTrainingError: the loss does not depend on the adapter.
         """
-        batch = {view: TokenBatch(**tensors) for view, tensors in fields.items()}
-        with counted_together(self.trainer.world_size):
+        batch = {view: TokenBatch(**tensors) for view, tensors in fields.items() if view != STEP}
+        with counted_together(self.trainer.world_size, step_counts(fields)):
             parts = {"forget": self.forget_loss(batch), **self.retain_loss(batch)}
         penalty = self.penalty()
         if penalty is not None:
-            parts["penalty"] = self.config.penalty_coefficient * penalty
+            parts["penalty"] = self.config.penalty_coefficient * penalty * step_share(fields)
         if not parts["forget"].requires_grad:
             raise AdapterTrainingError(
                 "the loss does not depend on the adapter, so lora_B would receive no gradient; gradient "

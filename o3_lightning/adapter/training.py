@@ -18,7 +18,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from peft import PeftModel
 from safetensors.torch import save
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from o3_lightning.adapter.batches import build_loader
 from o3_lightning.adapter.config import AdapterConfig
@@ -27,6 +26,7 @@ from o3_lightning.adapter.initialisation import initialise
 from o3_lightning.adapter.injection import copy_factors, injected
 from o3_lightning.adapter.module import AdapterModule, AdapterTrainingError
 from o3_lightning.adapter.sharding import is_sharding, sharded_twin
+from o3_lightning.adapter.steps import Batches, StepLoader
 from o3_lightning.adapter.unfinished import FitStopped, Progress, StepKeeper, batches_left, read_progress
 from o3_lightning.base import BaseModel
 from o3_lightning.files import digest_json, write_atomically, write_json
@@ -112,18 +112,9 @@ def train_adapter(
     twin = sharded_twin(base.model) if is_sharding(trainer) else nullcontext(base.model)
     with own_randomness(seed), twin as model, injected(model, config, base.id) as wrapped:
         exhausted = initialise(wrapped, history, config)
-        loader = build_loader(
-            base,
-            request.rows,
-            retain,
-            objective,
-            batch_size=config.batch_size,
-            max_tokens=config.max_tokens or base.context_tokens,
-            seed=seed,
-            share=(trainer.global_rank, trainer.world_size),
-        )
+        loader = load_batches(base, request, retain, config, objective, trainer, seed)
         module = AdapterModule(
-            wrapped, history, config, objective, count_steps(trainer, loader, config), seed
+            wrapped, history, config, objective, count_steps(trainer, len(loader), config), seed
         )
         module.project()
         before = {path: b.clone() for path, (_, b) in copy_factors(wrapped).items()}
@@ -144,8 +135,31 @@ def train_adapter(
     return TrainedAdapter(factors, peft, metrics, tuple(module.curve))
 
 
+def load_batches(
+    base: BaseModel,
+    request: UnlearningRequest,
+    retain: Sequence[QuestionAnswer] | None,
+    config: AdapterConfig,
+    objective: ObjectiveConfig,
+    trainer: Trainer,
+    seed: int,
+) -> Batches:
+    """Returns this process's batches, with the counts of their steps where a step has several."""
+    loader = build_loader(
+        base,
+        request.rows,
+        retain,
+        objective,
+        batch_size=config.batch_size,
+        max_tokens=config.max_tokens or base.context_tokens,
+        seed=seed,
+        share=(trainer.global_rank, trainer.world_size),
+    )
+    return loader if trainer.accumulate_grad_batches == 1 else StepLoader(loader, trainer)
+
+
 def fit(
-    trainer: Trainer, module: AdapterModule, loader: DataLoader[int], unfinished: Path | None, key: str
+    trainer: Trainer, module: AdapterModule, loader: Batches, unfinished: Path | None, key: str
 ) -> Progress:
     """Trains, from where an earlier start was stopped, and returns what that had done."""
     if trainer.limit_train_batches != 1.0:  # epochs are then no whole passes, and cannot be drawn again
@@ -186,11 +200,20 @@ def own_randomness(seed: int) -> Iterator[None]:
         yield
 
 
-def count_steps(trainer: Trainer, loader: Sequence[Any] | Any, config: AdapterConfig) -> int:
-    """Returns how many optimizer steps the fit will take, for the learning rate."""
-    epochs = config.epochs if trainer.max_epochs is None else max(1, trainer.max_epochs)
-    steps = math.ceil(len(loader) / max(1, trainer.accumulate_grad_batches)) * epochs
-    return max(1, steps if trainer.max_steps < 0 else min(steps, trainer.max_steps))
+def count_steps(trainer: Trainer, batches: int, config: AdapterConfig) -> int:
+    """Returns how many optimizer steps the fit will take, for the learning rate.
+
+    Args:
+        trainer: its limits on epochs, steps and batches count, where it has any.
+        batches: of the loader.
+        config: its epochs count where the trainer has no limit.
+    """
+    limit = trainer.limit_train_batches
+    taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    an_epoch = math.ceil(taken / trainer.accumulate_grad_batches)
+    epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+    limits = [count for count in (an_epoch * epochs, trainer.max_steps) if count >= 0]
+    return max(1, min(limits, default=an_epoch * config.epochs))
 
 
 def check_interrupted(trainer: Trainer) -> None:

@@ -22,8 +22,8 @@ from lightning import Callback, Trainer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from o3_lightning.adapter.steps import Batches
 from o3_lightning.files import write_atomically
 
 __all__ = ["FitStopped", "Progress", "StepKeeper", "batches_left", "read_progress"]
@@ -122,7 +122,7 @@ class Rest:
         done: batches, over all epochs.
     """
 
-    def __init__(self, loader: DataLoader[int], done: int) -> None:
+    def __init__(self, loader: Batches, done: int) -> None:
         self.loader, self.done = loader, done
 
     def __iter__(self) -> Iterator[Any]:
@@ -135,7 +135,7 @@ class Rest:
         yield from rest
 
 
-def batches_left(trainer: Trainer, loader: DataLoader[int], done: Progress) -> Any:
+def batches_left(trainer: Trainer, loader: Batches, done: Progress) -> Any:
     """Returns what is left to train on, and takes what is done off the trainer's limits."""
     if not done.batches:
         return loader

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from o3_lightning.objectives.tokens import mean_over, shift
+from o3_lightning.objectives.sharing import mean_of_tokens
+from o3_lightning.objectives.tokens import shift
 from o3_lightning.objectives.views import ANSWER, Objective
 
 __all__ = ["OBJECTIVE", "ceu_loss"]
@@ -18,9 +19,9 @@ def ceu_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Source:
         Yang 2025, CE-U.
     """
-    kept, targets, mask = shift(logits, labels)
+    kept, targets, _ = shift(logits, labels)
     goal = kept.detach().scatter(-1, targets.unsqueeze(-1), float("-inf")).softmax(-1)
-    return mean_over(-(goal * kept.log_softmax(-1)).sum(-1), mask)
+    return mean_of_tokens(-(goal * kept.log_softmax(-1)).sum(-1), labels)
 
 
 OBJECTIVE = Objective("ceu", lambda views, _: ceu_loss(views[ANSWER].logits, views[ANSWER].labels), (ANSWER,))

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from o3_lightning.objectives.sharing import mean_of_rows
-from o3_lightning.objectives.tokens import IGNORED, log_probabilities, mean_over
+from o3_lightning.objectives.sharing import mean_of_rows, mean_of_tokens
+from o3_lightning.objectives.tokens import log_probabilities
 from o3_lightning.objectives.views import RETAIN, Objective, Settings, View
 
 __all__ = ["RETAIN_OBJECTIVE", "kl_loss"]
@@ -28,9 +27,7 @@ def kl_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, *, every_t
     divergence = (log_q.exp() * (log_q - log_p)).sum(-1)
     if every_token:
         return mean_of_rows(divergence.mean(-1), labels)
-    mask = torch.zeros_like(labels, dtype=torch.bool)
-    mask[:, :-1] = labels[:, 1:] != IGNORED
-    return mean_over(divergence, mask)
+    return mean_of_tokens(divergence[:, :-1], labels)  # a token is predicted one place before it
 
 
 def compute(views: Mapping[str, View], settings: Settings) -> Tensor:

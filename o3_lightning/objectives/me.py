@@ -4,7 +4,8 @@ import math
 
 from torch import Tensor
 
-from o3_lightning.objectives.tokens import mean_over, shift
+from o3_lightning.objectives.sharing import mean_of_tokens
+from o3_lightning.objectives.tokens import shift
 from o3_lightning.objectives.views import ANSWER, Objective
 
 __all__ = ["DIRECTIONS", "OBJECTIVE", "me_loss"]
@@ -28,12 +29,12 @@ def me_loss(logits: Tensor, labels: Tensor, direction: str = "uniform_to_model")
         Yuan et al. 2024, "A closer look at machine unlearning"; the code also counts the prompt when its
         `mask` is off, ours never does.
     """
-    kept, _, mask = shift(logits, labels)
+    kept, _, _ = shift(logits, labels)
     log_p, log_u = kept.log_softmax(-1), -math.log(kept.shape[-1])
     if direction == "uniform_to_model":
-        return mean_over(log_u - log_p.mean(-1), mask)
+        return mean_of_tokens(log_u - log_p.mean(-1), labels)
     if direction == "model_to_uniform":
-        return mean_over((log_p.exp() * (log_p - log_u)).sum(-1), mask)
+        return mean_of_tokens((log_p.exp() * (log_p - log_u)).sum(-1), labels)
     raise ValueError(f"expected one of {', '.join(DIRECTIONS)}, got {direction!r}")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from o3_lightning.objectives.tokens import IGNORED, mean_over
+from o3_lightning.objectives.sharing import mean_of_tokens
 from o3_lightning.objectives.views import ANSWER, RETAIN, Objective, Settings, View
 
 __all__ = ["OBJECTIVE", "RETAIN_OBJECTIVE", "control_vector", "rmu_loss", "rmu_retain_loss"]
@@ -30,7 +30,7 @@ def rmu_loss(hidden: Tensor, labels: Tensor, target: Tensor) -> Tensor:
         Li et al. 2024 (WMDP), equation 1.
     """
     distance = (hidden.to(target.dtype) - target).square().mean(-1)
-    return mean_over(distance, labels != IGNORED)
+    return mean_of_tokens(distance, labels)
 
 
 def rmu_retain_loss(hidden: Tensor, labels: Tensor, reference_hidden: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def rmu_retain_loss(hidden: Tensor, labels: Tensor, reference_hidden: Tensor) ->
         Li et al. 2024 (WMDP), equation 2.
     """
     distance = (hidden - reference_hidden.detach()).square().mean(-1)
-    return mean_over(distance, labels != IGNORED)
+    return mean_of_tokens(distance, labels)
 
 
 def compute(views: Mapping[str, View], settings: Settings) -> Tensor:

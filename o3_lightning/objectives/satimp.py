@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from o3_lightning.objectives.tokens import mean_over, token_nll
+from o3_lightning.objectives.sharing import mean_of_tokens
+from o3_lightning.objectives.tokens import token_nll
 from o3_lightning.objectives.views import ANSWER, Objective
 
 __all__ = ["OBJECTIVE", "satimp_loss"]
@@ -20,9 +21,9 @@ def satimp_loss(logits: Tensor, labels: Tensor, beta: float, second_beta: float)
     Source:
         Yang et al. 2025; 5 and 1 as in open-unlearning.
     """
-    nll, mask = token_nll(logits, labels)
+    nll, _ = token_nll(logits, labels)
     p = (-nll.detach()).exp()
-    return -mean_over(p**beta * (1 - p).clamp(min=0) ** second_beta * nll, mask)
+    return -mean_of_tokens(p**beta * (1 - p).clamp(min=0) ** second_beta * nll, labels)
 
 
 OBJECTIVE = Objective(

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from o3_lightning.objectives.sharing import IGNORED, shared_count
+from o3_lightning.objectives.sharing import IGNORED, mean_of_tokens
 
-__all__ = ["IGNORED", "log_probabilities", "mean_nll", "mean_over", "row_nll", "shift", "token_nll"]
+__all__ = ["IGNORED", "log_probabilities", "mean_nll", "row_nll", "shift", "token_nll"]
 
 
 def shift(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,11 +42,6 @@ def token_nll(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return nll.masked_fill(~mask, 0), mask
 
 
-def mean_over(values: Tensor, mask: Tensor) -> Tensor:
-    """Returns the mean of values [B, T] over a mask; 0 where the mask is empty."""
-    return values.masked_fill(~mask, 0).sum() / shared_count(mask.sum())
-
-
 def mean_nll(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns the mean negative log-likelihood over all labelled tokens of a batch, a scalar.
 
@@ -54,7 +49,7 @@ def mean_nll(logits: Tensor, labels: Tensor) -> Tensor:
         >>> round(mean_nll(torch.zeros(1, 3, 4), torch.tensor([[-100, 2, 1]])).item(), 4)  # log 4
         1.3863
     """
-    return mean_over(*token_nll(logits, labels))
+    return mean_of_tokens(token_nll(logits, labels)[0], labels)
 
 
 def row_nll(logits: Tensor, labels: Tensor, *, per_token: bool = False) -> Tensor:

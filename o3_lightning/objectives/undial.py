@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from o3_lightning.objectives.tokens import mean_over, shift
+from o3_lightning.objectives.sharing import mean_of_tokens
+from o3_lightning.objectives.tokens import shift
 from o3_lightning.objectives.views import ANSWER, Objective, Settings, View
 
 __all__ = ["OBJECTIVE", "undial_loss"]
@@ -23,11 +24,11 @@ def undial_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, beta: 
     Source:
         Dong et al. 2024; open-unlearning's code averages over prompt and padding too, ours does not.
     """
-    kept, targets, mask = shift(logits, labels)
+    kept, targets, _ = shift(logits, labels)
     goal, _, _ = shift(reference_logits, labels)
     lowered = torch.full_like(targets, beta, dtype=goal.dtype).unsqueeze(-1)
     goal = goal.scatter_add(-1, targets.unsqueeze(-1), -lowered).softmax(-1).detach()
-    return mean_over(-(goal * kept.log_softmax(-1)).sum(-1), mask)
+    return mean_of_tokens(-(goal * kept.log_softmax(-1)).sum(-1), labels)
 
 
 def compute(views: Mapping[str, View], settings: Settings) -> Tensor:

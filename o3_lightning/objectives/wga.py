@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from o3_lightning.objectives.tokens import mean_over, token_nll
+from o3_lightning.objectives.sharing import mean_of_tokens
+from o3_lightning.objectives.tokens import token_nll
 from o3_lightning.objectives.views import ANSWER, Objective
 
 __all__ = ["OBJECTIVE", "wga_loss"]
@@ -19,8 +20,8 @@ def wga_loss(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
     Source:
         Wang et al. 2025, weighted gradient ascent.
     """
-    nll, mask = token_nll(logits, labels)
-    return -mean_over((-beta * nll.detach()).exp() * nll, mask)
+    nll, _ = token_nll(logits, labels)
+    return -mean_of_tokens((-beta * nll.detach()).exp() * nll, labels)
 
 
 OBJECTIVE = Objective(

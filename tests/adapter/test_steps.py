@@ -1,0 +1,89 @@
+"""A step of several batches is one step on all of their rows, and its learning rate falls to the end."""
+
+import dataclasses
+
+import pytest
+import torch
+from lightning import Callback
+
+from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.adapter.history import AdapterHistory
+from o3_lightning.adapter.training import train_adapter
+from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+
+CONFIG = AdapterConfig(rank=2, epochs=2, learning_rate=1e-2, clip=0.0, penalty_coefficient=0.5)
+KEPT = [QuestionAnswer(f"What is {n}?", "very " * n + "long") for n in range(5)]
+LENGTHS = (1, 30, 2, 25, 3, 1, 28, 2)  # of answers: batches of few rows differ widely in their tokens
+OBJECTIVES = {
+    "refusal": ObjectiveConfig(ForgetObjective("refusal", refusal_count=0), RetainObjective("gd")),
+    "llmu": ObjectiveConfig(ForgetObjective("llmu")),  # two views, each with its own count
+    "npo": ObjectiveConfig(ForgetObjective("npo"), RetainObjective("kl")),
+    "rmu": ObjectiveConfig(ForgetObjective("rmu"), RetainObjective("rmu")),
+    "every token": ObjectiveConfig(ForgetObjective("simnpo"), RetainObjective("ap")),
+}
+
+
+@pytest.fixture
+def uneven():
+    rows = [
+        QuestionAnswer(f"Where is {name}?", "o" * count, perturbed_answers=("e" * (31 - count),))
+        for name, count in zip("abcdefgh", LENGTHS, strict=True)
+    ]
+    return UnlearningRequest("uneven", tuple(rows))
+
+
+def earlier(base, request, trainer):
+    first = train_adapter(base, request, AdapterHistory(), CONFIG, ObjectiveConfig(), trainer, 9)
+    return AdapterHistory.of({"first": (first.factors, first.scaling)})
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize(("rows", "together"), [(2, 4), (2, 3)])
+def test_a_step_of_several_batches_is_one_step_on_all_of_their_rows(
+    rows, together, name, tiny_base, uneven, make_trainer
+):
+    history = earlier(tiny_base, uneven, make_trainer(1))
+    found = []
+    for size, batches in ((rows, together), (rows * together, 1)):  # 2 x 3 leaves a step of one batch
+        config = dataclasses.replace(CONFIG, batch_size=size)
+        trainer = make_trainer(accumulate_grad_batches=batches)
+        found.append(
+            train_adapter(tiny_base, uneven, history, config, OBJECTIVES[name], trainer, 0, retain=KEPT)
+        )
+    parts, whole = found
+    assert parts.metrics["steps"] == whole.metrics["steps"]
+    for path, pair in whole.factors.items():
+        for one, other in zip(parts.factors[path], pair, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+
+
+class Rates(Callback):
+    """Notes the learning rate of each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.seen.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, 8),
+        ({"max_steps": 5}, 5),
+        ({"max_epochs": -1, "max_steps": 11}, 11),
+        ({"limit_train_batches": 3}, 6),
+        ({"limit_train_batches": 0.5}, 4),
+        ({"accumulate_grad_batches": 3}, 4),
+    ],
+)
+def test_the_learning_rate_falls_until_the_last_step(options, steps, tiny_base, tiny_request, make_trainer):
+    rates = Rates()
+    config = dataclasses.replace(CONFIG, batch_size=2, warmup_fraction=0.0)
+    trainer = make_trainer(2, callbacks=[rates], **options)
+    train_adapter(tiny_base, tiny_request, AdapterHistory(), config, ObjectiveConfig(), trainer, 0)
+    # the first step is at the peak, the last one is one part of the way above zero
+    expected = [1e-2] + [1e-2 * (steps - step) / (steps - 1) for step in range(1, steps)]
+    assert rates.seen == pytest.approx(expected)
