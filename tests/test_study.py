@@ -129,6 +129,20 @@ def test_a_change_of_an_earlier_request_counts_in_both_directions():
     assert headline(metrics)["drift"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("rows", "drift"),
+    [
+        ([[None] * 4, [1.0, 1.0, 0.0, 0.25], [1.0, 1.0, 1.0, 0.0]], 0.25),
+        ([[1.0, 0.5, 0.0, 0.75], [1.0, 1.0, 0.0, 0.5], [None] * 4], 0.5),
+        ([[None] * 4, [None] * 4, [1.0, 1.0, 1.0, 0.0]], None),
+    ],
+)
+def test_a_request_without_held_out_prompts_moves_no_column_of_another(rows, drift):
+    metrics = metrics_of(0.1, 0.9)
+    metrics["persistence"]["accuracy"]["held_out"] = {"values": rows}
+    assert headline(metrics).get("drift") == drift
+
+
 def test_headline_leaves_out_what_was_not_measured():
     figures = headline({"requests": ["a"], "persistence": {}, "utility": {}, "u2r": None, "seconds": {}})
     assert figures == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 __all__ = ["FIGURES", "headline"]
 
@@ -59,9 +59,9 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
         "truth": mean(row[-1] for row in truth),
         "utility": mean(kept),
         "worst_utility": min(kept, default=None),
-        "drift": drift(held_out),
+        "drift": drift(matrix_of(metrics, "accuracy", "held_out")),
         "utility_truth": mean(ratios(metrics.get("utility_metrics", {}).get("probability", {}))),
-        "truth_drift": drift(truth),
+        "truth_drift": drift(matrix_of(metrics, "probability", "held_out")),
         **between_adapters(metrics.get("overlaps", {})),
         "slowdown": slowdown([item["seconds"] for item in metrics.get("adapters", {}).values()]),
         "u2r": metrics["u2r"],
@@ -75,9 +75,14 @@ def ratios(splits: Mapping[str, Sequence[float]]) -> list[float]:
     return [column[-1] / column[0] for column in splits.values() if column[0]]
 
 
-def drift(rows: Sequence[Sequence[float]]) -> float | None:
-    """The largest change of a request from its own column to the last, of all but the last request."""
-    changes = (abs(row[-1] - row[number]) for number, row in enumerate(rows[:-1], start=1))
+def drift(matrix: Sequence[Sequence[float | None]]) -> float | None:
+    """The largest change of a request from its own column to the last, of all but the last request.
+
+    Requests that were not measured have a row too, or the columns would be those of other requests.
+    """
+    changes = (
+        abs(row[-1] - row[number]) for number, row in enumerate(matrix[:-1], start=1) if is_measured(row)
+    )
     return max(changes, default=None)
 
 
@@ -103,10 +108,19 @@ def slowdown(seconds: Sequence[float]) -> float | None:
     return fit.slope * (len(later) - 1) / fit.intercept
 
 
+def matrix_of(metrics: Mapping[str, Any], metric: str, split: str) -> list[Sequence[float | None]]:
+    """The rows of a persistence matrix; none where there is no such matrix."""
+    return list(metrics["persistence"].get(metric, {}).get(split, {"values": []})["values"])
+
+
 def complete(metrics: Mapping[str, Any], metric: str, split: str) -> list[Sequence[float]]:
-    """The rows of a persistence matrix that were measured; none where there is no such matrix."""
-    matrix = metrics["persistence"].get(metric, {}).get(split, {"values": []})
-    return [row for row in matrix["values"] if None not in row]
+    """Those that were measured."""
+    return [row for row in matrix_of(metrics, metric, split) if is_measured(row)]
+
+
+def is_measured(row: Sequence[float | None]) -> TypeGuard[Sequence[float]]:
+    """Whether every column of a request was measured."""
+    return None not in row
 
 
 def mean(values: Iterable[float]) -> float | None:
