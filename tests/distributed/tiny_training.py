@@ -19,11 +19,12 @@ from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, Ret
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.training import build_trainer
 
-# name: rows, batch size, objective, retain objective; of 7 rows by 3 the last batch has one
+# name: rows, batch size, batches a step, objective, retain objective; of 7 rows by 3 the last batch has one
 CASES = {
-    "refusal": (7, 3, "refusal", "none"),
-    "npo": (7, 3, "npo", "kl"),
-    "rmu": (4, 4, "rmu", "rmu"),
+    "refusal": (7, 3, 1, "refusal", "none"),
+    "npo": (7, 3, 1, "npo", "kl"),
+    "rmu": (4, 4, 1, "rmu", "rmu"),
+    "several": (7, 3, 2, "refusal", "gd"),
 }
 
 
@@ -43,7 +44,7 @@ def make_rows(count, word):
 
 def train(base, case, strategy="auto"):
     """Returns the tensors of a second adapter, trained beside the penalty of a first, and its curve."""
-    count, batch_size, forget, retain = CASES[case]
+    count, batch_size, together, forget, retain = CASES[case]
     random = torch.Generator().manual_seed(1)
     earlier = {
         name: (
@@ -63,7 +64,10 @@ def train(base, case, strategy="auto"):
         AdapterHistory.of({"first": (earlier, 2.0)}),
         config,
         objective,
-        build_trainer({"accelerator": "cpu", "strategy": strategy}, max_epochs=config.epochs),
+        build_trainer(
+            {"accelerator": "cpu", "strategy": strategy, "accumulate_grad_batches": together},
+            max_epochs=config.epochs,
+        ),
         seed=3,
         retain=make_rows(5, "Tobiah") if retain != "none" else None,
     )
