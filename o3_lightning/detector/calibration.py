@@ -19,6 +19,7 @@ __all__ = ["RecallCheck", "check_recall", "cross_fit", "folds_of", "stretch_of",
 
 HALF = 0.5
 CONFIDENCE = 0.95  # of the lower bound on recall
+ROUNDING = 9  # decimals of a count of prompts; far finer than one, far coarser than float64
 
 
 def folds_of(rows: int, folds: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -130,6 +131,7 @@ def check_recall(
     weights = cross_fit(len(sums), folds, seed, weigh)
     found = int((weights >= HALF).sum())
     lower = float(beta.ppf(1 - CONFIDENCE, found, len(sums) - found + 1)) if found else 0.0
-    rank = math.floor((1 - target) * (len(sums) + 1))
+    spared = math.ceil(round(target * (len(sums) + 1), ROUNDING))  # 0.9 of 20 are 18, not more
+    rank = len(sums) + 1 - spared
     conformal = float(weights.sort().values[rank - 1]) if rank >= 1 else 0.0
     return RecallCheck(target, found / len(sums), lower, conformal)

@@ -1,4 +1,7 @@
+from fractions import Fraction
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +52,21 @@ def test_recall_check_on_normal_scores_meets_its_target():
     assert abs(check.measured - expected) < 0.02
     assert check.lower < check.measured
     assert check.met
+
+
+@pytest.mark.parametrize(("rows", "target", "rank"), [(19, 0.9, 2), (39, 0.9, 4), (24, 0.8, 5), (18, 0.9, 1)])
+def test_the_conformal_weight_spares_the_whole_share_that_may_be_lost(rows, target, rank):
+    # of 20 exchangeable prompts the new one is among the lowest two with a chance of a tenth, not less
+    assert rank == int((1 - Fraction(str(target))) * (rows + 1))
+
+    def conformal(lost):
+        scores = torch.zeros(rows, dtype=torch.float64)
+        scores[:lost] = -1
+        options = {"tail": 0.05, "sharpness": 1.0, "folds": rows, "seed": 0}
+        return check_recall(scores, 0.01, target=target, **options).conformal
+
+    assert conformal(rank - 1) == 1.0
+    assert conformal(rank) == 0.0
 
 
 def test_sharpness_is_a_power_of_the_tails_share():
