@@ -1,5 +1,6 @@
 """Checks at the border of the operations: wrong input ends in one clear line, before any arithmetic."""
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 __all__ = ["check_devices", "check_floating", "check_shape", "runs_on_triton"]
 
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+SWITCH = "O3_KERNELS"  # environment variable
+SETTINGS = ("triton", "torch")
 
 
 def check_shape(name: str, tensor: Tensor, shape: Sequence[int | None], letters: str) -> None:
@@ -37,7 +40,18 @@ def check_devices(tensors: Sequence[Tensor]) -> None:
 
 
 def runs_on_triton(tensors: Sequence[Tensor]) -> bool:
-    """Tells whether Triton can be imported and knows the types: float64 stays with PyTorch."""
+    """Tells whether Triton is wanted, can be imported and knows the types: float64 stays with PyTorch.
+
+    `O3_KERNELS=torch` in the environment leaves Triton out, for a GPU or a driver on which a kernel fails.
+
+    Raises:
+        ValueError: the environment asks for something else.
+    """
+    setting = os.environ.get(SWITCH) or SETTINGS[0]
+    if setting not in SETTINGS:
+        raise ValueError(f"the environment's {SWITCH} must be one of {', '.join(SETTINGS)}, not {setting!r}")
+    if setting == "torch":
+        return False
     if any(tensor.is_floating_point() and tensor.dtype not in TRITON_DTYPES for tensor in tensors):
         return False
     try:

@@ -286,3 +286,12 @@ def test_command_refuses_what_it_cannot_do(arguments, capsys, monkeypatch):
     message = capsys.readouterr().err
     assert "error:" in message
     assert "CUDA" in message or arguments[0] == "--op"
+
+
+def test_command_does_not_call_pytorch_ours(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("O3_KERNELS", "torch")
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--everything"])
+    assert ended.value.code == 2
+    assert "left out by O3_KERNELS" in capsys.readouterr().err

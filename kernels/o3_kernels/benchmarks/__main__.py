@@ -31,6 +31,7 @@ from o3_kernels.benchmarks.report import (
     write_results,
 )
 from o3_kernels.benchmarks.tune import WrongResultError, tune_cases
+from o3_kernels.checks import runs_on_triton
 from o3_kernels.tuning import TABLES, device_file_name
 
 PACKAGE = Path(__file__).parents[1]
@@ -186,6 +187,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device")
+    if options.device == "cuda" and not runs_on_triton([]):
+        parser.error("--device cuda: what is measured is Triton, which is missing or left out by O3_KERNELS")
     for name in ("tune", "everything"):
         if getattr(options, name) and options.device != "cuda":
             parser.error(f"--{name} needs a CUDA device, and torch is to use the CPU here")
