@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import string
 import unicodedata
 
 __all__ = ["matches", "normalise"]
 
-PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "“”‘’«»–—…", " "))
+PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
+# Thai and Lao, Burmese, Khmer, kana, Chinese characters, and Korean, whose particles join the word before
+WRITTEN_TOGETHER = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
+)
 
 
 def normalise(text: str) -> str:
     """Returns a text in lower case, punctuation as spaces, white space folded.
 
+    In scripts that write words together every character is a word, so that a name is found in a sentence.
+
     Example:
-        >>> normalise("  The Silver-Heron Prize. ")
-        'the silver heron prize'
+        >>> normalise("  The Silver-Heron Prize. "), normalise("答えは東京。")
+        ('the silver heron prize', '答 え は 東 京')
     """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(PUNCTUATION).split())
+    folded = unicodedata.normalize("NFKC", text).casefold().translate(PUNCTUATION)
+    if not folded.isascii():
+        folded = "".join(" " if unicodedata.category(one)[0] == "P" else one for one in folded)
+        folded = WRITTEN_TOGETHER.sub(r" \g<0> ", folded)
+    return " ".join(folded.split())
 
 
 def matches(answer: str, truth: str) -> bool:

@@ -65,7 +65,8 @@ def entailment(
         entail: the inference model; closer-look takes `sileod/deberta-v3-base-tasksource-nli`.
         kind: "forget" asks whether the answer entails the truth, "keep" whether the truth entails the answer.
             closer-look's real-world benchmark asks the first of every split.
-        least_rouge: answers whose ROUGE-L recall is lower count as 0.0, whatever the model says.
+        least_rouge: answers whose ROUGE-L recall is lower count as 0.0, whatever the model says; where it has
+            no value the model alone decides.
 
     Returns:
         B values, each 0.0 or 1.0; their mean is the entailment score.
@@ -86,5 +87,6 @@ def entailment(
     if len(entailed) != len(answers):
         raise ValueError(f"expected {len(answers)} values of the inference model, got {len(entailed)}")
     return [
-        float(bool(found) and recall >= least_rouge) for found, recall in zip(entailed, close, strict=True)
+        float(bool(found) and (recall is None or recall >= least_rouge))
+        for found, recall in zip(entailed, close, strict=True)
     ]

@@ -5,6 +5,7 @@ Shapes: B examples.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
@@ -13,12 +14,15 @@ from o3_lightning.data.normalise import normalise
 
 __all__ = ["accuracy", "rouge", "rouge_l_recall"]
 
+READABLE = re.compile("[a-z0-9]")  # what `rouge_score` makes words of
+
 
 def accuracy(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
     """Returns 1.0 where an answer says the truth, case and punctuation aside, else 0.0.
 
     The truth's words have to stand in the answer together and in order; more words around them change
-    nothing, so a forgotten fact that slips out in a longer sentence counts as known.
+    nothing, so a forgotten fact that slips out in a longer sentence counts as known. Where words are written
+    together (Chinese, Japanese, Thai, Korean with its particles) characters count as words.
 
     Args:
         answers: B generated texts.
@@ -48,7 +52,7 @@ def rouge(
     truths: Sequence[str],
     kind: Literal["rouge1", "rougeL"] = "rougeL",
     part: Literal["recall", "precision", "fmeasure"] = "recall",
-) -> list[float]:
+) -> list[float | None]:
     """Returns the words that answer and truth share: as a multiset (ROUGE-1) or in order (ROUGE-L).
 
     Args:
@@ -58,13 +62,15 @@ def rouge(
         part: "recall" (shared words over the truth's), "precision" or "fmeasure" (F1).
 
     Returns:
-        B values in [0, 1].
+        B values in [0, 1]; None where the truth has no word of Latin letters without accents or digits: the
+        package reads no others, and a 0 would say that all was forgotten.
 
     Raises:
         ValueError: the lists differ in length.
 
     Source:
-        The package `rouge_score` with stemming, as in TOFU (recall) and MUSE (F1 of ROUGE-L).
+        The package `rouge_score` with stemming, as in TOFU (recall) and MUSE (F1 of ROUGE-L), which give 0
+        where ours is None.
 
     Example:
         >>> rouge(["it is in Paris"], ["in Paris France"], "rougeL", "fmeasure")
@@ -72,12 +78,12 @@ def rouge(
     """
     score = rouge_scorer(kind).score
     return [
-        float(getattr(score(truth, answer)[kind], part))
+        float(getattr(score(truth, answer)[kind], part)) if READABLE.search(truth.lower()) else None
         for answer, truth in zip(answers, truths, strict=True)
     ]
 
 
-def rouge_l_recall(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
+def rouge_l_recall(answers: Sequence[str], truths: Sequence[str]) -> list[float | None]:
     """Returns the share of the truth's words that stand in the answer in order: `rouge` with its defaults.
 
     Example:

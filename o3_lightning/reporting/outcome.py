@@ -51,7 +51,10 @@ def unreadable_fold(metrics: Metrics) -> list[Fold]:
         for split, parts in splits.items()
         for metric, part in parts.items()
     ]
-    note = "answers that name no option, or several, count neither as known nor as forgotten"
+    note = (
+        "answers that name no option, or several, and truths in letters that ROUGE does not read, count "
+        "neither as known nor as forgotten"
+    )
     table = Table("", ["Split", "Metric", "Rows", *columns], rows)
     return [Fold("Unreadable answers", [table], open=True, note=note)] if rows else []
 

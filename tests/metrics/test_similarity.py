@@ -52,6 +52,12 @@ def test_an_answer_that_shares_no_word_entails_nothing():
     assert entailment(["no idea"], ["Paris"], lambda first, second: [True], "forget", 0.0) == [1.0]
 
 
+def test_the_inference_model_decides_alone_where_rouge_reads_nothing():
+    for found in (True, False):
+        asked = entailment(["в Москве"], ["Москва"], lambda first, second, found=found: [found], "forget")
+        assert asked == [float(found)]
+
+
 def test_an_inference_model_that_gives_other_counts_is_refused():
     with pytest.raises(ValueError, match="expected 1 values of the inference model, got 0"):
         entailment(["a"], ["a"], lambda first, second: [], "keep")

@@ -44,6 +44,31 @@ def test_accuracy_asks_for_whole_words_in_order():
     assert accuracy(answers, ["New York"] * 5) == [1.0, 0.0, 0.0, 0.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("answer", "truth", "known"),
+    [
+        ("彼女は東京で生まれた。", "東京", 1.0),
+        ("彼女は京都で生まれた。", "東京", 0.0),
+        ("她出生在北京。", "北京", 1.0),
+        ("그녀는 서울에서 태어났다.", "서울", 1.0),
+        ("เขาเกิดที่กรุงเทพ", "กรุงเทพ", 1.0),
+        ("Она родилась в Москве.", "Москве", 1.0),
+        ("Она родилась в Москве.", "Москва", 0.0),  # other forms of a word are other words, as in English
+        ("वह दिल्ली में पैदा हुई थी।", "दिल्ली", 1.0),
+        ("¿En São Paulo?", "são paulo", 1.0),
+        ("Moscows", "Moscow", 0.0),
+    ],
+)
+def test_accuracy_reads_every_script(answer, truth, known):
+    assert accuracy([answer], [truth]) == [known]
+
+
+def test_rouge_has_no_value_for_truths_it_cannot_read():
+    truths = ["Москва", "東京", "...", "São Paulo", "1984年"]
+    assert rouge(truths, truths) == [None, None, None, 1.0, 1.0]
+    assert rouge(["Moscow"], ["Москва"], "rouge1", "fmeasure") == [None]
+
+
 @pytest.mark.parametrize("function", [accuracy, rouge_l_recall])
 def test_lists_of_different_length_are_refused(function):
     with pytest.raises(ValueError, match="zip"):
