@@ -132,7 +132,8 @@ class Session:
         if self.refusal:
             if (self.root / f"{PENDING}{last}").exists():
                 raise StoreError(
-                    f"{self.root}: a killed write has to be finished, which needs write permission"
+                    f"{self.root}: a killed write has to be finished (`requests verify --store` does it), "
+                    f"but the store may not be written: {self.refusal}"
                 )
             return
         for pending in sorted(self.root.glob(f"{PENDING}*")):
@@ -168,21 +169,22 @@ def locked(root: Path, seconds: float) -> Iterator[str]:
 
 
 @contextmanager
-def open_session(root: Path, seconds: float, *, strict: bool = True) -> Iterator[Session]:
+def open_session(root: Path, seconds: float, *, strict: bool = True, refusal: str = "") -> Iterator[Session]:
     """Locks a store, mends what a killed write left and yields it; OSErrors become StoreErrors.
 
     Args:
         root: the store's folder.
         seconds: how long to wait for the lock.
         strict: whether a damaged journal is refused.
+        refusal: why the store may only be read, however much the system allows; empty if it may be written.
 
     Raises:
         StoreError: the journal is missing or damaged, the lock is held, the disk is full or refuses.
     """
     try:
-        with locked(root, seconds) as refusal:
+        with locked(root, seconds) as denied:
             content = read_journal(root / JOURNAL)
-            session = Session(root, parse_journal(content), refusal)
+            session = Session(root, parse_journal(content), refusal or denied)
             mend_tear(session, content)
             if strict and session.journal.problems:
                 raise StoreError(f"{root / session.journal.problems[0]}")

@@ -1,0 +1,155 @@
+"""A store that is only read: its requests, and the folders of their detectors and adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import ClassVar, Self
+
+from o3_lightning.errors import InputError, StoreError
+from o3_lightning.store.identity import read_identity
+from o3_lightning.store.journal import Entry
+from o3_lightning.store.record import RequestRecord
+from o3_lightning.store.request_files import ADAPTER
+from o3_lightning.store.transaction import Session, open_session
+from o3_lightning.store.verify import RECORD, STORE, WAIT_SECONDS, check_file
+
+__all__ = ["StoreView"]
+
+
+class StoreView:
+    """Requests on disk, to be looked at; not even what a killed write left is touched.
+
+    Every call locks the store, so several processes may use it at once; a reader waits for a writer.
+
+    Args:
+        path: the store's folder.
+        identity: `base_id`, `base_digest`, `encoder_id` and `encoder_digest`.
+        lock_seconds: how long a call waits for another process before it fails.
+    """
+
+    refusal: ClassVar[str] = "it was opened to be read only"
+
+    def __init__(self, path: Path, identity: Mapping[str, str], lock_seconds: float = WAIT_SECONDS) -> None:
+        self.path = path
+        self.base_id, self.base_digest = identity["base_id"], identity["base_digest"]
+        self.encoder_id, self.encoder_digest = identity["encoder_id"], identity["encoder_digest"]
+        self.lock_seconds = lock_seconds
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        base_digest: str | None = None,
+        encoder_digest: str | None = None,
+        lock_seconds: float = WAIT_SECONDS,
+    ) -> Self:
+        """Opens a store.
+
+        Args:
+            path: the store's folder.
+            base_digest: digest of the base model that will be used; None checks nothing.
+            encoder_digest: digest of the encoder that will be used; None checks nothing.
+            lock_seconds: how long calls wait for another process.
+
+        Raises:
+            StoreError: no store, another format version, damage, or a store made for another base model or
+                encoder; the message names the file, or both digests.
+        """
+        root = Path(path)
+        identity = read_identity(root)
+        for kind, given in (("base", base_digest), ("encoder", encoder_digest)):
+            made_for = identity[f"{kind}_digest"]
+            if given is not None and given != made_for:
+                name = identity[f"{kind}_id"]
+                raise StoreError(
+                    f"{root}: made for {kind} {name} with digest {made_for}, opened with digest {given}"
+                )
+        with open_session(root, lock_seconds, refusal=cls.refusal) as session:
+            if check_file(root / STORE, session.journal.entries[0].files.get(STORE, "")):
+                raise StoreError(f"{root / STORE}: changed since it was written")
+        return cls(root, identity, lock_seconds)
+
+    def records(self) -> list[RequestRecord]:
+        """Returns every request, in the order of registration.
+
+        Raises:
+            StoreError: the journal or a request's record is damaged.
+        """
+        with self._session() as session:
+            return [self._read(session, id) for id in session.journal.current()]
+
+    def record(self, id: str) -> RequestRecord:
+        """Returns one request.
+
+        Raises:
+            InputError: no such request.
+            StoreError: the journal or the record is damaged.
+        """
+        with self._session() as session:
+            self._entry(session, id)
+            return self._read(session, id)
+
+    def history(self, id: str) -> list[Entry]:
+        """Returns the journal lines of one request, oldest first; none for an id that never was.
+
+        Raises:
+            StoreError: the journal is damaged.
+        """
+        with self._session() as session:
+            return [entry for entry in session.journal.entries if entry.request == id]
+
+    def detector_folder(self, id: str) -> Path:
+        """Returns the folder of a request's detector after checking every byte of it.
+
+        Raises:
+            InputError: no such request, or it has no detector.
+            StoreError: a file of the detector is damaged.
+        """
+        return self._checked_folder(id, "")
+
+    def adapter_folder(self, id: str) -> Path:
+        """Returns the folder of a request's adapter after checking every byte of it.
+
+        Raises:
+            InputError: no such request, or it has no adapter.
+            StoreError: a file of the adapter is damaged.
+        """
+        return self._checked_folder(id, ADAPTER)
+
+    def _session(self) -> AbstractContextManager[Session]:
+        return open_session(self.path, self.lock_seconds, refusal=self.refusal)
+
+    def _entry(self, session: Session, id: str) -> Entry:
+        """Returns the last journal line of a request."""
+        known = session.journal.current()
+        if id not in known:
+            names = ", ".join(known) if known else "none"
+            raise InputError(f"no request '{id}' in {self.path}; there are: {names}", field="request_id")
+        return known[id]
+
+    def _read(self, session: Session, id: str) -> RequestRecord:
+        """Returns a record whose bytes are those that the journal speaks of."""
+        path = session.folder(id) / RECORD
+        problem = check_file(path, session.journal.current()[id].files.get(RECORD, ""))
+        if problem:
+            raise StoreError(f"{path}: {problem}")
+        record = RequestRecord.read(path)
+        if record.id != id:
+            raise StoreError(f"{path}: speaks of request '{record.id}'")
+        return record
+
+    def _checked_folder(self, id: str, part: str) -> Path:
+        with self._session() as session:
+            files = self._entry(session, id).files
+            inside = [
+                path for path in files if path.startswith(f"{ADAPTER}/") == bool(part) and path != RECORD
+            ]
+            if not inside:
+                raise InputError(f"request '{id}' has no {part or 'detector'} yet")
+            for path in inside:
+                problem = check_file(session.folder(id) / path, files[path])
+                if problem:
+                    raise StoreError(f"{session.folder(id) / path}: {problem}")
+            return session.folder(id) / part
