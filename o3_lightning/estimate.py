@@ -26,8 +26,8 @@ from o3_lightning.evaluation.evaluate import evaluate_split, splits_of
 from o3_lightning.evaluation.plain import plain_model
 from o3_lightning.launch import processes_wanted
 from o3_lightning.requests import UnlearningRequest
+from o3_lightning.run_inputs import RETAIN_SPLIT, evaluating, read_inputs
 from o3_lightning.seeds import stage_seed
-from o3_lightning.stream import RETAIN_SPLIT, evaluating, read_inputs
 from o3_lightning.training import build_trainer
 
 __all__ = ["Estimate", "estimate_run"]

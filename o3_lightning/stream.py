@@ -10,9 +10,8 @@ metrics.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,37 +19,39 @@ from typing import Any
 from o3_lightning.adapter.diagnostics import overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.interference import logit_interference
-from o3_lightning.adapter.retain_guard import RetainGuard
 from o3_lightning.adapter.training import train_adapter
-from o3_lightning.base import BaseModel, load_base
+from o3_lightning.base import BaseModel
 from o3_lightning.config import TRAINER_DEFAULTS, RunConfig, to_plain
-from o3_lightning.data.config import DataConfig
-from o3_lightning.data.stream import RequestStream, load_stream
+from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.detector import Detector, fit_detector
-from o3_lightning.detector.encoder import Encoder, load_configured_encoder
+from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
-from o3_lightning.errors import InputError
-from o3_lightning.evaluation.checks import check_prompts
 from o3_lightning.evaluation.detector import evaluate_detectors
-from o3_lightning.evaluation.evaluate import Surroundings, digest_rows, evaluate_stream
+from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
 from o3_lightning.evaluation.gate_errors import gate_errors
 from o3_lightning.evaluation.processes import ALONE, Processes
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.objectives.texts import check_needs
 from o3_lightning.requests import UnlearningRequest
 from o3_lightning.run_folder import RunFolder
+from o3_lightning.run_inputs import (
+    RETAIN_SPLIT,
+    Inputs,
+    check_finished,
+    check_unchanged,
+    evaluating,
+    read_inputs,
+    training_reads,
+)
 from o3_lightning.seeds import stage_seed
 from o3_lightning.store.store import Store
 from o3_lightning.summary import BASE_STAGE, finish_run
-from o3_lightning.taking_over import Predecessor
+from o3_lightning.taking_over import Predecessor, open_predecessor
 from o3_lightning.training import RunLogger, build_trainer
 
 __all__ = ["run_stream"]
 
 logger = logging.getLogger(__name__)
 
-Inputs = tuple[BaseModel, RequestStream, Encoder]
-RETAIN_SPLIT = "retain"
 UNFINISHED = "unfinished"  # folder of a run: what a stopped fit has done
 
 
@@ -95,18 +96,16 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
     folder = RunFolder(config.folder, processes)
     finished = folder.finished
     inputs = None if finished else read_inputs(config)  # bad input is told before anything is written
-    earlier = predecessor(config, trainer, inputs) if inputs and config.take_over else None
+    earlier = open_predecessor(config, trainer, inputs) if inputs else None
     if not (finished or config.refuse_only):
         build_trainer(trainer, max_epochs=config.adapter.epochs)  # so are options that it refuses
     defaults = {**to_plain(RunConfig()), "trainer": TRAINER_DEFAULTS}
     with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}, defaults):
         if inputs is None:
-            if may_have_changed(config.data):
-                forget_sets = replace(config.data, retain=None, holdout=None)  # these may be gone by now
-                check_requests(folder, load_stream(forget_sets, config.seed))
+            check_finished(folder, config)
             logger.info("%s is finished; nothing to do. Its report: %s", folder.path, folder.report_file)
             return folder.path
-        check_requests(folder, inputs[1])
+        check_unchanged(folder, inputs.stream, config.data)
         bench = open_bench(config, trainer, folder, inputs, earlier)
         folder.stage(BASE_STAGE, lambda: measure(bench))
         for number, request in enumerate(bench.stream.requests, start=1):
@@ -119,56 +118,6 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
         bench.loggers.close()
     logger.info("finished: %s", folder.report_file)
     return folder.path
-
-
-def may_have_changed(data: DataConfig) -> bool:
-    """Whether the forget sets are a user's files, which may be gone, or hold more than they held."""
-    return data.name == "jsonl" and all(Path(path).is_file() for path in data.requests)
-
-
-def check_requests(folder: RunFolder, stream: RequestStream) -> None:
-    """Refuses to go on, or to call a run finished, where its forget sets are no longer those it began with.
-
-    Raises:
-        InputError: a request was added, taken out or changed since the run's first stage.
-    """
-    began = folder.result(BASE_STAGE)
-    if began is None:
-        return
-    then = {name: splits["seen"]["digest"] for name, splits in began["requests"].items()}
-    now = {request.id: digest_rows(request.rows) for request in stream.requests}
-    differ = [f"'{name}' is new" for name in now if name not in then]
-    differ += [f"'{name}' is gone" for name in then if name not in now]
-    differ += [f"'{name}' was changed" for name in then if now.get(name, then[name]) != then[name]]
-    if differ:
-        raise InputError(
-            f"this run began with other requests ({', '.join(differ)}); give those of now another --name, "
-            f"and --take_over {folder.path} to train only what is new",
-            path=folder.path,
-        )
-
-
-def read_inputs(config: RunConfig) -> Inputs:
-    """Loads what the stages share, and refuses what cannot work before anything is trained or written."""
-    stream = guard(load_stream(config.data, config.seed), config)
-    for request in stream.requests:
-        check_needs(config.objective, request.rows, stream.utility.get(RETAIN_SPLIT))
-    base = load_base(config.base, config.seed)
-    with evaluating(stream):
-        check_prompts(stream, base)
-    return base, stream, load_configured_encoder(config.detector)
-
-
-def predecessor(config: RunConfig, trainer: Mapping[str, Any], inputs: Inputs) -> Predecessor:
-    """Opens the run that this one takes over from."""
-    base, stream, encoder = inputs
-    earlier = Predecessor(config, trainer, stream.requests, base.digest, encoder.digest)
-    if config.objective.needs_retained_data:
-        with evaluating(stream):
-            digest = digest_rows(stream.utility[RETAIN_SPLIT])
-        earlier.check_retained(BASE_STAGE, RETAIN_SPLIT, digest)
-    logger.info("taken over from %s: %s", config.take_over, ", ".join(earlier.ids))
-    return earlier
 
 
 def open_bench(
@@ -188,16 +137,6 @@ def open_bench(
         RunLogger.open(config.logging, folder.logs, config.name) if processes.is_first else RunLogger([])
     )
     return Bench(config, trainer, folder, stream, base, encoder, store, loggers, processes, earlier)
-
-
-def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
-    """Returns the stream with its utility rows unreadable until evaluation, unless training declares them."""
-    declared = config.objective.needs_retained_data
-    guarded = {
-        name: RetainGuard(rows, name=name, declared=declared and name == RETAIN_SPLIT)
-        for name, rows in stream.utility.items()
-    }
-    return replace(stream, utility=guarded)
 
 
 def unlearn(bench: Bench, number: int, request: UnlearningRequest) -> None:
@@ -251,25 +190,6 @@ def train(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
     bench.processes.once(lambda: bench.store.unlearn(request.id, trained.save, numbers))
     bench.processes.once(lambda: unfinished.unlink(missing_ok=True))
     return {"metrics": trained.metrics, "curve": list(trained.curve), "retained_rows_read": reads}
-
-
-def guards(stream: RequestStream) -> Iterator[RetainGuard]:
-    """The guarded utility splits."""
-    return (rows for rows in stream.utility.values() if isinstance(rows, RetainGuard))
-
-
-def training_reads(stream: RequestStream) -> int:
-    """How often training has read a retained row so far."""
-    return sum(rows.reads["training"] for rows in guards(stream))
-
-
-@contextmanager
-def evaluating(stream: RequestStream) -> Iterator[None]:
-    """Within, utility rows may be read."""
-    with ExitStack() as stack:
-        for rows in guards(stream):
-            stack.enter_context(rows.evaluation())
-        yield
 
 
 def measure(bench: Bench) -> dict[str, Any]:

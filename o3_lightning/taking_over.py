@@ -7,6 +7,7 @@ again or not. Its evaluations are made anew, for they look at the later requests
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -17,14 +18,19 @@ from o3_lightning.adapter.history import CONFIG, WEIGHTS
 from o3_lightning.config import RunConfig, to_plain
 from o3_lightning.detector.detector import Detector
 from o3_lightning.errors import InputError
+from o3_lightning.evaluation.evaluate import UTILITY, digest_rows
 from o3_lightning.requests import UnlearningRequest
 from o3_lightning.run_folder import RunFolder, decisive, differing, leaves
+from o3_lightning.run_inputs import RETAIN_SPLIT, Inputs, evaluating
 from o3_lightning.store.record import PROTECTED, REGISTERED, UNLEARNED
 from o3_lightning.store.store import Store
-from o3_lightning.summary import stage_names
+from o3_lightning.store.view import StoreView
+from o3_lightning.summary import BASE_STAGE, stage_names
 from o3_lightning.yaml_files import read_mapping
 
-__all__ = ["Predecessor"]
+__all__ = ["Predecessor", "open_predecessor"]
+
+logger = logging.getLogger(__name__)
 
 FIELD = "take_over"
 # of what is trained; what the data has to say of it are the rows themselves
@@ -64,7 +70,7 @@ class Predecessor:
         if not (path / "config.yaml").is_file():
             raise InputError("expected the folder of a run; it has no config.yaml", path=path, field=FIELD)
         check_same(path / "config.yaml", {**to_plain(config), "trainer": to_plain(dict(trainer))})
-        self.store = Store.open(self.folder.store, base_digest, encoder_digest)
+        self.store = StoreView.open(self.folder.store, base_digest, encoder_digest)
         self.status = PROTECTED if config.refuse_only else UNLEARNED
         self.kinds = ("protect",) if config.refuse_only else ("protect", "unlearn")
         self.ids = tuple(self.shared_start(requests))
@@ -92,19 +98,17 @@ class Predecessor:
             raise InputError(f"lacks the stage {name}", path=self.folder.path, field=FIELD)
         return {**found, "taken_over": str(self.folder.path)}
 
-    def check_retained(self, stage: str, split: str, digest: str) -> None:
+    def check_retained(self, digest: str) -> None:
         """Refuses a run whose adapters learnt beside other retained rows.
 
         Args:
-            stage: the one that measured the split.
-            split: of the retained rows that a retain objective trains on.
-            digest: of these rows in the present run.
+            digest: of the rows that a retain objective trains on in the present run.
 
         Raises:
-            InputError: the rows differ, or there is no such stage.
+            InputError: the rows differ, or that run has not measured them.
         """
-        if self.stage(stage)["utility"][split]["digest"] != digest:
-            message = f"that run would train otherwise (its rows of '{split}' differ)"
+        if self.stage(BASE_STAGE)[UTILITY][RETAIN_SPLIT]["digest"] != digest:
+            message = f"that run would train otherwise (its rows of '{RETAIN_SPLIT}' differ)"
             raise InputError(message, path=self.folder.path, field=FIELD)
 
     def give(self, id: str, store: Store) -> None:
@@ -115,6 +119,24 @@ class Predecessor:
         if status == PROTECTED != self.status:
             adapter = self.store.adapter_folder(id)
             store.unlearn(id, partial(copy_adapter, adapter), self.store.record(id).metrics)
+
+
+def open_predecessor(config: RunConfig, trainer: Mapping[str, Any], inputs: Inputs) -> Predecessor | None:
+    """Returns the run that a configuration takes over from, None where it names none.
+
+    Raises:
+        InputError: as `Predecessor`, or that run trained beside other retained rows.
+        StoreError: as `Predecessor`.
+    """
+    if not config.take_over:
+        return None
+    base, stream, encoder = inputs
+    earlier = Predecessor(config, trainer, stream.requests, base.digest, encoder.digest)
+    if config.objective.needs_retained_data:
+        with evaluating(stream):
+            earlier.check_retained(digest_rows(stream.utility[RETAIN_SPLIT]))
+    logger.info("taken over from %s: %s", config.take_over, ", ".join(earlier.ids))
+    return earlier
 
 
 def copy_adapter(there: Path, here: Path) -> None:

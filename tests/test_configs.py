@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import o3_lightning.stream as stream_module
+import o3_lightning.run_inputs as inputs_module
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.encoder import load_encoder
@@ -79,9 +79,9 @@ def test_a_shipped_configuration_runs(name, tiny_base, tmp_path, monkeypatch):
 def dry_run(config, trainer, base, monkeypatch):
     """Runs on stand-ins, one step a fit."""
     encoder = load_encoder("minilm", pooling=config.detector.pooling)
-    monkeypatch.setattr(stream_module, "load_base", lambda config, seed: base)
-    monkeypatch.setattr(stream_module, "load_stream", lambda config, seed: tiny_stream())
-    monkeypatch.setattr(stream_module, "load_configured_encoder", lambda config: encoder)
+    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: base)
+    monkeypatch.setattr(inputs_module, "load_stream", lambda config, seed: tiny_stream())
+    monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: encoder)
     folder = run_stream(config, trainer)
     assert (folder / "metrics.json").is_file()
     assert (folder / "report.html").is_file()

@@ -1,9 +1,11 @@
 """The continual loop on a tiny model: what it writes, that a kill changes nothing, what it never reads."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+import o3_lightning.run_inputs as inputs_module
 import o3_lightning.stream as stream_module
 from o3_lightning.cli import main
 from o3_lightning.commands.common import read_arguments, run_parser
@@ -44,7 +46,7 @@ def write_lines(path, lines):
 
 @pytest.fixture
 def arguments(tmp_path, tiny_base, monkeypatch):
-    monkeypatch.setattr(stream_module, "load_base", lambda config, seed: tiny_base)
+    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: tiny_base)
     monkeypatch.setattr("o3_lightning.base.load_base", lambda config, seed: tiny_base)
     forget = write_lines(
         tmp_path / "forget.jsonl",
@@ -176,7 +178,7 @@ def test_a_declared_need_opens_the_retain_split_and_no_other():
     splits = {"retain": (row,), "kept": (row,)}
     stream = RequestStream("made", (UnlearningRequest("a", (row,)),), splits)
     config = RunConfig(objective=ObjectiveConfig(retain=RetainObjective("kl")))
-    utility = stream_module.guard(stream, config).utility
+    utility = inputs_module.guard(stream, config).utility
     assert list(utility["retain"]) == [row]
     with pytest.raises(Exception, match="retained data 'kept' was read before evaluation"):
         list(utility["kept"])
@@ -189,8 +191,8 @@ def test_a_stage_that_cheats_is_stopped(arguments, monkeypatch):
         return real(encoder, [*prompts, bench_rows()[0].prompt], config, seed)
 
     held = {}
-    guard = stream_module.guard
-    monkeypatch.setattr(stream_module, "guard", lambda *args: held.setdefault("stream", guard(*args)))
+    guard = inputs_module.guard
+    monkeypatch.setattr(inputs_module, "guard", lambda *args: held.setdefault("stream", guard(*args)))
     monkeypatch.setattr(stream_module, "fit_detector", cheat)
 
     def bench_rows():
@@ -205,6 +207,45 @@ def test_a_folder_with_another_configuration_is_refused_and_kept(arguments):
     with pytest.raises(InputError, match=r"adapter\.rank"):
         start([*arguments, "--adapter.rank", "2"])
     assert (folder / "metrics.json").is_file()
+
+
+def die_after_the_first_stage(arguments, monkeypatch):
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_module, "unlearn", die)
+        with pytest.raises(Killed):
+            start(arguments)
+
+
+@pytest.mark.parametrize("edited", ["retain", "holdout"])
+def test_rows_to_measure_that_changed_since_a_run_began_are_told(edited, arguments, tmp_path, monkeypatch):
+    holdout = write_lines(tmp_path / "holdout.jsonl", rows("Ansgar Vell"))
+    words = [*arguments, "--data.holdout", holdout, "--evaluation.metrics", '["accuracy", "mia_min_k"]']
+    die_after_the_first_stage(words, monkeypatch)
+    file = tmp_path / f"{edited}.jsonl"
+    began = file.read_text()
+    file.write_text(began.replace("In Arlo", "In Essen"))
+    with pytest.raises(InputError, match=rf"tiny: this run began with .*{edited}\.jsonl was changed.*--name"):
+        start(words)
+    file.write_text(began)
+    folder = start(words)
+    file.write_text(began.replace("In Arlo", "In Essen"))
+    assert start(words) == folder  # a finished run has measured all of its rows
+
+
+def test_a_split_that_came_since_a_run_began_is_told(arguments, monkeypatch):
+    die_after_the_first_stage(arguments, monkeypatch)
+    real = inputs_module.load_stream
+
+    def with_more(config, seed):
+        stream = real(config, seed)
+        return replace(stream, utility={**stream.utility, "more": stream.utility["retain"]})
+
+    monkeypatch.setattr(inputs_module, "load_stream", with_more)
+    with pytest.raises(InputError, match="began with other rows to measure \\('more' is new\\)"):
+        start(arguments)
 
 
 def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(arguments, tmp_path, monkeypatch):
@@ -224,10 +265,7 @@ def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(arguments,
                 start(arguments)
         forget.write_text(began)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(stream_module, "unlearn", lambda *_: pytest.fail("killed"))
-        with pytest.raises(pytest.fail.Exception, match="killed"):
-            start(arguments)
+    die_after_the_first_stage(arguments, monkeypatch)
     refused()  # while it is unfinished
     folder = start(arguments)
     refused()  # and when it is finished

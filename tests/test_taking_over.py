@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import o3_lightning.run_inputs as inputs_module
 import o3_lightning.stream as stream_module
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.errors import InputError, StoreError
@@ -30,18 +31,23 @@ def write_request(folder, name):
 
 
 @pytest.fixture
-def run(tmp_path, tiny_base, monkeypatch):
-    monkeypatch.setattr(stream_module, "load_base", lambda config, seed: tiny_base)
+def settings(tmp_path, tiny_base, monkeypatch):
+    """Reads the configuration of a run of some requests."""
+    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: tiny_base)
     files = {name: write_request(tmp_path, name) for name in ("quillan", "mirelle", "tobiah")}
 
-    def start(name, requests, *words):
+    def read(name, requests, *words):
         given = ["--name", name, "--output", str(tmp_path / "runs"), "--data.name", "jsonl"]
         given += ["--data.requests", json.dumps([files[request] for request in requests])]
         given += ["--evaluation.max_new_tokens", "4", "--adapter.epochs", "2", *words]
-        config, trainer, _ = read_arguments(run_parser("run", ""), given)
-        return run_stream(config, trainer)
+        return read_arguments(run_parser("run", ""), given)[:2]
 
-    return start
+    return read
+
+
+@pytest.fixture
+def run(settings):
+    return lambda *words: run_stream(*settings(*words))
 
 
 @pytest.fixture
@@ -66,6 +72,9 @@ def fitted(monkeypatch):
 def test_a_new_request_is_trained_alone_and_all_is_as_if_trained_at_once(run, fitted, comparable):
     trained, detectors = fitted
     first = run("first", ["quillan", "mirelle"])
+    left = first / "store/.pending-99"  # by a killed write
+    left.mkdir()
+    (left / "request.json").write_text("{}")
     before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
     trained.clear(), detectors.clear()
     second = run("second", ["quillan", "mirelle", "tobiah"], "--take_over", str(first))

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+import o3_lightning.run_inputs as inputs_module
 import o3_lightning.stream as stream_module
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.data.stream import RequestStream
@@ -42,9 +43,9 @@ def make_stream():
 def run_once(folder, base, monkeypatch, dies_at=None):
     """Runs, or runs until a stage is reached."""
     config, trainer, _ = read_arguments(run_parser("run", ""), [*WORDS, "--output", str(folder)])
-    monkeypatch.setattr(stream_module, "load_base", lambda config, seed: base)
-    monkeypatch.setattr(stream_module, "load_stream", lambda config, seed: make_stream())
-    monkeypatch.setattr(stream_module, "load_configured_encoder", lambda config: load_encoder("minilm"))
+    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: base)
+    monkeypatch.setattr(inputs_module, "load_stream", lambda config, seed: make_stream())
+    monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: load_encoder("minilm"))
     if dies_at is None:
         return run_stream(config, trainer)
     with monkeypatch.context() as patch:
