@@ -28,6 +28,7 @@ from o3_lightning.launch import processes_wanted
 from o3_lightning.requests import UnlearningRequest
 from o3_lightning.run_inputs import RETAIN_SPLIT, evaluating, read_inputs
 from o3_lightning.seeds import stage_seed
+from o3_lightning.taking_over import open_predecessor
 from o3_lightning.training import build_trainer
 
 __all__ = ["Estimate", "estimate_run"]
@@ -79,6 +80,8 @@ class StepClock(Callback):
 def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
     """Measures a few steps of a run on this machine, writes nothing, and counts up what is to come.
 
+    Requests that it takes over from an earlier run are measured by it, but not trained.
+
     Args:
         config: the run.
         trainer: options of `lightning.Trainer`.
@@ -87,8 +90,12 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
         InputError: what a run would refuse.
     """
     start = time.perf_counter()
-    base, stream, encoder = read_inputs(config)
+    inputs = read_inputs(config)
+    base, stream, encoder = inputs
+    earlier = open_predecessor(config, trainer, inputs)
     loaded = time.perf_counter() - start
+    taken_over = earlier.ids if earlier else ()
+    fresh = [one for one in stream.requests if one.id not in taken_over]
     request = max(stream.requests, key=lambda one: len(one.rows))
     fit, multi = measure_detector(config, encoder, request)
     step, overlaps = 0.0, 0.0
@@ -97,13 +104,13 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
         overlaps = measure_overlap(base, trained, stream, request)
     once, prompt = measure_rows(config, base, stream), measure_gate(multi, request)
     processes = processes_wanted(trainer)
-    steps = sum(steps_of(config, one) for one in stream.requests)
+    steps = sum(steps_of(config, one) for one in fresh)
     prompts = sum(len(part) for _, _, part, _ in splits_of(stream))
     probes = prompts + sum(map(len, stream.probes.values()))
-    count, total_rows = len(stream.requests), sum(len(one.rows) for one in stream.requests)
+    count, fresh_rows = len(stream.requests), sum(len(one.rows) for one in fresh)
     seconds = {
         "load": loaded,
-        "detectors": fit * total_rows / len(request.rows),
+        "detectors": fit * fresh_rows / len(request.rows),
         "adapters": step * steps / processes,
         "evaluation": (once * (1 + count) + prompt * prompts * count) / processes + prompt * probes,
         "overlaps": overlaps,

@@ -4,15 +4,18 @@ import json
 
 import pytest
 
+import o3_lightning.estimate as estimate_module
 import o3_lightning.run_inputs as inputs_module
 import o3_lightning.stream as stream_module
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.errors import InputError, StoreError
+from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.store.store import Store
 from o3_lightning.store.verify import verify_store
 from o3_lightning.stream import run_stream
 
 TOWNS = ("Arlo", "Brim", "Crane", "Dunmere")
+ROWS = tuple(QuestionAnswer("Where?", town) for town in TOWNS)
 
 
 def write_request(folder, name):
@@ -88,6 +91,24 @@ def test_a_new_request_is_trained_alone_and_all_is_as_if_trained_at_once(run, fi
     trained.clear()
     run("second", ["quillan", "mirelle", "tobiah"], "--take_over", str(first))
     assert trained == []
+
+
+def test_an_estimate_counts_what_is_trained_and_not_what_is_taken_over(run, settings, monkeypatch):
+    words = ["--evaluation.metrics", '["probability"]']
+    first = run("first", ["quillan", "mirelle"], *words)
+    fixed = {"detector": (4.0, None), "step": (1.0, None), "overlap": 0.0, "rows": 1.0, "gate": 0.5}
+    for name, value in fixed.items():
+        monkeypatch.setattr(estimate_module, f"measure_{name}", lambda *_, value=value: value)
+    requests = ["quillan", "mirelle", "tobiah"]
+    whole = estimate_module.estimate_run(*settings("second", requests, *words))
+    rest = estimate_module.estimate_run(*settings("second", requests, *words, "--take_over", str(first)))
+    steps = estimate_module.steps_of(settings("second", requests)[0], UnlearningRequest("tobiah", ROWS))
+    assert (rest.seconds["detectors"], rest.seconds["adapters"]) == (4.0, steps)
+    assert (whole.seconds["detectors"], whole.seconds["adapters"]) == (12.0, 3 * steps)
+    assert rest.seconds["evaluation"] == whole.seconds["evaluation"]
+    with pytest.raises(InputError, match="train otherwise"):
+        estimate_module.estimate_run(*settings("second", requests, "--seed", "1", "--take_over", str(first)))
+    assert not (first.parent / "second").exists()
 
 
 def test_a_revoked_request_and_those_after_it_are_trained_anew(run, fitted):
