@@ -1,6 +1,5 @@
 """Real processes under SIGKILL at random moments: nothing finished is lost, and the end is the same."""
 
-import json
 import random
 import shutil
 import signal
@@ -41,11 +40,6 @@ def revoke_and_restore(store):
     return [sys.executable, "-c", "\n".join(lines)]
 
 
-def comparable(folder):
-    metrics = json.loads((folder / "metrics.json").read_text())
-    return {key: metrics[key] for key in ("persistence", "utility_metrics", "detector", "overlaps", "u2r")}
-
-
 def killed(command, seconds):
     """Runs a command and kills it after some seconds (None: never); says whether it was still running."""
     process = subprocess.Popen(command, cwd=ROOT)
@@ -68,7 +62,7 @@ def status_of(store):
 
 
 @pytest.mark.slow
-def test_runs_killed_at_fifty_random_moments_lose_nothing_and_end_with_the_same_metrics(tmp_path):
+def test_runs_killed_at_fifty_random_moments_lose_nothing_and_end_with_the_same_metrics(tmp_path, comparable):
     subprocess.run(run_command(tmp_path / "calm"), cwd=ROOT, check=True)
     calm, folder = comparable(tmp_path / "calm/demo"), tmp_path / "killed/demo"
     draw, kills, runs, before = random.Random(0), 0, 0, {}
