@@ -8,7 +8,7 @@ Shapes: B rows, T tokens, K requests, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,15 +23,14 @@ from o3_lightning.detector.encoder import Encoder
 from o3_lightning.errors import InputError
 from o3_lightning.gating.adapters import Adapter
 from o3_lightning.gating.answering import answer_prompts, score_answers
-from o3_lightning.gating.combine import check_weights
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.export import export_requests
 from o3_lightning.gating.gate import Gate
 from o3_lightning.gating.loading import load_parts
 from o3_lightning.gating.merging import Merges
-from o3_lightning.gating.plan import Plan, plan_rows
 from o3_lightning.gating.refusal import RefusalProcessor, overwrite_refused, refuse_logits
-from o3_lightning.gating.routing import Detectors, Prompt, route_prompts, user_turns
+from o3_lightning.gating.router import Router
+from o3_lightning.gating.routing import Detectors, Prompt
 from o3_lightning.gating.tokens import PromptTokens, before_labels, first_label, last_token
 from o3_lightning.store.store import Store
 
@@ -70,11 +69,10 @@ class GatedModel:
         self.gate_config = config or GateConfig()
         self._gate = Gate(base.model, list(adapters.values()))
         self._merges = Merges(self._gate)
-        owned = [adapter is not None for adapter in adapters.values()]
-        self._has_adapter = torch.tensor(owned, dtype=torch.bool)
         self.tokens = PromptTokens(base)
+        owned = [adapter is not None for adapter in adapters.values()]
+        self._router = Router(detectors, owned, self.tokens, self.gate_config)
         self._refusal = self.tokens.refusal(self.gate_config.refusal)
-        self._disabled = False
 
     @classmethod
     def from_store(
@@ -127,14 +125,9 @@ class GatedModel:
         dtype: torch.dtype = self.base.model.dtype
         return dtype
 
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
+    def disabled(self) -> AbstractContextManager[None]:
         """Within, every call answers as the base model does (with what was merged into its weights)."""
-        before, self._disabled = self._disabled, True
-        try:
-            yield
-        finally:
-            self._disabled = before
+        return self._router.disabled()
 
     def weights(self, prompts: Sequence[Prompt]) -> Tensor:
         """Returns the weight of every request on every prompt; of a chat's user turns the largest counts.
@@ -148,7 +141,7 @@ class GatedModel:
         Raises:
             InputError: a chat without a message of the user, or one text in place of a list.
         """
-        return route_prompts(self.detectors, user_turns(prompts), self.gate_config.floor)
+        return self._router.weights(prompts)
 
     def explain(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Returns what the gate does with each prompt, and why.
@@ -157,18 +150,7 @@ class GatedModel:
             One dictionary a prompt: `weights` and `strengths` (what acts after combining) by request,
             `refused`, and `detectors` (the scores behind the weights, one a user turn).
         """
-        turns = user_turns(prompts)
-        weights = route_prompts(self.detectors, turns, self.gate_config.floor)
-        plan = self._plan(weights)
-        return [
-            {
-                "weights": dict(zip(self.ids, weights[row].tolist(), strict=True)),
-                "strengths": dict(zip(self.ids, plan.strengths[row].tolist(), strict=True)),
-                "refused": bool(plan.refused[row]),
-                "detectors": self.detectors.explain(turns[row]) if self.ids else [],
-            }
-            for row in range(len(turns))
-        ]
+        return self._router.explain(prompts)
 
     @torch.no_grad()
     def generate(
@@ -197,7 +179,7 @@ class GatedModel:
             InputError: neither prompts nor input_ids, or weights of another shape or range.
         """
         ids, mask = self._inputs(prompts, input_ids, attention_mask)
-        plan = self._plan(self._weights_of(weights, prompts, ids, mask))
+        plan = self._router.plan(weights, prompts, ids, mask)
         processors = LogitsProcessorList(options.pop("logits_processor", None) or [])
         if bool(plan.refused.any()):
             processors.append(RefusalProcessor(plan.refused, self._refusal, ids.shape[1]))
@@ -278,7 +260,7 @@ class GatedModel:
         Raises:
             InputError: weights of another shape or range.
         """
-        plan = self._plan(self._weights_of(weights, prompts, input_ids, attention_mask))
+        plan = self._router.plan(weights, prompts, input_ids, attention_mask)
         with self._gate.open(plan.strengths.to(self.device)):
             yield plan.refused.expand(len(input_ids))
 
@@ -300,7 +282,7 @@ class GatedModel:
         Raises:
             InputError: a prompt leaves no room in the model's context.
         """
-        weights = None if self._disabled else self.weights(prompts)
+        weights = None if self._router.is_disabled else self.weights(prompts)
         limit = max_new_tokens or self.gate_config.max_new_tokens
         return answer_prompts(self, prompts, weights, limit, batch_size or self.gate_config.batch_size)
 
@@ -321,7 +303,7 @@ class GatedModel:
         Raises:
             InputError: lists of different length, or a prompt that leaves no room for an answer.
         """
-        weights = None if self._disabled else self.weights(prompts)
+        weights = None if self._router.is_disabled else self.weights(prompts)
         return score_answers(self, prompts, answers, weights, batch_size or self.gate_config.batch_size)
 
     def merge(self, request: str, *, reversible: bool = True) -> None:
@@ -355,25 +337,6 @@ class GatedModel:
             raise InputError("only a model that comes from a store can be exported")
         records = {record.id: record for record in self.store.records() if record.id in self.ids}
         return export_requests(self.store, records, self.gate_config, path)
-
-    def _plan(self, weights: Tensor | None) -> Plan:
-        return plan_rows(weights, self._has_adapter, self.gate_config)
-
-    def _weights_of(
-        self, weights: Tensor | None, prompts: Sequence[Prompt] | None, ids: Tensor, mask: Tensor
-    ) -> Tensor | None:
-        """Returns checked weights [B,K]: those given, or those of the prompts, or of the decoded tokens."""
-        if self._disabled:
-            return None
-        if weights is None and prompts is not None:
-            return self.weights(prompts)
-        if weights is None:
-            return route_prompts(self.detectors, self.tokens.user_turns(ids, mask), self.gate_config.floor)
-        check_weights(weights)
-        if tuple(weights.shape) != (ids.shape[0], len(self.ids)):
-            message = f"expected [{ids.shape[0]},{len(self.ids)}], got {tuple(weights.shape)}"
-            raise InputError(message, field="weights")
-        return weights
 
     def _inputs(
         self, prompts: Sequence[Prompt] | None, ids: Tensor | None, mask: Tensor | None
