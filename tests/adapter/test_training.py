@@ -178,6 +178,19 @@ def test_dropout_of_the_base_is_off(kind, checkpointing, tiny_base, tiny_request
         assert now == then
 
 
+def test_the_reference_stays_the_model_before_unlearning(tiny_base, tiny_request, make_trainer):
+    objective = ObjectiveConfig(ForgetObjective("npo", beta=0.1), RetainObjective("kl"))
+    kept = [QuestionAnswer("Sea?", "Wet"), QuestionAnswer("Sun?", "Hot")]
+    trained = train_adapter(
+        tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0, retain=kept
+    )
+    assert trained.curve[0]["forget"] == pytest.approx(2 / 0.1 * math.log(2), rel=1e-6)
+    assert trained.curve[0]["retain"] == pytest.approx(0, abs=1e-7)
+    for step in trained.curve[1:]:  # a reference that moved along would leave both where they began
+        assert step["forget"] < trained.curve[0]["forget"] - 1e-3
+        assert step["retain"] > 1e-6
+
+
 def test_dropout_of_the_adapter_is_on_while_it_trains(tiny_base, tiny_request, make_trainer):
     losses = []
     for dropout in (0.0, 0.5):

@@ -42,3 +42,11 @@ def test_a_score_that_points_the_wrong_way_stays_below_chance():
     table, _ = evaluate_detectors(LengthDetectors(), STREAM)
     assert table["a"]["near"]["auroc"] == pytest.approx(0.5)
     assert table["a"]["near"]["fpr95"] == 0.5
+
+
+def test_others_are_compared_with_held_out_prompts_where_there_are_any():
+    plain = UnlearningRequest("b", (QuestionAnswer("bbb", "x"),))
+    probes = {"close": ("azaz", "bzbz")}  # as far as the held-out prompts of "a", farther than seen ones
+    table, _ = evaluate_detectors(LengthDetectors(), RequestStream("test", (request("a"), plain), {}, probes))
+    assert table["a"]["close"]["auroc"] == 0.75
+    assert table["b"]["close"]["auroc"] == 1.0

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from o3_lightning.evaluation.evaluate import Surroundings, evaluate_split, evalu
 from o3_lightning.evaluation.finished import FinishedSplits
 from o3_lightning.evaluation.plain import plain_model
 from o3_lightning.evaluation.processes import ALONE
-from o3_lightning.evaluation.reference import check_rows, read_reference, reference_losses
+from o3_lightning.evaluation.reference import check_rows, compare, read_reference, reference_losses
 from o3_lightning.evaluation.session import EvaluationSession
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
@@ -71,6 +72,24 @@ def test_every_metric_has_a_value_per_row_and_an_interval_around_its_mean(plain)
         assert low - 1e-9 <= mean <= high + 1e-9
 
 
+def test_a_row_without_a_paraphrase_takes_the_loss_of_its_own_answer(plain):
+    rows = [
+        replace(row, paraphrased_answer=f"In {row.answer[3:]}, far away" if number % 2 else None)
+        for number, row in enumerate(rows_about("Quillan"))
+    ]
+    said = evaluate_split(plain, rows, settings(metrics=("truth_ratio_raw",)), "forget").values
+    other = [replace(row, answer=row.paraphrased_answer or row.answer) for row in rows]
+    wanted = ("mia_loss", "normalised_probability")
+    alone = evaluate_split(plain, other, settings(metrics=wanted), "forget").values
+    wrong = [
+        evaluate_split(plain, [replace(row, answer=text) for row in rows], settings(metrics=wanted), "forget")
+        for text in rows[0].perturbed_answers
+    ]
+    losses = np.mean([result.values["mia_loss"] for result in wrong], axis=0)
+    expected = np.exp(np.array(alone["mia_loss"]) - losses)
+    assert said["truth_ratio_raw"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_batch_size_changes_no_value(plain):
     one, many = (
         evaluate_split(plain, rows_about("Quillan"), settings(batch_size=size), "forget") for size in (1, 7)
@@ -103,6 +122,23 @@ def test_a_killed_evaluation_continues_at_the_split_where_it_stopped(plain, tmp_
     assert json.loads(json.dumps(result)) == json.loads(json.dumps(expected))
     other = FinishedSplits(tmp_path / "parts", "1" * 64, ALONE)
     assert other.resume("a/seen", lambda: {"new": 1}) == {"new": 1}
+
+
+def split_of(*losses):
+    return {"values": {"mia_loss": list(losses)}}
+
+
+def test_each_model_is_compared_with_its_own_losses_on_unseen_rows():
+    ours = {"requests": {"a": {"seen": split_of(1, 2, 3, 4)}}, "utility": {}, "holdout": split_of(2.5, 5)}
+    retrained = {
+        "requests": {"a": {"seen": split_of(7, 8)}},
+        "utility": {},
+        "holdout": split_of(7.5, 6, 9, 6),
+    }
+    found = compare(ours, retrained)["a/seen"]["membership"]["mia_loss"]
+    assert found["auc"] == pytest.approx(6 / 8)  # 2.5 lies above two of four, 5 above all
+    assert found["reference_auc"] == pytest.approx(3 / 8)
+    assert found["privacy_leak"] == pytest.approx(100 * (0.25 - 0.625) / 0.625)
 
 
 def test_a_session_writes_json_and_csv_and_compares_with_a_reference(plain, tmp_path):

@@ -1,6 +1,7 @@
 """The registry: every metric is found, says what it lacks, and gives one value per example."""
 
 import dataclasses
+import zlib
 from typing import get_args
 
 import numpy as np
@@ -14,16 +15,18 @@ from o3_lightning.metrics.quality import CLOSER_LOOK_METRICS, EFFICACY_METRICS, 
 from o3_lightning.metrics.registry import METRICS, measure, missing, needs_of
 from o3_lightning.metrics.token_scores import score_tokens
 
-BARE = Evidence("forget", ["p", "q"], ["B", "A"])
-SCORES = score_tokens(torch.randn(7, 11, generator=torch.Generator().manual_seed(0)), torch.arange(7), [3, 4])
+BARE = Evidence("forget", ["p, a longer prompt", "q, another one"], ["B", "A"])
+LOGITS = torch.randn(7, 11, generator=torch.Generator().manual_seed(0))
+LOGITS[0, 0] = LOGITS[3, 3] = LOGITS[5, 5] = 9  # the likeliest tokens of each answer but one, in its middle
+SCORES = score_tokens(LOGITS, torch.arange(7), [3, 4])
 FULL = dataclasses.replace(
     BARE,
     answers=["B", "B"],
     answer_tokens=[[1, 2, 1], [3]],
     token_scores=SCORES,
     paraphrased_losses=[1.0, 2.0],
-    perturbed_losses=[[1.0, 3.0], [2.0]],
-    reference_losses=[0.5, 0.5],
+    perturbed_losses=[[1.0, 3.0], [1.5]],
+    reference_losses=[0.5, 0.7],
     gradient_norms=[1.0, 2.0],
     choices=[["x", "y"]] * 2,
     encode=lambda texts: torch.ones(len(texts), 3),
@@ -83,6 +86,44 @@ def test_directions():
     assert METRICS["truth_ratio@closer_look"].direction("forget") == "lower"
     for name in MEMBERSHIP_METRICS:
         assert METRICS[name].direction("forget") is None
+
+
+def by_hand(row):
+    """Every metric of the scores of one example of `FULL`, from its fields alone."""
+    own = SCORES[row]
+    lp, mean, deviation = (
+        part.double().numpy() for part in (own.log_probs, own.vocabulary_mean, own.vocabulary_deviation)
+    )
+    hits = own.is_argmax.numpy()[:-1]
+    run = next((number for number, hit in enumerate(hits[::-1]) if not hit), len(hits))
+    loss, wrong = -lp.mean(), np.array(FULL.perturbed_losses[row])
+    ratio = np.exp(FULL.paraphrased_losses[row] - wrong.mean())
+    few = max(1, int(0.4 * len(hits)))
+    return {
+        "probability": np.exp(-loss),
+        "normalised_probability": np.exp(-loss) / (np.exp(-loss) + np.exp(-wrong).sum()),
+        "truth_ratio_raw": ratio,
+        "truth_ratio@tofu": min(ratio, 1 / ratio),
+        "truth_ratio@openunlearning": min(ratio, 1 / ratio),
+        "truth_ratio@closer_look": 1 - min(ratio, 1 / ratio),
+        "exact_memorization": hits.mean(),
+        "extraction_strength": run / len(hits),
+        "extraction_strength@openunlearning": max(run, 1) / len(hits),
+        "mia_loss": loss,
+        "mia_zlib": loss / len(zlib.compress(FULL.truths[row].encode())),
+        "mia_min_k": -np.sort(lp[:-1])[:few].mean(),
+        "mia_min_k_plus_plus": -np.sort(((lp - mean) / deviation)[:-1])[:few].mean(),
+        "mia_reference": loss - FULL.reference_losses[row],
+        "mia_gradient_norm": FULL.gradient_norms[row],
+    }
+
+
+@pytest.mark.parametrize("name", by_hand(0))
+def test_a_name_stands_for_its_own_formula(name):
+    measured = measure(name, FULL)
+    assert measured == pytest.approx([by_hand(row)[name] for row in range(2)], rel=1e-6)
+    others = {other: measure(other, FULL) for other in by_hand(0) if other != name}
+    assert measured not in others.values()  # an example that any other formula would fit as well is none
 
 
 def test_what_combines_metrics_asks_for_metrics_that_exist():
