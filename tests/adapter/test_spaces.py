@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from o3_lightning.adapter.config import AdapterConfig
-from o3_lightning.adapter.diagnostics import principal_cosines, update_cosines
+from o3_lightning.adapter.diagnostics import overlap_matrices, principal_cosines, update_cosines
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.subspace import project_out, protected_spaces
 from o3_lightning.errors import InputError, StoreError
@@ -110,3 +110,14 @@ def test_a_damaged_adapter_is_told(damage, tmp_path):
 def test_bad_values_are_refused_with_their_field(values):
     with pytest.raises(InputError, match=rf"adapter\.{next(iter(values))}"):
         AdapterConfig(**values)
+
+
+def test_overlaps_of_rows_and_columns_are_told_apart():
+    same, other = torch.eye(7)[:2], torch.eye(7)[2:4]
+    columns = draw(3, 5, 2)
+    history = AdapterHistory.of({"a": ({"m": (same, columns)}, 1.0), "b": ({"m": (other, columns)}, 1.0)})
+    found = overlap_matrices(history)
+    assert found["row_overlap"][0][1] == found["update_cosine"][0][1] == 0
+    assert found["column_overlap"][0][1] == pytest.approx(1)
+    assert found["row_angle"][0][1] == pytest.approx(90)
+    assert found["column_angle"][0][1] == pytest.approx(0, abs=1e-4)

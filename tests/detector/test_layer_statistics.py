@@ -72,3 +72,22 @@ def test_whitened_cosine_equals_explicit_whitening():
     expected = torch.nn.functional.cosine_similarity((rows @ root)[:, None], (means @ root)[None], dim=2)
     length = torch.einsum("nd,de,ne->n", rows, precision, rows).sqrt()
     torch.testing.assert_close(rows @ fitted.bank.T / length[:, None], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_what_varies_inside_clusters_is_measured_without_bias():
+    rows, clusters = random_rows(30, 6), torch.arange(30) % 8
+    fitted = fit_whitened_centroids(rows, clusters, most_rank=6)
+    deviations = []
+    for cluster in range(8):
+        own = rows[clusters == cluster].numpy()
+        deviations.append((own - own.mean(0)) * np.sqrt(len(own) / (len(own) - 1)))
+    theirs = LedoitWolf(assume_centered=True).fit(np.concatenate(deviations)).precision_
+    ours = float(fitted.scale) * np.eye(6) - (fitted.whitening.T @ fitted.whitening).numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * np.abs(theirs).max())
+
+
+def test_no_centroid_is_one_row_alone():
+    rows = torch.nn.functional.normalize(torch.eye(4)[[0, 0, 0, 1, 1, 2]] + 0.01 * torch.ones(4), dim=1)
+    centroids = spherical_centroids(rows, 3, seed=0)
+    assert len(centroids) == 2
+    assert float((centroids @ rows[-1]).max()) < 0.99

@@ -1,5 +1,9 @@
+import math
+
 import pytest
 
+from o3_lightning.detector.config import DetectorConfig, SegmentConfig
+from o3_lightning.detector.groups import spread_prompts
 from o3_lightning.detector.segments import cut_segments, prompt_texts
 from o3_lightning.errors import InputError
 
@@ -71,3 +75,15 @@ def test_sentences_outlive_windows_when_there_are_too_many():
     kept = cut_segments(text, window_words=16, stride_words=8, most=80)
     assert len(kept) == 80
     assert all(f"Number {number} is a plain sentence of eight words." in kept for number in range(60))
+
+
+def test_segments_are_held_to_more_than_whole_prompts():
+    settings = SegmentConfig(penalty=0.5, penalty_growth=0.25)
+    prompts = ["Where was Ada born?", "I like green tea. Where was Ada Quill born? It rains all day."]
+    texts, owners, penalties = spread_prompts(prompts, DetectorConfig(segments=settings), lambda text: text)
+    assert texts[:2] == [
+        "where was ada born?",
+        "i like green tea. where was ada quill born? it rains all day.",
+    ]
+    assert owners.tolist() == [0, 1, 1, 1, 1]
+    assert penalties.tolist() == pytest.approx([0, 0] + [0.5 + 0.25 * math.log(3)] * 3)
