@@ -6,12 +6,14 @@ Only the chosen command imports what it needs, so that `--help` and `requests li
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from o3_lightning import __version__
 from o3_lightning.errors import InputError, O3Error
@@ -42,6 +44,8 @@ NOISY_LOGGERS = (
 )
 NOISY_MODULES = ("lightning", "transformers")  # their own deprecations; nothing that a user can mend
 USAGE_ERROR = 2
+# of a file system, and for its owner to mend: full, over its quota, read only, or not ours
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 INTERRUPTED = 130
 
 
@@ -56,11 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         dispatch(words)
     except O3Error as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        sys.exit(USAGE_ERROR)
+        tell(str(error))
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        tell(f"{error.filename or 'writing'}: {error.strerror}; the same command continues where it stopped")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command continues where it stopped\n")
         sys.exit(INTERRUPTED)
+
+
+def tell(message: str) -> NoReturn:
+    """Writes a mistake on one line and leaves the process."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.exit(USAGE_ERROR)
 
 
 def dispatch(words: Sequence[str]) -> None:

@@ -93,8 +93,9 @@ class RunFolder:
                 no difference where it has this value now and the run is finished. None: every field counts.
 
         Raises:
-            InputError: another process works in the folder, or it holds a run with another configuration or
-                an unfinished one of a version without some field, or its configuration cannot be read.
+            InputError: the folder cannot be written, another process works in it, or it holds a run with
+                another configuration, an unfinished one of a version without some field, or a configuration
+                that cannot be read.
         """
         lock = FileLock(self.path / ".lock")
         try:
@@ -106,11 +107,13 @@ class RunFolder:
 
     def take(self, lock: FileLock, configuration: Result, defaults: Result) -> None:
         """Locks the folder and binds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError("another process is working in this run folder", path=self.path) from None
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror or error}", path=self.path) from error
         self.bind(configuration, defaults)
 
     def bind(self, configuration: Result, defaults: Result) -> None:

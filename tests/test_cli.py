@@ -1,5 +1,8 @@
 """The command line: help, versions, exit statuses."""
 
+import errno
+import os
+
 import pytest
 
 from o3_lightning.cli import COMMANDS, main
@@ -55,6 +58,20 @@ def test_a_configuration_that_names_no_store_is_told_in_one_line(content, messag
         main(["requests", "list", "--config", str(tmp_path / "wrong.yaml")])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.ENOSPC, True), (errno.EROFS, True), (errno.ENOENT, False)]
+)
+def test_a_file_system_that_refuses_is_told_in_one_line_and_a_bug_is_not(number, told, capsys, monkeypatch):
+    def fail(words):
+        raise OSError(number, os.strerror(number), "runs/a/metrics.json")
+
+    monkeypatch.setattr("o3_lightning.cli.dispatch", fail)
+    with pytest.raises(SystemExit if told else OSError):
+        main(["run"])
+    expected = f"error: runs/a/metrics.json: {os.strerror(number)}; the same command continues"
+    assert capsys.readouterr().err.startswith(expected if told else "")
 
 
 def test_the_table_of_the_configuration_prints_as_yaml(capsys):

@@ -26,6 +26,15 @@ def test_a_damaged_result_is_told(content, tmp_path):
             read()
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match=r"file/run: cannot be written: "),
+        RunFolder(tmp_path / "file/run").claim({}),
+    ):
+        pass
+
+
 def test_a_stage_that_fails_leaves_nothing(tmp_path):
     folder = RunFolder(tmp_path)
     with pytest.raises(ZeroDivisionError):
