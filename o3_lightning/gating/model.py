@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -211,12 +212,14 @@ class GatedModel:
 
         Args:
             input_ids: [B,T] prompts, or prompts and answers.
-            attention_mask: [B,T]; without it padding tokens count as padding.
+            attention_mask: [B,T], or with `past_key_values` [B,P+T] for P tokens before; without it padding
+                tokens count as padding.
             labels: [B,T], -100 where nothing is scored. The tokens before a row's first label are its
                 prompt; without labels all tokens are.
             weights: [B,K] as in `generate`.
             prompts: as in `generate`; otherwise the prompt's tokens are decoded.
-            **options: for the base model's forward.
+            **options: for the base model's forward, such as `past_key_values` of an earlier call: what those
+                tokens said is not known, so weights or prompts have to be given with them.
 
         Returns:
             The base model's output; with labels its `loss` is the mean over all labels. Logits of a refused
@@ -224,15 +227,23 @@ class GatedModel:
             last token.
 
         Raises:
-            InputError: weights of another shape or range.
+            InputError: weights of another shape or range, or none for tokens that come after cached ones.
         """
+        cache = options.get("past_key_values")
+        earlier = 0 if cache is None else cache.get_seq_length()
+        if earlier and weights is None and prompts is None and not self._router.is_disabled:
+            raise InputError("expected weights or prompts beside past_key_values", field="weights")
         mask = self.tokens.mask(input_ids, attention_mask)
-        seen = mask if labels is None else mask * before_labels(labels)
+        if earlier and attention_mask is None:
+            mask = F.pad(mask, (earlier, 0), value=1)
+        here = mask[:, earlier:]
+        seen = here if labels is None else here * before_labels(labels)
         with self.acting(weights, input_ids, seen, prompts) as refused:
             output = self.base.model(input_ids=input_ids, attention_mask=mask, **options)
         if bool(refused.any()):
-            starts = last_token(mask) + 1 if labels is None else first_label(labels)
-            output.logits = self.refuse(output.logits, refused, starts)
+            starts = last_token(here) + 1 if labels is None else first_label(labels)
+            left_out = input_ids.shape[1] - output.logits.shape[1]  # logits_to_keep gives the last ones alone
+            output.logits = self.refuse(output.logits, refused, starts - left_out)
         if labels is not None:
             logits = output.logits[:, :-1].flatten(0, 1).float()
             output.loss = F.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORED)
@@ -280,11 +291,11 @@ class GatedModel:
             batch_size: prompts at a time, those of similar length together; None takes the configured one.
 
         Raises:
-            InputError: a prompt leaves no room in the model's context.
+            InputError: a prompt leaves no room in the model's context, or a number is below 1.
         """
+        config = self._settings(max_new_tokens, batch_size)
         weights = None if self._router.is_disabled else self.weights(prompts)
-        limit = max_new_tokens or self.gate_config.max_new_tokens
-        return answer_prompts(self, prompts, weights, limit, batch_size or self.gate_config.batch_size)
+        return answer_prompts(self, prompts, weights, config.max_new_tokens, config.batch_size)
 
     @torch.no_grad()
     def score(
@@ -301,10 +312,12 @@ class GatedModel:
             One tensor an answer, as long as the answer, float32 on the CPU, each value <= 0.
 
         Raises:
-            InputError: lists of different length, or a prompt that leaves no room for an answer.
+            InputError: lists of different length, a prompt that leaves no room for an answer, or
+                `batch_size` below 1.
         """
+        config = self._settings(None, batch_size)
         weights = None if self._router.is_disabled else self.weights(prompts)
-        return score_answers(self, prompts, answers, weights, batch_size or self.gate_config.batch_size)
+        return score_answers(self, prompts, answers, weights, config.batch_size)
 
     def merge(self, request: str, *, reversible: bool = True) -> None:
         """Folds a request's adapter into the base weights; it then acts on every prompt, gate or no gate.
@@ -337,6 +350,15 @@ class GatedModel:
             raise InputError("only a model that comes from a store can be exported")
         records = {record.id: record for record in self.store.records() if record.id in self.ids}
         return export_requests(self.store, records, self.gate_config, path)
+
+    def _settings(self, max_new_tokens: int | None, batch_size: int | None) -> GateConfig:
+        """Returns the configuration with what a call says otherwise, checked as it is."""
+        config = self.gate_config
+        return replace(
+            config,
+            max_new_tokens=config.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            batch_size=config.batch_size if batch_size is None else batch_size,
+        )
 
     def _inputs(
         self, prompts: Sequence[Prompt] | None, ids: Tensor | None, mask: Tensor | None

@@ -74,19 +74,22 @@ class Router:
 
         Args:
             weights: [B,K] that the caller gives; None asks the detectors.
-            prompts: what they are asked about; None decodes the tokens.
+            prompts: what they are asked about, one a row; None decodes the tokens.
             ids: [B,T] of the call.
             mask: [B,T], 1 at the prompts' tokens.
 
         Raises:
-            InputError: weights of another shape or range.
+            InputError: weights of another shape or range, or not one prompt a row.
         """
         if self.is_disabled:
             return self._plan(None)
-        if weights is None and prompts is None:
-            return self._plan(self._route(self.tokens.user_turns(ids, mask)))
         if weights is None:
-            return self._plan(self.weights(prompts or ()))
+            turns = self.tokens.user_turns(ids, mask) if prompts is None else user_turns(prompts)
+            if len(turns) != len(ids):
+                raise InputError(
+                    f"expected one for each of {len(ids)} rows, got {len(turns)}", field="prompts"
+                )
+            return self._plan(self._route(turns))
         check_weights(weights)
         expected = (len(ids), len(self.detectors.ids))
         if tuple(weights.shape) != expected:

@@ -5,7 +5,7 @@ Shapes: B rows, K requests, N distinct turns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from o3_lightning.errors import InputError
+from o3_lightning.requests import has_lone_surrogate
 
 __all__ = ["Detectors", "EveryPrompt", "Prompt", "route_prompts", "user_texts", "user_turns"]
 
@@ -56,17 +57,19 @@ def user_texts(prompt: Prompt) -> list[str]:
     """Returns what the user says in a prompt: the text itself, or every user message of a chat.
 
     Raises:
-        InputError: neither a text nor messages with 'role' and 'content', no user message, or one whose
-            content is no text: the parts that some servers send have to be joined before.
+        InputError: neither a text nor messages with 'role' and 'content', no user message, one whose content
+            is no text (the parts that some servers send have to be joined before), or half of a character.
 
     Example:
         >>> user_texts([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who?"}])
         ['Who?']
     """
-    if isinstance(prompt, str):
-        return [prompt]
     try:
-        texts = [message["content"] for message in prompt if message["role"] == "user"]
+        texts = (
+            [prompt]
+            if isinstance(prompt, str)
+            else [message["content"] for message in prompt if message["role"] == "user"]
+        )
     except (TypeError, KeyError) as error:
         raise InputError("expected a text or messages with 'role' and 'content'", field="prompts") from error
     if not texts:
@@ -74,6 +77,8 @@ def user_texts(prompt: Prompt) -> list[str]:
     for text in texts:
         if not isinstance(text, str):
             raise InputError(f"expected 'content' to be a text, got {type(text).__name__}", field="prompts")
+        if has_lone_surrogate(text):  # no tokenizer takes it
+            raise InputError("holds half of a character (a lone surrogate)", field="prompts")
     return texts
 
 
@@ -81,11 +86,13 @@ def user_turns(prompts: Sequence[Prompt]) -> list[list[str]]:
     """Returns what the user says in each prompt.
 
     Raises:
-        InputError: one text in place of a list of prompts, whose letters would each be asked about; or as
-            `user_texts`.
+        InputError: one text in place of a list of prompts, whose letters would each be asked about; what can
+            be read only once, and would be empty when it is to be answered; or as `user_texts`.
     """
     if isinstance(prompts, str):
         raise InputError("expected a list of prompts, got one text", field="prompts")
+    if isinstance(prompts, Iterator):
+        raise InputError(f"expected a list of prompts, got a {type(prompts).__name__}", field="prompts")
     return [user_texts(prompt) for prompt in prompts]
 
 

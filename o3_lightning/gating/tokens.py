@@ -5,7 +5,7 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,16 +38,29 @@ class PromptTokens:
         """Returns the token ids of a prompt in the base model's template.
 
         Raises:
-            InputError: the prompt leaves no room in the context, or is a chat and the tokenizer has no
-                chat template.
+            InputError: the prompt has no token or leaves no room in the context, or is a chat and the
+                tokenizer has no chat template.
         """
+        limit = self.base.context_tokens
         if isinstance(prompt, str):
-            return encode_prompts(self.tokenizer, self.template, [prompt], self.base.context_tokens)[0]
+            ids = encode_prompts(self.tokenizer, self.template, [prompt], limit)[0]
+        else:
+            ids = self.encode_chat(prompt)
+        if not 0 < len(ids) < limit:
+            raise InputError(f"expected 1 to {limit - 1} tokens, got {len(ids)}", field="prompts")
+        return ids
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Returns the token ids of a chat, up to where the assistant speaks next.
+
+        Raises:
+            InputError: the tokenizer has no chat template.
+        """
         if not getattr(self.tokenizer, "chat_template", None):
             message = "the base model has no chat template; give the prompt as a text"
             raise InputError(message, field="prompts")
         options = {"add_generation_prompt": True, "return_dict": False}
-        return list(self.tokenizer.apply_chat_template(list(prompt), **options))
+        return list(self.tokenizer.apply_chat_template(list(messages), **options))
 
     def pad(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """Returns input ids and attention mask [B,T], padded on the left, on the base model's device."""
