@@ -120,7 +120,7 @@ def continuation_ids(
     else:  # the tokenizer merges across the border
         ids = list(tokenizer(after, add_special_tokens=False)["input_ids"])
     end = tokenizer.eos_token_id
-    return ids if end is None or ids[-1] == end else [*ids, end]
+    return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
 
 def collate(examples: Sequence[Example], pad_id: int, side: Literal["right", "left"] = "right") -> TokenBatch:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from o3_lightning.data.encoding import IGNORED, collate, encode_pairs, encode_prompts
+from o3_lightning.data.templates import template_for
 from o3_lightning.errors import InputError
 
 
@@ -22,6 +23,16 @@ def test_a_prompt_has_the_same_tokens_in_training_and_generation(tiny_base):
         assert example["input_ids"][: len(ids)] == ids
         assert example["labels"][: len(ids)] == [IGNORED] * len(ids)
         assert example["labels"][len(ids)] != IGNORED
+
+
+@pytest.mark.parametrize("name", ["question_answer", "llama2", "alpaca", "plain"])
+def test_an_empty_answer_is_the_end_token(name, tiny_base):
+    tokenizer, template = tiny_base.tokenizer, template_for(tiny_base.tokenizer, name)
+    (example,) = encode_pairs(tokenizer, template, ["Who?"], [""], 128)
+    labelled = [token for token in example["labels"] if token != IGNORED]
+    assert labelled[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(labelled[:-1]).strip() == ""
+    assert example["input_ids"].count(tokenizer.eos_token_id) == 1
 
 
 def test_long_answers_are_cut_with_a_warning_and_prompts_never(tiny_base, caplog):
