@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from o3_lightning.metrics.registry import METRICS
 from o3_lightning.reporting.blocks import Block, Cell, Chart, Fold, Grid, Heat, Section, Table, side_by_side
 from o3_lightning.reporting.cards import main_metric
 from o3_lightning.reporting.colours import heat_step
@@ -25,7 +26,7 @@ def persistence_section(metrics: Metrics) -> Section:
             name_of(metric),
             side_by_side([persistence_map(split, matrix) for split, matrix in splits.items()]),
             open=metric == main,
-            note=METRIC_SENTENCES.get(metric, ""),
+            note=sentence_of(metric),
         )
         for metric, splits in sorted(matrices.items(), key=lambda item: item[0] != main)
     ]
@@ -86,6 +87,19 @@ def heat_cell(value: Any, limits: tuple[float, float], marked: bool, title: str)
     return Cell(fraction(value), step, marked, title)
 
 
+def sentence_of(metric: str) -> str:
+    """What a metric says, and which way is better."""
+    if metric in METRIC_SENTENCES or metric not in METRICS:
+        return METRIC_SENTENCES.get(metric, "")
+    found = METRICS[metric]
+    return found.meaning + (f"; on forget prompts {found.forget} is better" if found.forget else "")
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether a metric lies in [0, 1]: all do that say by themselves which way is better."""
+    return metric not in METRICS or METRICS[metric].keep is not None
+
+
 def utility_section(metrics: Metrics) -> Section:
     """Returns one picture per metric and the numbers behind it."""
     series = metrics.get("utility_metrics") or {}
@@ -119,7 +133,7 @@ def utility_chart(metric: str, splits: Mapping[str, Sequence[Any]], columns: Seq
     picture = line_chart(
         lines,
         x_label="model after request",
-        y_label=f"{name_of(metric)} (fraction)",
+        y_label=f"{name_of(metric)} (fraction)" if is_fraction(metric) else name_of(metric),
         description=f"{name_of(metric)} of each utility split over the requests",
         columns=columns,
         y_limits=scale_limits([value for points in lines.values() for _, value in points]),
@@ -130,4 +144,4 @@ def utility_chart(metric: str, splits: Mapping[str, Sequence[Any]], columns: Seq
 def utility_table(metric: str, splits: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> Table:
     """The numbers of one metric."""
     rows = [[name_of(split), *(fraction(value) for value in column)] for split, column in splits.items()]
-    return Table(name_of(metric), ["Split", *columns], rows, METRIC_SENTENCES.get(metric, ""))
+    return Table(name_of(metric), ["Split", *columns], rows, sentence_of(metric))

@@ -24,6 +24,7 @@ __all__ = [
 DASH = "–"
 OWN_SPLITS = ("seen", "held_out")
 NAMES = {
+    "none": "No attack",
     "seen": "Seen",
     "held_out": "Held-out",
     "other_requests": "Other requests",

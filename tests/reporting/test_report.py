@@ -9,6 +9,7 @@ import pytest
 from o3_lightning.errors import InputError
 from o3_lightning.reporting.details import ReportDetails
 from o3_lightning.reporting.report import render_report, write_report
+from o3_lightning.reporting.training import curves_section
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = [
@@ -309,3 +310,35 @@ def test_stages_stand_in_the_order_in_which_they_ran():
     page = render_report({**example_metrics(), "seconds": dict.fromkeys(sorted(ran), 1.0)}, example_details())
     cost = page[page.index('id="cost"') : page.index('id="configuration"')]
     assert sorted(ran, key=cost.index) == ran
+
+
+def test_steps_without_a_number_are_counted_from_one():
+    bare = [{"loss": value} for value in (3.0, 2.0, 1.0)]
+    numbered = [{**step, "step": place} for place, step in enumerate(bare, start=1)]
+    assert curves_section({"a": bare}, {}) == curves_section({"a": numbered}, {})
+
+
+@pytest.mark.parametrize(
+    ("metric", "label", "sentence"),
+    [
+        ("probability", "Probability (fraction)", "on forget prompts lower is better"),
+        (
+            "truth_ratio@closer_look",
+            "Truth ratio@closer look (fraction)",
+            "on forget prompts lower is better",
+        ),
+        ("token_entropy", "Token entropy (fraction)", "on forget prompts higher is better"),
+        ("mia_loss", "Mia loss", "membership value: mean loss per token"),
+    ],
+)
+def test_a_metric_is_told_with_its_own_unit_and_direction(metric, label, sentence):
+    matrix = {"rows": ["a"], "columns": ["base", "a"], "values": [[1.5, 2.5]]}
+    metrics = {
+        "requests": ["a"],
+        "persistence": {metric: {"seen": matrix}},
+        "utility_metrics": {metric: {"kept": [1.5, 2.5]}},
+    }
+    page = render_report(metrics, ReportDetails("test"))
+    assert f">{label}</text>" in page
+    assert ("(fraction)" in page) == label.endswith("(fraction)")
+    assert page.count(sentence) >= 2  # beside the map and under the numbers
