@@ -26,6 +26,7 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
+from o3_lightning.errors import InputError
 from o3_lightning.evaluation.detector import evaluate_detectors
 from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
 from o3_lightning.evaluation.gate_errors import gate_errors
@@ -142,15 +143,30 @@ def open_bench(
 def unlearn(bench: Bench, number: int, request: UnlearningRequest) -> None:
     """Takes one request from registered to unlearned, or to protected where the gate only refuses."""
     stage = f"{number:02}-{request.id}"
-    settings = {"detector": to_plain(bench.config.detector), "adapter": to_plain(bench.config.adapter)}
-    settings["objective"] = to_plain(bench.config.objective)
-    bench.processes.once(lambda: bench.store.register(request, settings))
+    bench.processes.once(lambda: register(bench, stage, request))
     if bench.earlier is not None and request.id in bench.earlier.ids:
         take_over(bench, bench.earlier, stage, request.id)
         return
     bench.folder.stage(f"{stage}-protect", lambda: bench.processes.once(lambda: protect(bench, request)))
     if not bench.config.refuse_only:
         bench.folder.stage(f"{stage}-unlearn", lambda: train(bench, request))
+
+
+def register(bench: Bench, stage: str, request: UnlearningRequest) -> None:
+    """Notes a request in the store.
+
+    Raises:
+        InputError: its stages are done and the store no longer holds it, or holds other rows by its name.
+    """
+    done = bench.folder.stage_file(f"{stage}-protect").is_file()
+    if done and request.id not in [record.id for record in bench.store.records()]:
+        raise InputError(
+            f"request '{request.id}' was removed since it was unlearned; leave it out, and give those that "
+            "are left another --name",
+            path=bench.store.path,
+        )
+    sections = ("detector", "adapter", "objective")
+    bench.store.register(request, {name: to_plain(getattr(bench.config, name)) for name in sections})
 
 
 def take_over(bench: Bench, earlier: Predecessor, stage: str, id: str) -> None:

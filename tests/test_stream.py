@@ -15,6 +15,7 @@ from o3_lightning.errors import InputError
 from o3_lightning.objectives.config import ObjectiveConfig, RetainObjective
 from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.run_folder import RunFolder
+from o3_lightning.store.store import Store
 from o3_lightning.store.verify import verify_store
 from o3_lightning.stream import run_stream
 from o3_lightning.summary import render_again
@@ -274,6 +275,26 @@ def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(arguments,
     assert start(arguments) == folder
     forget.unlink()  # as whoever honours a request may have to
     assert start(arguments) == folder
+
+
+def test_a_request_that_was_removed_while_a_run_was_unfinished_is_told(arguments, monkeypatch):
+    words, measure, calls = [*arguments, "--evaluation.metrics", '["probability"]'], stream_module.measure, []
+
+    def dies_after_the_first_request(bench):
+        calls.append(bench.store.path)
+        if len(calls) == 3:
+            raise Killed
+        return measure(bench)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_module, "measure", dies_after_the_first_request)
+        with pytest.raises(Killed):
+            start(words)
+    store = Store.open(calls[0])
+    store.remove("quillan")
+    with pytest.raises(InputError, match="'quillan' was removed since"):
+        start(words)
+    assert [record.id for record in store.records()] == ["mirelle"]
 
 
 def test_bad_input_writes_nothing_and_exits_with_two(arguments, tmp_path, capsys):
