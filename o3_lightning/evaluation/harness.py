@@ -18,6 +18,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from o3_lightning.base import BaseConfig, load_base
 from o3_lightning.data.encoding import IGNORED, Example, collate, prefix_ids
@@ -130,15 +131,16 @@ class O3LM(TemplateLM):
         return self.runner.map([len(row["input_ids"]) for row in rows], score, "likelihood")
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Returns the log-likelihood of whole texts, in windows of the model's context."""
-        found = []
+        """Returns the log-likelihood of whole texts, in windows of the model's context.
+
+        The harness cuts the windows, as for every model of its own: the last one is filled up on its left.
+        """
+        step, found = self.gated.base.context_tokens - 1, []
         for request in requests:
             (text,) = request.args
-            tokens, step = self.tok_encode(text, add_special_tokens=False), self.gated.base.context_tokens - 1
-            windows = [([self.eot_token_id], tokens[:step])]
-            for start in range(step, len(tokens), step):
-                windows.append(([tokens[start - 1]], tokens[start : start + step]))
-            pairs = [((text, ""), before, after) for before, after in windows if after]
+            tokens = self.tok_encode(text, add_special_tokens=False)
+            windows = get_rolling_token_windows(tokens, self.eot_token_id, step, context_len=1)
+            pairs = [((text, ""), *make_disjoint_window(window)) for window in windows]
             found.append(sum(value for value, _ in self._loglikelihood_tokens(pairs)))
         return found
 

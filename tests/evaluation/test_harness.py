@@ -62,6 +62,17 @@ def test_a_long_text_is_scored_token_by_token_once(lm, tiny_base):
     assert value < 0
 
 
+@pytest.mark.parametrize("words", [1, 15, 16, 60])
+def test_texts_of_any_length_score_as_with_the_harness_own_backend(words, lm, tiny_base):
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer, text = tiny_base.tokenizer, "Where is the old mill? " * words
+    options = {"max_length": tiny_base.context_tokens - 1, "device": "cpu"}
+    theirs = HFLM(tiny_base.model, tokenizer=tokenizer, add_bos_token=False, **options)  # once, as prefix
+    (expected,) = theirs.loglikelihood_rolling([Chosen(text)], disable_tqdm=True)
+    assert lm.loglikelihood_rolling([Chosen(text)]) == pytest.approx([expected], rel=1e-5)
+
+
 def test_generation_stops_where_the_task_says(lm):
     (text,) = lm.generate_until([Chosen("Question: Who?\nAnswer:", {"until": ["e"], "max_gen_toks": 8})])
     assert "e" not in text
