@@ -44,6 +44,7 @@ from o3_lightning.run_inputs import (
     training_reads,
 )
 from o3_lightning.seeds import stage_seed
+from o3_lightning.store.record import UNLEARNED
 from o3_lightning.store.store import Store
 from o3_lightning.summary import BASE_STAGE, finish_run
 from o3_lightning.taking_over import Predecessor, open_predecessor
@@ -187,7 +188,7 @@ def protect(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
 def train(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
     """Trains the adapter: from here on matching prompts run through it."""
     config = bench.config
-    earlier = [record.id for record in bench.store.records() if record.status == "unlearned"]
+    earlier = [record.id for record in bench.store.records() if record.status == UNLEARNED]
     history = AdapterHistory.load(
         {name: bench.store.adapter_folder(name) for name in earlier if name != request.id}
     )

@@ -11,7 +11,7 @@ from o3_lightning.detector.encoder import Encoder, load_encoder
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.gating.adapters import Adapter, load_adapter
 from o3_lightning.gating.routing import Detectors, EveryPrompt
-from o3_lightning.store.record import PROTECTED, UNLEARNED
+from o3_lightning.store.record import UNLEARNED
 from o3_lightning.store.store import Store
 
 __all__ = ["Parts", "load_parts"]
@@ -41,7 +41,7 @@ def load_parts(
     base = base or load_base(BaseConfig(id=named.base_id))
     encoder = encoder or load_encoder(named.encoder_id)
     store = Store.open(store_path, base.digest, encoder.digest)
-    records = [record for record in store.records() if record.status in (PROTECTED, UNLEARNED)]
+    records = [record for record in store.records() if record.is_gated]
     detectors = {record.id: Detector.load(store.detector_folder(record.id)) for record in records}
     adapters = {
         record.id: load_adapter(store.adapter_folder(record.id)) if record.status == UNLEARNED else None

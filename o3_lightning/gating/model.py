@@ -342,13 +342,16 @@ class GatedModel:
     def export(self, path: str | Path) -> Path:
         """Writes `adapters/<id>/` in plain PEFT form and `gate/` with the detectors into a new folder.
 
+        A request that was revoked or removed since this model was loaded is left out.
+
         Raises:
             InputError: the folder exists or cannot be written, or this model does not come from a store.
             StoreError: a file of the store is damaged.
         """
         if self.store is None:
             raise InputError("only a model that comes from a store can be exported")
-        records = {record.id: record for record in self.store.records() if record.id in self.ids}
+        known = {record.id: record for record in self.store.records() if record.is_gated}
+        records = {id: known[id] for id in self.ids if id in known}
         return export_requests(self.store, records, self.gate_config, path)
 
     def _settings(self, max_new_tokens: int | None, batch_size: int | None) -> GateConfig:

@@ -56,6 +56,11 @@ class RequestRecord:
                 raise StoreError(f"request.json: field '{name}': not expected: {getattr(self, name)!r}")
         check_id(self.id)
 
+    @property
+    def is_gated(self) -> bool:
+        """Whether the gate acts on the request: it has a detector and is not revoked."""
+        return self.status in (PROTECTED, UNLEARNED)
+
     def to_text(self) -> str:
         """Returns the record as the content of `request.json`.
 

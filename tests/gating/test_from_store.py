@@ -185,6 +185,18 @@ def test_export_is_plain_peft_and_a_gate_folder(stocked, gate_kit, tmp_path):
     assert not [path for path in root.parent.iterdir() if path != root]
 
 
+def test_a_request_that_was_revoked_since_the_model_was_loaded_is_not_exported(stocked, gate_kit, tmp_path):
+    store = stocked("s", ["roses", "irises"], ["lilies"])
+    gated = open_gate(store, gate_kit)
+    store.revoke("irises")
+    store.remove("lilies")
+    root = gated.export(tmp_path / "export")
+    assert json.loads((root / "gate/gate.json").read_text())["requests"] == [
+        {"id": "roses", "status": "unlearned"}
+    ]
+    assert sorted(path.name for path in (root / "gate").iterdir()) == ["gate.json", "roses"]
+
+
 def test_only_a_model_from_a_store_is_exported(build_gated, tmp_path):
     with pytest.raises(InputError, match="comes from a store"):
         build_gated().export(tmp_path / "x")
