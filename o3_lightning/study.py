@@ -86,33 +86,45 @@ def read_study(path: str | Path) -> Study:
     common = fields_of(content.get("common"), source, "common")
     if "config" in content:
         common = merge(read_mapping(source.parent / str(content["config"])), common)
-    figures = content.get("figures") or list(DEFAULT_FIGURES)
-    for figure in figures:
-        if figure not in FIGURES:
-            message = f"expected some of {', '.join(FIGURES)}, got '{figure}'"
-            raise InputError(message, path=source, field="figures")
-    variants, seeds = content.get("variants") or {}, content.get("seeds") or []
-    if not isinstance(variants, dict) or not variants:
-        raise InputError(
-            "expected names with the fields that differ, got none", path=source, field="variants"
-        )
-    whole = isinstance(seeds, list) and all(isinstance(seed, int) and seed >= 0 for seed in seeds)
-    if not seeds or not whole:
-        raise InputError(f"expected integers >= 0, got {seeds}", path=source, field="seeds")
     study = Study(
         name=check_name(source.stem, source),
         question=str(content.get("question", "")),
         common=common,
-        variants={
-            check_name(str(name), source): fields_of(fields, source, f"variants.{name}")
-            for name, fields in variants.items()
-        },
-        seeds=tuple(seeds),
-        figures=tuple(figures),
+        variants=variants_of(content.get("variants"), source),
+        seeds=seeds_of(content.get("seeds"), source),
+        figures=figures_of(content.get("figures"), source),
     )
     for variant in study.variants:
         study.settings(variant, study.seeds[0], Path("runs"))
     return study
+
+
+def variants_of(value: Any, path: Path) -> dict[str, Plain]:
+    """Returns the variants of a study, at least one."""
+    if not isinstance(value, dict) or not value:
+        raise InputError("expected names with the fields that differ, got none", path=path, field="variants")
+    return {
+        check_name(str(name), path): fields_of(fields, path, f"variants.{name}")
+        for name, fields in value.items()
+    }
+
+
+def seeds_of(value: Any, path: Path) -> tuple[int, ...]:
+    """Returns the seeds of a study, at least one."""
+    whole = isinstance(value, list) and all(isinstance(seed, int) and seed >= 0 for seed in value)
+    if not value or not whole:
+        raise InputError(f"expected integers >= 0, got {value or []}", path=path, field="seeds")
+    return tuple(value)
+
+
+def figures_of(value: Any, path: Path) -> tuple[str, ...]:
+    """Returns the columns of a study's table."""
+    figures = value or list(DEFAULT_FIGURES)
+    unknown = [one for one in figures if one not in FIGURES] if isinstance(figures, list) else figures
+    if unknown:
+        message = f"expected a list of some of {', '.join(FIGURES)}, got {unknown}"
+        raise InputError(message, path=path, field="figures")
+    return tuple(figures)
 
 
 def fields_of(value: Any, path: Path, name: str) -> Plain:
