@@ -233,9 +233,7 @@ class GatedModel:
         earlier = 0 if cache is None else cache.get_seq_length()
         if earlier and weights is None and prompts is None and not self._router.is_disabled:
             raise InputError("expected weights or prompts beside past_key_values", field="weights")
-        mask = self.tokens.mask(input_ids, attention_mask)
-        if earlier and attention_mask is None:
-            mask = F.pad(mask, (earlier, 0), value=1)
+        mask = self.tokens.mask(input_ids, attention_mask, earlier)
         here = mask[:, earlier:]
         seen = here if labels is None else here * before_labels(labels)
         with self.acting(weights, input_ids, seen, prompts) as refused:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from o3_lightning.base import BaseModel
@@ -68,12 +69,19 @@ class PromptTokens:
         device = self.base.model.device
         return batch.input_ids.to(device), batch.attention_mask.to(device)
 
-    def mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Returns the attention mask; without one padding is told by its token, as transformers does."""
+    def mask(self, ids: Tensor, mask: Tensor | None, earlier: int = 0) -> Tensor:
+        """Returns the attention mask; without one padding is told by its token, as transformers does.
+
+        Args:
+            ids: [B,T].
+            mask: [B,P+T], or None.
+            earlier: P, the cached tokens before these; without a mask none of them is padding.
+        """
         if mask is not None:
             return mask
         pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-        return torch.ones_like(ids) if pad is None or pad == end else ids.ne(pad).to(ids.dtype)
+        own = torch.ones_like(ids) if pad is None or pad == end else ids.ne(pad).to(ids.dtype)
+        return F.pad(own, (earlier, 0), value=1)
 
     def user_turns(self, ids: Tensor, mask: Tensor) -> list[list[str]]:
         """Returns what the user says in each row of templated tokens [B,T]."""
