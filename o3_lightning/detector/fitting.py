@@ -58,47 +58,62 @@ def calibrate_fusion(
     if config.repair_spelling:
         texts = encoder.tokenizer.batch_decode(inputs.words)
         whole = replace(whole, rare=encoder.spelling.hash_rare_words(texts)[None])
-    warnings = []
+    channels, warnings = unseen_channels(encoder, inputs, whole, config, seed, others)
+    state = standardise(whole, channels)
+    made_up = made_up_neighbours(encoder, inputs, config, seed)
+    near = stack_inputs([made_up, others.inputs]) if others else made_up
+    scores = fused_scores(score_rows(encoder, near, state, config), state)[:, 0]
+    stretch = stretch_of(scores, quantile=config.swap_quantile, deviations=config.swap_deviations)
+    figures: dict[str, Any] = {"stretch": stretch, "neighbour_score": float(scores.median())}
+    if len(inputs) >= config.smallest_request:
+        figures["recall"], more = promise(fused_scores(channels, state)[:, 0], stretch, config, seed + 1)
+        warnings += more
+    known = know_words([*inputs.words, *inputs.other_words], config)
+    return replace(state, known=known, score_spread=state.score_spread * stretch), figures, warnings
+
+
+def unseen_channels(
+    encoder: Encoder,
+    inputs: PromptInputs,
+    whole: FusionState,
+    config: DetectorConfig,
+    seed: int,
+    others: OtherPrompts | None,
+) -> tuple[Tensor, list[str]]:
+    """Returns channel scores [N, 1, C] of prompts that the fit has not seen, or of views, with a warning."""
     if len(inputs) < config.smallest_request:
-        warnings.append(
+        warning = (
             f"{len(inputs)} distinct prompts are too few to cross-fit ({config.smallest_request} needed): "
             "the weight is calibrated on views of them with a word left out, and its recall is not checked"
         )
         views = drop_views(inputs.tokens, special_ids(encoder), most=MOST_VIEWS)
-        channels = score_rows(encoder, read_tokens(encoder, views), whole, config)
-    else:
+        return score_rows(encoder, read_tokens(encoder, views), whole, config), [warning]
 
-        def score(fitted: Tensor, scored: Tensor) -> Tensor:
-            state = fit_rows(inputs, fitted, config, seed, others)
-            return score_rows(encoder, inputs.rows(scored), state, config)
+    def score(fitted: Tensor, scored: Tensor) -> Tensor:
+        state = fit_rows(inputs, fitted, config, seed, others)
+        return score_rows(encoder, inputs.rows(scored), state, config)
 
-        channels = cross_fit(len(inputs), config.folds, seed, score)
-    state = standardise(whole, channels)
-    made_up = made_up_neighbours(encoder, inputs, config, seed)
-    near = stack_inputs([made_up, others.inputs]) if others else made_up
-    neighbours = score_rows(encoder, near, state, config)
-    scores = fused_scores(neighbours, state)[:, 0]
-    stretch = stretch_of(scores, quantile=config.swap_quantile, deviations=config.swap_deviations)
-    figures: dict[str, Any] = {"stretch": stretch, "neighbour_score": float(scores.median())}
-    if len(inputs) >= config.smallest_request:
-        sums = fused_scores(channels, state)[:, 0]
-        check = check_recall(
-            sums,
-            stretch,
-            target=config.recall,
-            tail=config.tail,
-            sharpness=config.sharpness,
-            folds=config.folds,
-            seed=seed + 1,
-        )
-        figures["recall"] = {**asdict(check), "met": check.met}
-        if not check.met:
-            warnings.append(
-                f"a recall of {config.recall:g} is not sure: folds find {check.measured:.3f} of what they "
-                f"have not seen, and {check.conformal:.2f} is the weight that so many unseen ones reach"
-            )
-    known = know_words([*inputs.words, *inputs.other_words], config)
-    return replace(state, known=known, score_spread=state.score_spread * stretch), figures, warnings
+    return cross_fit(len(inputs), config.folds, seed, score), []
+
+
+def promise(
+    sums: Tensor, stretch: float, config: DetectorConfig, seed: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns whether the promised recall is kept by cross-fitted sums [N], and a warning where it is not."""
+    check = check_recall(
+        sums,
+        stretch,
+        target=config.recall,
+        tail=config.tail,
+        sharpness=config.sharpness,
+        folds=config.folds,
+        seed=seed,
+    )
+    warning = (
+        f"a recall of {config.recall:g} is not sure: folds find {check.measured:.3f} of what they "
+        f"have not seen, and {check.conformal:.2f} is the weight that so many unseen ones reach"
+    )
+    return {**asdict(check), "met": check.met}, [] if check.met else [warning]
 
 
 def fit_rows(

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from o3_kernels import layer_scores
 from o3_lightning.detector.config import CHANNELS, DetectorConfig
 from o3_lightning.detector.layer_statistics import (
+    WhitenedCentroids,
     fit_precision,
     fit_whitened_centroids,
     nearest_centroid,
@@ -130,47 +131,54 @@ def fit_fusion(
             subject, and that channel counts nothing.
     """
     rows = features.double()
-    last = rows[:, -1]
+    unit, last = F.normalize(rows, dim=-1), rows[:, -1]
     scale, whitening = fit_precision(last - last.mean(dim=0), config.most_rank)
-    unit = F.normalize(rows, dim=-1)
-    count = max(1, min(config.centroids, len(rows) // config.rows_per_centroid))
-    within = []
-    for layer in range(unit.shape[1]):
-        centroids = spherical_centroids(unit[:, layer], count, seed)
-        clusters = nearest_centroid(unit[:, layer], centroids)
-        within.append(fit_whitened_centroids(unit[:, layer], clusters, config.within_rank))
+    within, centroids = fit_clusters(unit, config, seed)
     bank = unit[:, -1] if config.bank == "examples" else centroids
-    channels = len(CHANNELS)
-    by_channel = dict(zip(config.channels, config.channel_weights, strict=True))
     direction, offset = torch.zeros_like(rows[0]), rows.new_zeros(())
-    if others is None:
-        by_channel["subject"] = 0.0
-    else:
+    if others is not None:
         direction, offset = fit_direction(unit, F.normalize(others.double(), dim=-1), config.most_rank)
-    weights = torch.tensor([by_channel.get(channel, 0.0) for channel in CHANNELS])
-    state = FusionState(
-        last.mean(dim=0)[None, None],
-        scale[None, None],
-        whitening[None, None],
-        bank[None, None],
-        torch.ones(1, len(bank), dtype=torch.bool),
-        torch.stack([part.scale for part in within])[None],
-        pad_stack([part.whitening for part in within])[None],
-        pad_stack([part.bank for part in within], repeat=True)[None],
-        torch.ones(1, max(len(part.bank) for part in within), dtype=torch.bool),
-        direction[None],
-        offset[None],
-        know_words(tokens, config),
-        torch.zeros(1, 0, dtype=torch.int64),
-        torch.zeros(1, channels),
-        torch.ones(1, channels),
-        weights[None],
-        torch.zeros(1),
-        torch.ones(1),
-    )
-    values = {field.name: getattr(state, field.name) for field in fields(FusionState)}
-    floats = {name: v.float() if v.is_floating_point() else v for name, v in values.items()}
-    return FusionState(**floats)
+    tensors = {
+        "mean": last.mean(dim=0)[None],
+        "scale": scale[None],
+        "whitening": whitening[None],
+        "bank": bank[None],
+        "bank_mask": torch.ones(len(bank), dtype=torch.bool),
+        "within_scale": torch.stack([part.scale for part in within]),
+        "within_whitening": pad_stack([part.whitening for part in within]),
+        "within_bank": pad_stack([part.bank for part in within], repeat=True),
+        "within_mask": torch.ones(max(len(part.bank) for part in within), dtype=torch.bool),
+        "subject": direction,
+        "subject_offset": offset,
+        "known": know_words(tokens, config)[0],
+        "rare": torch.zeros(0, dtype=torch.int64),
+        "center": torch.zeros(len(CHANNELS)),
+        "spread": torch.ones(len(CHANNELS)),
+        "channel_weights": weigh_channels(config, subject=others is not None),
+        "score_center": torch.zeros(()),
+        "score_spread": torch.ones(()),
+    }
+    floats = {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}
+    return FusionState(**{name: value[None] for name, value in floats.items()})
+
+
+def fit_clusters(unit: Tensor, config: DetectorConfig, seed: int) -> tuple[list[WhitenedCentroids], Tensor]:
+    """Returns whitened centroids at each layer of unit rows [N, L, D], and plain ones [M, D] of the last."""
+    count = max(1, min(config.centroids, len(unit) // config.rows_per_centroid))
+    centroids = [spherical_centroids(rows, count, seed) for rows in unit.unbind(dim=1)]
+    fitted = [
+        fit_whitened_centroids(rows, nearest_centroid(rows, own), config.within_rank)
+        for rows, own in zip(unit.unbind(dim=1), centroids, strict=True)
+    ]
+    return fitted, centroids[-1]
+
+
+def weigh_channels(config: DetectorConfig, *, subject: bool) -> Tensor:
+    """Returns what each channel counts [C]; that of the subject nothing where there is none."""
+    by_channel = dict(zip(config.channels, config.channel_weights, strict=True))
+    if not subject:
+        by_channel["subject"] = 0.0
+    return torch.tensor([by_channel.get(channel, 0.0) for channel in CHANNELS])
 
 
 def know_words(tokens: Sequence[Sequence[int]], config: DetectorConfig) -> Tensor:
