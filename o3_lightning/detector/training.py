@@ -38,7 +38,6 @@ def train_encoder(
     Raises:
         InputError: no module fits the targets, or the masked-LM term is on and the checkpoint has no head.
     """
-    import lightning
     from peft import LoraConfig, get_peft_model
 
     from o3_lightning.detector.module import EncoderTraining
@@ -73,21 +72,27 @@ def train_encoder(
         loader: DataLoader[Tensor] = DataLoader(
             numbers, batch_size=settings.batch_size, shuffle=True, generator=order
         )
-        own = trainer or lightning.Trainer(
-            max_epochs=settings.epochs,
-            accelerator="cpu" if config.device == "cpu" else "auto",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        own.fit(module, loader)
+        (trainer or quiet_trainer(config)).fit(module, loader)
     return adapter_tensors(model), {
         "objective": config.objective,
         "loss": module.curve,
         "steps": len(module.curve),
     }
+
+
+def quiet_trainer(config: DetectorConfig) -> Any:
+    """Returns a `lightning.Trainer` that writes nothing."""
+    import lightning
+
+    return lightning.Trainer(
+        max_epochs=config.training.epochs,
+        accelerator="cpu" if config.device == "cpu" else "auto",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
 
 
 def adapter_tensors(model: Any) -> dict[str, Tensor]:

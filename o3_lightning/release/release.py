@@ -88,23 +88,28 @@ def stop_reason(bench: Bench) -> str | None:
     return None
 
 
+def reveal_more(bench: Bench, folder: Path) -> int:
+    """Adds what the model says about the topic to what is to be forgotten; returns the questions asked."""
+    config = bench.config
+    try:
+        revealed = reveal_topic(
+            bench.base, config.revealing(), folder / "queries.jsonl", judge=bench.original
+        )
+        write_request(revealed.rows, as_request(revealed.rows, "revealed").id, folder)
+        queries = len(revealed.entries)
+    except NothingRevealedError:
+        if not bench.knowledge.rows:
+            raise
+        queries = config.search.queries
+    remember(bench, folder)
+    return queries
+
+
 def run_round(bench: Bench, number: int) -> None:
     """Reveals, and where that is not quiet trains and subtracts; ends with the round on disk."""
     start, config, folder = time.perf_counter(), bench.config, bench.rounds.folder(number)
     logger.info("round %d ...", number)
-    queries = 0
-    if not config.requests:
-        try:
-            revealed = reveal_topic(
-                bench.base, config.revealing(), folder / "queries.jsonl", judge=bench.original
-            )
-            write_request(revealed.rows, as_request(revealed.rows, "revealed").id, folder)
-            queries = len(revealed.entries)
-        except NothingRevealedError:
-            if not bench.knowledge.rows:
-                raise
-            queries = config.search.queries
-        remember(bench, folder)
+    queries = 0 if config.requests else reveal_more(bench, folder)
     before = bench.summary()
     record: dict[str, Any] = {
         "queries": queries,
