@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from o3_lightning.data.encoding import IGNORED, collate, encode_pairs
+from o3_lightning.errors import InputError
 from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.gating.answer_logits import answer_logits
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.metrics.token_scores import TokenScores, score_rows
+from o3_lightning.metrics.token_scores import TokenScores, score_rows, split_scores
 
 __all__ = ["score_pairs"]
 
@@ -42,7 +43,8 @@ def score_pairs(
         The same as one by one, up to the last digits that other rows of a batch may change.
 
     Raises:
-        InputError: a prompt leaves no room for an answer, or the lists differ in length.
+        InputError: a prompt leaves no room for an answer, the lists differ in length, or the model gives
+            no numbers.
     """
     base = model.base
     examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)
@@ -51,10 +53,13 @@ def score_pairs(
         batch = collate([examples[row] for row in chosen], model.tokens.pad_id).to(model.device)
         parts = answer_logits(model, batch, weights[chosen])
         fields = torch.cat([torch.stack(score_rows(*part)).cpu() for part in parts], dim=1)
+        if bool(fields.isnan().any()):  # such a model answers nothing right, and would pass for unlearned
+            raise InputError(
+                f"the model '{base.id}' gives no numbers (NaN): its weights are damaged, or too large for "
+                "their type; try base.dtype float32",
+                field="base",
+            )
         lengths = (batch.labels[:, 1:] != IGNORED).sum(1).tolist()
-        return [
-            TokenScores(part[0], part[1], part[2], part[3].bool())
-            for part in torch.split(fields, lengths, dim=1)
-        ]
+        return split_scores(fields, lengths)
 
     return runner.map([len(example["input_ids"]) for example in examples], score, "scoring")

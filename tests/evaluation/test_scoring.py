@@ -1,11 +1,14 @@
 """Token scores: the same in batches and one by one, and never the whole batch's vocabulary at once."""
 
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from o3_lightning.data.fictitious import build_world, rows_of
+from o3_lightning.errors import InputError
 from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.evaluation.plain import plain_model
 from o3_lightning.evaluation.scoring import score_pairs
@@ -28,6 +31,13 @@ def test_batches_give_what_one_by_one_gives(tiny_base, rows):
         torch.testing.assert_close(batched.log_probs, single.log_probs, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(batched.vocabulary_mean, single.vocabulary_mean, rtol=1e-6, atol=1e-6)
         assert torch.equal(batched.is_argmax, single.is_argmax)
+
+
+def test_a_model_that_gives_no_numbers_is_refused_before_it_passes_for_unlearned(tiny_base, rows):
+    broken = replace(tiny_base, model=copy.deepcopy(tiny_base.model))
+    broken.model.get_output_embeddings().weight.data[5] = math.inf
+    with pytest.raises(InputError, match=r"'tiny.*' gives no numbers \(NaN\)"):
+        score(broken, rows, 7)
 
 
 def test_a_single_row_is_what_the_model_itself_says(tiny_base, rows):
