@@ -14,7 +14,7 @@ from torch import Tensor
 from o3_lightning.base import BaseModel
 from o3_lightning.data.encoding import IGNORED, collate, encode_prompts
 from o3_lightning.errors import InputError
-from o3_lightning.gating.routing import Prompt
+from o3_lightning.gating.routing import Prompt, user_texts
 
 __all__ = ["PromptTokens", "batches", "before_labels", "first_label", "last_token"]
 
@@ -40,8 +40,9 @@ class PromptTokens:
 
         Raises:
             InputError: the prompt has no token or leaves no room in the context, or is a chat and the
-                tokenizer has no chat template.
+                tokenizer has no chat template; or as `user_texts`.
         """
+        user_texts(prompt)  # the base model alone asks no detector, which would refuse what is no prompt
         limit = self.base.context_tokens
         if isinstance(prompt, str):
             ids = encode_prompts(self.tokenizer, self.template, [prompt], limit)[0]

@@ -41,6 +41,9 @@ def test_a_prompt_without_a_token_is_told(prompts, build_gated):
 def test_half_of_a_character_is_told(prompt, build_gated):
     with pytest.raises(InputError, match="field 'prompts': holds half of a character"):
         build_gated(template="chat").answer([prompt])
+    base_alone = build_gated(template="chat")
+    with base_alone.disabled(), pytest.raises(InputError, match="half of a character"):
+        base_alone.answer([prompt])
 
 
 def test_what_can_be_read_only_once_is_refused(build_gated):
