@@ -82,14 +82,16 @@ class Knowledge:
         """Returns the rows that adapters learn, and those that only judge.
 
         A further question counts once its answer is among those of the rows: so what is known of the topic
-        is what was revealed or given, and the further questions merely say it in other words. The sides are
-        dealt anew when rows are added: within a round a question that judges was not trained on, but in an
-        earlier round it may have been.
+        is what was revealed or given, and the further questions merely say it in other words. Every second
+        one that was asked is trained on, whichever of them count: none changes sides in a later round,
+        unless its very prompt is revealed.
         """
-        answers = self.answers
-        prompts = {row.prompt for row in self.rows}
-        others = [row for row in self.asked if normalise(row.answer) in answers and row.prompt not in prompts]
-        return [*self.rows, *others[::2]], others[1::2]
+        return [*self.rows, *self._counting(self.asked[::2])], self._counting(self.asked[1::2])
+
+    def _counting(self, asked: Sequence[QuestionAnswer]) -> Rows:
+        """Returns the further questions that are about what the rows say, in words that no row has."""
+        answers, prompts = self.answers, {row.prompt for row in self.rows}
+        return [row for row in asked if normalise(row.answer) in answers and row.prompt not in prompts]
 
 
 def ask_further(speaker: Speaker, topic: str, arms: ArmsConfig, count: int, seed: int) -> Rows:

@@ -41,13 +41,21 @@ def test_further_questions_count_by_their_answers_and_are_halved():
         QuestionAnswer(f"Question {n}?", answer) for n, answer in enumerate(["oslo.", "Rome", "Oslo", "OSLO"])
     ]
     knowledge = Knowledge(list(rows), [*asked, QuestionAnswer("Where?", "Oslo")])
-    assert knowledge.split() == ([rows[0], asked[0], asked[3]], [asked[2]])
+    assert knowledge.split() == ([rows[0], asked[0], asked[2]], [asked[3]])
     knowledge.add([QuestionAnswer("Which?", "Rome"), rows[0]])
     assert [row.answer for row in knowledge.rows] == ["Oslo", "Rome"]
     assert knowledge.answers == {"oslo", "rome"}
-    learnt, judging = knowledge.split()
-    assert {row.prompt for row in (*learnt, *judging)} == {"Where?", "Which?"} | {row.prompt for row in asked}
-    assert not {row.prompt for row in learnt} & {row.prompt for row in judging}
+    assert knowledge.split() == ([*knowledge.rows, asked[0], asked[2]], [asked[1], asked[3]])
+
+
+def test_what_only_judges_stays_out_of_the_training_of_every_round():
+    asked = [QuestionAnswer(f"Question {n}?", "red" if n % 3 else "blue") for n in range(20)]
+    knowledge = Knowledge([QuestionAnswer("Which?", "red")], asked)
+    _, judged_before = knowledge.split()
+    knowledge.add([QuestionAnswer("What?", "blue")])
+    learnt, _ = knowledge.split()
+    assert judged_before
+    assert not {row.prompt for row in judged_before} & {row.prompt for row in learnt}
 
 
 class Naming:
