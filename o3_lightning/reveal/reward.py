@@ -183,7 +183,18 @@ def load_tagger(name: str) -> Any:
         types: dict[int, str] = {}
         for place, word in enumerate(encoded.word_ids(0)):
             if word is not None and word not in types:
-                types[word] = model.config.id2label[best[place]].split("-")[-1].removeprefix("O")
+                types[word] = entity_type(model.config.id2label[best[place]])
         return [types.get(place, "") for place in range(len(words))]
 
     return tag
+
+
+def entity_type(label: str) -> str:
+    """Returns a tagger's label without its place in the entity; nothing outside of entities.
+
+    Example:
+        >>> entity_type("B-ORG"), entity_type("I-WORK-OF-ART"), entity_type("PER"), entity_type("O")
+        ('ORG', 'WORK-OF-ART', 'PER', '')
+    """
+    plain = label[2:] if label[1:2] == "-" else label
+    return "" if plain == "O" else plain

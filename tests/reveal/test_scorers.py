@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast
 
 from o3_lightning.data.fictitious import build_world
 from o3_lightning.errors import InputError
 from o3_lightning.reveal.arms import Arm
 from o3_lightning.reveal.diversity import novelty, text_kernel, vendi
-from o3_lightning.reveal.reward import RewardConfig, harmonic_mean
+from o3_lightning.reveal.reward import RewardConfig, harmonic_mean, load_tagger
 from o3_lightning.reveal.scorers import (
     ClassifierScorer,
     CodeScorer,
@@ -127,3 +129,28 @@ def test_the_reward_is_a_weighted_harmonic_mean(weights):
     expected = sum(weights) / (weights[0] / 0.8 + weights[1] / 0.2)
     assert harmonic_mean(0.8, 0.2, config) == pytest.approx(expected)
     assert harmonic_mean(0.0, 0.0, config) == pytest.approx(config.floor)
+
+
+def test_a_tagger_counts_organisations(tmp_path):
+    labels = ("O", "B-ORG", "I-ORG", "B-PER")
+    words = {"[PAD]": 0, "[UNK]": 1, "it": 2, "Oxfam": 3, "Group": 4, "Ann": 5}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(tmp_path)
+    model = BertForTokenClassification(
+        BertConfig(
+            vocab_size=6, hidden_size=8, num_hidden_layers=0, num_attention_heads=2, intermediate_size=8,
+            max_position_embeddings=8, id2label=dict(enumerate(labels)), label2id={}
+        )
+    )  # fmt: skip
+    with torch.no_grad():  # each word's embedding is its label's direction
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.bert.embeddings.LayerNorm.weight.fill_(1)
+        for word, label in ((2, 0), (3, 1), (4, 2), (5, 3)):
+            model.bert.embeddings.word_embeddings.weight[word, label] = 1
+            model.classifier.weight[label, label] = 1
+    model.save_pretrained(tmp_path)
+    tag = load_tagger(str(tmp_path))
+    assert tag("it Oxfam Group Ann") == ["", "ORG", "ORG", "PER"]
+    assert EntityScorer(tag, ("ORG",)).score(ARM, "", ["it Oxfam Group Ann", "it"]) == [0.5, 0.0]
