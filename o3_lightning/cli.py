@@ -47,6 +47,7 @@ USAGE_ERROR = 2
 # of a file system, and for its owner to mend: full, over its quota, read only, or not ours
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 INTERRUPTED = 130
+READER_IS_GONE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,8 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_up_process()
     try:
         dispatch(words)
+        sys.stdout.flush()
     except O3Error as error:
         tell(str(error))
+    except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(READER_IS_GONE)
     except OSError as error:
         if error.errno not in MENDABLE:
             raise

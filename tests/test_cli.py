@@ -2,10 +2,15 @@
 
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from o3_lightning.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_help_lists_every_command(capsys):
@@ -72,6 +77,14 @@ def test_a_file_system_that_refuses_is_told_in_one_line_and_a_bug_is_not(number,
         main(["run"])
     expected = f"error: runs/a/metrics.json: {os.strerror(number)}; the same command continues"
     assert capsys.readouterr().err.startswith(expected if told else "")
+
+
+def test_a_reader_that_has_seen_enough_ends_the_program_quietly():
+    command = [sys.executable, "train.py", "--help"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
 
 
 def test_the_table_of_the_configuration_prints_as_yaml(capsys):
