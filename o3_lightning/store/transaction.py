@@ -181,9 +181,12 @@ def open_session(root: Path, seconds: float, *, strict: bool = True, refusal: st
     Raises:
         StoreError: the journal is missing or damaged, the lock is held, the disk is full or refuses.
     """
+    path = root / JOURNAL
     try:
+        if not path.exists():  # a lock would be made in whatever folder this is
+            raise StoreError(f"{path}: missing; there is no store here, or none that can be checked")
         with locked(root, seconds) as denied:
-            content = read_journal(root / JOURNAL)
+            content = path.read_bytes()
             session = Session(root, parse_journal(content), refusal or denied)
             mend_tear(session, content)
             if strict and session.journal.problems:
@@ -195,14 +198,6 @@ def open_session(root: Path, seconds: float, *, strict: bool = True, refusal: st
         raise StoreError(
             f"{error.filename or root}: {error.strerror or error}; no finished request is lost"
         ) from error
-
-
-def read_journal(path: Path) -> bytes:
-    """Returns a journal's bytes; without one nothing can be said of what lies beside it."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: missing; there is no store here, or none that can be checked") from error
 
 
 def mend_tear(session: Session, content: bytes) -> None:

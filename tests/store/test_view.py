@@ -3,7 +3,7 @@
 import pytest
 
 from o3_lightning.errors import StoreError
-from o3_lightning.store import Store, StoreView
+from o3_lightning.store import Store, StoreView, verify_store
 
 
 def content(path):
@@ -46,3 +46,9 @@ def test_a_view_refuses_a_final_write_that_was_not_finished_and_tells_who_finish
     assert content(store.path) == before
     assert store.verify() == []
     assert len(StoreView.open(store.path).records()) == len(store.records())
+
+
+def test_a_folder_without_a_store_is_left_without_a_lock(tmp_path):
+    with pytest.raises(StoreError, match=r"journal\.jsonl: missing"):
+        verify_store(tmp_path)
+    assert not any(tmp_path.iterdir())
