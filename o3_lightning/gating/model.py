@@ -174,7 +174,8 @@ class GatedModel:
             **options: for `transformers`' generate: sampling, beams, several sequences, streamers and so on.
 
         Returns:
-            What `generate` returns, prompts included; refused rows say the refusal.
+            What `generate` returns, prompts included; refused rows say the refusal, and their scores and
+            logits give it. Hidden states, attentions and caches are those of the model.
 
         Raises:
             InputError: neither prompts nor input_ids, or weights of another shape or range.
@@ -188,16 +189,7 @@ class GatedModel:
             output = self.base.model.generate(
                 input_ids=ids, attention_mask=mask, logits_processor=processors, **options
             )
-        if not bool(plan.refused.any()):
-            return output
-        sequences = output if isinstance(output, Tensor) else output.sequences
-        sequences = overwrite_refused(
-            sequences, plan.refused, self._refusal, ids.shape[1], self.tokens.pad_id
-        )
-        if isinstance(output, Tensor):
-            return sequences
-        output.sequences = sequences
-        return output
+        return self._refuse_generated(output, plan.refused, ids.shape[1])
 
     def __call__(
         self,
@@ -277,6 +269,21 @@ class GatedModel:
         """Returns logits [B,T,V] with those of refused rows [B] on the refusal from `starts` [B] on."""
         confidence = self.gate_config.refusal_confidence
         return refuse_logits(logits, refused, starts, self._refusal, confidence)
+
+    def _refuse_generated(self, output: Any, refused: Tensor, prompt_length: int) -> Any:
+        """Puts the refusal into what `generate` returned, wherever it was not forced already."""
+        if not bool(refused.any()):
+            return output
+        pad = self.tokens.pad_id
+        if isinstance(output, Tensor):
+            return overwrite_refused(output, refused, self._refusal, prompt_length, pad)
+        output.sequences = overwrite_refused(output.sequences, refused, self._refusal, prompt_length, pad)
+        if output.get("logits"):  # those of each step as the model made them; `scores` are forced
+            logits = torch.stack(output.logits, 1)
+            rows = refused.repeat_interleave(len(logits) // len(refused))
+            starts = torch.ones(len(logits), dtype=torch.int64)
+            output.logits = self.refuse(logits, rows, starts).unbind(1)
+        return output
 
     def answer(
         self, prompts: Sequence[Prompt], max_new_tokens: int | None = None, batch_size: int | None = None

@@ -53,6 +53,22 @@ def test_streamed_and_dictionary_output_refuse_too(build_gated):
     assert gated.tokenizer.decode(output.sequences[0, 2:], skip_special_tokens=True) == REFUSAL
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 2, "num_return_sequences": 2}], ids=["greedy", "beams"]
+)
+def test_logits_of_a_generated_refusal_tell_nothing_else(build_gated, options):
+    options |= {"max_new_tokens": 6, "return_dict_in_generate": True, "output_logits": True}
+    gated, whole = build_gated(unadapted=["lilies"]), build_gated()
+    got, raw = gated.generate(PROMPTS[:2], **options), whole.generate(PROMPTS[:2], **options)
+    half = len(got.logits[0]) // 2  # rows of the first prompt, which is not refused
+    said = gated.tokenizer(f" {REFUSAL}", add_special_tokens=False).input_ids
+    for step, token in enumerate(said):
+        assert torch.equal(got.logits[step][:half], raw.logits[step][:half])
+        chances = got.logits[step][half:].softmax(1)
+        torch.testing.assert_close(chances[:, token], torch.full((half,), 0.99))
+        assert len(set(chances[0].tolist())) == 2  # all others are alike
+
+
 @pytest.mark.parametrize(("weight", "refused"), [(0.49, False), (0.5, True), (1.0, True)])
 def test_threshold_decides(build_gated, weight, refused):
     gated = build_gated(unadapted=["lilies"], table={"roses": {"rose": 1.0}, "lilies": {"lily": weight}})
