@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -19,7 +19,7 @@ from o3_lightning.requests import QuestionAnswer
 from o3_lightning.reveal.arms import ArmsConfig, build_arms
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["Knowledge", "Recall", "ask_further", "summarise"]
+__all__ = ["Knowledge", "Recall", "answers_of", "ask_further", "summarise", "with_answers"]
 
 logger = logging.getLogger(__name__)
 Rows = list[QuestionAnswer]
@@ -76,7 +76,7 @@ class Knowledge:
     @property
     def answers(self) -> frozenset[str]:
         """What is to be forgotten: the rows' answers, normalised, those without a word left out."""
-        return frozenset(normalise(row.answer) for row in self.rows) - {""}
+        return answers_of(self.rows)
 
     def split(self) -> tuple[Rows, Rows]:
         """Returns the rows that adapters learn, and those that only judge.
@@ -90,8 +90,18 @@ class Knowledge:
 
     def _counting(self, asked: Sequence[QuestionAnswer]) -> Rows:
         """Returns the further questions that are about what the rows say, in words that no row has."""
-        answers, prompts = self.answers, {row.prompt for row in self.rows}
-        return [row for row in asked if normalise(row.answer) in answers and row.prompt not in prompts]
+        prompts = {row.prompt for row in self.rows}
+        return [row for row in with_answers(asked, self.answers) if row.prompt not in prompts]
+
+
+def answers_of(rows: Iterable[QuestionAnswer]) -> frozenset[str]:
+    """Returns the normalised answers of some rows, those without a word left out."""
+    return frozenset(normalise(row.answer) for row in rows) - {""}
+
+
+def with_answers(rows: Iterable[QuestionAnswer], answers: Collection[str]) -> Rows:
+    """Returns the rows whose normalised answer is one of some."""
+    return [row for row in rows if normalise(row.answer) in answers]
 
 
 def ask_further(speaker: Speaker, topic: str, arms: ArmsConfig, count: int, seed: int) -> Rows:

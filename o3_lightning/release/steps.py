@@ -9,7 +9,7 @@ from typing import Any
 
 from o3_lightning.release.adapters import forget_adapter, retain_adapter
 from o3_lightning.release.bench import Bench
-from o3_lightning.release.knowledge import summarise
+from o3_lightning.release.knowledge import answers_of, summarise, with_answers
 from o3_lightning.release.modes import Adapter, release_update
 from o3_lightning.release.update import Update, applied, joined
 from o3_lightning.requests import QuestionAnswer
@@ -22,9 +22,9 @@ def take_steps(bench: Bench, folder: Path, number: int) -> tuple[Update | None, 
 
     Each step trains on the rows that the model, changed by the steps before, still knows: those that it has
     forgotten would otherwise fill the gradient, and be learnt again. Where only rows that judge are still
-    known, it trains on all that it may. The budget is spread evenly over all steps of all rounds, and what a
-    step leaves goes to the next ones: a factor that is larger than needed costs other topics more than a
-    further adapter does, which knows what is left.
+    known, it trains on those that give the same answers. The budget is spread evenly over all steps of all
+    rounds, and what a step leaves goes to the next ones: a factor that is larger than needed costs other
+    topics more than a further adapter does, which knows what is left.
 
     Args:
         bench: model, rows and budget.
@@ -40,9 +40,10 @@ def take_steps(bench: Bench, folder: Path, number: int) -> tuple[Update | None, 
         with applied(bench.base.model, taken) if taken else nullcontext():
             learnt, judging = bench.knowledge.split()
             rows = bench.still_known(learnt)
-            if not rows and not bench.still_known(judging):
+            rows = rows or with_answers(learnt, answers_of(bench.still_known(judging)))
+            if not rows:
                 break
-            rows, place = rows or learnt, folder / f"step_{step:02}"
+            place = folder / f"step_{step:02}"
             forget = forget_adapter(bench.base, rows, bench.kept(), retain, config, place, bench.trainer)
             trials = walk_grid(bench, [*rows, *judging], forget, retain, allowed)
         within = [trial for trial in trials if trial["drop"] <= allowed]
