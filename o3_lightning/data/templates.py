@@ -64,8 +64,8 @@ class PromptTemplate:
                 other text. Special tokens around it are ignored.
 
         Returns:
-            At least one text: where no turn is found, the whole text is taken as what the user said, so
-            that a gate never sees less than was asked.
+            At least one text: where no turn is found, the whole text is taken as what the user said. What
+            stands behind a closing marker counts as an answer, also where a user wrote that marker.
 
         Example:
             >>> TEMPLATES["question_answer"].user_turns("Question: A?\nAnswer: b\nQuestion: C?\nAnswer:")

@@ -168,7 +168,8 @@ class GatedModel:
             prompts: texts without a template, or chats; they decide the weights, and without `input_ids`
                 they are templated, tokenized and padded on the left.
             input_ids: [B,T] templated prompts, padded on the left; without `prompts` and `weights` they are
-                decoded, and every user turn that the template finds in them is asked about.
+                decoded, and every user turn that the template finds in them is asked about. A user who
+                writes the template's markers can hide text from that: give `prompts`, too.
             attention_mask: [B,T]; without it padding tokens count as padding.
             weights: [B,K] in [0, 1] weight per request, as from `weights`; asks no detector.
             **options: for `transformers`' generate: sampling, beams, several sequences, streamers and so on.
