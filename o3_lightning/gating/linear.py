@@ -134,7 +134,7 @@ class GatedLinear(nn.Module):
 
 
 def match_rows(weights: Tensor, rows: int) -> Tensor:
-    """Repeats each row of weights [B,S] for the beams or returned sequences that stem from it: [rows,S].
+    """Repeats each row of weights [B,...] for the beams or returned sequences that stem from it: [rows,...].
 
     Raises:
         InputError: rows is not a multiple of B.

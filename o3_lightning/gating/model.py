@@ -27,6 +27,7 @@ from o3_lightning.gating.answering import answer_prompts, score_answers
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.export import export_requests
 from o3_lightning.gating.gate import Gate
+from o3_lightning.gating.linear import match_rows
 from o3_lightning.gating.loading import load_parts
 from o3_lightning.gating.merging import Merges
 from o3_lightning.gating.refusal import RefusalProcessor, overwrite_refused, refuse_logits
@@ -281,9 +282,8 @@ class GatedModel:
         output.sequences = overwrite_refused(output.sequences, refused, self._refusal, prompt_length, pad)
         if output.get("logits"):  # those of each step as the model made them; `scores` are forced
             logits = torch.stack(output.logits, 1)
-            rows = refused.repeat_interleave(len(logits) // len(refused))
             starts = torch.ones(len(logits), dtype=torch.int64)
-            output.logits = self.refuse(logits, rows, starts).unbind(1)
+            output.logits = self.refuse(logits, match_rows(refused, len(logits)), starts).unbind(1)
         return output
 
     def answer(

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from o3_lightning.gating.linear import match_rows
+
 __all__ = ["RefusalProcessor", "overwrite_refused", "refuse_logits"]
 
 
@@ -30,7 +32,7 @@ class RefusalProcessor(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Returns the scores [B,V], at refused rows minus infinity everywhere but at the next token."""
         place = min(input_ids.shape[1] - self.prompt_length, len(self.tokens) - 1)
-        rows = self.refused.to(scores.device).repeat_interleave(scores.shape[0] // self.refused.shape[0])
+        rows = match_rows(self.refused.to(scores.device), len(scores))
         forced = torch.full_like(scores, -math.inf)
         forced[:, self.tokens[place]] = 0
         return torch.where(rows[:, None], forced, scores)
@@ -43,7 +45,7 @@ def overwrite_refused(
 
     A beam that lost the search may hold tokens of its own; this removes them.
     """
-    rows = refused.to(sequences.device).repeat_interleave(sequences.shape[0] // refused.shape[0])
+    rows = match_rows(refused.to(sequences.device), len(sequences))
     room = sequences.shape[1] - prompt_length
     padded = (list(tokens) + [pad_id] * room)[:room]
     canned = sequences.clone()
