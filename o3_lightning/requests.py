@@ -12,7 +12,7 @@ from typing import Any
 from o3_lightning.errors import InputError
 from o3_lightning.files import digest_json
 
-__all__ = ["QuestionAnswer", "UnlearningRequest", "has_lone_surrogate", "read_requests", "read_rows"]
+__all__ = ["QuestionAnswer", "UnlearningRequest", "check_characters", "read_requests", "read_rows"]
 
 TEXT_FIELDS = ("prompt", "answer")
 LIST_FIELDS = ("held_out_prompts", "perturbed_answers")
@@ -234,14 +234,20 @@ def parse_text(value: Any, path: str | Path, line: int, field: str) -> str:
         raise InputError(f"expected a string, got {type(value).__name__}", path=path, line=line, field=field)
     if not value.strip():
         raise InputError("expected some text, got none", path=path, line=line, field=field)
-    if has_lone_surrogate(value):
-        raise InputError("holds half of a character (a lone surrogate)", path=path, line=line, field=field)
+    check_characters(value, path=path, line=line, field=field)
     return value
 
 
-def has_lone_surrogate(text: str) -> bool:
-    """Whether a text holds half of a character, which can be neither written nor tokenized."""
-    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+def check_characters(
+    text: str, *, field: str, path: str | Path | None = None, line: int | None = None
+) -> None:
+    """Refuses a text that holds half of a character, which can be neither written nor tokenized.
+
+    Raises:
+        InputError: it does; the message names what the caller knows of its place.
+    """
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError("holds half of a character (a lone surrogate)", path=path, line=line, field=field)
 
 
 def parse_texts(value: Any, path: str | Path, line: int, field: str) -> tuple[str, ...]:

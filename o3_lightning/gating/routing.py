@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from o3_lightning.errors import InputError
-from o3_lightning.requests import has_lone_surrogate
+from o3_lightning.requests import check_characters
 
 __all__ = ["Detectors", "EveryPrompt", "Prompt", "route_prompts", "user_texts", "user_turns"]
 
@@ -77,8 +77,7 @@ def user_texts(prompt: Prompt) -> list[str]:
     for text in texts:
         if not isinstance(text, str):
             raise InputError(f"expected 'content' to be a text, got {type(text).__name__}", field="prompts")
-        if has_lone_surrogate(text):  # no tokenizer takes it
-            raise InputError("holds half of a character (a lone surrogate)", field="prompts")
+        check_characters(text, field="prompts")
     return texts
 
 
