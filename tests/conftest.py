@@ -27,6 +27,22 @@ def tiny_base():
 
 
 @pytest.fixture
+def stopped_within(monkeypatch):
+    """Calls work that ends in an error within a function that it needs, which is then whole again."""
+
+    def call(error, owner, name, work):
+        def stop(*_):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stop)
+            with pytest.raises(error):
+                work()
+
+    return call
+
+
+@pytest.fixture
 def comparable():
     """Reads what a finished run measured, without what differs from start to start."""
 

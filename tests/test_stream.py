@@ -210,21 +210,18 @@ def test_a_folder_with_another_configuration_is_refused_and_kept(arguments):
     assert (folder / "metrics.json").is_file()
 
 
-def die_after_the_first_stage(arguments, monkeypatch):
-    def die(*_):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stream_module, "unlearn", die)
-        with pytest.raises(Killed):
-            start(arguments)
+@pytest.fixture
+def die_after_the_first_stage(stopped_within):
+    return lambda words: stopped_within(Killed, stream_module, "unlearn", lambda: start(words))
 
 
 @pytest.mark.parametrize("edited", ["retain", "holdout"])
-def test_rows_to_measure_that_changed_since_a_run_began_are_told(edited, arguments, tmp_path, monkeypatch):
+def test_rows_to_measure_that_changed_since_a_run_began_are_told(
+    edited, arguments, tmp_path, die_after_the_first_stage
+):
     holdout = write_lines(tmp_path / "holdout.jsonl", rows("Ansgar Vell"))
     words = [*arguments, "--data.holdout", holdout, "--evaluation.metrics", '["accuracy", "mia_min_k"]']
-    die_after_the_first_stage(words, monkeypatch)
+    die_after_the_first_stage(words)
     file = tmp_path / f"{edited}.jsonl"
     began = file.read_text()
     file.write_text(began.replace("In Arlo", "In Essen"))
@@ -236,8 +233,8 @@ def test_rows_to_measure_that_changed_since_a_run_began_are_told(edited, argumen
     assert start(words) == folder  # a finished run has measured all of its rows
 
 
-def test_a_split_that_came_since_a_run_began_is_told(arguments, monkeypatch):
-    die_after_the_first_stage(arguments, monkeypatch)
+def test_a_split_that_came_since_a_run_began_is_told(arguments, monkeypatch, die_after_the_first_stage):
+    die_after_the_first_stage(arguments)
     real = inputs_module.load_stream
 
     def with_more(config, seed):
@@ -249,7 +246,9 @@ def test_a_split_that_came_since_a_run_began_is_told(arguments, monkeypatch):
         start(arguments)
 
 
-def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(arguments, tmp_path, monkeypatch):
+def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(
+    arguments, tmp_path, die_after_the_first_stage
+):
     forget = tmp_path / "forget.jsonl"
     began = forget.read_text()
     more = began + "".join(json.dumps(line) + "\n" for line in rows("Oriel Pemberwick", "oriel"))
@@ -266,7 +265,7 @@ def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(arguments,
                 start(arguments)
         forget.write_text(began)
 
-    die_after_the_first_stage(arguments, monkeypatch)
+    die_after_the_first_stage(arguments)
     refused()  # while it is unfinished
     folder = start(arguments)
     refused()  # and when it is finished

@@ -150,21 +150,17 @@ def test_a_gate_that_only_refuses_takes_over_detectors(run, fitted):
     assert [record.status for record in Store.open(second / "store").records()] == ["protected"] * 2
 
 
-def test_a_run_killed_while_it_takes_over_goes_on(run, fitted, monkeypatch):
+def test_a_run_killed_while_it_takes_over_goes_on(run, fitted, stopped_within):
     words = ["--evaluation.metrics", '["probability"]']
     first = run("first", ["quillan"], *words)
-    real = Store.unlearn
 
-    def die(self, *arguments):
-        raise KeyboardInterrupt
+    def take_over():
+        return run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
 
-    monkeypatch.setattr(Store, "unlearn", die)
-    with pytest.raises(KeyboardInterrupt):
-        run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
-    monkeypatch.setattr(Store, "unlearn", real)
+    stopped_within(KeyboardInterrupt, Store, "unlearn", take_over)
     trained, _ = fitted
     trained.clear()
-    second = run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    second = take_over()
     assert trained == ["mirelle"]
     assert verify_store(second / "store") == []
     assert [record.status for record in Store.open(second / "store").records()] == ["unlearned"] * 2

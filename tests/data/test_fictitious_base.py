@@ -41,14 +41,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_model(tmp_p
     assert (fictitious_base_folder(0, SMALL) / "manifest.json").read_bytes() == first != other
 
 
-def test_an_interrupted_build_leaves_nothing_that_looks_finished(cache, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(fictitious_base, "train_model", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            fictitious_base_folder(0, SMALL)
+def test_an_interrupted_build_leaves_nothing_that_looks_finished(cache, stopped_within):
+    stopped_within(
+        KeyboardInterrupt, fictitious_base, "train_model", lambda: fictitious_base_folder(0, SMALL)
+    )
     assert not [path for path in cache.glob("fictitious-*") if path.is_dir()]
     assert fictitious_base_folder(0, SMALL).is_dir()
     assert not list(cache.glob(".*.building"))
