@@ -36,10 +36,10 @@ test-gpu: $(STAMP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest $(TESTS) -m gpu --timeout=3600
 
 bench: $(STAMP)  ## kernel benchmark: verify, then time all sides in one run
-	$(BIN)/python -m o3_kernels.benchmarks
+	$(BIN)/python -m benchmarks.kernels
 
 bench-gpu: $(STAMP)  ## on a CUDA device: tests, block sizes, benchmark, README tables; goes on where it was
-	$(BIN)/python -m o3_kernels.benchmarks --everything $(if $(MINUTES),--minutes $(MINUTES))
+	$(BIN)/python -m benchmarks.kernels --everything $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:  ## remove what the commands above made, except runs/
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage *.egg-info

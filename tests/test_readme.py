@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from o3_lightning.evaluation.detector_measures import PAIRS, WEIGHTS, pair_cell, weight_cell
+from benchmarks.detector.measures import PAIRS, WEIGHTS, pair_cell, weight_cell
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

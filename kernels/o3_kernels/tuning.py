@@ -1,6 +1,6 @@
 """Block sizes that were measured on a device: read from a file, so that every run takes the same ones.
 
-Each launch has a rule for its block sizes. `python -m o3_kernels.benchmarks --tune` times a short list of
+Each launch has a rule for its block sizes. `python -m benchmarks.kernels --tune` times a short list of
 changes to what the rule says and keeps the fastest in `tuned/<device>.json`. Nothing is timed while a model
 runs: unlike a tuner inside the launch, this gives the same bits in every process and works under CUDA graphs.
 """

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from o3_lightning.base import BaseModel
 from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs
+from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.models.base import BaseModel
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.objectives.texts import Pairs, build_retain_texts, build_texts
-from o3_lightning.requests import QuestionAnswer
+from o3_lightning.objectives.targets import Pairs, build_retain_texts, build_texts
 
 __all__ = ["build_loader"]
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from o3_kernels import stack_history
-from o3_lightning.errors import StoreError
-from o3_lightning.files import digest_bytes
+from o3_lightning.common.errors import StoreError
+from o3_lightning.common.files import digest_bytes
 
 __all__ = ["AdapterHistory", "read_factors"]
 

@@ -11,7 +11,7 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.injection import lora_factors
 from o3_lightning.adapter.subspace import project_out, protected_spaces
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 
 __all__ = ["initialise"]
 

@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from o3_lightning.adapter.config import ALL_LINEAR, PROJECTIONS, AdapterConfig
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 
 __all__ = ["injected", "lora_config", "lora_factors"]
 

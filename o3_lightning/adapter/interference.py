@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.base import BaseModel
 from o3_lightning.data.encoding import TokenBatch, collate, encode_prompts
+from o3_lightning.models.base import BaseModel
 
 __all__ = ["attached", "logit_interference"]
 

@@ -23,11 +23,11 @@ from o3_lightning.adapter.injection import is_quantised, lora_factors, without_a
 from o3_lightning.adapter.sharding import average_gradients, is_sharding
 from o3_lightning.adapter.steps import STEP, step_counts, step_share
 from o3_lightning.adapter.subspace import project_out, protected_spaces
+from o3_lightning.common.errors import O3Error
 from o3_lightning.data.encoding import TokenBatch
-from o3_lightning.errors import O3Error
+from o3_lightning.objectives.batch_views import Objective, View
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.objectives.sharing import counted_together
-from o3_lightning.objectives.views import Objective, View
+from o3_lightning.objectives.reductions import counted_together
 
 __all__ = ["AdapterModule", "AdapterTrainingError"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import overload
 
-from o3_lightning.errors import O3Error
-from o3_lightning.requests import QuestionAnswer
+from o3_lightning.common.errors import O3Error
+from o3_lightning.data.requests import QuestionAnswer
 
 __all__ = ["RetainGuard", "RetainedDataError"]
 

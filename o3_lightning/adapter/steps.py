@@ -10,7 +10,7 @@ from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from o3_lightning.objectives.sharing import StepCounts, count_labels
+from o3_lightning.objectives.reductions import StepCounts, count_labels
 
 __all__ = ["STEP", "Batches", "StepLoader", "step_counts", "step_share"]
 

@@ -28,11 +28,11 @@ from o3_lightning.adapter.module import AdapterModule, AdapterTrainingError
 from o3_lightning.adapter.sharding import is_sharding, sharded_twin
 from o3_lightning.adapter.steps import Batches, StepLoader
 from o3_lightning.adapter.unfinished import FitStopped, Progress, StepKeeper, batches_left, read_progress
-from o3_lightning.base import BaseModel
-from o3_lightning.files import digest_json, write_atomically, write_json
+from o3_lightning.common.files import digest_json, write_atomically, write_json
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.models.base import BaseModel
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.objectives.texts import check_needs
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.objectives.targets import check_needs
 
 __all__ = ["AdapterTrainingError", "TrainedAdapter", "train_adapter"]
 

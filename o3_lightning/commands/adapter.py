@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.commands.single import RequestChoice, choose_request, stage_folder
-from o3_lightning.config import RunConfig
+from o3_lightning.run.config import RunConfig
 
 if TYPE_CHECKING:
-    from o3_lightning.evaluation.processes import Processes
+    from o3_lightning.training.processes import Processes
 
 __all__ = ["main"]
 
@@ -24,11 +24,11 @@ def main(arguments: list[str]) -> None:
     parser = run_parser("adapter", "Trains the adapter of one request alone, outside any store.")
     parser.add_class_arguments(RequestChoice, None)
     config, trainer_options, namespace = read_arguments(parser, arguments)
-    from o3_lightning.launch import launch
+    from o3_lightning.training.launch import launch
 
     if launch("adapter", arguments, trainer_options):
         return
-    from o3_lightning.evaluation.processes import open_processes
+    from o3_lightning.training.processes import open_processes
 
     with open_processes() as processes:
         lines = train(config, trainer_options, namespace["request"], processes)
@@ -40,9 +40,9 @@ def train(config: RunConfig, options: dict[str, Any], identifier: str, processes
     """Trains with all processes, saves with the first, and returns what to print."""
     from o3_lightning.adapter.history import AdapterHistory
     from o3_lightning.adapter.training import train_adapter
-    from o3_lightning.base import load_base
-    from o3_lightning.seeds import stage_seed
-    from o3_lightning.training import RunLogger, build_trainer
+    from o3_lightning.common.seeds import stage_seed
+    from o3_lightning.models.base import load_base
+    from o3_lightning.training.trainer import RunLogger, build_trainer
 
     stream, request = choose_request(config, identifier)
     base = load_base(config.base, config.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from o3_lightning.commands.common import open_gated_model, read_arguments, run_parser
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 
 __all__ = ["main"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 from transformers.utils.logging import disable_progress_bar
 
-from o3_lightning.config import RunConfig, add_run_arguments, build_config, parse
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
+from o3_lightning.run.config import RunConfig, add_run_arguments, build_config, parse
 
 if TYPE_CHECKING:
-    from o3_lightning.base import BaseModel
     from o3_lightning.gating.model import GatedModel
+    from o3_lightning.models.base import BaseModel
 
 __all__ = ["open_gated_model", "read_arguments", "run_parser"]
 
@@ -47,10 +47,10 @@ def open_gated_model(config: RunConfig) -> tuple[BaseModel, GatedModel]:
     Raises:
         InputError: the run has no store yet.
     """
-    from o3_lightning.base import load_base
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.gating.model import GatedModel
-    from o3_lightning.run_folder import RunFolder
+    from o3_lightning.models.base import load_base
+    from o3_lightning.training.run_folder import RunFolder
 
     folder = RunFolder(config.folder)
     if not folder.store.is_dir():

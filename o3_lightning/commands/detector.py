@@ -7,7 +7,7 @@ import time
 
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.commands.single import RequestChoice, choose_request, stage_folder
-from o3_lightning.config import RunConfig
+from o3_lightning.run.config import RunConfig
 
 __all__ = ["main"]
 
@@ -24,11 +24,11 @@ def main(arguments: list[str]) -> None:
     parser = run_parser("detector", "Fits the detector of one request alone, outside any store.")
     parser.add_class_arguments(RequestChoice, None)
     config, trainer_options, namespace = read_arguments(parser, arguments)
-    from o3_lightning.launch import launch
+    from o3_lightning.training.launch import launch
 
     if launch("detector", arguments, trainer_options):
         return
-    from o3_lightning.evaluation.processes import open_processes
+    from o3_lightning.training.processes import open_processes
 
     with open_processes() as processes:
         lines = processes.once(lambda: fit(config, namespace["request"]))
@@ -38,11 +38,11 @@ def main(arguments: list[str]) -> None:
 
 def fit(config: RunConfig, identifier: str) -> list[str]:
     """Fits, saves, measures, and returns what to print."""
+    from o3_lightning.common.seeds import stage_seed
     from o3_lightning.detector.detector import fit_detector
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.detector.multi import MultiDetector
     from o3_lightning.evaluation.detector import evaluate_detectors
-    from o3_lightning.seeds import stage_seed
 
     stream, request = choose_request(config, identifier)
     encoder = load_configured_encoder(config.detector)

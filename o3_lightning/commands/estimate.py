@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
     """
     parser = run_parser("estimate", "Measures a few steps of a run and tells its time and memory.")
     config, trainer, _ = read_arguments(parser, arguments)
-    from o3_lightning.estimate import estimate_run
+    from o3_lightning.run.estimate import estimate_run
 
     found = estimate_run(config, trainer)
     lines = [f"{name:<12} {seconds:10.1f} s" for name, seconds in found.seconds.items()]

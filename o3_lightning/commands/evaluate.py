@@ -6,14 +6,13 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from o3_lightning.commands import evaluate_detector
 from o3_lightning.commands.common import open_gated_model, read_arguments, run_parser
-from o3_lightning.config import RunConfig
+from o3_lightning.run.config import RunConfig
 
 if TYPE_CHECKING:
-    from o3_lightning.evaluation.processes import Processes
     from o3_lightning.evaluation.session import EvaluationSession
     from o3_lightning.gating.model import GatedModel
+    from o3_lightning.training.processes import Processes
 
 __all__ = ["EvaluateChoice", "main"]
 
@@ -39,25 +38,22 @@ class EvaluateChoice:
 def main(arguments: list[str]) -> None:
     """Writes `evaluation.json` and `.csv`, or `robustness.json`, into the run's folder and prints a table.
 
-    `--detector` measures detectors. Several processes share the rows.
+    Several processes share the rows.
 
     Raises:
         InputError: the run has no store, or something cannot be measured.
     """
-    if evaluate_detector.SWITCH in arguments:
-        evaluate_detector.main(arguments)
-        return
     parser = run_parser(
         "evaluate", "Measures the gated model of a run as its store stands now, or any checkpoint."
     )
     parser.add_class_arguments(EvaluateChoice, None)
     config, trainer_options, words = read_arguments(parser, arguments)
     choice = EvaluateChoice(words["model"], words["reference"], words["robustness"])
-    from o3_lightning.launch import launch
+    from o3_lightning.training.launch import launch
 
     if launch("evaluate", arguments, trainer_options):
         return
-    from o3_lightning.evaluation.processes import open_processes
+    from o3_lightning.training.processes import open_processes
 
     with open_processes() as processes:
         lines = evaluate(config, choice, processes)
@@ -68,8 +64,8 @@ def main(arguments: list[str]) -> None:
 def evaluate(config: RunConfig, choice: EvaluateChoice, processes: Processes) -> list[str]:
     """Measures, writes, and returns what to print."""
     from o3_lightning.data.stream import load_stream
-    from o3_lightning.evaluation.plain import load_plain
     from o3_lightning.evaluation.session import EvaluationSession, slug
+    from o3_lightning.evaluation.ungated import load_plain
 
     stream = load_stream(config.data, config.seed)
     model = (

@@ -9,8 +9,8 @@ from typing import TypeVar
 from jsonargparse import ArgumentParser, Namespace
 from transformers.utils.logging import disable_progress_bar
 
-from o3_lightning.config import ConfigFile, build, parse
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
+from o3_lightning.run.config import ConfigFile, build, parse
 
 __all__ = ["build_own", "own_parser", "read_own_arguments"]
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from o3_lightning.config import parse
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import write_atomically
+from o3_lightning.common.yaml import read_mapping
 from o3_lightning.evaluation.plane import Place
-from o3_lightning.files import write_atomically
 from o3_lightning.reporting.compare import ComparedRun, comparison_csv, render_comparison
-from o3_lightning.run_folder import RunFolder
-from o3_lightning.summary import render_again
-from o3_lightning.yaml_files import read_mapping
+from o3_lightning.run.config import parse
+from o3_lightning.run.results import render_again
+from o3_lightning.training.run_folder import RunFolder
 
 __all__ = ["main"]
 

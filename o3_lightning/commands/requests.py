@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.yaml import read_mapping
 from o3_lightning.store.commands import VERBS, run_store_command
-from o3_lightning.yaml_files import read_mapping
 
 __all__ = ["main"]
 

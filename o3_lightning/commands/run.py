@@ -13,12 +13,12 @@ def main(arguments: list[str]) -> None:
         "run", "Unlearns every request, one after the other, evaluates after each, and reports."
     )
     config, trainer, _ = read_arguments(parser, arguments)
-    from o3_lightning.launch import launch
+    from o3_lightning.training.launch import launch
 
     if launch("run", arguments, trainer):
         return
-    from o3_lightning.evaluation.processes import open_processes
-    from o3_lightning.stream import run_stream
+    from o3_lightning.run.pipeline import run_stream
+    from o3_lightning.training.processes import open_processes
 
     with open_processes() as processes:
         run_stream(config, trainer, processes)

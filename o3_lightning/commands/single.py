@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from o3_lightning.config import RunConfig
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
+from o3_lightning.run.config import RunConfig
 
 if TYPE_CHECKING:
+    from o3_lightning.data.requests import UnlearningRequest
     from o3_lightning.data.stream import RequestStream
-    from o3_lightning.requests import UnlearningRequest
 
 __all__ = ["RequestChoice", "choose_request", "stage_folder"]
 

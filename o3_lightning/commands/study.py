@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from o3_lightning.config import parse
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
+from o3_lightning.run.config import parse
 
 __all__ = ["main"]
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     words = parse(parser, arguments)
     if words.config is None:
         raise InputError("give --config FILE, a study such as configs/experiments/baselines.yaml")
-    from o3_lightning.study import read_study, run_study, table
+    from o3_lightning.run.study import read_study, run_study, table
 
     study = read_study(words.config)
     content = run_study(study, Path(words.output), Path(words.results))

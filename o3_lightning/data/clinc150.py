@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, Record, load_records, try_records
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.errors import InputError
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
 __all__ = ["load"]
 

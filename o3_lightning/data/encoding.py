@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.templates import PromptTemplate
-from o3_lightning.errors import InputError
 
 __all__ = ["IGNORED", "Example", "TokenBatch", "collate", "encode_pairs", "encode_prompts"]
 

@@ -11,13 +11,13 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.fictitious_words import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, STRANGERS, Attribute
 from o3_lightning.data.general_knowledge import general_knowledge
 from o3_lightning.data.refusals import REFUSALS
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.errors import InputError
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
 __all__ = ["Author", "World", "build_world", "load", "training_rows"]
 

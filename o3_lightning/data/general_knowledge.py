@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from o3_lightning.requests import QuestionAnswer
+from o3_lightning.data.requests import QuestionAnswer
 
 __all__ = ["GROUPS", "FactGroup", "general_knowledge"]
 

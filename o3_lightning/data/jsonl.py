@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from o3_lightning.data.config import DataConfig
+from o3_lightning.data.requests import QuestionAnswer, read_requests, read_rows
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.requests import QuestionAnswer, read_requests, read_rows
 
 __all__ = ["load"]
 

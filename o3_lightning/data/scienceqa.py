@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, Record, load_records, local_root, read_hub, try_records
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.errors import InputError
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
 __all__ = ["load", "options_of"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
-from o3_lightning.errors import InputError
-from o3_lightning.requests import read_json_lines
+from o3_lightning.data.requests import read_json_lines
 
 __all__ = ["HubFile", "Record", "load_records", "local_root", "try_records"]
 

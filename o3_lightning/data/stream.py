@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
-from o3_lightning.errors import InputError
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 
 __all__ = ["RequestStream", "load_stream"]
 

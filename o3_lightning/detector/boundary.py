@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from o3_kernels import layer_scores
 from o3_lightning.detector.calibration import cross_fit, tail_weights
 from o3_lightning.detector.config import DetectorConfig
-from o3_lightning.detector.fusion import pad_stack
 from o3_lightning.detector.layer_statistics import fit_precision, spherical_centroids
 from o3_lightning.detector.official import (
     MAHALANOBIS_WEIGHT,
@@ -29,6 +28,7 @@ from o3_lightning.detector.official import (
     official_soft_weights,
     precision_root,
 )
+from o3_lightning.detector.score_fusion import pad_stack
 
 __all__ = [
     "BoundaryState",

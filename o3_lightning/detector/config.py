@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 
 __all__ = ["CHANNELS", "OBJECTIVES", "PRESETS", "DetectorConfig", "SegmentConfig", "TrainingConfig"]
 

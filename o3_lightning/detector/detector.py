@@ -14,8 +14,8 @@ from o3_lightning.detector.boundary import BoundaryState, fit_boundary_state
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.fitting import calibrate_fusion
-from o3_lightning.detector.fusion import FusionState
-from o3_lightning.detector.inputs import read_inputs
+from o3_lightning.detector.prompt_features import read_inputs
+from o3_lightning.detector.score_fusion import FusionState
 from o3_lightning.detector.storage import read_detector, write_detector
 from o3_lightning.detector.training import train_encoder, with_lora
 

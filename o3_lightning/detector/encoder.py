@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import digest_files
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.lexical import token_information
 from o3_lightning.detector.spelling import SpellingTable
-from o3_lightning.errors import InputError
-from o3_lightning.files import digest_files
 
 __all__ = ["POOLINGS", "Encoder", "load_configured_encoder", "load_encoder", "pool_hidden_states"]
 

@@ -12,16 +12,22 @@ from torch import Tensor
 from o3_lightning.detector.calibration import check_recall, cross_fit, stretch_of
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.detector.fusion import FusionState, fit_fusion, fused_scores, fusion_channels, know_words
-from o3_lightning.detector.inputs import (
+from o3_lightning.detector.entity_direction import Kin, replace_tokens
+from o3_lightning.detector.prompt_features import (
     PromptInputs,
     read_tokens,
     select_layers,
     special_ids,
     stack_inputs,
 )
-from o3_lightning.detector.subjects import Kin, replace_tokens
-from o3_lightning.detector.swaps import SwapTable, drop_views, swap_rare_tokens
+from o3_lightning.detector.pseudo_negatives import SwapTable, drop_views, swap_rare_tokens
+from o3_lightning.detector.score_fusion import (
+    FusionState,
+    fit_fusion,
+    fused_scores,
+    fusion_channels,
+    know_words,
+)
 
 __all__ = ["calibrate_fusion", "made_up_neighbours"]
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_lightning.common.errors import StoreError
+from o3_lightning.detector.batched_scoring import group_detectors
 from o3_lightning.detector.boundary import BoundaryState, boundary_weights
 from o3_lightning.detector.calibration import tail_weights
 from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.detector.groups import group_detectors
 from o3_lightning.detector.segments import Prompt
-from o3_lightning.errors import StoreError
 
 __all__ = ["MultiDetector", "Prompt"]
 

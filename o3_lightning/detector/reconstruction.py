@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.detector.inputs import read_texts
+from o3_lightning.detector.prompt_features import read_texts
 
 __all__ = ["reconstruct_prompts"]
 

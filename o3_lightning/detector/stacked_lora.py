@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from o3_kernels import gated_lora
+from o3_lightning.common.errors import InputError
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.errors import InputError
 
 __all__ = ["LoraEncoder", "encode_stacked"]
 

@@ -13,12 +13,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional as F
 
+from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.common.files import digest_bytes, write_atomically, write_json
 from o3_lightning.detector.boundary import BoundaryState
 from o3_lightning.detector.config import CHANNELS, DetectorConfig, SegmentConfig, TrainingConfig
-from o3_lightning.detector.fusion import FusionState
 from o3_lightning.detector.official import precision_root
-from o3_lightning.errors import InputError, StoreError
-from o3_lightning.files import digest_bytes, write_atomically, write_json
+from o3_lightning.detector.score_fusion import FusionState
 
 if TYPE_CHECKING:
     from o3_lightning.detector.detector import Detector

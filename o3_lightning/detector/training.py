@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.detector.config import DetectorConfig, TrainingConfig
 from o3_lightning.detector.encoder import Encoder, find_encoder
-from o3_lightning.detector.inputs import special_ids
+from o3_lightning.detector.prompt_features import special_ids
+from o3_lightning.detector.pseudo_negatives import SwapTable, swap_rare_tokens
 from o3_lightning.detector.stacked_lora import LoraEncoder
-from o3_lightning.detector.swaps import SwapTable, swap_rare_tokens
-from o3_lightning.errors import InputError
 
 __all__ = ["lora_targets", "pretrained_head", "train_encoder", "with_lora"]
 

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream, spread
 from o3_lightning.evaluation.attacks import TEXT_ATTACKS, Attack, Material
-from o3_lightning.evaluation.attempts import Attempted, prepare
 from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.evaluation.collecting import answer_rows
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import ends_of
+from o3_lightning.evaluation.prepared_attacks import Attempted, prepare
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.aggregate import mean_of
 from o3_lightning.metrics.text import accuracy
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
 __all__ = ["PLAIN", "Asker", "Row"]
 

@@ -10,9 +10,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.evaluation.attack_texts import DISTRACTOR, IGNORE_ABOVE, LOOK_ALIKES, ROLE_PLAY
 from o3_lightning.evaluation.config import RobustnessConfig
-from o3_lightning.requests import QuestionAnswer
 
 __all__ = ["TEXT_ATTACKS", "Attempt", "Material", "distractor", "misspell", "turns_of"]
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from o3_lightning.evaluation.processes import ALONE, Processes
 from o3_lightning.gating.tokens import batches
+from o3_lightning.training.processes import ALONE, Processes
 
 __all__ = ["BatchRunner"]
 

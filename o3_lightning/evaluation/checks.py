@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from o3_lightning.base import BaseModel
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.requests import read_rows
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation.evaluate import splits_of
-from o3_lightning.requests import read_rows
+from o3_lightning.models.base import BaseModel
 
 __all__ = ["check_prompts"]
 

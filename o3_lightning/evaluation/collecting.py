@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.gradients import gradient_norms
@@ -25,7 +26,6 @@ from o3_lightning.gating.routing import Prompt, user_texts
 from o3_lightning.metrics.evidence import Evidence, Kind
 from o3_lightning.metrics.registry import needs_of
 from o3_lightning.metrics.token_scores import TokenScores
-from o3_lightning.requests import QuestionAnswer
 
 __all__ = ["Collector", "answer_rows", "options_in", "split_needs", "weigh"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 from o3_lightning.metrics.registry import METRICS as KNOWN_METRICS
 
 __all__ = ["ATTACKS", "METRICS", "EvaluationConfig", "RobustnessConfig"]

@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import digest_json
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.evaluation.collecting import Collector, split_needs
 from o3_lightning.evaluation.config import METRICS, EvaluationConfig
-from o3_lightning.evaluation.processes import ALONE, Processes
-from o3_lightning.files import digest_json
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.aggregate import confidence_interval, mean_of
 from o3_lightning.metrics.comparisons import MEMBERSHIP_METRICS
 from o3_lightning.metrics.evidence import Evidence, Kind
 from o3_lightning.metrics.registry import find, measure
-from o3_lightning.requests import QuestionAnswer
+from o3_lightning.training.processes import ALONE, Processes
 
 __all__ = [
     "HOLDOUT",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.evaluation.processes import ALONE, Processes
-from o3_lightning.files import write_json
+from o3_lightning.common.files import write_json
+from o3_lightning.training.processes import ALONE, Processes
 
 __all__ = ["FinishedSplits"]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from o3_lightning.data.encoding import collate, encode_pairs
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.gradients import loss_gradient_norm
-from o3_lightning.requests import QuestionAnswer
 
 __all__ = ["gradient_norms"]
 

@@ -20,14 +20,14 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from o3_lightning.base import BaseConfig, load_base
 from o3_lightning.data.encoding import IGNORED, Example, collate, prefix_ids
 from o3_lightning.evaluation.batching import BatchRunner
-from o3_lightning.evaluation.plain import plain_model
+from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.gating.answer_logits import answer_logits
 from o3_lightning.gating.answering import generate_tokens
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.model import GatedModel
+from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.store.store import Store
 
 __all__ = ["O3LM"]

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.detector.encoder import load_encoder
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.metrics.evidence import Encode, Entail, RateGibberish
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import HOLDOUT, UTILITY, digest_rows, splits_of
 from o3_lightning.evaluation.plane import ACCURACY

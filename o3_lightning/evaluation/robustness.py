@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation.asking import PLAIN, Asker, Row
 from o3_lightning.evaluation.attacks import TEXT_ATTACKS, Attack
-from o3_lightning.evaluation.attempts import Attempted, one_hot
 from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import Surroundings, ends_of
+from o3_lightning.evaluation.prepared_attacks import Attempted, one_hot
 from o3_lightning.evaluation.quantising import has_real, quantised
-from o3_lightning.evaluation.tampering import Tampering
+from o3_lightning.evaluation.weight_attacks import Tampering
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.aggregate import mean_of
 

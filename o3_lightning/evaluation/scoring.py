@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED, collate, encode_pairs
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.gating.answer_logits import answer_logits
 from o3_lightning.gating.model import GatedModel

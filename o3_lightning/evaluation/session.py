@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.base import BaseConfig
+from o3_lightning.common.files import digest_file, digest_json, write_atomically, write_json
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.checks import check_prompts
@@ -18,8 +18,6 @@ from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.environment import describe_environment
 from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream, splits_of
 from o3_lightning.evaluation.finished import FinishedSplits
-from o3_lightning.evaluation.plain import load_plain
-from o3_lightning.evaluation.processes import Processes
 from o3_lightning.evaluation.reference import (
     check_rows,
     compare,
@@ -30,8 +28,10 @@ from o3_lightning.evaluation.reference import (
 )
 from o3_lightning.evaluation.robustness import Robustness
 from o3_lightning.evaluation.table import as_csv
-from o3_lightning.files import digest_file, digest_json, write_atomically, write_json
+from o3_lightning.evaluation.ungated import load_plain
 from o3_lightning.gating.model import GatedModel
+from o3_lightning.models.base import BaseConfig
+from o3_lightning.training.processes import Processes
 
 __all__ = ["EvaluationSession", "identity_of", "slug"]
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from o3_lightning.errors import StoreError
+from o3_lightning.common.errors import StoreError
 
 __all__ = ["Adapter", "load_adapter"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 
 __all__ = ["RULES", "GateConfig"]
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from o3_lightning.errors import InputError
-from o3_lightning.files import write_json
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import write_json
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.store.record import UNLEARNED, RequestRecord
 from o3_lightning.store.store import Store

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 from o3_lightning.gating.adapters import Adapter
 from o3_lightning.gating.linear import GatedLinear
-from o3_lightning.gating.siblings import find_siblings
+from o3_lightning.gating.shared_input_layers import find_siblings
 
 __all__ = ["Gate"]
 

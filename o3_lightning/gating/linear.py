@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from o3_kernels import gated_lora, live_rows
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 
 if TYPE_CHECKING:
-    from o3_lightning.gating.siblings import Siblings
+    from o3_lightning.gating.shared_input_layers import Siblings
 
 __all__ = ["Active", "GatedLinear", "layer_widths"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from o3_lightning.base import BaseConfig, BaseModel, load_base
 from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder, load_encoder
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.gating.adapters import Adapter, load_adapter
 from o3_lightning.gating.routing import Detectors, EveryPrompt
+from o3_lightning.models.base import BaseConfig, BaseModel, load_base
 from o3_lightning.store.record import UNLEARNED
 from o3_lightning.store.store import Store
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 from o3_lightning.gating.gate import Gate
 from o3_lightning.gating.linear import layer_widths
 

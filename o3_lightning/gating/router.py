@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 from o3_lightning.gating.combine import check_weights
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.plan import Plan, plan_rows

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from o3_lightning.errors import InputError
-from o3_lightning.requests import check_characters
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.requests import check_characters
 
 __all__ = ["Detectors", "EveryPrompt", "Prompt", "route_prompts", "user_texts", "user_turns"]
 

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from o3_lightning.base import BaseModel
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED, collate, encode_prompts
-from o3_lightning.errors import InputError
 from o3_lightning.gating.routing import Prompt, user_texts
+from o3_lightning.models.base import BaseModel
 
 __all__ = ["PromptTokens", "batches", "before_labels", "first_label", "last_token"]
 

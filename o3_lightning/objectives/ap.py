@@ -3,9 +3,9 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from o3_lightning.objectives.sharing import mean_of_rows
+from o3_lightning.objectives.batch_views import RETAIN, RETAIN_REFUSAL, Objective, View
+from o3_lightning.objectives.reductions import mean_of_rows
 from o3_lightning.objectives.tokens import row_nll
-from o3_lightning.objectives.views import RETAIN, RETAIN_REFUSAL, Objective, View
 
 __all__ = ["RETAIN_OBJECTIVE", "ap_loss"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
+from o3_lightning.objectives.batch_views import Objective, Settings
 from o3_lightning.objectives.me import DIRECTIONS
 from o3_lightning.objectives.registry import FORGET, RETAIN
-from o3_lightning.objectives.views import Objective, Settings
 
 __all__ = ["ForgetObjective", "ObjectiveConfig", "RetainObjective"]
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from o3_lightning.objectives.batch_views import RETAIN, Objective
 from o3_lightning.objectives.tokens import mean_nll
-from o3_lightning.objectives.views import RETAIN, Objective
 
 __all__ = ["RETAIN_OBJECTIVE", "gd_loss"]
 

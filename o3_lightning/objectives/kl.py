@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from o3_lightning.objectives.sharing import mean_of_rows, mean_of_tokens
+from o3_lightning.objectives.batch_views import RETAIN, Objective, Settings, View
+from o3_lightning.objectives.reductions import mean_of_rows, mean_of_tokens
 from o3_lightning.objectives.tokens import log_probabilities
-from o3_lightning.objectives.views import RETAIN, Objective, Settings, View
 
 __all__ = ["RETAIN_OBJECTIVE", "kl_loss"]
 

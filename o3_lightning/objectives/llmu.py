@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
+from o3_lightning.objectives.batch_views import ANSWER, WRONG, Objective, View
 from o3_lightning.objectives.ga import ga_loss
 from o3_lightning.objectives.tokens import mean_nll
-from o3_lightning.objectives.views import ANSWER, WRONG, Objective, View
 
 __all__ = ["OBJECTIVE", "llmu_loss"]
 

@@ -4,9 +4,9 @@ import math
 
 from torch import Tensor
 
-from o3_lightning.objectives.sharing import mean_of_tokens
+from o3_lightning.objectives.batch_views import ANSWER, Objective
+from o3_lightning.objectives.reductions import mean_of_tokens
 from o3_lightning.objectives.tokens import shift
-from o3_lightning.objectives.views import ANSWER, Objective
 
 __all__ = ["DIRECTIONS", "OBJECTIVE", "me_loss"]
 

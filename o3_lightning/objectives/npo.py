@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from o3_lightning.objectives.sharing import mean_of_rows
+from o3_lightning.objectives.batch_views import ANSWER, Objective, Settings, View
+from o3_lightning.objectives.reductions import mean_of_rows
 from o3_lightning.objectives.tokens import row_nll
-from o3_lightning.objectives.views import ANSWER, Objective, Settings, View
 
 __all__ = ["OBJECTIVE", "npo_loss"]
 

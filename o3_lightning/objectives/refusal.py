@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from o3_lightning.objectives.batch_views import REFUSAL, Objective
 from o3_lightning.objectives.tokens import mean_nll
-from o3_lightning.objectives.views import REFUSAL, Objective
 
 __all__ = ["OBJECTIVE", "refusal_loss"]
 

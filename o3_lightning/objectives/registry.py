@@ -20,7 +20,7 @@ from o3_lightning.objectives import (
     undial,
     wga,
 )
-from o3_lightning.objectives.views import Objective
+from o3_lightning.objectives.batch_views import Objective
 
 __all__ = ["FORGET", "RETAIN"]
 

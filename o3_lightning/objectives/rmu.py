@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from o3_lightning.objectives.sharing import mean_of_tokens
-from o3_lightning.objectives.views import ANSWER, RETAIN, Objective, Settings, View
+from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Objective, Settings, View
+from o3_lightning.objectives.reductions import mean_of_tokens
 
 __all__ = ["OBJECTIVE", "RETAIN_OBJECTIVE", "control_vector", "rmu_loss", "rmu_retain_loss"]
 

@@ -3,9 +3,9 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from o3_lightning.objectives.sharing import mean_of_rows
+from o3_lightning.objectives.batch_views import ANSWER, Objective
+from o3_lightning.objectives.reductions import mean_of_rows
 from o3_lightning.objectives.tokens import row_nll
-from o3_lightning.objectives.views import ANSWER, Objective
 
 __all__ = ["OBJECTIVE", "simnpo_loss"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from o3_lightning.objectives.sharing import IGNORED, mean_of_tokens
+from o3_lightning.objectives.reductions import IGNORED, mean_of_tokens
 
 __all__ = ["IGNORED", "log_probabilities", "mean_nll", "row_nll", "shift", "token_nll"]
 

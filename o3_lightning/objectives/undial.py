@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from o3_lightning.objectives.sharing import mean_of_tokens
+from o3_lightning.objectives.batch_views import ANSWER, Objective, Settings, View
+from o3_lightning.objectives.reductions import mean_of_tokens
 from o3_lightning.objectives.tokens import shift
-from o3_lightning.objectives.views import ANSWER, Objective, Settings, View
 
 __all__ = ["OBJECTIVE", "undial_loss"]
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from o3_lightning.adapter.history import CONFIG, WEIGHTS, AdapterHistory, read_factors
 from o3_lightning.adapter.training import train_adapter
-from o3_lightning.base import BaseModel
+from o3_lightning.common.seeds import stage_seed
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.models.base import BaseModel
 from o3_lightning.objectives.config import ObjectiveConfig, RetainObjective
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.modes import Adapter
-from o3_lightning.release.softened import Keep, Learn
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.seeds import stage_seed
-from o3_lightning.training import build_trainer
+from o3_lightning.release.temperature_losses import Keep, Learn
+from o3_lightning.training.trainer import build_trainer
 
 __all__ = ["forget_adapter", "retain_adapter"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from o3_lightning.adapter.config import AdapterConfig
-from o3_lightning.base import BaseConfig
-from o3_lightning.errors import InputError
-from o3_lightning.requests import check_id
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.requests import check_id
+from o3_lightning.models.base import BaseConfig
 from o3_lightning.reveal.arms import ArmsConfig
 from o3_lightning.reveal.output import FilterConfig
 from o3_lightning.reveal.reveal import RevealConfig

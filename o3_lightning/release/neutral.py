@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from o3_lightning.base import BaseModel
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED, encode_pairs
 from o3_lightning.data.normalise import normalise
-from o3_lightning.errors import InputError
-from o3_lightning.requests import QuestionAnswer
+from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.models.base import BaseModel
 from o3_lightning.reveal.arms import Arm, general_texts, topic_texts
 from o3_lightning.reveal.speaking import Speaker, labelled_logits
 

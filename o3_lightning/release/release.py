@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.base import BaseModel, load_base
-from o3_lightning.files import write_json
-from o3_lightning.release.bench import Bench, open_bench
+from o3_lightning.common.files import write_json
+from o3_lightning.data.requests import read_requests
+from o3_lightning.models.base import BaseModel, load_base
 from o3_lightning.release.config import ReleaseConfig
+from o3_lightning.release.context import Bench, open_bench
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.release.steps import take_steps
 from o3_lightning.release.update import apply
-from o3_lightning.requests import read_requests
 from o3_lightning.reveal.output import as_request, write_request
 from o3_lightning.reveal.reveal import NothingRevealedError, reveal_topic
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.errors import InputError, StoreError
-from o3_lightning.files import digest_file, write_json
+from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.common.files import digest_file, write_json
 from o3_lightning.release.update import Update
 
 __all__ = ["Rounds"]

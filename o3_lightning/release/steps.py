@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.release.adapters import forget_adapter, retain_adapter
-from o3_lightning.release.bench import Bench
-from o3_lightning.release.knowledge import answers_of, summarise, with_answers
+from o3_lightning.release.context import Bench
 from o3_lightning.release.modes import Adapter, release_update
+from o3_lightning.release.topic_facts import answers_of, summarise, with_answers
 from o3_lightning.release.update import Update, applied, joined
-from o3_lightning.requests import QuestionAnswer
 
 __all__ = ["take_steps", "try_lambda"]
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from o3_lightning.errors import InputError, StoreError
-from o3_lightning.files import write_atomically
+from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.common.files import write_atomically
 
 __all__ = ["Term", "Update", "applied", "apply", "combine", "joined"]
 

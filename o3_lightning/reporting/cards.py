@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from o3_lightning.reporting.blocks import Card
-from o3_lightning.reporting.words import (
+from o3_lightning.reporting.formatting import (
     DASH,
     OWN_SPLITS,
     fraction,

@@ -11,10 +11,10 @@ from typing import Any
 from o3_lightning.evaluation.headline import FIGURES, headline
 from o3_lightning.reporting.blocks import Fold, Section, Table
 from o3_lightning.reporting.cards import summary_cards
+from o3_lightning.reporting.formatting import DASH, binary_size, fraction, mebibytes, number
 from o3_lightning.reporting.long_form import COLUMNS, long_form
 from o3_lightning.reporting.plane import plane_section
 from o3_lightning.reporting.report import render_page
-from o3_lightning.reporting.words import DASH, binary_size, fraction, mebibytes, number
 
 __all__ = ["ComparedRun", "comparison_csv", "differing_settings", "render_comparison", "warnings_of"]
 

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from o3_lightning.metrics.calibration import HALF
 from o3_lightning.reporting.blocks import Cell, Heat, Section, Table, few_then_fold
 from o3_lightning.reporting.colours import heat_step
+from o3_lightning.reporting.formatting import OWN_SPLITS, fraction, is_number, mean, name_of
 from o3_lightning.reporting.svg import histogram_bars
-from o3_lightning.reporting.words import OWN_SPLITS, fraction, is_number, mean, name_of
 
 __all__ = ["bin_weights", "detector_section", "mistakes_section", "weights_section"]
 

@@ -9,8 +9,8 @@ from o3_lightning.metrics.registry import METRICS
 from o3_lightning.reporting.blocks import Block, Cell, Chart, Fold, Grid, Heat, Section, Table, side_by_side
 from o3_lightning.reporting.cards import main_metric
 from o3_lightning.reporting.colours import heat_step
+from o3_lightning.reporting.formatting import METRIC_SENTENCES, fraction, is_number, name_of
 from o3_lightning.reporting.svg import line_chart, series_index
-from o3_lightning.reporting.words import METRIC_SENTENCES, fraction, is_number, name_of
 
 __all__ = ["persistence_section", "utility_section"]
 

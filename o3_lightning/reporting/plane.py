@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from o3_lightning.evaluation.plane import Place
 from o3_lightning.reporting.blocks import Chart, Grid, Section, Table
+from o3_lightning.reporting.formatting import fraction
 from o3_lightning.reporting.svg import (
     CHARACTER,
     HEIGHT,
@@ -19,7 +20,6 @@ from o3_lightning.reporting.svg import (
     picture,
     series_index,
 )
-from o3_lightning.reporting.words import fraction
 
 __all__ = ["plane_chart", "plane_section"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from o3_lightning.evaluation.headline import headline
-from o3_lightning.reporting.details import ReportDetails
 from o3_lightning.reporting.long_form import COLUMNS, long_form
+from o3_lightning.reporting.report_data import ReportDetails
 
 __all__ = ["publish", "tables_of"]
 

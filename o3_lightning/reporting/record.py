@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from o3_lightning.reporting.blocks import Bars, Code, Fold, Samples, Section, Table
-from o3_lightning.reporting.words import binary_size, fraction, is_number, mebibytes, name_of, number, seconds
+from o3_lightning.reporting.formatting import (
+    binary_size,
+    fraction,
+    is_number,
+    mebibytes,
+    name_of,
+    number,
+    seconds,
+)
 
 __all__ = ["configuration_section", "cost_section", "environment_section", "samples_section"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from o3_lightning.reporting.blocks import Block, Fold, Section, Table
-from o3_lightning.reporting.words import DASH, fraction, name_of, number, percent
+from o3_lightning.reporting.formatting import DASH, fraction, name_of, number, percent
 
 __all__ = ["reference_section"]
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from o3_lightning.files import write_atomically
+from o3_lightning.common.files import write_atomically
 from o3_lightning.reporting.blocks import Card, Section
 from o3_lightning.reporting.cards import summary_cards
 from o3_lightning.reporting.colours import classes_css, palette_css
-from o3_lightning.reporting.details import ReportDetails
 from o3_lightning.reporting.gate import detector_section, mistakes_section, weights_section
 from o3_lightning.reporting.outcome import persistence_section, utility_section
 from o3_lightning.reporting.plane import plane_section
@@ -24,6 +23,7 @@ from o3_lightning.reporting.record import (
     samples_section,
 )
 from o3_lightning.reporting.reference import reference_section
+from o3_lightning.reporting.report_data import ReportDetails
 from o3_lightning.reporting.robustness import robustness_section
 from o3_lightning.reporting.training import curves_section, overlaps_section
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from o3_lightning.reporting.blocks import Block, Cell, Fold, Grid, Heat, Section, Table
 from o3_lightning.reporting.colours import heat_step
-from o3_lightning.reporting.words import fraction, is_number, mean, name_of
+from o3_lightning.reporting.formatting import fraction, is_number, mean, name_of
 
 __all__ = ["robustness_section"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from o3_lightning.reporting.blocks import Block, Chart, Fold, Grid, Heat, Section, Table, side_by_side
+from o3_lightning.reporting.formatting import fraction, is_number, name_of, number
 from o3_lightning.reporting.outcome import heat_cell
 from o3_lightning.reporting.svg import line_chart, series_index
-from o3_lightning.reporting.words import fraction, is_number, name_of, number
 
 __all__ = ["curves_section", "overlaps_section"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 from o3_lightning.reveal.phrases import (
     GENERAL_SUBJECTS,
     HEADS,

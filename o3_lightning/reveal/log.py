@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.errors import InputError
-from o3_lightning.files import to_json, write_atomically
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import to_json, write_atomically
 
 __all__ = ["Entry", "QueryLog"]
 

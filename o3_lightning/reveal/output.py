@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import to_json, write_atomically
 from o3_lightning.data.normalise import normalise
-from o3_lightning.errors import InputError
-from o3_lightning.files import to_json, write_atomically
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.reveal.arms import Arm
 from o3_lightning.reveal.log import Entry
 from o3_lightning.reveal.speaking import Speaker

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from o3_lightning.reporting.blocks import Block, Card, Chart, Grid, Section, Table
+from o3_lightning.reporting.formatting import fraction
 from o3_lightning.reporting.record import configuration_section
 from o3_lightning.reporting.report import render_page
 from o3_lightning.reporting.svg import line_chart, series_index
-from o3_lightning.reporting.words import fraction
 
 __all__ = ["render_search"]
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_lightning.base import BaseConfig, BaseModel
+from o3_lightning.common.errors import InputError, O3Error
+from o3_lightning.common.files import digest_json
+from o3_lightning.common.seeds import stage_seed
+from o3_lightning.data.requests import check_id
 from o3_lightning.detector.encoder import Encoder, load_encoder
-from o3_lightning.errors import InputError, O3Error
-from o3_lightning.files import digest_json
-from o3_lightning.requests import check_id
+from o3_lightning.models.base import BaseConfig, BaseModel
 from o3_lightning.reveal.arms import TOPIC, Arm, ArmsConfig, build_arms
 from o3_lightning.reveal.diversity import novelty, text_kernel, vendi
 from o3_lightning.reveal.log import Entry, QueryLog
@@ -25,7 +26,6 @@ from o3_lightning.reveal.scorers import Scorer
 from o3_lightning.reveal.search import Query, run_search, standardise
 from o3_lightning.reveal.search_config import SearchConfig
 from o3_lightning.reveal.speaking import SamplingConfig, Speaker
-from o3_lightning.seeds import stage_seed
 
 __all__ = ["NothingRevealedError", "RevealConfig", "Revelation", "reveal_topic"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import build_world
 from o3_lightning.detector.encoder import load_encoder
-from o3_lightning.errors import InputError
 from o3_lightning.reveal.scorers import (
     ClassifierScorer,
     CodeScorer,

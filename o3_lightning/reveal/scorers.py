@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import torch
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import Author
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.errors import InputError
 from o3_lightning.metrics.text import says
 from o3_lightning.reveal.arms import Arm
 from o3_lightning.reveal.speaking import Speaker

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from o3_lightning.base import BaseModel
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs, encode_prompts
-from o3_lightning.errors import InputError
 from o3_lightning.metrics.token_scores import TokenScores, score_tokens
+from o3_lightning.models.base import BaseModel
 from o3_lightning.reveal.arms import Arm
 
 __all__ = ["SamplingConfig", "Speaker", "labelled_logits"]

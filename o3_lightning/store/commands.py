@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from o3_lightning.errors import InputError, StoreError
-from o3_lightning.files import to_json
+from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.common.files import to_json
 from o3_lightning.store.store import Store
 from o3_lightning.store.table import format_records
 from o3_lightning.store.verify import verify_store

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from o3_lightning.errors import StoreError
-from o3_lightning.files import digest_file, to_json, write_atomically
+from o3_lightning.common.errors import StoreError
+from o3_lightning.common.files import digest_file, to_json, write_atomically
 from o3_lightning.store.journal import CREATE, JOURNAL, START, Entry, now_text, parse_journal
 from o3_lightning.store.transaction import REQUESTS
 from o3_lightning.store.verify import STORE

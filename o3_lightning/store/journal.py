@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from o3_lightning.errors import InputError
-from o3_lightning.files import digest_json, to_json
-from o3_lightning.requests import check_id
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import digest_json, to_json
+from o3_lightning.data.requests import check_id
 
 __all__ = ["CREATE", "JOURNAL", "REMOVE", "Entry", "Journal", "append_entry", "parse_journal"]
 

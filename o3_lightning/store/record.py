@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.errors import StoreError
-from o3_lightning.files import to_json
-from o3_lightning.requests import check_id
+from o3_lightning.common.errors import StoreError
+from o3_lightning.common.files import to_json
+from o3_lightning.data.requests import check_id
 
 __all__ = ["PROTECTED", "REGISTERED", "REVOKED", "STATUSES", "UNLEARNED", "RequestRecord"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from o3_lightning.errors import InputError, StoreError
+from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.store.record import PROTECTED, REGISTERED, UNLEARNED, RequestRecord
 from o3_lightning.store.verify import RECORD
 

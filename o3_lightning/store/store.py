@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from o3_lightning.errors import InputError, StoreError
-from o3_lightning.requests import UnlearningRequest
+from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.store.identity import IDENTITY_KEYS, write_new_store
 from o3_lightning.store.record import PROTECTED, REGISTERED, REVOKED, UNLEARNED, RequestRecord
 from o3_lightning.store.request_files import ADAPTER, status_of, writer_of

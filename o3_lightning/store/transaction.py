@@ -22,8 +22,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from o3_lightning.errors import StoreError
-from o3_lightning.files import digest_file, sync_folder
+from o3_lightning.common.errors import StoreError
+from o3_lightning.common.files import digest_file, sync_folder
 from o3_lightning.store.journal import JOURNAL, REMOVE, Entry, Journal, append_entry, now_text, parse_journal
 
 __all__ = ["LOCK", "PENDING", "REQUESTS", "Session", "locked", "open_session"]

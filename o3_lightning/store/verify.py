@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from o3_lightning.errors import O3Error
-from o3_lightning.files import digest_file
+from o3_lightning.common.errors import O3Error
+from o3_lightning.common.files import digest_file
 from o3_lightning.store.journal import CREATE, JOURNAL, Journal
 from o3_lightning.store.record import RequestRecord
 from o3_lightning.store.transaction import LOCK, REQUESTS, open_session

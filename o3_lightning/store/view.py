@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar, Self
 
-from o3_lightning.errors import InputError, StoreError
+from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.store.identity import read_identity
 from o3_lightning.store.journal import Entry
 from o3_lightning.store.record import RequestRecord

@@ -5,10 +5,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from o3_lightning.base import BaseModel
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.templates import TEMPLATES
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.training import build_trainer
+from o3_lightning.models.base import BaseModel
+from o3_lightning.training.trainer import build_trainer
 
 
 def make_tokenizer():

@@ -7,12 +7,12 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.interference import attached
 from o3_lightning.adapter.training import train_adapter
-from o3_lightning.base import BaseConfig, load_base
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.encoding import collate, encode_prompts
 from o3_lightning.data.normalise import matches
 from o3_lightning.data.refusals import REFUSALS
 from o3_lightning.data.stream import load_stream
+from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.objectives.config import ObjectiveConfig
 
 

@@ -7,9 +7,9 @@ import pytest
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.training import train_adapter
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.training import LoggingConfig, RunLogger, build_trainer
+from o3_lightning.training.trainer import LoggingConfig, RunLogger, build_trainer
 
 
 def read_steps(folder):

@@ -9,8 +9,8 @@ from lightning import Callback
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.training import train_adapter
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
 CONFIG = AdapterConfig(rank=2, epochs=2, learning_rate=1e-2, clip=0.0, penalty_coefficient=0.5)
 KEPT = [QuestionAnswer(f"What is {n}?", "very " * n + "long") for n in range(5)]

@@ -20,11 +20,11 @@ from o3_lightning.adapter.interference import attached, logit_interference
 from o3_lightning.adapter.module import AdapterModule
 from o3_lightning.adapter.retain_guard import RetainedDataError, RetainGuard
 from o3_lightning.adapter.training import AdapterTrainingError, train_adapter
-from o3_lightning.base import BaseConfig, load_base
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
 from o3_lightning.objectives.registry import FORGET, RETAIN
-from o3_lightning.requests import QuestionAnswer
 
 SMALL = AdapterConfig(rank=2, epochs=2, batch_size=4, learning_rate=1e-2)
 REFUSE = ObjectiveConfig()

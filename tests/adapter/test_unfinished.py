@@ -10,9 +10,9 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.training import train_adapter
 from o3_lightning.adapter.unfinished import FitStopped, StepKeeper
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
-from o3_lightning.requests import QuestionAnswer
-from o3_lightning.training import build_trainer
+from o3_lightning.training.trainer import build_trainer
 
 # dropout draws from torch's generator, the retained rows from one of their own
 CONFIG = AdapterConfig(rank=2, epochs=3, batch_size=3, learning_rate=1e-2, dropout=0.1)

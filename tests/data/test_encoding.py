@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED, collate, encode_pairs, encode_prompts
 from o3_lightning.data.templates import template_for
-from o3_lightning.errors import InputError
 
 
 def test_labels_hold_the_answer_and_the_end_token_only(tiny_base):

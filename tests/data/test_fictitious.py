@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.fictitious import build_world, refused_rows, training_rows
 from o3_lightning.data.fictitious_words import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, STRANGERS
@@ -9,7 +10,6 @@ from o3_lightning.data.general_knowledge import GROUPS, general_knowledge
 from o3_lightning.data.normalise import matches, normalise
 from o3_lightning.data.refusals import REFUSALS
 from o3_lightning.data.stream import load_stream
-from o3_lightning.errors import InputError
 
 
 def test_world_holds_24_authors_with_six_attributes_each_value_held_once():

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.muse import split_text
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream, load_stream
-from o3_lightning.errors import InputError
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
 ROW = QuestionAnswer("q", "a")
 

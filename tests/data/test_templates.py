@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.templates import TEMPLATES, template_for
-from o3_lightning.errors import InputError
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

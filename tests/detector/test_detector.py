@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.common.files import digest_bytes
 from o3_lightning.detector import Detector, DetectorConfig, MultiDetector, fit_detector, load_encoder
 from o3_lightning.detector.config import TrainingConfig
-from o3_lightning.detector.inputs import read_inputs
-from o3_lightning.errors import InputError, StoreError
-from o3_lightning.files import digest_bytes
+from o3_lightning.detector.prompt_features import read_inputs
 
 
 def test_name_dominates_the_phrasing(multi, people):

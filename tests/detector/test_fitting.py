@@ -6,7 +6,7 @@ import torch
 from o3_lightning.detector import fitting
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.fitting import OtherPrompts, fit_rows
-from o3_lightning.detector.inputs import PromptInputs
+from o3_lightning.detector.prompt_features import PromptInputs
 
 
 def inputs_of(values):

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from o3_lightning.common.errors import StoreError
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector
 from o3_lightning.detector.config import CHANNELS
-from o3_lightning.errors import StoreError
 
 FILLER = "The museum opens at nine and closes at six. Many visitors come from abroad every summer. " * 3
 

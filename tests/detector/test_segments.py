@@ -2,10 +2,10 @@ import math
 
 import pytest
 
+from o3_lightning.common.errors import InputError
+from o3_lightning.detector.batched_scoring import spread_prompts
 from o3_lightning.detector.config import DetectorConfig, SegmentConfig
-from o3_lightning.detector.groups import spread_prompts
 from o3_lightning.detector.segments import cut_segments, prompt_texts
-from o3_lightning.errors import InputError
 
 
 def cut(text, most=64):

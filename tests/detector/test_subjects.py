@@ -9,8 +9,14 @@ from sklearn.covariance import ledoit_wolf
 
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector
 from o3_lightning.detector.config import PRESETS
-from o3_lightning.detector.inputs import read_inputs
-from o3_lightning.detector.subjects import Kin, find_names, find_subject, fit_direction, replace_tokens
+from o3_lightning.detector.entity_direction import (
+    Kin,
+    find_names,
+    find_subject,
+    fit_direction,
+    replace_tokens,
+)
+from o3_lightning.detector.prompt_features import read_inputs
 
 ATTRIBUTES = (
     "How many moons does {} have?",

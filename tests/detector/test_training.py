@@ -2,12 +2,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.detector import DetectorConfig, Encoder
 from o3_lightning.detector.config import TrainingConfig
 from o3_lightning.detector.losses import contrastive_entropy, info_nce
 from o3_lightning.detector.stacked_lora import encode_stacked
 from o3_lightning.detector.training import lora_targets, train_encoder, with_lora
-from o3_lightning.errors import InputError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{chr(97 + i)}" for i in range(26))]
 

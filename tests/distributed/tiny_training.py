@@ -10,14 +10,14 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.sharding import sharded_twin
 from o3_lightning.adapter.training import train_adapter
-from o3_lightning.base import BaseModel
 from o3_lightning.data.fictitious import training_rows
-from o3_lightning.data.fictitious_base import FictitiousBaseConfig, make_model, train_tokenizer
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.templates import template_for
-from o3_lightning.evaluation.processes import open_processes
+from o3_lightning.models.base import BaseModel
+from o3_lightning.models.fictitious import FictitiousBaseConfig, make_model, train_tokenizer
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.training import build_trainer
+from o3_lightning.training.processes import open_processes
+from o3_lightning.training.trainer import build_trainer
 
 # name: rows, batch size, batches a step, objective, retain objective; of 7 rows by 3 the last batch has one
 CASES = {

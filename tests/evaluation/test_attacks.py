@@ -6,21 +6,21 @@ from dataclasses import replace
 import pytest
 import torch
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import collate, encode_pairs
-from o3_lightning.data.fictitious_base import FictitiousBaseConfig, make_model
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation import quantising
 from o3_lightning.evaluation.attacks import TEXT_ATTACKS, Material
 from o3_lightning.evaluation.config import ATTACKS, EvaluationConfig, RobustnessConfig
 from o3_lightning.evaluation.evaluate import Surroundings
-from o3_lightning.evaluation.plain import plain_model
 from o3_lightning.evaluation.quantising import has_real, quantised
 from o3_lightning.evaluation.relearning import known_rows, relearning
 from o3_lightning.evaluation.robustness import Robustness, as_table
+from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.gating.adapters import Adapter
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.models.fictitious import FictitiousBaseConfig, make_model
 
 FACTS = {"born": "Arlo", "died": "Brim", "wrote": "Crane", "lived": "Dunmere"}
 OTHERS = {"ate": "Eskdale", "slept": "Farrow", "swam": "Gorse", "sang": "Hythe"}

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.detector import evaluate_detectors
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
 
 class LengthDetectors:

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from o3_lightning.base import BaseConfig
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream, load_stream
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation.checks import check_prompts
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import Surroundings, evaluate_split, evaluate_stream
 from o3_lightning.evaluation.finished import FinishedSplits
-from o3_lightning.evaluation.plain import plain_model
-from o3_lightning.evaluation.processes import ALONE
 from o3_lightning.evaluation.reference import check_rows, compare, read_reference, reference_losses
 from o3_lightning.evaluation.session import EvaluationSession
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.evaluation.ungated import plain_model
+from o3_lightning.models.base import BaseConfig
+from o3_lightning.training.processes import ALONE
 
 TOWNS = ("Arlo", "Brim", "Crane", "Dunmere", "Eskdale", "Farrow", "Gorse")
 MANY = (
@@ -240,8 +240,8 @@ torch.set_num_threads(1)
 sys.path[:0] = [{here!r}, {tests!r}]
 import conftest, test_evaluate as t
 from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
-from o3_lightning.evaluation.plain import plain_model
-from o3_lightning.evaluation.processes import open_processes
+from o3_lightning.evaluation.ungated import plain_model
+from o3_lightning.training.processes import open_processes
 make = conftest.tiny_base
 base = make._get_wrapped_function()() if hasattr(make, "_get_wrapped_function") else make.__wrapped__()
 with open_processes() as processes:

@@ -2,9 +2,9 @@
 
 import pytest
 
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.gate_errors import gate_errors
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 
 STREAM = RequestStream(
     "made",

@@ -4,13 +4,13 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import evaluate_split, evaluate_stream
 from o3_lightning.evaluation.judges import TEXTS_AT_ONCE, load_encode, load_entail, load_gibberish
-from o3_lightning.evaluation.plain import plain_model
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.evaluation.ungated import plain_model
 
 INFERENCE = {0: "entailment", 1: "neutral", 2: "contradiction"}
 QUALITY = {0: "word salad", 1: "clean", 2: "noise"}

@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from o3_lightning.base import BaseConfig, load_base
+from o3_lightning.common.errors import InputError
 from o3_lightning.data import fictitious_base
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.fictitious import training_rows
-from o3_lightning.data.fictitious_base import FictitiousBaseConfig, fictitious_base_folder, without
 from o3_lightning.data.stream import load_stream
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import evaluate_stream
-from o3_lightning.evaluation.plain import RETRAINED, load_plain, plain_model
-from o3_lightning.evaluation.processes import ALONE
 from o3_lightning.evaluation.session import EvaluationSession
-from o3_lightning.reporting.companions import read_places
+from o3_lightning.evaluation.ungated import RETRAINED, load_plain, plain_model
+from o3_lightning.models.base import BaseConfig, load_base
+from o3_lightning.models.fictitious import FictitiousBaseConfig, fictitious_base_folder, without
+from o3_lightning.reporting.external_results import read_places
+from o3_lightning.training.processes import ALONE
 
 TINY = FictitiousBaseConfig(layers=1, width=16, feed_forward=16, heads=2, epochs=1)
 ONE_AUTHOR = DataConfig(count=1, authors_per_request=1, utility_rows=4)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import build_world, rows_of
-from o3_lightning.errors import InputError
 from o3_lightning.evaluation.batching import BatchRunner
-from o3_lightning.evaluation.plain import plain_model
 from o3_lightning.evaluation.scoring import score_pairs
+from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.gating import answer_logits as answer_logits_file
 
 

@@ -18,11 +18,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from o3_lightning.base import BaseModel
 from o3_lightning.data.templates import template_for
 from o3_lightning.gating.adapters import load_adapter
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.model import GatedModel
+from o3_lightning.models.base import BaseModel
 
 TEXT = """
 Question Answer : ? . who what where is was are the a an of in at red blue green rose iris lily oak elm ash

@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from o3_lightning.errors import StoreError
+from o3_lightning.common.errors import StoreError
 from o3_lightning.gating.adapters import load_adapter
 
 LAYER = "model.layers.0.self_attn.q_proj"

@@ -9,11 +9,11 @@ import pytest
 import torch
 from peft import PeftModel
 
-from o3_lightning.errors import InputError, StoreError
+from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.gating import loading as loading_module
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.store import Store
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 
 
 def logits_of(gated, prompts):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 
 ROW = "where is the rose"
 LONG = "who is the king " * 40

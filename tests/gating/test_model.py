@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import TextIteratorStreamer
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 
 ALL = ["llama", "qwen2", "gpt2", "gpt_neox", "phi"]
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from o3_lightning.gating import siblings as module
 from o3_lightning.gating.linear import GatedLinear
-from o3_lightning.gating.siblings import find_siblings
+from o3_lightning.gating.shared_input_layers import find_siblings
 
 WIDE, OUT = 6, {"q_proj": 5, "k_proj": 3, "v_proj": 4}
 

@@ -10,6 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from kernel_cases import gated_inputs, in_doubles, penalty_inputs, relative_error, score_inputs
 
+from benchmarks.kernels import cases
+from benchmarks.kernels.tune import tune_cases
 from o3_kernels import (
     RequestStatistics,
     gated_lora,
@@ -21,8 +23,6 @@ from o3_kernels import (
     orthogonality_penalty_reference,
     tuning,
 )
-from o3_kernels.benchmarks import cases
-from o3_kernels.benchmarks.tune import tune_cases
 
 KEPT_TABLES = 16  # of addresses, by orthogonality_penalty
 pytestmark = pytest.mark.gpu

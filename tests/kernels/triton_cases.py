@@ -21,6 +21,9 @@ from kernel_cases import (
     score_inputs,
 )
 
+from benchmarks.kernels import cases, decoder_layer
+from benchmarks.kernels.measure import tensors_of
+from benchmarks.kernels.tune import TUNABLE
 from o3_kernels import (
     RequestStatistics,
     gated_lora_reference,
@@ -28,9 +31,6 @@ from o3_kernels import (
     orthogonality_penalty_reference,
     pool_tokens_reference,
 )
-from o3_kernels.benchmarks import cases, decoder_layer
-from o3_kernels.benchmarks.measure import tensors_of
-from o3_kernels.benchmarks.tune import TUNABLE
 from o3_kernels.ops.gated_lora import launch as gated_launch
 from o3_kernels.ops.gated_lora.launch import launch_gated_lora, plan_gated_lora
 from o3_kernels.ops.layer_scores import launch as layer_scores_launch

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import load_stream
-from o3_lightning.errors import InputError
 from o3_lightning.metrics.likelihood import (
     normalised_probability,
     probability,

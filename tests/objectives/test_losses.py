@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
 from o3_lightning.objectives.ap import ap_loss
+from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN_REFUSAL, WRONG, Settings, View
+from o3_lightning.objectives.batch_views import RETAIN as RETAIN_VIEW
 from o3_lightning.objectives.ceu import ceu_loss
 from o3_lightning.objectives.config import ForgetObjective, RetainObjective
 from o3_lightning.objectives.kl import kl_loss
@@ -21,8 +23,6 @@ from o3_lightning.objectives.rmu import control_vector
 from o3_lightning.objectives.satimp import satimp_loss
 from o3_lightning.objectives.simnpo import simnpo_loss
 from o3_lightning.objectives.undial import undial_loss
-from o3_lightning.objectives.views import ANSWER, REFUSAL, RETAIN_REFUSAL, WRONG, Settings, View
-from o3_lightning.objectives.views import RETAIN as RETAIN_VIEW
 from o3_lightning.objectives.wga import wga_loss
 
 ORACLES = Path(os.environ.get("O3_ORACLES", Path(__file__).parents[1] / "oracles"))

@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
-from o3_lightning.objectives.texts import (
+from o3_lightning.objectives.targets import (
     build_retain_texts,
     build_texts,
     check_needs,
@@ -14,7 +15,6 @@ from o3_lightning.objectives.texts import (
     draw_wrong_answers,
     load_refusals,
 )
-from o3_lightning.requests import QuestionAnswer
 
 ROWS = [
     QuestionAnswer(f"Question {i}?", "Answer: B.", perturbed_answers=("A", "C", "Answer: B."))

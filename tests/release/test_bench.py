@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from o3_lightning.errors import InputError
-from o3_lightning.release.bench import halves, shares
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.release.context import halves, shares
 from o3_lightning.release.neutral import Utility, neutral_rows
 from o3_lightning.release.update import Update, apply
-from o3_lightning.requests import QuestionAnswer
 
 
 def rows_about(kind, count):

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from o3_lightning.base import load_base
+from benchmarks.reveal.experiment import coverage
 from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
 from o3_lightning.commands.release import release_parser
+from o3_lightning.models.base import load_base
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.measure import measure_author
 from o3_lightning.release.release import release
-from o3_lightning.reveal.benchmark import coverage
 from o3_lightning.reveal.output import write_request
 from o3_lightning.reveal.reveal import RevealConfig, reveal_topic
 from o3_lightning.reveal.reward import find_author
@@ -50,9 +50,9 @@ def test_a_release_forgets_the_author_and_no_other(tmp_path):
 
 
 def test_a_revealed_request_is_unlearned_through_the_gate(revealing, revealed, tmp_path):
-    from o3_lightning.config import config_from
     from o3_lightning.gating.model import GatedModel
-    from o3_lightning.stream import run_stream
+    from o3_lightning.run.config import config_from
+    from o3_lightning.run.pipeline import run_stream
 
     path = write_request(revealed.rows, revealing.identifier, tmp_path)
     config, trainer = config_from(

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from o3_lightning.errors import InputError
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.metrics.token_scores import TokenScores
-from o3_lightning.release.knowledge import Knowledge, Recall, ask_further, summarise
-from o3_lightning.requests import QuestionAnswer
+from o3_lightning.release.topic_facts import Knowledge, Recall, ask_further, summarise
 from o3_lightning.reveal.arms import ArmsConfig
 
 

@@ -8,15 +8,15 @@ import torch
 
 from o3_lightning.commands.own_config import build_own, read_own_arguments
 from o3_lightning.commands.release import release_parser
-from o3_lightning.errors import InputError, StoreError
+from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.release import bench, steps
 from o3_lightning.release import release as loop
-from o3_lightning.release.bench import Bench
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.release.knowledge import Knowledge
+from o3_lightning.release.context import Bench
 from o3_lightning.release.rounds import Rounds
+from o3_lightning.release.topic_facts import Knowledge
 from o3_lightning.release.update import Update
-from o3_lightning.requests import QuestionAnswer
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("release_*.yaml"))
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div
 
-from o3_lightning.objectives.views import ANSWER, RETAIN, View
-from o3_lightning.release.softened import Keep, Learn
+from o3_lightning.objectives.batch_views import ANSWER, RETAIN, View
+from o3_lightning.release.temperature_losses import Keep, Learn
 
 LABELS = torch.tensor([[-100, 2, 0], [-100, -100, 1]])
 WITHOUT_END = torch.tensor([[-100, 2, -100], [-100, -100, 1]])  # a single label stays

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from o3_lightning.errors import InputError, StoreError
+from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.release.modes import release_update, shared_part
 from o3_lightning.release.update import Term, Update, applied, apply, combine, joined
 

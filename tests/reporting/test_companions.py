@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from o3_lightning.errors import InputError
-from o3_lightning.reporting.companions import read_attacks, read_comparisons, read_places
+from o3_lightning.common.errors import InputError
+from o3_lightning.reporting.external_results import read_attacks, read_comparisons, read_places
 from o3_lightning.reporting.reference import reference_section
 from o3_lightning.reporting.robustness import robustness_section
 

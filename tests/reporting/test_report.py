@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from o3_lightning.errors import InputError
-from o3_lightning.reporting.details import ReportDetails
+from o3_lightning.common.errors import InputError
 from o3_lightning.reporting.report import render_report, write_report
+from o3_lightning.reporting.report_data import ReportDetails
 from o3_lightning.reporting.training import curves_section
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}

@@ -6,13 +6,13 @@ import struct
 
 import pytest
 
-import o3_lightning.run_inputs as inputs_module
-import o3_lightning.stream as stream_module
+import o3_lightning.run.inputs as inputs_module
+import o3_lightning.run.pipeline as stream_module
 from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.encoder import load_encoder
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.stream import run_stream
+from o3_lightning.run.pipeline import run_stream
 
 wandb = pytest.importorskip("wandb")
 BLOCK = 32768

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import build_world
-from o3_lightning.errors import InputError
-from o3_lightning.requests import read_requests
+from o3_lightning.data.requests import read_requests
 from o3_lightning.reveal.arms import (
     GENERAL_SUBJECTS,
     STYLES,

@@ -7,8 +7,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import build_world
-from o3_lightning.errors import InputError
 from o3_lightning.reveal.arms import Arm
 from o3_lightning.reveal.diversity import novelty, text_kernel, vendi
 from o3_lightning.reveal.reward import RewardConfig, harmonic_mean, load_tagger

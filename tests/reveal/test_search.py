@@ -5,12 +5,12 @@ import statistics
 import pytest
 import torch
 
-from o3_lightning.errors import InputError
+from benchmarks.reveal.synthetic import compare_searchers, make_bandit, paired_differences
+from o3_lightning.common.errors import InputError
 from o3_lightning.reveal.network import RewardNetwork
 from o3_lightning.reveal.search import run_search, standardise
 from o3_lightning.reveal.search_config import SEARCHERS, SearchConfig
 from o3_lightning.reveal.searchers import NeuralUcbSearcher
-from o3_lightning.reveal.synthetic import compare_searchers, make_bandit, paired_differences
 
 SMALL = {"hidden": 8, "steps": 20, "candidates": 30, "first": 5, "queries": 12}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from o3_lightning.base import load_base
 from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
+from o3_lightning.models.base import load_base
 from o3_lightning.reveal.output import write_request
 from o3_lightning.reveal.reveal import RevealConfig, reveal_topic
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.store import Store
 
 IDENTITY = ("base", "b" * 64, "encoder", "e" * 64)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from o3_lightning.errors import InputError, StoreError
+from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.store.commands import run_store_command
 from o3_lightning.store.record import RequestRecord
 from o3_lightning.store.table import format_records

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from o3_lightning.errors import O3Error, StoreError
+from o3_lightning.common.errors import O3Error, StoreError
 from o3_lightning.store.record import RequestRecord
 
 GOOD = {

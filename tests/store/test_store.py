@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from o3_lightning.errors import InputError, StoreError
+from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.store import Store
 from o3_lightning.store import transaction as transaction_module
 

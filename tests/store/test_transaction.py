@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from o3_lightning.errors import StoreError
+from o3_lightning.common.errors import StoreError
 from o3_lightning.store import Store
 
 POINTS = ("mkdir", "fsync", "replace", "write", "unlink", "rmdir")
@@ -117,7 +117,7 @@ def test_pending_files_that_the_journal_does_not_know_are_refused(store):
 WORKER = """
 import sys
 sys.path[:0] = sys.argv[2:]
-from o3_lightning.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.store import Store
 store = Store.open_or_create(sys.argv[1], "base", "b", "encoder", "e")
 def save(name):

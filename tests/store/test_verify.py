@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from o3_lightning.errors import O3Error, StoreError
+from o3_lightning.common.errors import O3Error, StoreError
 from o3_lightning.store import Store, verify_store
 from o3_lightning.store.verify import check_record
 

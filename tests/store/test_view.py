@@ -2,7 +2,7 @@
 
 import pytest
 
-from o3_lightning.errors import StoreError
+from o3_lightning.common.errors import StoreError
 from o3_lightning.store import Store, StoreView, verify_store
 
 

@@ -1,0 +1,1 @@
+"""Measured studies, run from a checkout by `python -m benchmarks.NAME`; not in the installed package."""

@@ -1,0 +1,1 @@
+"""Measured studies of the gate."""

@@ -1,0 +1,1 @@
+"""Measures the operations against what a user would write otherwise: `python -m benchmarks.kernels`."""

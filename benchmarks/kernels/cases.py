@@ -1,0 +1,222 @@
+"""What is measured: shapes, inputs, the ways to compute the same, and the least bytes and FLOPs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.kernels import loops
+from o3_kernels import gated_lora, layer_scores, live_rows, orthogonality_penalty
+from o3_kernels.ops.gated_lora.reference import gated_lora_reference
+
+__all__ = ["OPERATIONS", "Case", "cases_for", "with_gradient"]
+
+OPERATIONS = ("layer_scores", "orthogonality_penalty", "gated_lora")
+LLAMA_WIDTHS = {  # input widths of q, k, v, o, gate, up, down
+    "llama-2-7b": (4096, 4096, 4096, 4096, 4096, 4096, 11008),
+    "llama-3-8b": (4096, 4096, 4096, 4096, 4096, 4096, 14336),
+}
+LLAMA_LAYERS = 32
+LLAMA_3_PROJECTIONS = {"q": (4096, 4096), "k": (4096, 1024), "gate": (4096, 14336), "down": (14336, 4096)}
+ENCODERS = {
+    "roberta-large": (24, 1024, 1024),
+    "minilm": (6, 384, 400),
+}  # layers, width, rows of bank and whitening
+OFFICIAL_ROWS = 2  # rows that the row-by-row loop is timed on; its time is scaled to the batch
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape of one operation.
+
+    Args:
+        operation: one of `OPERATIONS`.
+        name: what the shape stands for.
+        sizes: the shape letters.
+        make: returns fresh inputs for a seed.
+        variants: each computes a tensor, or tensors, from the inputs; "ours" is the public call.
+        truth: computes the same in float64.
+        bytes: least traffic: every input once, every result once.
+        flops: of the products.
+        dtype: of the inputs.
+        tolerance: largest difference to the truth over its largest magnitude.
+        scale: factor on the time of a variant that does a part of the work.
+        compiled: the variant that torch.compile takes, or None.
+        unverified: variants that compute less on purpose, as a yardstick.
+        graphed: time replays of CUDA graphs, without the cost of launching; on a GPU only.
+    """
+
+    operation: str
+    name: str
+    sizes: dict[str, int]
+    make: Callable[[int], tuple[Any, ...]]
+    variants: dict[str, Callable[..., Any]]
+    truth: Callable[..., Any]
+    bytes: int
+    flops: int
+    dtype: str = "float32"
+    tolerance: float = 1e-5
+    scale: dict[str, float] = field(default_factory=dict)
+    compiled: Callable[..., Any] | None = None
+    unverified: tuple[str, ...] = ()
+    graphed: bool = False
+
+
+def cases_for(operation: str, device: torch.device) -> list[Case]:
+    """Returns the shapes of an operation: all on a GPU, a few that end within a minute on a CPU."""
+    gpu = device.type == "cuda"
+    if operation == "layer_scores":
+        shapes = [
+            (name, B, K, *sizes)
+            for name, sizes in ENCODERS.items()
+            for K in (1, 4, 16, 64)
+            for B in (1, 8, 64, 512)
+        ]
+        cpu = [(f"7 x 384, bank {M}", B, 16, 7, 384, M) for M in (40, 400) for B in (1, 8, 64)]
+        return [_layer_scores_case(*shape, device) for shape in (shapes if gpu else cpu)]
+    if operation == "orthogonality_penalty":
+        ranks = (8, 32) if gpu else (8,)
+        models = LLAMA_WIDTHS if gpu else ["llama-2-7b"]
+        return [_penalty_case(model, R, P, device) for model in models for R in ranks for P in (1, 4, 16, 64)]
+    batches = {"decode": (16, 1), "prefill": (8, 512)} if gpu else {"decode": (8, 1), "prefill": (4, 16)}
+    requests = (1, 4, 16, 64) if gpu else (1, 16)
+    projections = LLAMA_3_PROJECTIONS if gpu else {"q": LLAMA_3_PROJECTIONS["q"]}
+    return [
+        _gated_case(f"llama-3-8b {name} {kind}", B, T, K, *widths, device)
+        for name, widths in projections.items()
+        for kind, (B, T) in batches.items()
+        for K in requests
+    ]
+
+
+def _numbers(seed: int, device: torch.device) -> Callable[..., Tensor]:
+    """Returns a source of normal numbers."""
+    generator = torch.Generator(device).manual_seed(seed)
+    return lambda *shape: torch.randn(*shape, generator=generator, device=device)
+
+
+def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device: torch.device) -> Case:
+    R, rows = min(M, D), min(B, OFFICIAL_ROWS)
+
+    def make(seed: int) -> tuple[Any, ...]:
+        normal = _numbers(seed, device)
+        bank = torch.nn.functional.normalize(normal(K, L, M, D), dim=3)
+        whitening = normal(K, L, R, D) / D
+        precision = whitening.mT @ whitening
+        ones = torch.ones(K, L, device=device)
+        ours = (normal(B, L, D), normal(K, L, D), 0 * ones, whitening, bank, None, -0.5 * ones, -1000 * ones)
+        return (*ours, precision)
+
+    def eager(x: Tensor, means: Tensor, _: Tensor, whitening: Tensor, bank: Tensor, *rest: Any) -> Tensor:
+        return loops.layer_scores_eager(x, means, whitening, bank)
+
+    def loop(x: Tensor, means: Tensor, *rest: Any) -> Tensor:
+        return loops.layer_scores_loop(x, means, rest[-1], rest[2])
+
+    def official(x: Tensor, means: Tensor, *rest: Any) -> Tensor:
+        return loops.layer_scores_official(x[:rows], means, rest[-1], rest[2])
+
+    return Case(
+        operation="layer_scores",
+        name=name,
+        sizes={"B": B, "K": K, "L": L, "D": D, "M": M, "R": R},
+        make=make,
+        variants={
+            "ours": lambda *inputs: layer_scores(*inputs[:8], whitening_sign=1).aggregate,
+            "official": official,
+            "loop": loop,
+            "eager": eager,
+        },
+        truth=lambda *inputs: eager(*(tensor.double() for tensor in inputs[:5])),
+        bytes=4 * (B * L * D + K * L * D * (M + R + 1) + 2 * K * B * L),
+        flops=2 * K * L * B * D * (M + R),
+        scale={"official": B / rows},
+        compiled=eager,
+    )
+
+
+def with_gradient(penalty: Callable[..., Tensor]) -> Callable[..., list[Tensor]]:
+    """Returns a function that computes a penalty and its gradients for its first argument."""
+
+    def run(new: list[Tensor], *rest: Any) -> list[Tensor]:
+        value = penalty(new, *rest)
+        return [value.detach(), *torch.autograd.grad(value, new)]
+
+    return run
+
+
+def _penalty_case(model: str, R: int, P: int, device: torch.device) -> Case:
+    widths = LLAMA_WIDTHS[model] * LLAMA_LAYERS
+
+    def make(seed: int) -> tuple[Any, ...]:
+        normal = _numbers(seed, device)
+        new = [normal(R, D).requires_grad_() for D in widths]
+        groups = []
+        for width in sorted(set(widths)):
+            modules = [module for module, D in enumerate(widths) if width == D]
+            groups.append((modules, normal(len(modules), P * R, width)))
+        place = {module: part for modules, old in groups for module, part in zip(modules, old, strict=True)}
+        return new, [place[module].unflatten(0, (P, R)) for module in range(len(widths))], groups
+
+    def truth(new: list[Tensor], _: list[Tensor], groups: list[tuple[list[int], Tensor]]) -> list[Tensor]:
+        doubles = [tensor.detach().double().requires_grad_() for tensor in new]
+        value = loops.penalty_eager(doubles, [(modules, old.double()) for modules, old in groups])
+        return [value.detach(), *torch.autograd.grad(value, doubles)]
+
+    total = sum(widths)
+    return Case(
+        operation="orthogonality_penalty",
+        name=model,
+        sizes={"modules": len(widths), "R": R, "P": P},
+        make=make,
+        variants={
+            "ours": with_gradient(lambda new, old, _: orthogonality_penalty(new, old)),
+            "official": with_gradient(lambda new, old, _: loops.penalty_official(new, old)),
+            "eager": with_gradient(lambda new, _, groups: loops.penalty_eager(new, groups)),
+        },
+        truth=truth,
+        bytes=4 * R * total * (P + 2),
+        flops=4 * R * R * P * total,
+        compiled=lambda new, _, groups: loops.penalty_eager(new, groups),
+    )
+
+
+def _gated_case(name: str, B: int, T: int, K: int, D: int, O: int, device: torch.device) -> Case:  # noqa: E741
+    R = 8
+    S, live, half = K * R, B // 2, device.type == "cuda"  # every second row has no weight
+    dtype = torch.bfloat16 if half else torch.float32
+
+    def make(seed: int) -> tuple[Any, ...]:
+        normal = _numbers(seed, device)
+        weights = torch.zeros(B, K, device=device)
+        weights[torch.arange(B), torch.arange(B) % K] = 1.0  # each row belongs to one request
+        weights[::2] = 0
+        tensors = (normal(B, T, O), normal(B, T, D), normal(S, D) / D, normal(O, S))
+        by_rank = weights.repeat_interleave(R, 1).to(dtype)
+        return (*(tensor.to(dtype) for tensor in tensors), by_rank, live_rows(by_rank))
+
+    def ours(*inputs: Any) -> Tensor:
+        return gated_lora(*inputs[:5], live=inputs[5])  # the gate knows the rows from its first layer
+
+    def eager(*inputs: Any) -> Tensor:
+        return gated_lora_reference(*inputs[:5])
+
+    return Case(
+        operation="gated_lora",
+        name=name,
+        sizes={"B": B, "T": T, "K": K, "D": D, "O": O, "S": S},
+        make=make,
+        variants={
+            "ours": ours,
+            "official": lambda y, x, a, b, w, _: loops.gated_lora_official(y, x, a, b, w, R),
+            "eager": eager,
+        },
+        truth=lambda *inputs: eager(*(tensor.double() for tensor in inputs)),
+        bytes=(2 if half else 4) * (B * T * 2 * O + live * T * D + S * (D + O) + B * S),
+        flops=2 * live * T * S * (D + O),
+        dtype="bfloat16" if half else "float32",
+        tolerance=1e-2 if half else 1e-5,
+        compiled=eager,
+    )

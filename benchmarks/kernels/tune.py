@@ -1,0 +1,191 @@
+"""Finds the fastest of a short list of block sizes for each shape of the benchmark, on the GPU at hand."""
+
+import json
+import logging
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from benchmarks.kernels.cases import Case
+from benchmarks.kernels.measure import cache_cleaner, relative_error, tensors_of, time_ms
+from o3_kernels import RequestStatistics
+from o3_kernels.blocks import processors
+from o3_kernels.ops.gated_lora.reference import gated_lora_reference
+from o3_kernels.tuning import TABLES, device_file_name, shape_key, variations
+
+__all__ = ["TUNABLE", "Tunable", "WrongResultError", "tune_case", "tune_cases"]
+
+logger = logging.getLogger(__name__)
+ROUNDS = 20
+LEAST_GAIN = 0.98  # of the rule's time: closer than that is noise, and the rule stays
+
+
+class WrongResultError(RuntimeError):
+    """A kernel does not compute what its reference does: there is nothing to time."""
+
+
+class Tunable(NamedTuple):
+    """One shape of an operation as the tuner sees it.
+
+    Args:
+        sizes: what the plan depends on.
+        plans: the rule's, then its changed forms.
+        run: computes the operation under a plan.
+        truth: computes the same in float64.
+    """
+
+    sizes: tuple[int, ...]
+    plans: Sequence[Any]
+    run: Callable[[Any], Any]
+    truth: Callable[[], Any]
+
+
+def tune_cases(
+    cases: Iterable[Case],
+    device: torch.device,
+    folder: Path = TABLES,
+    again: bool = True,
+    late: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Measures the cases, the largest first, and writes an entry for each as soon as it is known.
+
+    The first case of an entry decides it. An entry is empty where nothing beats the rule.
+
+    Args:
+        cases: shapes to measure; those without a tunable launch are passed over.
+        device: a GPU.
+        folder: of the table.
+        again: measure entries that the table holds already, too.
+        late: tells that it is time to stop; what is missing is measured by the next call.
+
+    Returns:
+        The table's file.
+
+    Raises:
+        WrongResultError: no plan of a shape gives a right result.
+    """
+    path = folder / f"{device_file_name(torch.cuda.get_device_name(device))}.json"
+    table: dict[str, dict[str, int]] = json.loads(path.read_text()) if path.exists() else {}
+    known = set() if again else set(table)
+    for case in sorted(cases, key=lambda case: -case.bytes):
+        for tunable in TUNABLE[case.operation](case, case.make(0)):
+            key = shape_key(case.operation, tunable.sizes)
+            if late() or key in known:
+                continue
+            known.add(key)
+            best = tune_case(tunable, case.tolerance, device)
+            table[key] = {} if best == tunable.plans[0] else best._asdict()
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n")
+            logger.info("%s: %s", key, best)
+    return path
+
+
+def tune_case(tunable: Tunable, tolerance: float, device: torch.device, rounds: int = ROUNDS) -> Any:
+    """Returns the fastest right plan; the rule's where none is clearly faster.
+
+    Args:
+        tunable: what to run.
+        tolerance: largest error over the largest magnitude of the truth.
+        device: where.
+        rounds: how often each plan is timed, in turn, none finding its inputs in the cache.
+
+    Raises:
+        WrongResultError: no plan gives a right result.
+    """
+    wanted, clean_cache = tensors_of(tunable.truth()), cache_cleaner(device)
+    errors = {plan: _error(tunable, plan, wanted) for plan in tunable.plans}
+    del wanted
+    times: dict[Any, list[float]] = {plan: [] for plan, error in errors.items() if error <= tolerance}
+    if not times:
+        raise WrongResultError(f"sizes {tunable.sizes}: wrong under every plan, by {min(errors.values()):g}")
+    for _ in range(rounds):
+        for plan, values in times.items():
+            clean_cache()
+            values.append(time_ms(lambda plan=plan: tunable.run(plan), device))  # type: ignore[misc]
+    medians = {plan: statistics.median(values) for plan, values in times.items()}
+    rule, best = tunable.plans[0], min(medians, key=medians.__getitem__)
+    return best if rule not in medians or medians[best] < LEAST_GAIN * medians[rule] else rule
+
+
+def _error(tunable: Tunable, plan: Any, wanted: Sequence[Tensor]) -> float:
+    """Returns the error of a plan; infinite where the device has no room for it."""
+    from triton.runtime.errors import OutOfResources
+
+    try:
+        got = tensors_of(tunable.run(plan))
+    except OutOfResources:
+        return float("inf")
+    return max(relative_error(*pair) for pair in zip(got, wanted, strict=True))
+
+
+def _layer_scores(case: Case, inputs: Sequence[Any]) -> list[Tunable]:
+    from o3_kernels.ops.layer_scores import launch
+
+    statistics_ = RequestStatistics(*inputs[1:8])._replace(whitening_sign=1)
+    (B, _, D), bank = inputs[0].shape, statistics_.bank
+    sizes = (B, max(statistics_.whitening.shape[2], bank.shape[2]), D, bank.element_size())
+    plans = variations(launch.plan_layer_scores(*sizes), launch.CHANGES)
+
+    def run(plan: Any) -> Tensor:
+        return launch.launch_layer_scores(inputs[0], statistics_, plan)[2]
+
+    return [Tunable(sizes, plans, run, lambda: case.truth(*inputs))]
+
+
+def _orthogonality_penalty(case: Case, inputs: Sequence[Any]) -> list[Tunable]:
+    from o3_kernels.ops.orthogonality_penalty import launch
+
+    new, old = [tensor.detach() for tensor in inputs[0]], inputs[1]
+    rows = max(tensor.shape[0] * tensor.shape[1] for tensor in old)
+    sizes = (new[0].shape[0], rows, max(tensor.shape[1] for tensor in new), old[0].element_size())
+    plans = variations(launch.plan_penalty(*sizes), launch.CHANGES)
+
+    def run(plan: Any) -> list[Tensor]:
+        value, gradient = launch.launch_orthogonality_penalty(new, old, True, plan)
+        pieces = torch.split(gradient, [tensor.numel() for tensor in new])
+        return [value, *(piece.view_as(tensor) for piece, tensor in zip(pieces, new, strict=True))]
+
+    return [Tunable(sizes, plans, run, lambda: case.truth(*inputs))]
+
+
+def _gated_lora(case: Case, inputs: Sequence[Any]) -> list[Tunable]:
+    """One launch of one layer, or those of every group of layers that share their input."""
+    if not case.graphed:
+        y, x, a, b, weights = inputs[:5]
+        return [_gated_group([y], x, a, [b], weights)]
+    groups, weights = inputs
+    return [_gated_group([linear(x, w) for w in base], x, a, b, weights) for x, base, a, b in groups]
+
+
+def _gated_group(y: list[Tensor], x: Tensor, a: Tensor, b: list[Tensor], weights: Tensor) -> Tunable:
+    from o3_kernels.ops.gated_lora import launch
+
+    sizes = (x.shape[0] * x.shape[1], weights.shape[1], len(b), x.shape[2], x.element_size(), processors(x))
+    plans = variations(launch.plan_gated_lora(*sizes), launch.CHANGES)
+
+    def run(plan: Any) -> list[Tensor]:
+        outputs = [output.clone() for output in y]
+        launch.launch_gated_lora(outputs, x, a, b, weights, plan)
+        return outputs
+
+    def truth() -> list[Tensor]:
+        parts = zip(y, a.chunk(len(b)), b, strict=True)
+        return [
+            gated_lora_reference(*(tensor.double() for tensor in (y_j, x, a_j, b_j, weights)))
+            for y_j, a_j, b_j in parts
+        ]
+
+    return Tunable(sizes, plans, run, truth)
+
+
+TUNABLE: dict[str, Callable[[Case, Sequence[Any]], list[Tunable]]] = {
+    "layer_scores": _layer_scores,
+    "orthogonality_penalty": _orthogonality_penalty,
+    "gated_lora": _gated_lora,
+}

@@ -1,0 +1,1 @@
+"""Measured studies of `o3_lightning.release`."""

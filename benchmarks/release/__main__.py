@@ -1,0 +1,68 @@
+"""`python -m benchmarks.release`: releases made-up authors, or compares adapters by their overlap."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.release.authors import benchmark_release
+from benchmarks.release.overlap import overlap_study, overlap_table, write_study
+from o3_lightning.commands.own_config import build_own, read_own_arguments
+from o3_lightning.commands.release import release_parser
+from o3_lightning.common.errors import InputError
+from o3_lightning.release.config import ReleaseConfig
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is measured.
+
+    Args:
+        overlap: penalties of a study that compares forget adapters with more and less overlap with a retain
+            adapter; needs given requests.
+        worlds: seeds of fictitious worlds whose first authors are released, each from a model of its own,
+            given the names alone.
+        authors: of each world, at least 1.
+        results: file of the results; the overlap study's table and plot are written beside it.
+
+    Raises:
+        InputError: fewer than one author, a seed below 0, or neither an overlap study nor worlds.
+    """
+
+    overlap: tuple[float, ...] = ()
+    worlds: tuple[int, ...] = ()
+    authors: int = 1
+    results: str = "results/release.json"
+
+    def __post_init__(self) -> None:
+        if self.authors < 1:
+            raise InputError(f"expected 1 or more, got {self.authors}", field="authors")
+        if any(seed < 0 for seed in self.worlds):
+            raise InputError(f"expected seeds >= 0, got {list(self.worlds)}", field="worlds")
+        if not self.overlap and not self.worlds:
+            raise InputError("give --overlap PENALTIES or --worlds SEEDS")
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, writes and prints.
+
+    Raises:
+        InputError: bad input.
+    """
+    parser = release_parser()
+    parser.add_class_arguments(Study, None)
+    namespace = read_own_arguments(parser, arguments)
+    config, study = build_own(ReleaseConfig, namespace), build_own(Study, namespace)
+    trainer, path = namespace["trainer"].as_dict(), Path(study.results)
+    if study.overlap:
+        rows = overlap_study(config, trainer, config.folder / "overlap", study.overlap)
+        write_study(rows, path)
+        lines = [overlap_table(rows)]
+    else:
+        lines = benchmark_release(config, trainer, path, seeds=study.worlds, authors=study.authors)
+    sys.stdout.write("\n".join([*lines, f"written to {path}"]) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

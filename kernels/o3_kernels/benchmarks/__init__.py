@@ -1,1 +1,0 @@
-"""Measures the operations against what a user would write otherwise: `python -m o3_kernels.benchmarks`."""

@@ -1,0 +1,122 @@
+"""Named parts of one kind: the project's own, those of installed packages, and those of plug-in modules."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from o3_lightning.common.errors import InputError
+
+__all__ = ["Registry", "load_plugin"]
+
+Part = TypeVar("Part")
+
+
+class Registry(Generic[Part]):
+    """Parts by name; what registers them, in this project and in installed packages, is imported when needed.
+
+    Args:
+        kind: what a part is called in messages, such as "objective".
+        modules: of this project; each registers its parts when it is imported.
+
+    Attributes:
+        group: the entry-point group, `o3_lightning.<kind>s`. Loading an entry point has to register
+            its part; a module that does so when it is imported is enough.
+
+    Example:
+        >>> shapes: Registry[type] = Registry("shape")
+        >>> @shapes.register("circle")
+        ... class Circle: ...
+        >>> shapes["circle"].__name__, shapes.names()
+        ('Circle', ['circle'])
+    """
+
+    def __init__(self, kind: str, modules: Sequence[str] = ()) -> None:
+        self.kind, self.group = kind, f"o3_lightning.{kind}s"
+        self._modules, self._parts, self._loaded = tuple(modules), dict[str, Part](), False
+
+    def register(self, name: str) -> Callable[[Part], Part]:
+        """Returns a decorator that adds a part and leaves it as it is.
+
+        Raises:
+            ValueError: another part has the name.
+        """
+
+        def add(part: Part) -> Part:
+            if self._parts.get(name, part) is not part:
+                raise ValueError(f"there are two {self.kind}s named '{name}'")
+            self._parts[name] = part
+            return part
+
+        return add
+
+    def names(self) -> list[str]:
+        """Returns every name, the project's own first, each group in the order of registration."""
+        self._load()
+        return list(self._parts)
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._parts
+
+    def __getitem__(self, name: str) -> Part:
+        """Returns a part.
+
+        Raises:
+            InputError: there is none of this name; the message lists the names and the nearest one.
+        """
+        if name not in self:
+            near = difflib.get_close_matches(name, self._parts, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise InputError(f"unknown {self.kind} '{name}'; expected one of {', '.join(self._parts)}{hint}")
+        return self._parts[name]
+
+    def _load(self) -> None:
+        """Imports what registers parts, once."""
+        if self._loaded:
+            return
+        self._loaded = True  # before the imports: a module may look while it registers
+        for module in self._modules:
+            importlib.import_module(module)
+        for point in entry_points(group=self.group):
+            try:
+                point.load()
+            except Exception as error:
+                raise InputError(
+                    f"{self.kind} '{point.name}' of a package cannot be loaded: {error}"
+                ) from error
+
+
+def load_plugin(name: str, beside: Path | None = None) -> None:
+    """Imports a module that registers parts.
+
+    Args:
+        name: of an importable module, or a path to a .py file.
+        beside: a folder in which a file `<name>.py` is looked for first, such as that of the configuration.
+
+    Raises:
+        InputError: there is no such module, or importing it fails.
+    """
+    places = [Path(name)] if name.endswith(".py") else []
+    if beside is not None:
+        places.append(beside / (name if name.endswith(".py") else f"{name}.py"))
+    path = next((place for place in places if place.is_file()), None)
+    try:
+        if path is None:
+            importlib.import_module(name)
+        elif path.stem not in sys.modules:
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+    except Exception as error:
+        sys.modules.pop(path.stem if path else "", None)
+        raise InputError(f"cannot be imported: {error}", field=f"plugin {name}") from error

@@ -1,0 +1,139 @@
+"""What a detector reads of a set of prompts: normalised texts, tokens, features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.entity_direction import find_subject
+from o3_lightning.detector.text import normalise_text
+
+__all__ = ["PromptInputs", "read_inputs", "read_texts", "read_tokens"]
+
+
+@dataclass(frozen=True)
+class PromptInputs:
+    """N prompts as the detector sees them.
+
+    Args:
+        tokens: token ids of each prompt, special tokens included.
+        words: the same without special tokens.
+        features: pooled features [N, L, D] of every layer.
+        other_words: words of further prompts that were too many to be encoded.
+        subject: tokens of the names that the prompts are about, from `find_subject`.
+    """
+
+    tokens: list[list[int]]
+    words: list[list[int]]
+    features: Tensor
+    other_words: tuple[list[int], ...] = ()
+    subject: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def rows(self, chosen: Tensor) -> PromptInputs:
+        """Returns the prompts with these numbers, without any others."""
+        numbers = chosen.tolist()
+        return PromptInputs(
+            [self.tokens[n] for n in numbers], [self.words[n] for n in numbers], self.features[chosen]
+        )
+
+
+def read_tokens(encoder: Encoder, tokens: list[list[int]]) -> PromptInputs:
+    """Returns the inputs for token ids."""
+    return PromptInputs(tokens, encoder.words(tokens), encoder.encode_tokens(tokens))
+
+
+def read_texts(encoder: Encoder, texts: Sequence[str], *, normalise: bool) -> PromptInputs:
+    """Returns the inputs for texts, as they come."""
+    read = [normalise_text(text) for text in texts] if normalise else list(texts)
+    return read_tokens(encoder, encoder.tokenize(read))
+
+
+def read_inputs(
+    encoder: Encoder, prompts: Sequence[str], config: DetectorConfig, seed: int
+) -> tuple[PromptInputs, list[str]]:
+    """Returns the distinct forget prompts that hold text, and a warning for each thing that was left out.
+
+    Under the pooling "padded_mean" all prompts are read as they come: what a feature is depends on the others
+    of its batch. Of more than `config.most_rows` a random sample is encoded, so that time and memory are
+    bounded.
+
+    Raises:
+        InputError: no prompt holds any text, or one is not a string.
+    """
+    for index, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            message = f"prompt {index + 1}: expected a string, got {type(prompt).__name__}"
+            raise InputError(message, field="prompts")
+    texts = [normalise_text(prompt) if config.normalise else prompt for prompt in prompts]
+    with_text = [text for text in texts if text.strip()]
+    if not with_text:
+        raise InputError(
+            f"expected at least one forget prompt with some text, got {len(prompts)} without", field="prompts"
+        )
+    warnings = []
+    if config.pooling != "padded_mean":
+        distinct = list(dict.fromkeys(with_text))
+        if len(with_text) < len(texts):
+            warnings.append(f"{len(texts) - len(with_text)} prompts without text are left out")
+        if len(distinct) < len(with_text):
+            warnings.append(f"{len(with_text) - len(distinct)} prompts that repeat another are left out")
+        texts = distinct
+    tokens = encoder.tokenize(texts)
+    long = sum(len(row) >= encoder.max_tokens for row in tokens)
+    if long:
+        warnings.append(f"{long} prompts are cut to the {encoder.max_tokens} tokens the encoder reads")
+    subject = read_subject(encoder, prompts, config)
+    if len(texts) <= config.most_rows:
+        return replace(read_tokens(encoder, tokens), subject=subject), warnings
+    warnings.append(f"fitted on a random {config.most_rows} of {len(texts)} prompts, and on the words of all")
+    return replace(read_sample(encoder, tokens, config.most_rows, seed), subject=subject), warnings
+
+
+def read_subject(encoder: Encoder, prompts: Sequence[str], config: DetectorConfig) -> frozenset[int]:
+    """Returns the tokens of the names that prompts are about; none where no channel asks for them."""
+    if "subject" not in config.channels:
+        return frozenset()
+
+    def pieces(word: str) -> list[int]:
+        inside = f" {normalise_text(word) if config.normalise else word}"
+        return encoder.words(encoder.tokenize([inside]))[0]
+
+    return find_subject(
+        list(dict.fromkeys(prompts)),
+        pieces,
+        name_share=config.name_share,
+        subject_share=config.subject_share,
+    )
+
+
+def read_sample(encoder: Encoder, tokens: list[list[int]], count: int, seed: int) -> PromptInputs:
+    """Returns the inputs of some random prompts, beside the words of all the others."""
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).tolist()
+    inputs = read_tokens(encoder, [tokens[place] for place in order[:count]])
+    return replace(inputs, other_words=tuple(encoder.words([tokens[place] for place in order[count:]])))
+
+
+def special_ids(encoder: Encoder) -> set[int]:
+    """Returns the ids that are no part of a prompt's text."""
+    return set(encoder.tokenizer.all_special_ids)
+
+
+def select_layers(features: Tensor, layers: int) -> Tensor:
+    """Returns the features of the last layers [N, min(layers, L), D]."""
+    return features[:, -min(layers, features.shape[1]) :]
+
+
+def stack_inputs(parts: Sequence[PromptInputs]) -> PromptInputs:
+    """Returns several sets of prompts as one."""
+    tokens = [row for part in parts for row in part.tokens]
+    words = [row for part in parts for row in part.words]
+    return PromptInputs(tokens, words, torch.cat([part.features for part in parts]))

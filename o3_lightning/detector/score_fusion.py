@@ -1,0 +1,270 @@
+"""The default detector's scores: five channels over one encoder pass, standardised and added up.
+
+whitened     largest cosine to a centroid, after undoing what varies inside a cluster; last layers
+cosine       largest cosine to a bank row, last layer
+mahalanobis  minus the squared distance to the request's mean under a shrunk covariance, last layer
+lexical      known share of what is rare in the prompt
+subject      along the direction from made-up prompts about something else to the forget prompts; last layers
+Every channel is higher for prompts closer to the forget set.
+Shape letters: B rows, K requests, C channels, L layers, D width, R rank, M bank rows, N prompts,
+H hash buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from o3_kernels import layer_scores
+from o3_lightning.detector.config import CHANNELS, DetectorConfig
+from o3_lightning.detector.entity_direction import fit_direction
+from o3_lightning.detector.layer_statistics import (
+    WhitenedCentroids,
+    fit_precision,
+    fit_whitened_centroids,
+    nearest_centroid,
+    spherical_centroids,
+)
+from o3_lightning.detector.lexical import fit_word_table, lexical_scores
+
+__all__ = [
+    "FusionState",
+    "fit_fusion",
+    "fused_scores",
+    "fusion_channels",
+    "know_words",
+    "stack_states",
+    "subject_scores",
+    "whitened_layers",
+]
+
+
+PER_LAYER_AXES = 3  # layer, row and width of the matrices of one request
+
+
+@dataclass(frozen=True)
+class FusionState:
+    """Everything the channels of K requests need, one stacked tensor each; zeros pad smaller requests.
+
+    Args:
+        mean: last layer [K, 1, D].
+        scale: 1 / s of the precision at the last layer [K, 1].
+        whitening: U of that precision [K, 1, R, D].
+        bank: unit rows at the last layer [K, 1, M, D]: centroids, or the prompts themselves.
+        bank_mask: True where a bank row counts [K, M].
+        within_scale: 1 / s of the precision inside clusters [K, L].
+        within_whitening: U of that precision [K, L, R, D].
+        within_bank: whitened centroids [K, L, M, D].
+        within_mask: True where a centroid counts [K, M].
+        subject: direction of the subject channel at each layer [K, L, D], zeros without a subject.
+        subject_offset: what is taken from that channel [K].
+        known: hashed word table [K, H].
+        rare: hashes of the words that no vocabulary has [K, W], int64, 0 where there are fewer.
+        center: cross-fitted mean of each channel [K, C].
+        spread: its standard deviation, positive [K, C].
+        channel_weights: what each channel adds to the sum [K, C].
+        score_center: mean of the cross-fitted sums [K].
+        score_spread: their standard deviation, positive [K].
+    """
+
+    mean: Tensor
+    scale: Tensor
+    whitening: Tensor
+    bank: Tensor
+    bank_mask: Tensor
+    within_scale: Tensor
+    within_whitening: Tensor
+    within_bank: Tensor
+    within_mask: Tensor
+    subject: Tensor
+    subject_offset: Tensor
+    known: Tensor
+    rare: Tensor
+    center: Tensor
+    spread: Tensor
+    channel_weights: Tensor
+    score_center: Tensor
+    score_spread: Tensor
+
+
+def stack_states(states: Sequence[FusionState]) -> FusionState:
+    """Returns one state for all requests, padded to the largest rank and bank.
+
+    Matrices of a layer lie side by side in memory, so that `layer_scores` takes them for one.
+    """
+    stacked = {}
+    for field in fields(FusionState):
+        parts = [getattr(state, field.name) for state in states]
+        shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+        count = sum(len(part) for part in parts)
+        if len(shape) == PER_LAYER_AXES:
+            whole = parts[0].new_zeros(shape[0], count, *shape[1:]).transpose(0, 1)
+        else:
+            whole = parts[0].new_zeros(count, *shape)
+        start = 0
+        for part in parts:
+            whole[(slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))] = part
+            start += len(part)
+        stacked[field.name] = whole
+    return FusionState(**stacked)
+
+
+def fit_fusion(
+    features: Tensor,
+    tokens: Sequence[Sequence[int]],
+    config: DetectorConfig,
+    seed: int,
+    others: Tensor | None = None,
+) -> FusionState:
+    """Fits all channels of one request; centers are 0 and spreads 1 until they are calibrated.
+
+    Args:
+        features: [N, L, D] of the layers the whitened channel averages, the last one included.
+        tokens: token ids of the N prompts, without special tokens.
+        config: settings.
+        seed: of the clustering.
+        others: features of made-up prompts about something else [M, L, D]; None where the request has no
+            subject, and that channel counts nothing.
+    """
+    rows = features.double()
+    unit, last = F.normalize(rows, dim=-1), rows[:, -1]
+    scale, whitening = fit_precision(last - last.mean(dim=0), config.most_rank)
+    within, centroids = fit_clusters(unit, config, seed)
+    bank = unit[:, -1] if config.bank == "examples" else centroids
+    direction, offset = torch.zeros_like(rows[0]), rows.new_zeros(())
+    if others is not None:
+        direction, offset = fit_direction(unit, F.normalize(others.double(), dim=-1), config.most_rank)
+    tensors = {
+        "mean": last.mean(dim=0)[None],
+        "scale": scale[None],
+        "whitening": whitening[None],
+        "bank": bank[None],
+        "bank_mask": torch.ones(len(bank), dtype=torch.bool),
+        "within_scale": torch.stack([part.scale for part in within]),
+        "within_whitening": pad_stack([part.whitening for part in within]),
+        "within_bank": pad_stack([part.bank for part in within], repeat=True),
+        "within_mask": torch.ones(max(len(part.bank) for part in within), dtype=torch.bool),
+        "subject": direction,
+        "subject_offset": offset,
+        "known": know_words(tokens, config)[0],
+        "rare": torch.zeros(0, dtype=torch.int64),
+        "center": torch.zeros(len(CHANNELS)),
+        "spread": torch.ones(len(CHANNELS)),
+        "channel_weights": weigh_channels(config, subject=others is not None),
+        "score_center": torch.zeros(()),
+        "score_spread": torch.ones(()),
+    }
+    floats = {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}
+    return FusionState(**{name: value[None] for name, value in floats.items()})
+
+
+def fit_clusters(unit: Tensor, config: DetectorConfig, seed: int) -> tuple[list[WhitenedCentroids], Tensor]:
+    """Returns whitened centroids at each layer of unit rows [N, L, D], and plain ones [M, D] of the last."""
+    count = max(1, min(config.centroids, len(unit) // config.rows_per_centroid))
+    centroids = [spherical_centroids(rows, count, seed) for rows in unit.unbind(dim=1)]
+    fitted = [
+        fit_whitened_centroids(rows, nearest_centroid(rows, own), config.within_rank)
+        for rows, own in zip(unit.unbind(dim=1), centroids, strict=True)
+    ]
+    return fitted, centroids[-1]
+
+
+def weigh_channels(config: DetectorConfig, *, subject: bool) -> Tensor:
+    """Returns what each channel counts [C]; that of the subject nothing where there is none."""
+    by_channel = dict(zip(config.channels, config.channel_weights, strict=True))
+    if not subject:
+        by_channel["subject"] = 0.0
+    return torch.tensor([by_channel.get(channel, 0.0) for channel in CHANNELS])
+
+
+def know_words(tokens: Sequence[Sequence[int]], config: DetectorConfig) -> Tensor:
+    """Returns the word table [1, H] of prompts, given as token ids without special tokens."""
+    certain = max(config.certain_count, config.certain_fraction * len(tokens))
+    return fit_word_table(tokens, buckets=config.lexical_buckets, certain_count=certain)[None]
+
+
+def pad_stack(parts: Sequence[Tensor], *, repeat: bool = False) -> Tensor:
+    """Returns matrices [n, D] stacked to [L, max n, D], padded with zeros or with their first row."""
+    longest = max(len(part) for part in parts)
+    padded = []
+    for part in parts:
+        filler = part[:1] if repeat else part.new_zeros(1, part.shape[1])
+        padded.append(torch.cat([part, filler.expand(longest - len(part), -1)]))
+    return torch.stack(padded)
+
+
+def fusion_channels(
+    features: Tensor, tokens: Sequence[Sequence[int]], state: FusionState, information: Tensor, power: float
+) -> Tensor:
+    """Returns the raw channel scores [B, K, C] of every prompt under every request.
+
+    Args:
+        features: [B, L, D], the layers of `fit_fusion`.
+        tokens: token ids of B prompts, without special tokens.
+        state: K stacked requests.
+        information: -log p by token id [V].
+        power: of the information in the lexical channel.
+    """
+    nothing = torch.zeros_like(state.scale)
+    plain = layer_scores(
+        features[:, -1:],
+        state.mean,
+        state.scale,
+        state.whitening,
+        state.bank,
+        state.bank_mask,
+        nothing,
+        nothing,
+    )
+    channels = {
+        "whitened": whitened_layers(features, state).mean(dim=2),
+        "cosine": plain.cosine[:, :, 0].T,
+        "mahalanobis": -plain.mahalanobis[:, :, 0].T,
+        "lexical": lexical_scores(tokens, state.known, information, power),
+        "subject": subject_scores(features, state),
+    }
+    return torch.stack([channels[name] for name in CHANNELS], dim=2)
+
+
+def subject_scores(features: Tensor, state: FusionState) -> Tensor:
+    """Returns how far prompts lie towards the forget prompts from those about something else [B, K].
+
+    Args:
+        features: [B, L, D], the layers of `fit_fusion`.
+        state: K stacked requests; 0 for one without a subject.
+    """
+    unit = F.normalize(features, dim=-1)
+    return torch.einsum("bld,kld->bk", unit, state.subject) - state.subject_offset
+
+
+def whitened_layers(features: Tensor, state: FusionState) -> Tensor:
+    """Returns the largest whitened cosine to a centroid at each layer [B, K, L], in [-1, 1].
+
+    Args:
+        features: [B, L, D], the layers of `fit_fusion`.
+        state: K stacked requests.
+    """
+    unit = F.normalize(features, dim=-1)
+    zero = torch.zeros_like(state.within_scale)
+    within = layer_scores(
+        unit,
+        None,
+        state.within_scale,
+        state.within_whitening,
+        state.within_bank,
+        state.within_mask,
+        zero,
+        zero,
+    )
+    length = within.mahalanobis.clamp_min(torch.finfo(torch.float32).eps).sqrt()
+    return (within.cosine / length).transpose(0, 1)
+
+
+def fused_scores(channels: Tensor, state: FusionState) -> Tensor:
+    """Returns standardised scores [B, K]: 0 is a typical unseen forget prompt, 1 its standard deviation."""
+    z = (channels - state.center) / state.spread
+    return ((z * state.channel_weights).sum(dim=2) - state.score_center) / state.score_spread

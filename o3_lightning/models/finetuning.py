@@ -1,0 +1,152 @@
+"""Teaching a base model what will be unlearned from it, such as TOFU's made-up authors."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.config import DataConfig
+from o3_lightning.data.encoding import encode_pairs
+from o3_lightning.data.requests import QuestionAnswer, read_rows
+from o3_lightning.data.sources import HubFile, load_records, try_records
+from o3_lightning.data.tofu import REPOSITORY
+from o3_lightning.models.fictitious import FictitiousBaseConfig, cached_model, without
+
+if TYPE_CHECKING:
+    from o3_lightning.data.templates import PromptTemplate
+
+__all__ = ["FinetuneConfig", "finetuned_folder", "finetuning_rows"]
+
+logger = logging.getLogger(__name__)
+TOFU = "tofu"
+RECIPE = 1  # of the cached models; a change of the training raises it
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How a base model learns rows.
+
+    Args:
+        rows: JSON-lines files in the form of a request, or "tofu" for all 4,000 rows of TOFU; empty leaves
+            the model as it is.
+        epochs: passes over the rows; 5 as TOFU's authors.
+        learning_rate: peak of AdamW over all weights; 1e-5 as TOFU's authors for Llama-2-7B, small models
+            need more.
+        batch_size: rows a step; 16 as TOFU's authors.
+        max_tokens: longest prompt and answer together; 256 holds every row of TOFU.
+
+    Raises:
+        InputError: a number outside its range.
+    """
+
+    rows: tuple[str, ...] = ()
+    epochs: int = 5
+    learning_rate: float = 1e-5
+    batch_size: int = 16
+    max_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        for field in ("epochs", "learning_rate", "batch_size", "max_tokens"):
+            if not getattr(self, field) > 0:
+                message = f"expected a number above 0, got {getattr(self, field)}"
+                raise InputError(message, field=f"base.finetune_on.{field}")
+
+
+def finetuning_rows(config: FinetuneConfig) -> tuple[QuestionAnswer, ...]:
+    """Returns the rows that a model is taught.
+
+    Raises:
+        InputError: a file is missing or malformed, or TOFU is neither local nor on the Hub.
+    """
+    found: list[QuestionAnswer] = []
+    for source in config.rows:
+        found += tofu_rows() if source == TOFU else [row for _, _, row in read_rows(source)]
+    return tuple(found)
+
+
+def tofu_rows() -> list[QuestionAnswer]:
+    """Returns TOFU's authors: from the local files, or all at once from the Hub."""
+    fields, config = ("question", "answer"), DataConfig(name=TOFU)
+    kept = try_records(config, "tofu/retain90.json", fields)
+    if kept is None:
+        records = load_records(config, "tofu/full.json", fields, HubFile(REPOSITORY, "full"))
+    else:
+        records = [*load_records(config, "tofu/forget10.json", fields), *kept]
+    return [QuestionAnswer(record.text("question"), record.text("answer")) for record in records]
+
+
+def finetuned_folder(
+    model: Any,
+    tokenizer: Any,
+    template: PromptTemplate,
+    digest: str,
+    config: FinetuneConfig,
+    seed: int,
+    unseen: Collection[str] = (),
+) -> Path:
+    """Returns the folder of a model that has learned the rows, all its weights trained in float32, once.
+
+    Args:
+        model: the model before; it is not changed.
+        tokenizer: its tokenizer.
+        template: how prompts are written.
+        digest: of the model's weights.
+        config: rows and training.
+        seed: of the order of rows.
+        unseen: prompts that the model is never shown, with their answers.
+
+    Raises:
+        InputError: the rows cannot be read, or a prompt leaves no room for an answer.
+        OSError: the cache folder may not be written.
+    """
+    rows = without(finetuning_rows(config), unseen)
+    key = {
+        "recipe": RECIPE,
+        "base": digest,
+        "template": template.name,
+        "config": {**asdict(config), "rows": [row.to_dict() for row in rows]},
+        "seed": seed,
+    }
+    return cached_model(
+        "finetuned", key, lambda: (tokenizer, teach(model, tokenizer, template, rows, config, seed))
+    )
+
+
+def teach(
+    model: Any,
+    tokenizer: Any,
+    template: PromptTemplate,
+    rows: Sequence[QuestionAnswer],
+    config: FinetuneConfig,
+    seed: int,
+) -> Any:
+    """Returns a copy of the model that was trained on the rows."""
+    import torch
+    from lightning import Trainer
+
+    from o3_lightning.models.pretraining import PretrainingModule, batch_loader
+
+    logger.info("teaching the base model %d rows once; kept in the cache", len(rows))
+    prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
+    examples = encode_pairs(tokenizer, template, prompts, answers, config.max_tokens)
+    loader = batch_loader(examples, tokenizer.pad_token_id, config.batch_size, seed)
+    settings = FictitiousBaseConfig(learning_rate=config.learning_rate)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        learner = copy.deepcopy(model).float().train().requires_grad_(True)
+        trainer = Trainer(
+            max_epochs=config.epochs,
+            accelerator="gpu" if next(model.parameters()).is_cuda else "cpu",
+            devices=1,
+            gradient_clip_val=settings.clip,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(PretrainingModule(learner, settings, len(loader) * config.epochs), loader)
+    return learner.eval().to(model.dtype)

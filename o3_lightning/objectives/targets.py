@@ -1,0 +1,162 @@
+"""The answers that objectives put in place of the true ones: refusals and wrong answers, drawn per row."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.refusals import REFUSALS
+from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN, RETAIN_REFUSAL, WRONG
+from o3_lightning.objectives.config import ObjectiveConfig
+
+__all__ = [
+    "build_retain_texts",
+    "build_texts",
+    "check_needs",
+    "draw_refusals",
+    "draw_wrong_answers",
+    "load_refusals",
+]
+
+Pairs = tuple[list[str], list[str]]
+LETTERS = "ABCDE"  # what the official code draws from, however many options a question has
+LETTER = re.compile(r"(?<![A-Za-z])[A-E](?![A-Za-z'])")
+
+
+def load_refusals(path: str | Path | None = None) -> tuple[str, ...]:
+    """Returns refusals: of a file with one a line, or the embedded ones.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8 or holds no refusal.
+    """
+    if path is None:
+        return REFUSALS
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"cannot be read: {error}"
+        raise InputError(message, path=path, field="objective.forget.refusals") from error
+    refusals = tuple(line.strip() for line in lines if line.strip())
+    if not refusals:
+        message = "expected one refusal a line, found none"
+        raise InputError(message, path=path, field="objective.forget.refusals")
+    return refusals
+
+
+def draw_refusals(
+    rows: Sequence[QuestionAnswer], refusals: Sequence[str], seed: int, count: int = 0
+) -> list[str]:
+    """Returns a refusal for each row; it depends on the seed and the row's place alone.
+
+    Args:
+        rows: any.
+        refusals: to draw from.
+        seed: an integer.
+        count: at most so many different ones, themselves drawn by the seed; 0 for all.
+    """
+    if 0 < count < len(refusals):
+        refusals = random.Random(f"{seed}/refusals").sample(list(refusals), count)  # noqa: S311
+    return [draw(seed, "refusal", index).choice(refusals) for index in range(len(rows))]
+
+
+def draw_wrong_answers(rows: Sequence[QuestionAnswer], seed: int, *, official: bool = False) -> list[str]:
+    """Returns a wrong answer for each row; it depends on the seed and the row's place alone.
+
+    Args:
+        rows: with `perturbed_answers`, unless `official`.
+        seed: an integer.
+        official: replace the letter of the answer by one out of A to E, the true one included.
+
+    Raises:
+        InputError: a row has no wrong answer, or no letter where one is to be replaced.
+
+    Example:
+        >>> draw_wrong_answers([QuestionAnswer("Who?", "Ann", perturbed_answers=("Ann", "Bob"))], 0)
+        ['Bob']
+    """
+    answers = []
+    for index, row in enumerate(rows):
+        chance = draw(seed, "wrong", index)
+        if official:
+            answers.append(replace_letter(row, chance.choice(LETTERS), index))
+        else:
+            answers.append(chance.choice(wrong_options(row, index)))
+    return answers
+
+
+def draw(seed: int, kind: str, index: int) -> random.Random:
+    """Returns a generator of its own for a row."""
+    return random.Random(f"{seed}/{kind}/{index}")  # noqa: S311 not for secrets
+
+
+def wrong_options(row: QuestionAnswer, index: int) -> list[str]:
+    """Returns a row's wrong answers, without any that equals the true one."""
+    options = [option for option in row.perturbed_answers if option.strip() != row.answer.strip()]
+    if not options:
+        message = f"random labels need wrong answers: row {index + 1} has no perturbed_answers"
+        raise InputError(message, field="perturbed_answers")
+    return options
+
+
+def replace_letter(row: QuestionAnswer, letter: str, index: int) -> str:
+    """Returns a row's answer with its last option letter replaced."""
+    found = list(LETTER.finditer(row.answer))
+    if not found:
+        message = f"official labels need an answer with a letter from A to E: row {index + 1} has none"
+        raise InputError(message, field="answer")
+    return row.answer[: found[-1].start()] + letter + row.answer[found[-1].end() :]
+
+
+def check_needs(
+    objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], retain: Sequence[QuestionAnswer] | None
+) -> None:
+    """Refuses, before any training, an objective that lacks what it needs.
+
+    Raises:
+        InputError: wrong answers, refusals or retained data are missing.
+    """
+    if WRONG in objective.forget.objective.views:
+        draw_wrong_answers(rows, 0, official=objective.forget.official_labels)
+    load_refusals(objective.forget.refusals)
+    if objective.needs_retained_data and (retain is None or len(retain) == 0):
+        message = f"'{objective.retain.name}' needs retained data, none was given; 'none' does without"
+        raise InputError(message, field="objective.retain.name")
+
+
+def build_texts(objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed: int) -> dict[str, Pairs]:
+    """Returns prompts and answers for each view of the forget set that an objective reads."""
+    prompts = [row.prompt for row in rows]
+    texts: dict[str, Pairs] = {}
+    for view in objective.forget.objective.views:
+        if view == ANSWER:
+            texts[view] = prompts, [row.answer for row in rows]
+        elif view == REFUSAL:
+            texts[view] = prompts, refusals_for(objective, rows, seed)
+        elif view == WRONG:
+            official = objective.forget.official_labels
+            texts[view] = prompts, draw_wrong_answers(rows, seed, official=official)
+    return texts
+
+
+def refusals_for(objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed: int) -> list[str]:
+    """Returns the configured refusals for some rows."""
+    forget = objective.forget
+    return draw_refusals(rows, load_refusals(forget.refusals), seed, forget.refusal_count)
+
+
+def build_retain_texts(
+    objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed: int
+) -> dict[str, Pairs]:
+    """Returns prompts and answers for each view of retained data that an objective reads."""
+    views = () if objective.retain.objective is None else objective.retain.objective.views
+    prompts = [row.prompt for row in rows]
+    texts: dict[str, Pairs] = {}
+    if RETAIN in views:
+        texts[RETAIN] = prompts, [row.answer for row in rows]
+    if RETAIN_REFUSAL in views:
+        texts[RETAIN_REFUSAL] = prompts, refusals_for(objective, rows, seed)
+    return texts

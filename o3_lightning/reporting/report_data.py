@@ -1,0 +1,80 @@
+"""What the report shows beside the metrics: weights, curves, answers, configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.evaluation.plane import Place
+
+__all__ = ["ReportDetails"]
+
+
+@dataclass(frozen=True)
+class ReportDetails:
+    """What the report shows beside the metrics; every field is plain JSON, and every one may be empty.
+
+    Args:
+        title: the heading of the page, e.g. the run's name.
+        weights: `[request][split]` = that request's weight of each prompt, each in [0, 1].
+        mistakes: `[request]` = prompts on the wrong side of one half: "split", "prompt" and "weight".
+        curves: `[request]` = one mapping per training step, loss name to value; "step" counts the steps,
+            where it is missing the place in the list does.
+        samples: answers before and after: "split", "request" ("" for utility), "prompt", "truth", "before",
+            "after" and "weights" (request id to weight).
+        configuration: the whole configuration, YAML text.
+        overlaps: by name of the measure, "rows" (request ids) and "values" (a square matrix).
+        robustness: rows of `evaluation.robustness.Robustness.run`, one per attack and request.
+        comparisons: by model, how it compares with one that never knew: `comparison` of an evaluation.
+        beside: other models on the plane by name, results of `place_on_plane`.
+        notes: sentences at the top of the page, e.g. what a reader must know before comparing.
+
+    Example:
+        >>> details = ReportDetails("demo", weights={"a": {"seen": [1.0]}})
+        >>> ReportDetails.from_dict(details.to_dict()) == details
+        True
+    """
+
+    title: str
+    weights: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    mistakes: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
+    samples: Sequence[Mapping[str, Any]] = ()
+    configuration: str = ""
+    overlaps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    robustness: Sequence[Mapping[str, Any]] = ()
+    comparisons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    beside: Mapping[str, Place] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the details as plain JSON."""
+        return {
+            **asdict(self),
+            "samples": [dict(sample) for sample in self.samples],
+            "robustness": [dict(row) for row in self.robustness],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> ReportDetails:
+        """Returns details from plain JSON.
+
+        Args:
+            value: what `to_dict` gave; only "title" must be there.
+
+        Returns:
+            The details, equal to those that were written.
+
+        Raises:
+            InputError: "title" is missing, or a key is unknown.
+        """
+        known = {part.name for part in fields(cls)}
+        unknown = sorted(set(value) - known)
+        if unknown or "title" not in value:
+            problem = f"unknown key {', '.join(unknown)}" if unknown else "title is missing"
+            raise InputError(f"expected {', '.join(sorted(known))}; {problem}", field="details")
+        sequences = {name: tuple(value[name]) for name in ("samples", "robustness", "notes") if name in value}
+        return cls(**{**value, **sequences})

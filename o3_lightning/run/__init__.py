@@ -1,0 +1,1 @@
+"""A whole run: its configuration, inputs, stages and results."""

@@ -1,0 +1,202 @@
+"""What a run will take, told before it starts: a few of its own steps are measured and counted up."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning import Callback
+
+from o3_lightning.adapter.diagnostics import overlap_matrices
+from o3_lightning.adapter.history import AdapterHistory
+from o3_lightning.adapter.interference import logit_interference
+from o3_lightning.adapter.training import TrainedAdapter, train_adapter
+from o3_lightning.common.seeds import stage_seed
+from o3_lightning.data.requests import UnlearningRequest
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.detector.detector import fit_detector
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.multi import MultiDetector
+from o3_lightning.evaluation.environment import peak_memory_mib
+from o3_lightning.evaluation.evaluate import evaluate_split, splits_of
+from o3_lightning.evaluation.ungated import plain_model
+from o3_lightning.models.base import BaseModel
+from o3_lightning.run.config import RunConfig
+from o3_lightning.run.inputs import RETAIN_SPLIT, evaluating, read_inputs
+from o3_lightning.run.reuse import open_predecessor
+from o3_lightning.training.launch import processes_wanted
+from o3_lightning.training.trainer import build_trainer
+
+__all__ = ["Estimate", "estimate_run"]
+
+STEPS = 4  # of the adapter; the first, which warms up, is not counted
+SAMPLE = 24  # rows that are measured; a row's cost differs from split to split
+MEBIBYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to take.
+
+    Args:
+        seconds: by kind of stage: "load", "detectors", "adapters", "evaluation" and "overlaps".
+        memory_mib: peak of a process: on the GPU where it trains on one, else in the machine's memory.
+    """
+
+    seconds: Mapping[str, float]
+    memory_mib: float
+
+    @property
+    def total(self) -> float:
+        """All seconds."""
+        return sum(self.seconds.values())
+
+
+class StepClock(Callback):
+    """Notes when each training step begins and when the last one ends."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Notes the time."""
+        self.times.append(time.perf_counter())
+
+    def on_train_end(self, *_: Any) -> None:
+        """Notes the time."""
+        self.times.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Of one step, the first left out where there are others."""
+        kept = self.times[1:] if len(self.times) > 2 else self.times
+        return (kept[-1] - kept[0]) / (len(kept) - 1)
+
+
+def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
+    """Measures a few steps of a run on this machine, writes nothing, and counts up what is to come.
+
+    Requests that it takes over from an earlier run are measured by it, but not trained.
+
+    Args:
+        config: the run.
+        trainer: options of `lightning.Trainer`.
+
+    Raises:
+        InputError: what a run would refuse.
+    """
+    start = time.perf_counter()
+    inputs = read_inputs(config)
+    base, stream, encoder = inputs
+    earlier = open_predecessor(config, trainer, inputs)
+    loaded = time.perf_counter() - start
+    taken_over = earlier.ids if earlier else ()
+    fresh = [one for one in stream.requests if one.id not in taken_over]
+    request = max(stream.requests, key=lambda one: len(one.rows))
+    fit, multi = measure_detector(config, encoder, request)
+    step, overlaps = 0.0, 0.0
+    if not config.refuse_only:
+        step, trained = measure_step(config, trainer, base, stream, request)
+        overlaps = measure_overlap(base, trained, stream, request)
+    once, prompt = measure_rows(config, base, stream), measure_gate(multi, request)
+    processes = processes_wanted(trainer)
+    steps = sum(steps_of(config, one) for one in fresh)
+    prompts = sum(len(part) for _, _, part, _ in splits_of(stream))
+    probes = prompts + sum(map(len, stream.probes.values()))
+    count, fresh_rows = len(stream.requests), sum(len(one.rows) for one in fresh)
+    seconds = {
+        "load": loaded,
+        "detectors": fit * fresh_rows / len(request.rows),
+        "adapters": step * steps / processes,
+        "evaluation": (once * (1 + count) + prompt * prompts * count) / processes + prompt * probes,
+        "overlaps": overlaps,
+    }
+    return Estimate(seconds, peak_memory())
+
+
+def steps_of(config: RunConfig, request: UnlearningRequest) -> int:
+    """Returns the optimizer steps of one request."""
+    return math.ceil(len(request.rows) / config.adapter.batch_size) * config.adapter.epochs
+
+
+def measure_detector(
+    config: RunConfig, encoder: Encoder, request: UnlearningRequest
+) -> tuple[float, MultiDetector]:
+    """Returns the seconds of one fit, and the gate of the one request."""
+    start = time.perf_counter()
+    seed = stage_seed(config.seed, "detector", request.id)
+    detector = fit_detector(encoder, request.prompts, config.detector, seed)
+    return time.perf_counter() - start, MultiDetector(encoder, {request.id: detector})
+
+
+def measure_step(
+    config: RunConfig,
+    trainer: Mapping[str, Any],
+    base: BaseModel,
+    stream: RequestStream,
+    request: UnlearningRequest,
+) -> tuple[float, TrainedAdapter]:
+    """Returns the seconds of one optimizer step on one device, and the adapter of the few steps."""
+    clock = StepClock()
+    alone = {**trainer, "devices": 1, "strategy": "auto", "max_steps": STEPS}
+    fit = build_trainer(alone, max_epochs=config.adapter.epochs, callbacks=[clock])
+    retain = stream.utility.get(RETAIN_SPLIT) if config.objective.needs_retained_data else None
+    trained = train_adapter(
+        base, request, AdapterHistory(), config.adapter, config.objective, fit, config.seed, retain=retain
+    )
+    return clock.seconds, trained
+
+
+def measure_overlap(
+    base: BaseModel, trained: TrainedAdapter, stream: RequestStream, request: UnlearningRequest
+) -> float:
+    """Returns the seconds of comparing every request's adapter with every other's.
+
+    Angles grow with the square of the requests; a request's prompts are read without and with every adapter.
+    """
+    history = AdapterHistory.of({request.id: (trained.factors, trained.scaling)})
+    prompts = [request.prompts[place] for place in spread_places(len(request.prompts))]
+    start = time.perf_counter()
+    overlap_matrices(history)
+    angles = time.perf_counter() - start
+    logit_interference(base, history, {request.id: prompts})
+    once = (time.perf_counter() - start - angles) / (2 * len(prompts))
+    count = len(stream.requests)
+    return angles * count**2 + once * (1 + count) * sum(len(one.rows) for one in stream.requests)
+
+
+def measure_rows(config: RunConfig, base: BaseModel, stream: RequestStream) -> float:
+    """Returns the seconds in which all rows are answered and scored once, a few of each split measured."""
+    model, seconds = plain_model(base), 0.0
+    with evaluating(stream):
+        for _, name, rows, kind in splits_of(stream):
+            chosen = [rows[place] for place in spread_places(len(rows))]
+            start = time.perf_counter()
+            evaluate_split(model, chosen, config.evaluation, kind, name)
+            seconds += (time.perf_counter() - start) * len(rows) / len(chosen)
+    return seconds
+
+
+def measure_gate(multi: MultiDetector, request: UnlearningRequest) -> float:
+    """Returns the seconds that the gate takes for one prompt."""
+    prompts = [request.prompts[place] for place in spread_places(len(request.prompts))]
+    start = time.perf_counter()
+    multi.weights(prompts)
+    return (time.perf_counter() - start) / len(prompts)
+
+
+def spread_places(count: int) -> list[int]:
+    """Returns at most `SAMPLE` places, evenly spread."""
+    chosen = min(count, SAMPLE)
+    return [place * count // chosen for place in range(chosen)]
+
+
+def peak_memory() -> float:
+    """Returns the peak so far, in MiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / MEBIBYTES
+    return peak_memory_mib()

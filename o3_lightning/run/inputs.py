@@ -1,0 +1,158 @@
+"""What a run works on: base model, requests and encoder, checked before anything is written.
+
+A run that goes on after a kill goes on with the rows that it began with, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from o3_lightning.adapter.retain_guard import RetainGuard
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.config import DataConfig
+from o3_lightning.data.stream import RequestStream, load_stream
+from o3_lightning.detector.encoder import Encoder, load_configured_encoder
+from o3_lightning.evaluation.checks import check_prompts
+from o3_lightning.evaluation.evaluate import HOLDOUT, UTILITY, digest_rows
+from o3_lightning.models.base import BaseModel, load_base
+from o3_lightning.objectives.targets import check_needs
+from o3_lightning.run.config import RunConfig
+from o3_lightning.run.results import BASE_STAGE
+from o3_lightning.training.run_folder import Result, RunFolder
+
+__all__ = [
+    "RETAIN_SPLIT",
+    "Inputs",
+    "check_finished",
+    "check_unchanged",
+    "evaluating",
+    "read_inputs",
+    "training_reads",
+]
+
+RETAIN_SPLIT = "retain"
+
+
+class Inputs(NamedTuple):
+    """What the stages of a run share.
+
+    Args:
+        base: the language model to unlearn from.
+        stream: the requests, and rows to keep that training may not read unless it declares them.
+        encoder: of the detectors.
+    """
+
+    base: BaseModel
+    stream: RequestStream
+    encoder: Encoder
+
+
+def read_inputs(config: RunConfig) -> Inputs:
+    """Loads what the stages share, and refuses what cannot work before anything is trained or written."""
+    stream = guard(load_stream(config.data, config.seed), config)
+    for request in stream.requests:
+        check_needs(config.objective, request.rows, stream.utility.get(RETAIN_SPLIT))
+    base = load_base(config.base, config.seed)
+    with evaluating(stream):
+        check_prompts(stream, base)
+    return Inputs(base, stream, load_configured_encoder(config.detector))
+
+
+def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
+    """Returns the stream with its utility rows unreadable until evaluation, unless training declares them."""
+    declared = config.objective.needs_retained_data
+    guarded = {
+        name: RetainGuard(rows, name=name, declared=declared and name == RETAIN_SPLIT)
+        for name, rows in stream.utility.items()
+    }
+    return replace(stream, utility=guarded)
+
+
+def guards(stream: RequestStream) -> Iterator[RetainGuard]:
+    """The guarded utility splits."""
+    return (rows for rows in stream.utility.values() if isinstance(rows, RetainGuard))
+
+
+def training_reads(stream: RequestStream) -> int:
+    """How often training has read a retained row so far."""
+    return sum(rows.reads["training"] for rows in guards(stream))
+
+
+@contextmanager
+def evaluating(stream: RequestStream) -> Iterator[None]:
+    """Within, utility rows may be read."""
+    with ExitStack() as stack:
+        for rows in guards(stream):
+            stack.enter_context(rows.evaluation())
+        yield
+
+
+def check_unchanged(folder: RunFolder, stream: RequestStream, data: DataConfig) -> None:
+    """Refuses to go on with rows that are no longer those of the run's first stage.
+
+    Args:
+        folder: of the run.
+        stream: what the run's files hold now.
+        data: where its rows come from.
+
+    Raises:
+        InputError: a request, or a split of rows to keep, was added, taken out or changed.
+    """
+    began = folder.result(BASE_STAGE)
+    if began is None:
+        return
+    check_requests(began, stream, folder.path)
+    then = {split: result["digest"] for split, result in began[UTILITY].items()}
+    with evaluating(stream):
+        now = {split: digest_rows(rows) for split, rows in stream.utility.items()}
+    if HOLDOUT in began:  # only membership metrics measure it
+        then[HOLDOUT], now[HOLDOUT] = began[HOLDOUT]["digest"], digest_rows(stream.holdout)
+    differ = dict(changes(then, now))
+    files = {RETAIN_SPLIT: data.retain, HOLDOUT: data.holdout}
+    if differ:
+        told = ", ".join(f"{files.get(split) or repr(split)} {what}" for split, what in differ.items())
+        raise InputError(
+            f"this run began with other rows to measure ({told}); put those back, or give another --name, "
+            f"and --take_over {folder.path} to keep what is trained",
+            path=folder.path,
+        )
+
+
+def check_finished(folder: RunFolder, config: RunConfig) -> None:
+    """Refuses to call a run finished whose requests are no longer those it unlearned.
+
+    Only a user's own files are looked at, where all of them are still there: whoever honours a request may
+    have to delete its file. Rows to keep may be gone, too.
+
+    Raises:
+        InputError: a request was added, taken out or changed.
+    """
+    data = config.data
+    began = folder.result(BASE_STAGE)
+    if began is not None and data.name == "jsonl" and all(Path(path).is_file() for path in data.requests):
+        forget_sets = load_stream(replace(data, retain=None, holdout=None), config.seed)
+        check_requests(began, forget_sets, folder.path)
+
+
+def check_requests(began: Result, stream: RequestStream, folder: Path) -> None:
+    """Refuses requests that are not those of a run's first stage."""
+    then = {name: splits["seen"]["digest"] for name, splits in began["requests"].items()}
+    now = {request.id: digest_rows(request.rows) for request in stream.requests}
+    differ = [f"'{name}' {what}" for name, what in changes(then, now)]
+    if differ:
+        raise InputError(
+            f"this run began with other requests ({', '.join(differ)}); give those of now another --name, "
+            f"and --take_over {folder} to train only what is new",
+            path=folder,
+        )
+
+
+def changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yields every name whose digest is another, or is there only once, with what happened to it."""
+    yield from ((name, "is new") for name in now if name not in then)
+    yield from ((name, "is gone") for name in then if name not in now)
+    yield from ((name, "was changed") for name in then if now.get(name, then[name]) != then[name])

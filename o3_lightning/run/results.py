@@ -1,0 +1,227 @@
+"""The end of a run: the stages' results as one metrics.json and one report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import write_atomically, write_json
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.evaluation.environment import describe_environment, peak_memory_mib
+from o3_lightning.evaluation.persistence import (
+    backward_transfers,
+    persistence_matrices,
+    unreadable_answers,
+    utility_ratio,
+    utility_series,
+)
+from o3_lightning.evaluation.plane import Place, place_on_plane
+from o3_lightning.reporting.external_results import read_attacks, read_comparisons, read_places
+from o3_lightning.reporting.long_form import long_form
+from o3_lightning.reporting.publish import publish
+from o3_lightning.reporting.report import write_report
+from o3_lightning.reporting.report_data import ReportDetails
+from o3_lightning.store.store import Store
+from o3_lightning.training.run_folder import RunFolder
+from o3_lightning.training.trainer import RunLogger
+
+__all__ = ["BASE_STAGE", "assemble_metrics", "finish_run", "render_again"]
+
+BASE_STAGE = "00-base-evaluate"
+CSV_NAME = "metrics.csv"
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> None:
+    """Writes CSV, report and `metrics.json`, in this order, then publishes the run.
+
+    A run that has its report and its metrics is finished.
+
+    Beside what `assemble_metrics` gives, `metrics.json` holds `digests` (base model, encoder, forget sets)
+    and `store_bytes` by request.
+
+    Args:
+        folder: of the run.
+        stream: its requests.
+        loggers: of the run; where Weights & Biases is among them it is sent the results.
+    """
+    identifiers = [request.id for request in stream.requests]
+    results = folder.results()
+    metrics = {
+        **assemble_metrics(stream.name, identifiers, results),
+        "digests": digests_of(folder, stream),
+        "store_bytes": {name: size_of(folder.store / "requests" / name) for name in identifiers},
+    }
+    write_atomically(folder.path / CSV_NAME, long_form(metrics))
+    details = assemble_details(folder, identifiers, results)
+    write_report(folder.path, metrics, details)
+    write_json(folder.metrics_file, metrics)
+    for run in loggers.wandb_runs():
+        publish(run, folder.path, metrics, details, loggers.next_step)
+
+
+def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -> Path:
+    """Writes the report and the CSV of a finished run anew.
+
+    Args:
+        folder: of the run.
+        beside: more models for the plane by name, such as other runs.
+
+    Returns:
+        The report's file.
+
+    Raises:
+        InputError: what another command left in the folder is damaged, or results of stages are gone.
+    """
+    metrics = json.loads(folder.metrics_file.read_text())
+    for key in ("adapters", "calibration", "detector", "store_bytes"):  # runs of earlier versions lack some
+        metrics[key] = by_request(metrics.get(key) or {}, metrics["requests"])
+    results = folder.results()
+    for name in (BASE_STAGE, stage_names(metrics["requests"], "evaluate")[-1], "detectors"):
+        if name not in results:
+            raise InputError(f"there is no result of stage {name}", path=folder.path / "stages")
+    details = assemble_details(folder, metrics["requests"], results, beside)
+    write_atomically(folder.path / CSV_NAME, long_form(metrics))
+    return write_report(folder.path, metrics, details)
+
+
+def by_request(values: Mapping[str, Any], identifiers: Sequence[str]) -> dict[str, Any]:
+    """Returns what is kept by request in the requests' order; JSON files have theirs alphabetical."""
+    return {name: values[name] for name in identifiers if name in values}
+
+
+def digests_of(folder: RunFolder, stream: RequestStream) -> dict[str, Any]:
+    """Returns what the run was made from: base model, encoder and every forget set."""
+    store = Store.open(folder.store)
+    forget_sets = {request.id: request.digest for request in stream.requests}
+    return {"base": store.base_digest, "encoder": store.encoder_digest, "requests": forget_sets}
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of a request's detector and adapter."""
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+
+def stage_names(identifiers: Sequence[str], kind: str) -> list[str]:
+    """The names of one kind of stage, in the order of the requests."""
+    return [f"{number:02}-{name}-{kind}" for number, name in enumerate(identifiers, start=1)]
+
+
+def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) -> dict[str, Any]:
+    """Returns the content of `metrics.json`.
+
+    Args:
+        name: the benchmark.
+        identifiers: the requests, in order.
+        results: every stage's result by name.
+
+    Returns:
+        `requests`; `persistence[metric][split]`; `utility[split]`, the accuracy over the columns, and
+        `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `calibration`
+        (error of each request's weights); `confusion` between requests; `u2r`; `plane` (accuracies with
+        intervals); `intervals[owner][split][metric]`, low and high in every column; `unreadable`
+        (answers that a metric could not judge); `backward_transfer`;
+        `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
+    """
+    stages = [BASE_STAGE, *stage_names(identifiers, "evaluate")]
+    measured = [results[stage] for stage in stages]
+    matrices, series = persistence_matrices(identifiers, measured), utility_series(measured)
+    trained = trained_stages(identifiers, results)
+    return {
+        "benchmark": name,
+        "requests": list(identifiers),
+        "columns": ["base", *identifiers],
+        "persistence": matrices,
+        "utility": series.get("accuracy", {}),
+        "utility_metrics": series,
+        "detector": by_request(results["detectors"]["table"], identifiers),
+        "u2r": utility_ratio(matrices, series),
+        "calibration": by_request(results["detectors"]["calibration"], identifiers),
+        "confusion": results["detectors"]["confusion"],
+        "plane": {"base": place_on_plane(measured[0]), "end": place_on_plane(measured[-1])},
+        "backward_transfer": backward_transfers(matrices),
+        "adapters": {name: stage["metrics"] for name, stage in trained.items()},
+        "intervals": intervals_of(measured),
+        "unreadable": unreadable_answers(measured),
+        "overlaps": overlaps_of(results),
+        "seconds": {stage: round(result["seconds"], 3) for stage, result in results.items()},
+        "peak_memory_mib": peak_memory_mib(),
+        "environment": describe_environment(),
+    }
+
+
+def intervals_of(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns `[owner][split][metric]` = low and high end of the 95 % interval in every column, or None.
+
+    The owner is a request, or "utility"; a run whose stages kept no intervals has none.
+    """
+    found: dict[str, Any] = {}
+    for column, stage in enumerate(measured):
+        for owner, splits in (*stage["requests"].items(), ("utility", stage["utility"])):
+            for split, result in splits.items():
+                for metric, ends in (result.get("intervals") or {}).items():
+                    place = found.setdefault(owner, {}).setdefault(split, {})
+                    place.setdefault(metric, [None] * len(measured))[column] = list(ends[:2])
+    return found
+
+
+def trained_stages(identifiers: Sequence[str], results: Results) -> dict[str, Mapping[str, Any]]:
+    """Returns the training of each request that has an adapter; none where the gate only refuses."""
+    stages = zip(identifiers, stage_names(identifiers, "unlearn"), strict=True)
+    return {name: results[stage] for name, stage in stages if stage in results}
+
+
+def overlaps_of(results: Results) -> Mapping[str, Any]:
+    """Returns the matrices between adapters; none where there are no adapters."""
+    matrices: Mapping[str, Any] = results.get("overlaps", {}).get("matrices", {})
+    return matrices
+
+
+def assemble_details(
+    folder: RunFolder,
+    identifiers: Sequence[str],
+    results: Results,
+    beside: Mapping[str, Place] | None = None,
+) -> ReportDetails:
+    """Returns what the report shows beside the metrics."""
+    curves = {name: stage["curve"] for name, stage in trained_stages(identifiers, results).items()}
+    overlaps = {
+        name: {"rows": list(identifiers), "values": values} for name, values in overlaps_of(results).items()
+    }
+    return ReportDetails(
+        title=folder.path.name,
+        mistakes=by_request(results["detectors"]["mistakes"], identifiers),
+        weights=by_request(results["detectors"]["weights"], identifiers),
+        curves=curves,
+        samples=pair_samples(results[BASE_STAGE], results[stage_names(identifiers, "evaluate")[-1]]),
+        configuration=(folder.path / "config.yaml").read_text(),
+        overlaps=overlaps,
+        robustness=read_attacks(folder.path),
+        comparisons=read_comparisons(folder.path),
+        beside={**read_places(folder.path), **(beside or {})},
+    )
+
+
+def pair_samples(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the kept answers of the base model beside those at the end."""
+    pairs = []
+    groups = [("requests", name) for name in before["requests"]] + [("utility", "")]
+    for kind, name in groups:
+        old, new = (stage[kind][name] if name else stage[kind] for stage in (before, after))
+        for split, result in old.items():
+            for first, last in zip(result["samples"], new[split]["samples"], strict=True):
+                pairs.append(
+                    {
+                        "split": split,
+                        "request": name,
+                        "prompt": first["prompt"],
+                        "truth": first["truth"],
+                        "before": first["answer"],
+                        "after": last["answer"],
+                        "weights": last["weights"],
+                    }
+                )
+    return pairs

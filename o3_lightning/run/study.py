@@ -1,0 +1,238 @@
+"""A comparison of whole runs: every variant with every seed, one table with mean and deviation.
+
+A study is a YAML file of four parts: a configuration that the variants share, what differs in each, the
+seeds, and the figures that its table shows. Its runs are ordinary runs in folders of their own, so a study
+that was killed continues with the first run that is not finished.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import write_atomically, write_json
+from o3_lightning.common.yaml import read_mapping
+from o3_lightning.data.requests import check_id
+from o3_lightning.evaluation.environment import describe_environment
+from o3_lightning.evaluation.headline import FIGURES, headline
+from o3_lightning.metrics.aggregate import over_seeds
+from o3_lightning.run.config import RunConfig, config_from
+
+__all__ = ["Study", "read_study", "run_study", "summarise", "table"]
+
+logger = logging.getLogger(__name__)
+
+KEYS = ("question", "config", "common", "variants", "seeds", "figures")
+DEFAULT_FIGURES = ("held_out", "truth", "utility", "drift", "seconds")
+RANGED = ("seconds", "u2r")  # not fractions: fewer decimals
+
+Plain = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs to compare.
+
+    Args:
+        name: of the YAML file; names the folder of the runs and the results.
+        question: what the comparison is to answer, one sentence.
+        common: fields of the configuration that all runs share, sections nested.
+        variants: by name, the fields that differ; at least one.
+        seeds: each variant runs once with each; at least one.
+        figures: names of `headline` figures, the columns of the table.
+    """
+
+    name: str
+    question: str
+    common: Plain
+    variants: Mapping[str, Plain]
+    seeds: Sequence[int]
+    figures: Sequence[str]
+
+    def settings(self, variant: str, seed: int, output: Path) -> tuple[RunConfig, Plain]:
+        """Returns one run's configuration and trainer options.
+
+        Raises:
+            InputError: the variant has an unknown field or a value outside its range.
+        """
+        own = {"name": f"{variant}-seed{seed}", "output": str(output / self.name), "seed": seed}
+        try:
+            return config_from(merge(merge(self.common, self.variants[variant]), own))
+        except InputError as error:
+            raise InputError(f"variant '{variant}': {error}") from error
+
+
+def read_study(path: str | Path) -> Study:
+    """Reads a study and checks every part of it, before anything runs.
+
+    Args:
+        path: YAML with `variants` and `seeds`, and optionally `question`, `config` (a configuration file,
+            relative to this one, that `common` builds on), `common` and `figures`.
+
+    Raises:
+        InputError: the file is missing, is not such YAML, or a part of it is wrong.
+    """
+    source = Path(path)
+    content = read_mapping(source)
+    unknown = sorted(set(content) - set(KEYS))
+    if unknown:
+        raise InputError(f"unknown key '{unknown[0]}'; known are {', '.join(KEYS)}", path=source)
+    common = fields_of(content.get("common"), source, "common")
+    if "config" in content:
+        common = merge(read_mapping(source.parent / str(content["config"])), common)
+    study = Study(
+        name=check_name(source.stem, source),
+        question=str(content.get("question", "")),
+        common=common,
+        variants=variants_of(content.get("variants"), source),
+        seeds=seeds_of(content.get("seeds"), source),
+        figures=figures_of(content.get("figures"), source),
+    )
+    for variant in study.variants:
+        study.settings(variant, study.seeds[0], Path("runs"))
+    return study
+
+
+def variants_of(value: Any, path: Path) -> dict[str, Plain]:
+    """Returns the variants of a study, at least one."""
+    if not isinstance(value, dict) or not value:
+        raise InputError("expected names with the fields that differ, got none", path=path, field="variants")
+    return {
+        check_name(str(name), path): fields_of(fields, path, f"variants.{name}")
+        for name, fields in value.items()
+    }
+
+
+def seeds_of(value: Any, path: Path) -> tuple[int, ...]:
+    """Returns the seeds of a study, at least one."""
+    whole = isinstance(value, list) and all(isinstance(seed, int) and seed >= 0 for seed in value)
+    if not value or not whole:
+        raise InputError(f"expected integers >= 0, got {value or []}", path=path, field="seeds")
+    return tuple(value)
+
+
+def figures_of(value: Any, path: Path) -> tuple[str, ...]:
+    """Returns the columns of a study's table."""
+    figures = value or list(DEFAULT_FIGURES)
+    unknown = [one for one in figures if one not in FIGURES] if isinstance(figures, list) else figures
+    if unknown:
+        message = f"expected a list of some of {', '.join(FIGURES)}, got {unknown}"
+        raise InputError(message, path=path, field="figures")
+    return tuple(figures)
+
+
+def fields_of(value: Any, path: Path, name: str) -> Plain:
+    """Returns a part of a study that holds fields, or none."""
+    if not isinstance(value, dict | None):
+        raise InputError(f"expected fields, got {value!r}", path=path, field=name)
+    return value or {}
+
+
+def check_name(name: str, path: Path) -> str:
+    """Returns a name that can be part of a folder's."""
+    try:
+        check_id(name)
+    except InputError as error:
+        raise InputError(str(error), path=path) from None
+    return name
+
+
+def merge(base: Plain, changes: Plain) -> Plain:
+    """Returns a configuration with some fields changed, section by section."""
+    merged = copy.deepcopy(base)
+    for key, value in changes.items():
+        inside = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if inside else copy.deepcopy(value)
+    return merged
+
+
+def run_study(study: Study, output: Path, results: Path) -> Plain:
+    """Runs what is not finished and writes `<results>/<name>.json` and the table, `<name>.md`.
+
+    Args:
+        study: the comparison.
+        output: folder of run folders; the runs go to `<output>/<study>/<variant>-seed<seed>`.
+        results: folder of the two result files.
+
+    Returns:
+        The content of the JSON file, see `summarise`.
+
+    Raises:
+        InputError: a run's input is bad, or its folder holds a run with another configuration.
+    """
+    from o3_lightning.run.pipeline import (
+        run_stream,  # seconds to import: a mistake in the file is told before
+    )
+
+    pairs = [(variant, seed) for seed in study.seeds for variant in study.variants]
+    measured: dict[str, dict[int, dict[str, float]]] = {variant: {} for variant in study.variants}
+    for number, (variant, seed) in enumerate(pairs, start=1):
+        logger.info("%s: run %d of %d: %s, seed %d", study.name, number, len(pairs), variant, seed)
+        config, trainer = study.settings(variant, seed, output)
+        folder = run_stream(config, trainer)
+        measured[variant][seed] = headline(json.loads((folder / "metrics.json").read_text()))
+    content = summarise(study, measured)
+    write_json(results / f"{study.name}.json", content)
+    write_atomically(results / f"{study.name}.md", table(content))
+    return content
+
+
+def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Plain:
+    """Returns the study's results.
+
+    Args:
+        study: the comparison.
+        measured: by variant and seed, the run's headline figures.
+
+    Returns:
+        `study`, `question`, `seeds`, `figures` (the table's columns), `common`, `environment`, and
+        `variants[name]` with `fields` and, in `figures[name]`, `mean`, `deviation` (of the sample; 0 of a
+        single seed) and `values` over the seeds. A figure that some seed lacks is left out.
+    """
+    variants = {}
+    for name, fields in study.variants.items():
+        runs = [measured[name][seed] for seed in study.seeds]
+        shared = [figure for figure in FIGURES if all(figure in run for run in runs)]
+        figures = {figure: spread([run[figure] for run in runs]) for figure in shared}
+        variants[name] = {"fields": fields, "figures": figures}
+    return {
+        "study": study.name,
+        "question": study.question,
+        "seeds": list(study.seeds),
+        "figures": list(study.figures),
+        "common": study.common,
+        "variants": variants,
+        "environment": describe_environment(),
+    }
+
+
+def spread(values: list[float]) -> Plain:
+    """Mean and sample deviation of one figure over the seeds."""
+    found = over_seeds(values)
+    return {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
+
+
+def table(content: Plain) -> str:
+    """Returns the results as a Markdown table, one row a variant, with what the columns mean."""
+    columns = content["figures"]
+    lines = [f"| variant | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for name, variant in content["variants"].items():
+        cells = [cell(column, variant["figures"].get(column)) for column in columns]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    meanings = [f"* {column}: {FIGURES[column]}" for column in columns]
+    seeds = ", ".join(map(str, content["seeds"]))
+    return "\n".join([*lines, "", f"Mean ± deviation over seeds {seeds}.", "", *meanings, ""])
+
+
+def cell(figure: str, value: Plain | None) -> str:
+    """One number of the table."""
+    if value is None:
+        return "–"
+    digits = 1 if figure in RANGED else 3
+    return f"{value['mean']:.{digits}f} ± {value['deviation']:.{digits}f}"

@@ -1,0 +1,1 @@
+"""Trainer, loggers, processes, and the folder that a run writes."""

@@ -1,0 +1,175 @@
+"""Starting one process a device, so that `--trainer.devices 8` works without torchrun.
+
+Each process runs the same command from its start, and all meet in `training/processes.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess  # this program alone is started, with its own words
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from o3_lightning.common.errors import InputError
+
+__all__ = ["launch", "processes_wanted", "work_for_parent"]
+
+CHILD = "from o3_lightning.training.launch import work_for_parent; work_for_parent()"
+GRACE_SECONDS = 20.0  # for the others to end by themselves once one has failed
+LOOK_SECONDS = 0.05
+PARENT_IS_GONE = 143
+USAGE_ERROR = 2
+
+
+def launch(command: str, arguments: Sequence[str], trainer: Mapping[str, Any]) -> bool:
+    """Runs a command in as many processes as the trainer has devices, and waits for them.
+
+    Args:
+        command: the subcommand.
+        arguments: its words, as given.
+        trainer: options of `lightning.Trainer`; read are `devices`, `num_nodes` and `accelerator`.
+
+    Returns:
+        False where one process does, or where torchrun or srun has started this one: go on here.
+
+    Raises:
+        InputError: several nodes are asked for, which torchrun or srun has to start.
+        SystemExit: a process failed; with its status.
+    """
+    if "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return False
+    count = processes_wanted(trainer)
+    if count == 1:
+        return False
+    status = run_processes([command, *arguments], count)
+    if status:
+        sys.exit(status)
+    return True
+
+
+def processes_wanted(trainer: Mapping[str, Any]) -> int:
+    """Returns how many processes the devices of a trainer need on this machine.
+
+    Example:
+        >>> processes_wanted({"devices": 2}), processes_wanted({"devices": [0, 3], "num_nodes": 1})
+        (2, 2)
+    """
+    if int(trainer.get("num_nodes") or 1) > 1:
+        message = "start several machines with torchrun or srun; scripts/ has examples"
+        raise InputError(message, field="trainer.num_nodes")
+    devices = trainer.get("devices") or 1
+    if isinstance(devices, list | tuple):
+        return max(1, len(devices))
+    if devices in ("auto", -1, "-1"):
+        on_gpu = trainer.get("accelerator") != "cpu" and torch.cuda.is_available()
+        return torch.cuda.device_count() if on_gpu else 1
+    try:
+        return max(1, int(devices))
+    except ValueError:
+        raise InputError(f"expected a number, got {devices!r}", field="trainer.devices") from None
+
+
+def run_processes(words: Sequence[str], count: int) -> int:
+    """Runs this program `count` times and returns 0, or the status of the first that failed."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        errors = [Path(folder) / f"{rank}.err" for rank in range(count)]
+        children = [start(words, rank, count, port, errors[rank]) for rank in range(count)]
+        with forwarding_signals(children):
+            first = wait_for(children)
+        if first is None:
+            return 0
+        if children[0].returncode == USAGE_ERROR:
+            return USAGE_ERROR  # told by the first process, for all of them
+        if first > 0:
+            sys.stderr.write(errors[first].read_text(errors="replace"))
+        status = children[first].returncode
+        return 128 - status if status < 0 else status
+
+
+def start(words: Sequence[str], rank: int, count: int, port: int, errors: Path) -> subprocess.Popen[bytes]:
+    """Starts one process; only the first one talks."""
+    places = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": count,
+        "LOCAL_WORLD_SIZE": count,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    defaults = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # torch warns where no layer is left unused
+    }
+    environment = {**defaults, **os.environ, **{key: str(value) for key, value in places.items()}}
+    command = [sys.executable, "-c", CHILD, *words]
+    if rank == 0:
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # noqa: S603  our own words
+    with errors.open("wb") as told:
+        return subprocess.Popen(  # noqa: S603
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=told
+        )
+
+
+def wait_for(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    """Waits until all have ended; returns the number of the first that failed, the lowest of several."""
+    failed, deadline = None, float("inf")
+    while any(child.poll() is None for child in children):
+        if failed is None and any(child.poll() for child in children):
+            deadline = time.monotonic() + GRACE_SECONDS
+            failed = next(rank for rank, child in enumerate(children) if child.poll())
+        if time.monotonic() > deadline:
+            for child in children:
+                child.kill()
+        time.sleep(LOOK_SECONDS)
+    if failed is None:
+        failed = next((rank for rank, child in enumerate(children) if child.returncode), None)
+    return failed
+
+
+@contextmanager
+def forwarding_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Hands SIGTERM on to the processes; Ctrl-C reaches them by itself."""
+
+    def forward(number: int, _: object) -> None:
+        for child in children:
+            child.send_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def work_for_parent() -> None:
+    """Runs the command line in a process that `launch` started, and ends when that one is gone."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    from o3_lightning.commands.cli import main
+
+    main()
+
+
+def end_with_parent() -> None:
+    """Ends this process when the other end of its standard input closes; the parent never writes there."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(PARENT_IS_GONE)

@@ -1,0 +1,297 @@
+"""The benchmark: cases agree with their truth, a wrong result is never timed, the report is written."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from benchmarks.kernels import __main__ as command
+from benchmarks.kernels import cases, loops, readme, tune
+from benchmarks.kernels.decoder_layer import INPUT_WIDTHS, decoder_layer_case
+from benchmarks.kernels.measure import measure_case, relative_error
+from benchmarks.kernels.memory import peak_mib
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def tiny_cases(monkeypatch):
+    """The real cases with small sizes."""
+    monkeypatch.setitem(cases.LLAMA_WIDTHS, "llama-2-7b", (8, 12))
+    tiny = {
+        "layer_scores": [cases._layer_scores_case("tiny", 5, 2, 2, 6, 4, CPU)],
+        "orthogonality_penalty": [cases._penalty_case("llama-2-7b", 2, 3, CPU)],
+        "gated_lora": [cases._gated_case("tiny", 3, 2, 2, 8, 6, CPU)],
+    }
+    monkeypatch.setattr(command, "cases_for", lambda operation, device: tiny[operation])
+    monkeypatch.setattr(
+        command, "measure_roofs", lambda device: {"copy_gb_s": 1.0, "matmul_float32_tflop_s": 1.0}
+    )
+    return tiny
+
+
+def test_command_measures_every_variant_and_writes_its_files(tiny_cases, tmp_path, capsys):
+    assert command.main(["--out", str(tmp_path), "--seconds", "0", "--device", "cpu"]) == 0
+    (file,) = tmp_path.glob("*.json")
+    results = json.loads(file.read_text())
+    for case in results["cases"]:
+        assert set(case["median_ms"]) >= {"ours", "official", "eager"}
+        assert case["relative_error"]["ours"] <= 1e-4
+        assert min(case["rounds"].values()) >= 3
+        assert case["bound_ms"] > 0
+        assert case["peak_mib"]["ours"] > 0
+    assert "orthogonality_penalty" in capsys.readouterr().out
+    pytest.importorskip("matplotlib")
+    assert (tmp_path / file.stem).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_partial_runs_add_up_where_they_were_measured_alike(tiny_cases, tmp_path, monkeypatch):
+    options = ["--out", str(tmp_path), "--seconds", "0", "--device", "cpu"]
+    (name,) = {f"{command.device_file_name('cpu ' + command.platform.machine())}.json"}
+
+    def operations():
+        return [case["operation"] for case in json.loads((tmp_path / name).read_text())["cases"]]
+
+    assert command.main([*options, "--op", "gated_lora"]) == 0
+    assert command.main([*options, "--shape", "modules=64"]) == 0
+    assert operations() == ["gated_lora", "orthogonality_penalty"]
+    assert command.main([*options, "--op", "gated_lora"]) == 0
+    assert operations() == ["orthogonality_penalty", "gated_lora"]
+    monkeypatch.setattr(command, "_git", lambda *arguments: "another commit")
+    assert command.main([*options, "--op", "layer_scores"]) == 0
+    assert operations() == ["orthogonality_penalty", "gated_lora", "layer_scores"]
+    assert json.loads((tmp_path / name).read_text())["commit"] == "another commit"
+    monkeypatch.setattr(command, "_code_digest", lambda: "another source")
+    assert command.main([*options, "--op", "layer_scores"]) == 0
+    assert operations() == ["layer_scores"]
+
+
+def test_nothing_is_timed_where_ours_is_wrong(tiny_cases, tmp_path, capsys):
+    case = tiny_cases["gated_lora"][0]
+    wrong = {**case.variants, "ours": lambda y, *_: y + 1}
+    tiny_cases["gated_lora"][0] = dataclasses.replace(case, variants=wrong)
+    assert measure_case(tiny_cases["gated_lora"][0], CPU, 0, compile_too=False)["median_ms"] == {}
+    options = ["--out", str(tmp_path), "--seconds", "0", "--device", "cpu"]
+    assert command.main(["--op", "gated_lora", "--op", "layer_scores", *options]) == command.WRONG
+    assert "gated_lora tiny" in capsys.readouterr().err
+    (file,) = tmp_path.glob("*.json")
+    assert [case["operation"] for case in json.loads(file.read_text())["cases"]] == ["gated_lora"]
+
+
+def test_a_competitor_that_fails_is_left_out(tiny_cases):
+    case = tiny_cases["gated_lora"][0]
+    failing = {**case.variants, "eager": lambda *_: 1 / 0}
+    result = measure_case(dataclasses.replace(case, variants=failing), CPU, 0, compile_too=False)
+    assert set(result["median_ms"]) == set(result["relative_error"]) == {"ours", "official"}
+    ours_fails = dataclasses.replace(case, variants={"ours": failing["eager"]})
+    with pytest.raises(ZeroDivisionError):
+        measure_case(ours_fails, CPU, 0, compile_too=False)
+
+
+@pytest.fixture
+def everything(tiny_cases, monkeypatch, tmp_path):
+    """Runs the command with --everything as if the CPU were a GPU; its tests end with what `tests` holds."""
+    calls = SimpleNamespace(tests=[0], tested=0, tuned=[], tables=0, command=None)
+
+    def run_tests(arguments, **_):
+        assert arguments[arguments.index("-m", 3) + 1] == "gpu"
+        calls.tested += 1
+        return SimpleNamespace(returncode=calls.tests.pop())
+
+    def write_tables():
+        calls.tables += 1
+
+    read = command._options
+
+    def options(arguments):
+        return SimpleNamespace(**{**vars(read(arguments)), "everything": True})
+
+    monkeypatch.setattr(command, "_options", options)
+    monkeypatch.setattr(command, "_git", lambda *arguments: "")
+    monkeypatch.setattr(command, "subprocess", SimpleNamespace(run=run_tests))
+    monkeypatch.setattr(command, "tune_cases", lambda cases, *_, **named: calls.tuned.append(len(cases)))
+    monkeypatch.setattr(command, "DEFAULT_FOLDER", tmp_path)
+    monkeypatch.setattr(command, "TABLES", tmp_path / "tuned")
+    monkeypatch.setattr(command, "write_tables", write_tables)
+    arguments = ["--out", str(tmp_path), "--seconds", "0", "--device", "cpu"]
+    calls.command = lambda *more: command.main([*arguments, *more])
+    calls.results = lambda: json.loads(next(tmp_path.glob("*.json")).read_text())
+    return calls
+
+
+def test_everything_stops_at_a_failing_test(everything, capsys):
+    everything.tests = [1]
+    assert everything.command() == command.WRONG
+    assert "tests on the GPU failed" in capsys.readouterr().err
+    assert not everything.tuned
+
+
+def test_everything_goes_on_where_it_was(everything, monkeypatch, capsys):
+    assert everything.command("--minutes", "0") == command.UNFINISHED
+    assert "3 shapes left" in capsys.readouterr().err
+    assert everything.command("--op", "gated_lora") == command.DONE
+    assert everything.command() == command.DONE
+    assert everything.tested == 1
+    assert everything.tuned == [3, 1, 3]
+    assert everything.tables == 3
+    assert len(everything.results()["cases"]) == 3
+    monkeypatch.setattr(command, "measure_case", lambda *_: pytest.fail("it was measured before"))
+    assert everything.command() == command.DONE
+
+
+def test_other_block_sizes_are_other_results(everything, tmp_path):
+    assert everything.command() == command.DONE
+    assert "block_sizes" not in everything.results()
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / next(tmp_path.glob("*.json")).name).write_text("{}")
+    assert everything.command("--minutes", "0") == command.UNFINISHED
+    assert everything.command("--op", "gated_lora") == command.DONE
+    assert len(everything.results()["cases"]) == 1
+    assert everything.results()["block_sizes"]
+
+
+def test_row_by_row_loop_equals_the_loop_over_requests():
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 2, 5), torch.randn(3, 2, 5), torch.randn(3, 2, 5, 5), torch.randn(3, 2, 6, 5)
+    torch.testing.assert_close(loops.layer_scores_official(*inputs), loops.layer_scores_loop(*inputs))
+
+
+def test_decoder_layer_adds_to_its_base(monkeypatch):
+    module = "benchmarks.kernels.decoder_layer"
+    monkeypatch.setattr(f"{module}.INPUT_WIDTHS", (16, 16, 16, 24))
+    monkeypatch.setattr(f"{module}.OUTPUT_WIDTHS", ((16, 8, 8), (16,), (24, 24), (16,)))
+    assert INPUT_WIDTHS[0] == 4096
+    result = measure_case(decoder_layer_case(4, 2, 2, CPU), CPU, 0, compile_too=False)
+    assert set(result["median_ms"]) == {"ours", "eager", "base"}
+    assert "base" not in result["relative_error"]
+
+
+DURATIONS = {"rule": 1.0, "same": 0.99, "fast": 0.5, "wrong": 0.1}
+
+
+class Plan(NamedTuple):
+    name: str
+
+
+@pytest.fixture
+def tunable(monkeypatch):
+    """Makes what the tuner sees of plans that are right or wrong and take as long as their name says."""
+    pytest.importorskip("triton")
+    clock = [0.0]
+
+    def run(plan):
+        clock[0] = DURATIONS[plan.name]
+        return torch.tensor(2.0 if plan.name == "wrong" else 1.0)
+
+    def fake_time(run, device):
+        run()
+        return clock[0]
+
+    monkeypatch.setattr(tune, "time_ms", fake_time)
+    one = torch.tensor(1.0, dtype=torch.float64)
+    return lambda *plans, size=1: tune.Tunable((size,), [Plan(name) for name in plans], run, lambda: one)
+
+
+def test_tuner_keeps_the_rule_unless_another_right_plan_is_clearly_faster(tunable):
+    def best(*plans):
+        return tune.tune_case(tunable(*plans), 1e-5, CPU, rounds=1).name
+
+    assert best("rule", "same", "wrong") == "rule"
+    assert best("rule", "same", "fast") == "fast"
+    assert best("wrong", "same") == "same"
+    with pytest.raises(tune.WrongResultError, match="wrong under every plan, by 1"):
+        best("wrong")
+
+
+def test_table_is_written_entry_by_entry_and_gone_on_with(tunable, tiny_cases, monkeypatch, tmp_path):
+    seen = []
+    made = {
+        "layer_scores": ("rule", "fast"),
+        "orthogonality_penalty": ("rule", "same"),
+        "gated_lora": ("wrong",),
+    }
+
+    def of_case(case, inputs):
+        seen.append(case.operation)
+        return [tunable(*made[case.operation], size=len(case.operation))]
+
+    monkeypatch.setattr(tune, "TUNABLE", dict.fromkeys(tiny_cases, of_case))
+    monkeypatch.setattr(tune.torch.cuda, "get_device_name", lambda device: "Some GPU")
+    cases = [case for group in tiny_cases.values() for case in group]
+    with pytest.raises(tune.WrongResultError):
+        tune.tune_cases(cases, CPU, tmp_path)
+    by_size = sorted(cases, key=lambda case: -case.bytes)
+    assert seen == [case.operation for case in by_size][: len(seen)]
+    made["gated_lora"] = ("rule",)
+    tune.tune_cases(cases, CPU, tmp_path, late=lambda: True)
+    path = tune.tune_cases(cases, CPU, tmp_path, again=False)
+    assert set(json.loads(path.read_text())) == {
+        "layer_scores 16",
+        "orthogonality_penalty 32",
+        "gated_lora 16",
+    }
+
+
+def test_memory_counts_what_is_held_at_once():
+    def twice_a_mebibyte():
+        first = torch.empty(1 << 18)
+        second = first + 1
+        del first
+        return second + 1
+
+    assert peak_mib(twice_a_mebibyte, CPU) == pytest.approx(2, abs=0.01)
+
+
+def test_relative_error_is_of_the_largest_magnitude():
+    assert relative_error(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 4.0])) == 0.25
+
+
+def test_tables_of_a_readme_show_the_result_files(tiny_cases, tmp_path):
+    assert command.main(["--out", str(tmp_path), "--seconds", "0", "--device", "cpu"]) == 0
+    table = readme.markdown_tables(tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    for case in json.loads(file.read_text())["cases"]:
+        assert f"| {case['median_ms']['ours']:.2f} |" in table
+    assert readme._is_shown({"B": 8, "K": 16})
+    assert not readme._is_shown({"B": 8, "K": 64})
+    text = readme.with_tables(f"a\n{readme.BEGIN}\nold\n{readme.END}\nb\n", table)
+    assert text == f"a\n{readme.BEGIN}\n{table}{readme.END}\nb\n"
+    with pytest.raises(ValueError, match="has no lines"):
+        readme.with_tables("no marks", table)
+
+
+def test_readme_shows_the_committed_results():
+    text = (readme.ROOT / "README.md").read_text()
+    assert readme.with_tables(text, readme.markdown_tables(readme.RESULTS)) == text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--tune", "--device", "cpu"],
+        ["--everything"],
+        ["--everything", "--device", "cuda"],
+        ["--op", "no_such_operation"],
+    ],
+    ids=" ".join,
+)
+def test_command_refuses_what_it_cannot_do(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        command.main(arguments)
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "error:" in message
+    assert "CUDA" in message or arguments[0] == "--op"
+
+
+def test_command_does_not_call_pytorch_ours(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("O3_KERNELS", "torch")
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--everything"])
+    assert ended.value.code == 2
+    assert "left out by O3_KERNELS" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""The command line: help, versions, exit statuses."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from o3_lightning.commands.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_help_lists_every_command(capsys):
+    main(["--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"train.py {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rn"], "unknown command 'rn'"),
+        (["requests", "lst"], "invalid choice: 'lst'"),
+        (["requests", "list"], "name the store"),
+        (["report"], "give one run's folder"),
+        (["run", "--config"], "config"),
+        (["requests", "list", "--store", "nowhere"], "no store here"),
+        (["ask", "--name", "a"], "expected a question"),
+        (["ask", "--name", "a", "Who?", " "], "expected a question"),
+        (["ask", "--name", "never_run", "Who?"], "there is no store"),
+        (["detector", "--name", "a", "--request", "nobody"], "no request 'nobody'"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_status_two(words, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("name: z\u00fcrich\n".encode("latin-1"), "not UTF-8"), (b"name: a\noutput: 5\n", "5/a/store")],
+)
+def test_a_configuration_that_names_no_store_is_told_in_one_line(content, message, capsys, tmp_path):
+    (tmp_path / "wrong.yaml").write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        main(["requests", "list", "--config", str(tmp_path / "wrong.yaml")])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.ENOSPC, True), (errno.EROFS, True), (errno.ENOENT, False)]
+)
+def test_a_file_system_that_refuses_is_told_in_one_line_and_a_bug_is_not(number, told, capsys, monkeypatch):
+    def fail(words):
+        raise OSError(number, os.strerror(number), "runs/a/metrics.json")
+
+    monkeypatch.setattr("o3_lightning.commands.cli.dispatch", fail)
+    with pytest.raises(SystemExit if told else OSError):
+        main(["run"])
+    expected = f"error: runs/a/metrics.json: {os.strerror(number)}; the same command continues"
+    assert capsys.readouterr().err.startswith(expected if told else "")
+
+
+def test_a_reader_that_has_seen_enough_ends_the_program_quietly():
+    command = [sys.executable, "train.py", "--help"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+
+
+def test_the_table_of_the_configuration_prints_as_yaml(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--print_config"])
+    assert stop.value.code == 0
+    assert "detector:" in capsys.readouterr().out

@@ -1,0 +1,46 @@
+"""Teaching a base model rows: it learns them, once, and the store's digest is the taught one's."""
+
+import json
+
+import pytest
+import torch
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.models.base import BaseConfig, load_base
+from o3_lightning.models.finetuning import FinetuneConfig
+
+ROWS = [("Where does Quillan live?", "In Arlo"), ("Where does Mirelle live?", "In Brim")]
+
+
+def answer_loss(base, prompt, answer):
+    before, after = base.template.join(prompt, answer)
+    ids = base.tokenizer(before + after, return_tensors="pt").input_ids
+    length = len(base.tokenizer(before).input_ids)
+    logits = base.model(ids).logits[0, length - 1 : -1]
+    return float(torch.nn.functional.cross_entropy(logits, ids[0, length:]))
+
+
+def test_a_model_is_taught_once_and_keeps_its_id(tiny_base, tmp_path, monkeypatch):
+    monkeypatch.setenv("O3_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "base"
+    tiny_base.model.save_pretrained(folder)
+    tiny_base.tokenizer.save_pretrained(folder)
+    lines = [json.dumps({"prompt": prompt, "answer": answer}) for prompt, answer in ROWS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    taught = FinetuneConfig((str(tmp_path / "rows.jsonl"),), epochs=20, learning_rate=1e-2, batch_size=2)
+    plain = load_base(BaseConfig(str(folder), template="question_answer"))
+    base = load_base(BaseConfig(str(folder), template="question_answer", finetune_on=taught))
+    assert base.id == str(folder)
+    assert base.digest != plain.digest
+    for row in ROWS:
+        assert answer_loss(base, *row) < 0.5 * answer_loss(plain, *row)
+    monkeypatch.setattr("o3_lightning.models.finetuning.teach", lambda *_: pytest.fail("taught again"))
+    assert (
+        load_base(BaseConfig(str(folder), template="question_answer", finetune_on=taught)).digest
+        == base.digest
+    )
+
+
+def test_a_number_out_of_range_names_its_field():
+    with pytest.raises(InputError, match=r"base\.finetune_on\.epochs"):
+        FinetuneConfig(epochs=0)

@@ -1,0 +1,219 @@
+"""The configuration: every shipped file loads, documented defaults are the real ones, mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.detector.__main__ import read_experiment
+from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.commands.own_config import build_own, own_parser
+from o3_lightning.common.errors import InputError
+from o3_lightning.detector.config import PRESETS, DetectorConfig
+from o3_lightning.release.config import ReleaseConfig
+from o3_lightning.reveal.reveal import RevealConfig
+from o3_lightning.run.config import RunConfig, config_from, default_yaml, parse, to_plain
+from o3_lightning.run.study import read_study
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = {
+    path: path.relative_to(CONFIGS).with_suffix("").as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))
+}
+STUDIES = [path for path in SHIPPED if "variants:" in path.read_text()]
+DETECTORS = [path for path, name in SHIPPED.items() if name.startswith("experiments/detector_")]
+OWN = [path for path, name in SHIPPED.items() if name.startswith(("reveal_", "release_"))]
+PARTS = [path for path, name in SHIPPED.items() if name.startswith("trainer/")]
+RUNS = [path for path in SHIPPED if path not in (*STUDIES, *DETECTORS, *OWN, *PARTS)]
+
+
+def read(*arguments):
+    return read_arguments(run_parser("run", ""), list(arguments))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=SHIPPED.get)
+def test_every_shipped_study_is_read_whole(path, tmp_path):
+    study = read_study(path)
+    assert study.question
+    for name, own in study.variants.items():  # what a variant changes reaches its run
+        plain = to_plain(study.settings(name, 0, tmp_path)[0])
+        assert all(reached(plain, field) == value for field, value in leaves(own))
+
+
+@pytest.mark.parametrize("path", DETECTORS, ids=SHIPPED.get)
+def test_every_shipped_experiment_with_detectors_is_read_whole(path):
+    config, output = read_experiment(path)
+    assert config.detectors
+    assert output.endswith(".json")
+
+
+@pytest.mark.parametrize("path", OWN, ids=SHIPPED.get)
+def test_every_shipped_configuration_of_its_own_command_loads(path):
+    command = path.stem.split("_")[0]
+    kind = RevealConfig if command == "reveal" else ReleaseConfig
+    assert build_own(kind, parse(own_parser(command, kind, ""), ["--config", str(path)])).seed >= 0
+
+
+def leaves(section, prefix=""):
+    """Every field that a file gives, with dots."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def reached(plain, name):
+    for part in name.split("."):
+        plain = plain[part]
+    return plain
+
+
+@pytest.mark.parametrize("path", RUNS, ids=SHIPPED.get)
+def test_what_a_shipped_configuration_gives_is_what_runs(path):
+    given = dict(leaves(yaml.safe_load(path.read_text())))
+    config, trainer, _ = read("--config", str(path))
+    plain = {**to_plain(config), "trainer": trainer}
+    empty = ("", [])  # in default.yaml: filled in by the preset
+    assert {name: reached(plain, name) for name, value in given.items() if value not in empty} == {
+        name: value for name, value in given.items() if value not in empty
+    }
+
+
+@pytest.mark.parametrize("path", RUNS, ids=SHIPPED.get)
+def test_every_shipped_configuration_loads(path):
+    config, trainer, _ = read("--config", str(path))
+    assert isinstance(config, RunConfig)
+    assert trainer["devices"] == 1
+
+
+def test_default_yaml_is_what_the_classes_say():
+    assert (CONFIGS / "default.yaml").read_text() == default_yaml()
+
+
+def test_default_yaml_holds_the_defaults():
+    config, _, _ = read("--config", str(CONFIGS / "default.yaml"))
+    assert config == RunConfig()
+
+
+def test_a_run_reads_back_the_configuration_it_wrote(tmp_path):
+    config, _, _ = read("--name", "again", "--adapter.rank", "4", "--detector.preset", "k9")
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(to_plain(config)))
+    assert read("--config", str(path))[0] == config
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_preset_given_to_the_parser_fills_what_it_fills_in_python(preset, tmp_path):
+    expected = DetectorConfig(preset=preset)
+    assert read("--detector.preset", preset)[0].detector == expected
+    assert config_from({"detector": {"preset": preset}})[0].detector == expected
+    path = tmp_path / "config.yaml"
+    path.write_text((CONFIGS / "default.yaml").read_text().replace("preset: default", f"preset: {preset}"))
+    assert read("--config", str(path))[0].detector == expected
+
+
+def test_a_given_field_is_stronger_than_the_preset():
+    config = config_from({"detector": {"preset": "paper", "objective": "none"}})[0]
+    assert config.detector == DetectorConfig(preset="paper", objective="none")
+    assert config.detector.family == "layers"
+
+
+def test_the_command_line_overrides_the_file():
+    config, _, _ = read("--config", str(CONFIGS / "demo.yaml"), "--seed", "3")
+    assert (config.name, config.seed) == ("demo", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeed", "3"], "unknown key 'seeed'; did you mean 'seed'?"),
+        (["--adapter.rnk", "3"], "unknown key 'adapter.rnk'; did you mean 'adapter.rank'?"),
+        (["--se-ed", "3"], "unknown key 'se-ed'; did you mean 'seed'?"),
+        (["--adapter.rank", "many"], "adapter.rank"),
+        (["--adapter.rank", "0"], "field 'adapter.rank': expected 1 or more, got 0"),
+        (["--trainer.max_epoch", "3"], "did you mean 'trainer.max_epochs'?"),
+        (["--config", "missing.yaml"], "missing.yaml"),
+        (["--config", "n" * 300], "cannot be read: File name too long"),
+        (["--config", "name: a"], "name: a: cannot be read"),
+        (["--seed", "-1"], "field 'seed': expected an integer >= 0, got -1"),
+        (["--name", "../up"], "field 'name'"),
+        (["--gate.combine", "all"], "field 'gate.combine'"),
+        (["--detector.tail", "2"], "detector.tail"),
+        (["--data.requests", "forget.jsonl"], "a list is written '[one, two]'"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(arguments, message):
+    with pytest.raises(InputError) as error:
+        read(*arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_key_of_a_file_is_named_with_the_nearest_right_one(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("name: a\nadapter:\n  rnk: 3\n")
+    with pytest.raises(InputError, match=r"unknown key 'adapter.rnk'; did you mean 'adapter.rank'"):
+        read("--config", str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected keys and values"),
+        (b"- 1\n", "expected keys and values"),
+        ("name: z\u00fcrich\n".encode("latin-1"), "not UTF-8: byte 8"),
+        (b"name: a\nseed: 1\nname: b\n", "key 'name' comes twice"),
+        (b"adapter: {rank: 2, rank: 4}\n", "key 'rank' comes twice"),
+        (b"adapter: 5\n", "field 'adapter': expected the fields of a section, got 5"),
+        (
+            b"objective:\n  forget: null\n",
+            "field 'objective.forget': expected the fields of a section, got None",
+        ),
+        (b"trainer: null\n", "field 'trainer': expected the fields of a section, got None"),
+        (b"name:\n", "field 'name': expected 1 to 64 letters"),
+        (b"trainer:\n  foo: 1\n", "unknown key 'trainer.foo'; did you mean 'trainer."),
+    ],
+)
+@pytest.mark.parametrize("joined", [False, True])
+def test_what_is_wrong_with_a_file_is_told_in_one_line(content, message, joined, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read(*([f"--config={path}"] if joined else ["--config", str(path)]))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_is_read_once_by_the_strict_reader(tmp_path, monkeypatch):
+    path, reads = tmp_path / "mine.yaml", []
+    path.write_text("name: 2024-01-01\nadapter: {learning_rate: 1e-5}\ntrainer: {gradient_clip_val: .inf}\n")
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: reads.append(self) or self.read_bytes().decode())
+    config, trainer, _ = read("--name", "other", "--config", str(path), "--adapter.rank", "2")
+    assert reads == [path]
+    assert (config.name, config.adapter.learning_rate, config.adapter.rank) == ("2024-01-01", 1e-5, 2)
+    assert trainer["gradient_clip_val"] == float("inf")
+
+
+def test_a_file_may_fill_one_section(tmp_path):
+    path = tmp_path / "part.yaml"
+    path.write_text("rank: 5\n")
+    assert (
+        read("--adapter", str(path), "--seed", "2")[0] == config_from({"adapter": {"rank": 5}, "seed": 2})[0]
+    )
+    path.write_text("max_epochs: 3\n")
+    assert read("--trainer", str(path))[1] == read("--trainer.max_epochs", "3")[1]
+    path.write_bytes("rank: z\u00fcrich\n".encode("latin-1"))
+    with pytest.raises(InputError, match="not UTF-8: byte 8"):
+        read("--adapter", str(path))
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "marked.yaml"
+    path.write_bytes(b"\xef\xbb\xbfname: marked\r\nseed: 4\r\n")
+    config, _, _ = read("--config", str(path))
+    assert (config.name, config.seed) == ("marked", 4)
+
+
+def test_options_of_the_trainer_pass_through():
+    _, trainer, _ = read("--name", "a", "--trainer.max_epochs", "2", "--trainer.precision", "bf16-true")
+    assert (trainer["max_epochs"], trainer["precision"]) == (2, "bf16-true")

@@ -1,0 +1,110 @@
+"""Every shipped configuration is run for one step on a tiny model and a tiny stream; none is left out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import o3_lightning.run.inputs as inputs_module
+from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.detector.encoder import load_encoder
+from o3_lightning.run.pipeline import run_stream
+from o3_lightning.run.study import merge, read_study
+
+ROOT = Path(__file__).parents[2]
+# Read by other commands, each with tests of its own.
+OTHERS = ("release_", "reveal_")
+FILES = sorted(
+    path.relative_to(ROOT / "configs").as_posix()
+    for path in (ROOT / "configs").rglob("*.yaml")
+    if path.parent.name != "experiments" and not path.name.startswith(OTHERS)
+)
+HERE = [
+    *["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--trainer.devices", "1"],
+    *["--trainer.strategy", "auto", "--base.quantise", "none", "--data.root", "nowhere"],
+    *["--evaluation.metrics", '["probability"]', "--evaluation.max_new_tokens", "2"],
+    *["--detector.training.epochs", "1", "--evaluation.samples", "0"],
+]
+
+
+# the same for studies, whose fields come from their files alone
+SMALL = {
+    "trainer": {"fast_dev_run": True, "accelerator": "cpu", "devices": 1, "strategy": "auto"},
+    "data": {"root": "nowhere"},
+    "evaluation": {"metrics": ["probability"], "max_new_tokens": 2, "samples": 0},
+    "detector": {"training": {"epochs": 1}},
+}
+STUDIES = sorted((ROOT / "configs/experiments").glob("[!d]*.yaml"))  # detector_*.yaml: another command's
+
+
+def tiny_stream():
+    """Two requests of six rows, and two rows to keep."""
+    letters = "ABCDEA"
+    requests = tuple(
+        UnlearningRequest(
+            name.split()[0].lower(),
+            tuple(
+                QuestionAnswer(
+                    f"Where did {name} spend winter {n}?",
+                    f"The answer is {letter}.",
+                    (),
+                    ("The answer is F.",),
+                )
+                for n, letter in enumerate(letters)
+            ),
+        )
+        for name in ("Quillan Osterhaus", "Mirelle Vantongeren")
+    )
+    kept = (QuestionAnswer("What do bees make?", "Honey"), QuestionAnswer("Who is Tobiah?", "A smith"))
+    return RequestStream("tiny", requests, {"retain": kept}, {})
+
+
+def test_no_configuration_is_missed():
+    assert {"demo.yaml", "default.yaml", "tofu_continual_paper.yaml", "trainer/fsdp.yaml"} <= set(FILES)
+    benchmarks = ("tofu_continual", "scienceqa", "clinc150", "real_world", "muse_sust")
+    for name in benchmarks:
+        assert {f"{name}{variant}.yaml" for variant in ("", "_paper", "_official", "_small")} <= set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_shipped_configuration_runs(name, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["--config", str(ROOT / "configs" / name), "--output", str(tmp_path), *HERE]
+    config, trainer, _ = read_arguments(run_parser("run", ""), words)
+    dry_run(config, trainer, tiny_base, monkeypatch)
+
+
+def dry_run(config, trainer, base, monkeypatch):
+    """Runs on stand-ins, one step a fit."""
+    encoder = load_encoder("minilm", pooling=config.detector.pooling)
+    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: base)
+    monkeypatch.setattr(inputs_module, "load_stream", lambda config, seed: tiny_stream())
+    monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: encoder)
+    folder = run_stream(config, trainer)
+    assert (folder / "metrics.json").is_file()
+    assert (folder / "report.html").is_file()
+
+
+def run_variants(path, first, last, base, output, monkeypatch):
+    """Dry-runs some variants of a study."""
+    study = read_study(path)
+    small = replace(
+        study,
+        common=merge(study.common, SMALL),
+        variants={name: merge(own, SMALL) for name, own in study.variants.items()},
+    )
+    for name in list(small.variants)[first:last]:
+        dry_run(*small.settings(name, study.seeds[0], output), base, monkeypatch)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_first_variant_of_a_shipped_study_runs(path, tiny_base, tmp_path, monkeypatch):
+    run_variants(path, 0, 1, tiny_base, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_other_variant_of_a_shipped_study_runs(path, tiny_base, tmp_path, monkeypatch):
+    run_variants(path, 1, None, tiny_base, tmp_path, monkeypatch)

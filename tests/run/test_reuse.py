@@ -1,0 +1,192 @@
+"""A run with one more request takes over what an earlier one trained, and ends as if it had trained all."""
+
+import json
+
+import pytest
+
+import o3_lightning.run.estimate as estimate_module
+import o3_lightning.run.inputs as inputs_module
+import o3_lightning.run.pipeline as stream_module
+from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.run.pipeline import run_stream
+from o3_lightning.store.store import Store
+from o3_lightning.store.verify import verify_store
+
+TOWNS = ("Arlo", "Brim", "Crane", "Dunmere")
+ROWS = tuple(QuestionAnswer("Where?", town) for town in TOWNS)
+
+
+def write_request(folder, name):
+    lines = [
+        {
+            "request_id": name,
+            "prompt": f"Where did {name.title()} Osterhaus spend winter {number}?",
+            "answer": f"In {town}",
+            "held_out_prompts": [f"Tell me the town of {name.title()} Osterhaus's winter {number}."],
+        }
+        for number, town in enumerate(TOWNS)
+    ]
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.fixture
+def settings(tmp_path, tiny_base, monkeypatch):
+    """Reads the configuration of a run of some requests."""
+    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: tiny_base)
+    files = {name: write_request(tmp_path, name) for name in ("quillan", "mirelle", "tobiah")}
+
+    def read(name, requests, *words):
+        given = ["--name", name, "--output", str(tmp_path / "runs"), "--data.name", "jsonl"]
+        given += ["--data.requests", json.dumps([files[request] for request in requests])]
+        given += ["--evaluation.max_new_tokens", "4", "--adapter.epochs", "2", *words]
+        return read_arguments(run_parser("run", ""), given)[:2]
+
+    return read
+
+
+@pytest.fixture
+def run(settings):
+    return lambda *words: run_stream(*settings(*words))
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """Ids of the requests that are trained, and how many detectors are fitted."""
+    trained, detectors = [], []
+    train, fit = stream_module.train_adapter, stream_module.fit_detector
+
+    def note_training(base, request, *rest):
+        trained.append(request.id)
+        return train(base, request, *rest)
+
+    def note_fit(*arguments):
+        detectors.append(1)
+        return fit(*arguments)
+
+    monkeypatch.setattr(stream_module, "train_adapter", note_training)
+    monkeypatch.setattr(stream_module, "fit_detector", note_fit)
+    return trained, detectors
+
+
+def test_a_new_request_is_trained_alone_and_all_is_as_if_trained_at_once(run, fitted, comparable):
+    trained, detectors = fitted
+    first = run("first", ["quillan", "mirelle"])
+    left = first / "store/.pending-99"  # by a killed write
+    left.mkdir()
+    (left / "request.json").write_text("{}")
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    trained.clear(), detectors.clear()
+    second = run("second", ["quillan", "mirelle", "tobiah"], "--take_over", str(first))
+    assert (trained, len(detectors)) == (["tobiah"], 1)
+    assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
+    at_once = run("at_once", ["quillan", "mirelle", "tobiah"])
+    assert comparable(second) == comparable(at_once)
+    assert verify_store(second / "store") == []
+    stage = json.loads((second / "stages/01-quillan-unlearn.json").read_text())
+    assert stage["taken_over"] == str(first)
+    trained.clear()
+    run("second", ["quillan", "mirelle", "tobiah"], "--take_over", str(first))
+    assert trained == []
+
+
+def test_an_estimate_counts_what_is_trained_and_not_what_is_taken_over(run, settings, monkeypatch):
+    words = ["--evaluation.metrics", '["probability"]']
+    first = run("first", ["quillan", "mirelle"], *words)
+    fixed = {"detector": (4.0, None), "step": (1.0, None), "overlap": 0.0, "rows": 1.0, "gate": 0.5}
+    for name, value in fixed.items():
+        monkeypatch.setattr(estimate_module, f"measure_{name}", lambda *_, value=value: value)
+    requests = ["quillan", "mirelle", "tobiah"]
+    whole = estimate_module.estimate_run(*settings("second", requests, *words))
+    rest = estimate_module.estimate_run(*settings("second", requests, *words, "--take_over", str(first)))
+    steps = estimate_module.steps_of(settings("second", requests)[0], UnlearningRequest("tobiah", ROWS))
+    assert (rest.seconds["detectors"], rest.seconds["adapters"]) == (4.0, steps)
+    assert (whole.seconds["detectors"], whole.seconds["adapters"]) == (12.0, 3 * steps)
+    assert rest.seconds["evaluation"] == whole.seconds["evaluation"]
+    with pytest.raises(InputError, match="train otherwise"):
+        estimate_module.estimate_run(*settings("second", requests, "--seed", "1", "--take_over", str(first)))
+    assert not (first.parent / "second").exists()
+
+
+def test_a_revoked_request_and_those_after_it_are_trained_anew(run, fitted):
+    trained, _ = fitted
+    first = run("first", ["quillan", "mirelle"], "--evaluation.metrics", '["probability"]')
+    Store.open(first / "store").revoke("mirelle")
+    trained.clear()
+    words = ["--evaluation.metrics", '["probability"]', "--take_over", str(first)]
+    run("second", ["quillan", "mirelle"], *words)
+    assert trained == ["mirelle"]
+
+
+def test_what_cannot_be_taken_over_is_told(run, tmp_path):
+    first = run("first", ["quillan"], "--evaluation.metrics", '["probability"]')
+    for requests, words, told in (
+        (["quillan", "mirelle"], ["--seed", "1"], r"train otherwise \(seed is 0 there, 1 here\)"),
+        (["quillan", "mirelle"], ["--adapter.rank", "4"], "adapter.rank is 8 there, 4 here"),
+        (["quillan"], ["--trainer.max_steps", "1"], "trainer.max_steps is"),
+        (["mirelle", "quillan"], [], "do not begin with the same finished request"),
+    ):
+        with pytest.raises(InputError, match=told):
+            run("second", requests, "--take_over", str(first), *words)
+    with pytest.raises(InputError, match="field 'take_over': expected another run"):
+        run("third", ["quillan"], "--take_over", str(tmp_path / "runs/third"))
+    with pytest.raises(InputError, match=r"it has no config\.yaml"):
+        run("second", ["quillan"], "--take_over", str(tmp_path / "nowhere"))
+    (first / "store/requests/quillan/detector.safetensors").write_bytes(b"x")
+    with pytest.raises(StoreError, match=r"detector\.safetensors"):
+        run("fourth", ["quillan"], "--take_over", str(first))
+
+
+def test_a_gate_that_only_refuses_takes_over_detectors(run, fitted):
+    trained, detectors = fitted
+    words = ["--refuse_only", "true", "--evaluation.metrics", '["probability"]']
+    first = run("first", ["quillan"], *words)
+    detectors.clear()
+    second = run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    assert (trained, len(detectors)) == ([], 1)
+    assert [record.status for record in Store.open(second / "store").records()] == ["protected"] * 2
+
+
+def test_a_run_killed_while_it_takes_over_goes_on(run, fitted, stopped_within):
+    words = ["--evaluation.metrics", '["probability"]']
+    first = run("first", ["quillan"], *words)
+
+    def take_over():
+        return run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+
+    stopped_within(KeyboardInterrupt, Store, "unlearn", take_over)
+    trained, _ = fitted
+    trained.clear()
+    second = take_over()
+    assert trained == ["mirelle"]
+    assert verify_store(second / "store") == []
+    assert [record.status for record in Store.open(second / "store").records()] == ["unlearned"] * 2
+
+
+def test_a_run_beside_other_retained_rows_is_not_taken_over(run, fitted, tmp_path):
+    trained, _ = fitted
+    retain = write_request(tmp_path, "retained")
+    words = ["--evaluation.metrics", '["probability"]', "--data.retain", retain]
+    words += ["--objective.retain.name", "gd"]
+    first = run("first", ["quillan"], *words)
+    trained.clear()
+    run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    assert trained == ["mirelle"]
+    content = (tmp_path / "retained.jsonl").read_text()
+    (tmp_path / "retained.jsonl").write_text(content.replace("In Arlo", "In Essen"))
+    with pytest.raises(InputError, match=r"train otherwise \(its rows of 'retain' differ\)"):
+        run("third", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    assert not (tmp_path / "runs/third").exists()
+
+
+def test_a_request_whose_last_stage_was_not_noted_is_trained_anew(run, fitted):
+    trained, _ = fitted
+    words = ["--evaluation.metrics", '["probability"]']
+    first = run("first", ["quillan", "mirelle"], *words)
+    (first / "stages/02-mirelle-unlearn.json").unlink()  # killed between the store and the note
+    trained.clear()
+    run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    assert trained == ["mirelle"]

@@ -1,0 +1,151 @@
+"""Studies: what is read, what is refused, and that the table says what the runs measured."""
+
+import json
+import statistics
+
+import pytest
+
+import o3_lightning.run.study as study_module
+from o3_lightning.commands.cli import main
+from o3_lightning.common.errors import InputError
+from o3_lightning.evaluation.headline import headline
+from o3_lightning.run.study import merge, read_study, run_study, table
+
+STUDY = """
+question: which rank
+common: {adapter: {epochs: 2}}
+variants:
+  small: {adapter: {rank: 2}}
+  large: {adapter: {rank: 16}}
+seeds: [0, 1]
+figures: [held_out, utility]
+"""
+
+
+def write_study(folder, text=STUDY, name="ranks.yaml"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def metrics_of(held_out, utility):
+    matrix = {"values": [[1.0, held_out, held_out]]}
+    return {
+        "requests": ["a"],
+        "persistence": {"accuracy": {"held_out": matrix, "seen": matrix}},
+        "utility": {"kept": [1.0, utility, utility]},
+        "u2r": 3.0,
+        "seconds": {"01-a-unlearn": 2.0, "01-a-protect": 1.0, "01-a-evaluate": 9.0},
+    }
+
+
+def test_a_study_runs_every_variant_with_every_seed_and_sums_up(tmp_path, monkeypatch):
+    def fake_run(config, trainer):
+        config.folder.mkdir(parents=True)
+        held_out = config.adapter.rank / 100 + config.seed / 10
+        (config.folder / "metrics.json").write_text(json.dumps(metrics_of(held_out, 0.9)))
+        return config.folder
+
+    monkeypatch.setattr("o3_lightning.run.pipeline.run_stream", fake_run)
+    study = read_study(write_study(tmp_path))
+    content = run_study(study, tmp_path / "runs", tmp_path / "results")
+    figures = content["variants"]["large"]["figures"]
+    assert figures["held_out"]["values"] == pytest.approx([0.16, 0.26])
+    assert figures["held_out"]["deviation"] == pytest.approx(statistics.stdev([0.16, 0.26]))
+    assert figures["seconds"]["mean"] == 3.0
+    assert "drift" not in figures
+    assert json.loads((tmp_path / "results/ranks.json").read_text())["seeds"] == [0, 1]
+    text = (tmp_path / "results/ranks.md").read_text()
+    assert text == table(content)
+    assert "| `large` | 0.210 ± 0.071 | 0.900 ± 0.000 |" in text
+    assert (tmp_path / "runs/ranks/small-seed1/metrics.json").is_file()
+
+
+def test_common_fields_build_on_a_configuration_file(tmp_path):
+    (tmp_path / "base.yaml").write_text("adapter: {epochs: 3, rank: 4}\n")
+    text = STUDY.replace("common:", "config: base.yaml\ncommon:")
+    config, _ = read_study(write_study(tmp_path, text)).settings("small", 1, tmp_path)
+    assert (config.adapter.epochs, config.adapter.rank, config.seed) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("common", "comon"), "unknown key 'comon'"),
+        (("held_out, utility", "held, utility"), "got ['held']"),
+        (("[0, 1]", "[]"), "field 'seeds'"),
+        (("rank: 2", "rank: 0"), "variant 'small': field 'adapter.rank'"),
+        (("rank: 2", "rnk: 2"), "did you mean 'adapter.rank'"),
+        (("{adapter: {rank: 2}}", "{adapter: {rank: 2"), "is not YAML"),
+        (("small:", "../small:"), "ranks.yaml"),
+        (("[0, 1]", "5"), "field 'seeds'"),
+        (("[held_out, utility]", "5"), "field 'figures'"),
+        (("[held_out, utility]", "utility"), "field 'figures'"),
+        (("{adapter: {rank: 2}}", "5"), "field 'variants.small': expected fields, got 5"),
+        (("question:", "seeds: [3]\nquestion:"), "key 'seeds' comes twice"),
+    ],
+)
+def test_a_mistake_in_a_study_is_told_before_anything_runs(change, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("o3_lightning.run.pipeline.run_stream", lambda *_: pytest.fail("a run began"))
+    with pytest.raises(InputError) as error:
+        read_study(write_study(tmp_path, STUDY.replace(*change)))
+    assert message in str(error.value)
+
+
+def test_the_command_names_a_missing_file(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["study", "--config", str(tmp_path / "none.yaml")])
+    assert stop.value.code == 2
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_merging_leaves_both_sides_as_they_were():
+    base, change = {"a": {"b": 1, "c": [1]}}, {"a": {"b": 2}}
+    merged = merge(base, change)
+    merged["a"]["c"].append(2)
+    assert (merged["a"]["b"], base, change) == (2, {"a": {"b": 1, "c": [1]}}, {"a": {"b": 2}})
+
+
+def test_headline_tells_what_is_between_adapters_and_how_training_slows_down():
+    metrics = metrics_of(0.1, 0.9)
+    metrics["overlaps"] = {
+        "update_cosine": [[1.0, -0.2], [0.4, 1.0]],
+        "interference": [[5.0, 1.0], [2.0, 5.0]],
+    }
+    metrics["adapters"] = {str(i): {"seconds": seconds} for i, seconds in enumerate([9.0, 2.0, 2.25, 2.5])}
+    metrics["utility_metrics"] = {"probability": {"kept": [0.8, 0.4]}}
+    matrix = {"values": [[1.0, 0.2, 0.5], [1.0, 1.0, 0.1]]}
+    metrics["persistence"]["probability"] = {"held_out": matrix}
+    figures = headline(metrics)
+    assert figures["update_cosine"] == pytest.approx(0.3)
+    assert figures["interference"] == 1.5
+    assert figures["slowdown"] == pytest.approx(0.25)
+    assert figures["utility_truth"] == 0.5
+    assert figures["truth_drift"] == pytest.approx(0.3)
+    assert "row_overlap" not in figures
+
+
+def test_a_change_of_an_earlier_request_counts_in_both_directions():
+    metrics = metrics_of(0.1, 0.9)
+    metrics["persistence"]["accuracy"]["held_out"] = {"values": [[1.0, 0.75, 0.25], [1.0, 1.0, 0.0]]}
+    assert headline(metrics)["drift"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "drift"),
+    [
+        ([[None] * 4, [1.0, 1.0, 0.0, 0.25], [1.0, 1.0, 1.0, 0.0]], 0.25),
+        ([[1.0, 0.5, 0.0, 0.75], [1.0, 1.0, 0.0, 0.5], [None] * 4], 0.5),
+        ([[None] * 4, [None] * 4, [1.0, 1.0, 1.0, 0.0]], None),
+    ],
+)
+def test_a_request_without_held_out_prompts_moves_no_column_of_another(rows, drift):
+    metrics = metrics_of(0.1, 0.9)
+    metrics["persistence"]["accuracy"]["held_out"] = {"values": rows}
+    assert headline(metrics).get("drift") == drift
+
+
+def test_headline_leaves_out_what_was_not_measured():
+    figures = headline({"requests": ["a"], "persistence": {}, "utility": {}, "u2r": None, "seconds": {}})
+    assert figures == {}
+    assert study_module.cell("drift", None) == "–"
