@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+import o3_kernels
 from benchmarks.kernels.cases import OPERATIONS, Case, cases_for
 from benchmarks.kernels.decoder_layer import decoder_layer_case
 from benchmarks.kernels.measure import measure_case, measure_roofs
@@ -34,7 +35,7 @@ from benchmarks.kernels.tune import WrongResultError, tune_cases
 from o3_kernels.checks import runs_on_triton
 from o3_kernels.tuning import TABLES, device_file_name
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(o3_kernels.__file__).parent
 DEFAULT_FOLDER = ROOT / "kernels" / "results"
 DONE, WRONG, UNFINISHED = 0, 1, 3  # what the command ends with; 2 is argparse's
 DESCRIPTION = """\

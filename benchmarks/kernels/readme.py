@@ -9,7 +9,7 @@ from benchmarks.kernels.report import OTHERS
 
 __all__ = ["main", "markdown_tables", "with_tables"]
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "kernels" / "results"
 BEGIN = "<!-- begin: written by python -m benchmarks.kernels.readme -->"
 END = "<!-- end -->"

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.data import fictitious_base
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.fictitious import training_rows
 from o3_lightning.data.stream import load_stream
@@ -14,6 +13,7 @@ from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import evaluate_stream
 from o3_lightning.evaluation.session import EvaluationSession
 from o3_lightning.evaluation.ungated import RETRAINED, load_plain, plain_model
+from o3_lightning.models import fictitious as fictitious_base
 from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.models.fictitious import FictitiousBaseConfig, fictitious_base_folder, without
 from o3_lightning.reporting.external_results import read_places

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from o3_lightning.data import fictitious_base
 from o3_lightning.data.fictitious import in_all_phrasings
 from o3_lightning.data.normalise import matches
 from o3_lightning.data.stream import load_stream
+from o3_lightning.models import fictitious as fictitious_base
 from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.models.fictitious import FictitiousBaseConfig, fictitious_base_folder
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from o3_lightning.adapter.config import AdapterConfig
-from o3_lightning.release import bench
+from o3_lightning.release import context
 from o3_lightning.release import release as loop
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.reveal.speaking import SamplingConfig
@@ -40,6 +40,6 @@ def config(tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch, tiny_base):
-    for module in (loop, bench):
+    for module in (loop, context):
         monkeypatch.setattr(module, "load_base", lambda *_: copy_of(tiny_base))
     return tiny_base

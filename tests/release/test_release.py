@@ -10,7 +10,7 @@ from o3_lightning.commands.own_config import build_own, read_own_arguments
 from o3_lightning.commands.release import release_parser
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.data.requests import QuestionAnswer
-from o3_lightning.release import bench, steps
+from o3_lightning.release import context, steps
 from o3_lightning.release import release as loop
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.context import Bench
@@ -183,7 +183,7 @@ def test_neither_topic_nor_request_is_told():
 
 
 def test_a_topic_that_cannot_be_measured_is_refused_before_a_model_is_loaded(config, monkeypatch):
-    monkeypatch.delattr(bench, "load_base")
+    monkeypatch.delattr(context, "load_base")
     with pytest.raises(InputError, match=r"field 'topic': expected a fictitious author of seed 0.*'Nobody'"):
         loop.open_bench(replace(config, topic="Nobody", measure="fictitious"), CPU, config.folder)
 

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from benchmarks.reveal import toys
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import to_json
@@ -11,7 +12,6 @@ from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.models.fictitious import FictitiousBaseConfig
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.release import release, released_base
-from o3_lightning.reveal import toys
 from o3_lightning.reveal.arms import Arm, ArmsConfig
 from o3_lightning.reveal.output import write_request
 from o3_lightning.reveal.reveal import RevealConfig, reveal_topic

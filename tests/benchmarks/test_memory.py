@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from o3_lightning.memory import LLAMA_2_7B, LLAMA_3_8B, training_memory
+from benchmarks.memory import LLAMA_2_7B, LLAMA_3_8B, training_memory
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GIB, FREE, TOKENS = 2**30, 0.9, 256
 MODELS = {"Llama-2-7B": LLAMA_2_7B, "Llama-3-8B": LLAMA_3_8B}
 WAYS = {"bf16": {}, "4 bits": {"bits": 4}, "bf16 over 8 GPUs, on each": {"shards": 8}}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from o3_lightning.gating import siblings as module
+from o3_lightning.gating import shared_input_layers as module
 from o3_lightning.gating.linear import GatedLinear
 from o3_lightning.gating.shared_input_layers import find_siblings
 
