@@ -9,8 +9,9 @@ from jsonargparse import ArgumentParser
 
 from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.plain import to_plain
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.run.config import TRAINER_DEFAULTS, to_plain
+from o3_lightning.run.config import TRAINER_DEFAULTS
 
 __all__ = ["main", "release_parser"]
 

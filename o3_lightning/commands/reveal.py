@@ -22,11 +22,11 @@ def main(arguments: list[str]) -> None:
     )
     namespace = read_own_arguments(parser, arguments)
     config = build_own(RevealConfig, namespace)
+    from o3_lightning.common.plain import to_plain
     from o3_lightning.models.base import load_base
     from o3_lightning.reveal.output import write_request
     from o3_lightning.reveal.reveal import reveal_topic
     from o3_lightning.reveal.summary import summarise_search
-    from o3_lightning.run.config import to_plain
     from o3_lightning.training.run_folder import RunFolder
 
     folder = RunFolder(config.folder)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.plain import evenly_spaced
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 
@@ -90,12 +91,7 @@ def shorten(stream: RequestStream, config: DataConfig) -> RequestStream:
     requests = stream.requests
     if config.rows_per_request:
         requests = tuple(replace(item, rows=item.rows[: config.rows_per_request]) for item in requests)
-    utility = {split: spread(rows, config.utility_rows) for split, rows in stream.utility.items()}
+    utility = {
+        split: evenly_spaced(rows, config.utility_rows or len(rows)) for split, rows in stream.utility.items()
+    }
     return replace(stream, requests=requests, utility=utility)
-
-
-def spread(rows: Sequence[Item], limit: int) -> Sequence[Item]:
-    """Returns at most `limit` rows, evenly spread over all; 0 returns all."""
-    if not limit or len(rows) <= limit:
-        return rows
-    return tuple(rows[index * len(rows) // limit] for index in range(limit))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.plain import evenly_spaced
 
 __all__ = ["Prompt", "cut_segments", "prompt_texts"]
 
@@ -93,15 +94,8 @@ def cut_segments(text: str, *, window_words: int, stride_words: int, most: int) 
         others += [tail for sentence in sentences for tail in question_tails(sentence)]
     found = dict.fromkeys(part for part in exact if part != whole)
     rest = dict.fromkeys(part for part in others if part != whole and part not in found)
-    kept = thin(list(found), most)
-    return kept + thin(list(rest), most - len(kept))
-
-
-def thin(parts: Sequence[str], most: int) -> list[str]:
-    """Returns at most so many of the parts, evenly spread."""
-    if len(parts) <= most:
-        return list(parts)
-    return [parts[int(index * len(parts) / most)] for index in range(most)]
+    kept = evenly_spaced(list(found), most)
+    return [*kept, *evenly_spaced(list(rest), most - len(kept))]
 
 
 def starts_of(sentence: str) -> list[str]:

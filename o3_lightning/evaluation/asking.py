@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_lightning.common.plain import evenly_spaced, mean_of
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.data.stream import RequestStream, spread
+from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.attacks import TEXT_ATTACKS, Attack, Material
 from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.evaluation.collecting import answer_rows
@@ -22,7 +23,6 @@ from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import ends_of
 from o3_lightning.evaluation.prepared_attacks import Attempted, prepare
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.metrics.aggregate import mean_of
 from o3_lightning.metrics.text import accuracy
 
 __all__ = ["PLAIN", "Asker", "Row"]
@@ -56,11 +56,15 @@ class Asker:
     def utility(self) -> list[QuestionAnswer]:
         """Rows of all utility splits."""
         splits = self.stream.utility.values()
-        return [row for rows in splits for row in spread(rows, self.config.robustness.rows)]
+        return [row for rows in splits for row in self.some_of(rows)]
+
+    def some_of(self, rows: Sequence[QuestionAnswer]) -> Sequence[QuestionAnswer]:
+        """At most `robustness.rows` of some rows, evenly spaced."""
+        return evenly_spaced(rows, self.config.robustness.rows or len(rows))
 
     def rows_of(self, request: UnlearningRequest) -> Sequence[QuestionAnswer]:
         """The rows of a request that are asked."""
-        return spread(request.rows, self.config.robustness.rows)
+        return self.some_of(request.rows)
 
     def attempt(self, attack: Attack, rows: Sequence[QuestionAnswer]) -> Attempted:
         """Attacks some rows, and asks the gate."""

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from o3_lightning.common.plain import evenly_spaced
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.evaluation.attack_texts import DISTRACTOR, IGNORE_ABOVE, LOOK_ALIKES, ROLE_PLAY
 from o3_lightning.evaluation.config import RobustnessConfig
@@ -108,14 +109,14 @@ def look_alikes(row: QuestionAnswer, material: Material) -> list[Attempt]:
 
 def few_shot(row: QuestionAnswer, material: Material) -> list[Attempt]:
     """Solved examples with other answers lead up to the question, within one text."""
-    chosen = spread_over(material.beside(row), material.config.shots)
+    chosen = evenly_spaced(material.beside(row), material.config.shots)
     examples = [f"{example.prompt} {example.answer}" for example in chosen]
     return [Attempt(("\n".join([*examples, row.prompt]),))]
 
 
 def later_turn(row: QuestionAnswer, material: Material) -> list[Attempt]:
     """The question comes after a harmless first turn of a chat; alone where no row has another answer."""
-    first = spread_over(material.beside(row), 1)
+    first = evenly_spaced(material.beside(row), 1)
     return [Attempt((*(text for one in first for text in (one.prompt, one.answer)), row.prompt))]
 
 
@@ -168,12 +169,6 @@ def misspell(text: str, share: float) -> str:
         word = words[place]
         words[place] = word[0] + word[2] + word[1] + word[3:]
     return " ".join(words)
-
-
-def spread_over(rows: Sequence[QuestionAnswer], count: int) -> list[QuestionAnswer]:
-    """Rows that are evenly spread over all."""
-    count = min(count, len(rows))
-    return [rows[place * len(rows) // count] for place in range(count)]
 
 
 def turns_of(attempt: Attempt) -> list[dict[str, str]]:

@@ -12,13 +12,14 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_json
+from o3_lightning.common.plain import evenly_spaced, mean_of
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.evaluation.collecting import Collector, split_needs
 from o3_lightning.evaluation.config import METRICS, EvaluationConfig
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.metrics.aggregate import confidence_interval, mean_of
+from o3_lightning.metrics.aggregate import confidence_interval
 from o3_lightning.metrics.comparisons import MEMBERSHIP_METRICS
 from o3_lightning.metrics.evidence import Evidence, Kind
 from o3_lightning.metrics.registry import find, measure
@@ -160,8 +161,6 @@ def ends_of(values: Sequence[float | None]) -> tuple[float, float, str] | None:
 
 def keep_samples(collector: Collector, count: int) -> list[dict[str, Any]]:
     """The text of evenly spread rows, for people to read."""
-    count = min(count, len(collector.rows))
-    chosen = [index * len(collector.rows) // count for index in range(count)]
     return [
         {
             "prompt": collector.prompts[index],
@@ -169,7 +168,7 @@ def keep_samples(collector: Collector, count: int) -> list[dict[str, Any]]:
             "answer": collector.answers[index],
             "weights": dict(zip(collector.model.ids, collector.weights[index].tolist(), strict=True)),
         }
-        for index in chosen
+        for index in evenly_spaced(range(len(collector.rows)), count)
     ]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
+
+from o3_lightning.common.plain import mean_of
 
 __all__ = ["FIGURES", "headline"]
 
@@ -53,14 +55,14 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
         seconds for stage, seconds in metrics["seconds"].items() if stage.endswith(("-protect", "-unlearn"))
     ]
     figures = {
-        "seen": mean(row[-1] for row in complete(metrics, "accuracy", "seen")),
-        "held_out": mean(row[-1] for row in held_out),
+        "seen": mean_of(row[-1] for row in complete(metrics, "accuracy", "seen")),
+        "held_out": mean_of(row[-1] for row in held_out),
         "worst_held_out": max((row[-1] for row in held_out), default=None),
-        "truth": mean(row[-1] for row in truth),
-        "utility": mean(kept),
+        "truth": mean_of(row[-1] for row in truth),
+        "utility": mean_of(kept),
         "worst_utility": min(kept, default=None),
         "drift": drift(matrix_of(metrics, "accuracy", "held_out")),
-        "utility_truth": mean(ratios(metrics.get("utility_metrics", {}).get("probability", {}))),
+        "utility_truth": mean_of(ratios(metrics.get("utility_metrics", {}).get("probability", {}))),
         "truth_drift": drift(matrix_of(metrics, "probability", "held_out")),
         **between_adapters(metrics.get("overlaps", {})),
         "slowdown": slowdown([item["seconds"] for item in metrics.get("adapters", {}).values()]),
@@ -89,7 +91,7 @@ def drift(matrix: Sequence[Sequence[float | None]]) -> float | None:
 def between_adapters(matrices: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, float | None]:
     """The mean size of each matrix beside its diagonal."""
     return {
-        name: mean(
+        name: mean_of(
             abs(value)
             for i, row in enumerate(matrices.get(name, ()))
             for j, value in enumerate(row)
@@ -121,9 +123,3 @@ def complete(metrics: Mapping[str, Any], metric: str, split: str) -> list[Sequen
 def is_measured(row: Sequence[float | None]) -> TypeGuard[Sequence[float]]:
     """Whether every column of a request was measured."""
     return None not in row
-
-
-def mean(values: Iterable[float]) -> float | None:
-    """The mean, or None of nothing."""
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else None

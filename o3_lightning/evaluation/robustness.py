@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.plain import mean_of
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.asking import PLAIN, Asker, Row
 from o3_lightning.evaluation.attacks import TEXT_ATTACKS, Attack
@@ -25,7 +26,6 @@ from o3_lightning.evaluation.prepared_attacks import Attempted, one_hot
 from o3_lightning.evaluation.quantising import has_real, quantised
 from o3_lightning.evaluation.weight_attacks import Tampering
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.metrics.aggregate import mean_of
 
 __all__ = ["Robustness", "as_table"]
 

@@ -9,14 +9,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from o3_lightning.common.plain import evenly_spaced, mean_of
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.data.stream import spread
 from o3_lightning.evaluation.asking import Asker, Row
 from o3_lightning.evaluation.evaluate import ends_of
 from o3_lightning.evaluation.quantising import quantised
 from o3_lightning.evaluation.relearning import known_rows, merged, relearning
-from o3_lightning.metrics.aggregate import mean_of
 
 __all__ = ["Tampering"]
 
@@ -72,11 +71,11 @@ class Tampering:
         seed = stage_seed(self.seed, f"relearn-{count}", request.id)
         known = known_rows(request, count, seed)
         told = {row.answer for row in known}
-        asked = spread([row for row in request.rows if row.answer not in told], robust.rows)
+        asked = self.asker.some_of([row for row in request.rows if row.answer not in told])
         if not asked:
             logger.warning("  %s: %d rows tell all of its facts; none is left to ask for", request.id, count)
             return None
-        beside = spread(self.others, robust.relearn_other_rows) if robust.relearn_other_rows else ()
+        beside = evenly_spaced(self.others, robust.relearn_other_rows)
         rest = [row for row in self.asker.utility if row not in beside]
         row = self.asker.plainly(request, asked)
         looks = [

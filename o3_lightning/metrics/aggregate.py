@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest, bootstrap
 
-__all__ = ["Interval", "Spread", "bootstrap_interval", "confidence_interval", "mean_of", "over_seeds"]
+__all__ = ["Interval", "Spread", "bootstrap_interval", "confidence_interval", "over_seeds"]
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -46,17 +46,6 @@ class Spread:
     mean: float
     deviation: float | None
     seeds: int
-
-
-def mean_of(values: Sequence[float | None]) -> float | None:
-    """Returns the mean of the values that are there, or None where there is none.
-
-    Example:
-        >>> mean_of([1.0, None, 0.0]), mean_of([None])
-        (0.5, None)
-    """
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def confidence_interval(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from o3_lightning.metrics.aggregate import mean_of
+from o3_lightning.common.plain import mean_of
 from o3_lightning.metrics.comparisons import COMPARISONS
 from o3_lightning.metrics.evidence import Evidence
 from o3_lightning.metrics.registry import find, measure

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from o3_lightning.metrics.aggregate import mean_of
+from o3_lightning.common.plain import mean_of
 
 __all__ = ["OfficialAccuracies", "Pooled", "official_accuracies", "pool"]
 

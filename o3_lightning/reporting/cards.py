@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from o3_lightning.common.plain import mean_of
 from o3_lightning.reporting.blocks import Card
 from o3_lightning.reporting.formatting import (
     DASH,
     OWN_SPLITS,
     fraction,
     is_number,
-    mean,
     mebibytes,
     name_of,
     number,
@@ -51,8 +51,8 @@ def forget_card(metrics: Metrics) -> Card:
     matrices = metrics.get("persistence") or {}
     metric = main_metric(matrices)
     splits = matrices.get(metric) or {}
-    ends = {split: mean(row[-1] for row in matrix["values"] if row) for split, matrix in splits.items()}
-    starts = mean(row[0] for matrix in splits.values() for row in matrix["values"] if row)
+    ends = {split: mean_of(row[-1] for row in matrix["values"] if row) for split, matrix in splits.items()}
+    starts = mean_of(row[0] for matrix in splits.values() for row in matrix["values"] if row)
     value = ends.get("seen", next(iter(ends.values()), None))
     lines = [(name_of(split), percent(end)) for split, end in ends.items()]
     lines.append(("Base model", percent(starts)))
@@ -68,7 +68,7 @@ def utility_card(metrics: Metrics) -> Card:
     lines = [(name_of(split), percent(share)) for split, share in kept.items()]
     lines.append(("Drop ratio (U2R)", number(metrics.get("u2r"))))
     sentence = "of the base model's value kept on everything else, mean over splits"
-    return Card("Utility", percent(mean(kept.values())), sentence, lines)
+    return Card("Utility", percent(mean_of(kept.values())), sentence, lines)
 
 
 def relative(column: Any) -> float | None:
@@ -98,7 +98,7 @@ def gate_card(metrics: Metrics) -> Card:
     """How well the gate tells forget prompts from the rest."""
     areas = [row.get("auroc") for row in outside_rows(metrics, own=False)]
     lowest = min((value for value in areas if is_number(value)), default=None)
-    inside = mean(row.get("mean_weight") for row in outside_rows(metrics, own=True))
+    inside = mean_of(row.get("mean_weight") for row in outside_rows(metrics, own=True))
     outside = [row.get("mean_weight") for row in outside_rows(metrics, own=False)]
     highest = max((value for value in outside if is_number(value)), default=None)
     lines = [("Mean weight inside", fraction(inside)), ("Highest outside", fraction(highest))]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from o3_lightning.common.plain import leaves
 from o3_lightning.evaluation.headline import FIGURES, headline
 from o3_lightning.reporting.blocks import Fold, Section, Table
 from o3_lightning.reporting.cards import summary_cards
@@ -188,18 +189,10 @@ def differing_settings(configurations: Sequence[Mapping[str, Any]]) -> list[tupl
         >>> differing_settings([{"seed": 0, "gate": {"top_k": 1}}, {"seed": 0, "gate": {"top_k": 2}}])
         [('gate.top_k', ['1', '2'])]
     """
-    flat = [dict(leaves(configuration)) for configuration in configurations]
+    flat = [
+        {key: str(value) for key, value in leaves(one) if key.split(".")[0] not in MEANINGLESS}
+        for one in configurations
+    ]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = [(key, [one.get(key, ABSENT) for one in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
-
-
-def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every setting with its value as text."""
-    for key, inner in value.items():
-        if not prefix and key in MEANINGLESS:
-            continue
-        if isinstance(inner, Mapping):
-            yield from leaves(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(inner)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "binary_size",
     "fraction",
     "is_number",
-    "mean",
     "mebibytes",
     "name_of",
     "number",
@@ -64,12 +62,6 @@ def name_of(key: str) -> str:
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def mean(values: Iterable[Any]) -> float | None:
-    """Returns the mean of the finite numbers among some values; None where there is none."""
-    numbers = [float(value) for value in values if is_number(value)]
-    return sum(numbers) / len(numbers) if numbers else None
 
 
 def fraction(value: Any) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from o3_lightning.common.plain import mean_of
 from o3_lightning.metrics.calibration import HALF
 from o3_lightning.reporting.blocks import Cell, Heat, Section, Table, few_then_fold
 from o3_lightning.reporting.colours import heat_step
-from o3_lightning.reporting.formatting import OWN_SPLITS, fraction, is_number, mean, name_of
+from o3_lightning.reporting.formatting import OWN_SPLITS, fraction, is_number, name_of
 from o3_lightning.reporting.svg import histogram_bars
 
 __all__ = ["bin_weights", "detector_section", "mistakes_section", "weights_section"]
@@ -53,9 +54,9 @@ def histogram_row(request: str, split: str, weights: Sequence[float]) -> list[st
     own = split in OWN_SPLITS
     wrong = sum((weight < HALF) == own for weight in numbers)
     names = [f"weight {i / BINS:g} to {(i + 1) / BINS:g}" for i in range(BINS)]
-    description = f"Weights of {request} on {name_of(split)}: mean {fraction(mean(numbers))}"
+    description = f"Weights of {request} on {name_of(split)}: mean {fraction(mean_of(numbers))}"
     picture = histogram_bars(bin_weights(numbers), names, description)
-    return [picture, fraction(mean(numbers)), f"{wrong} of {len(numbers)}"]
+    return [picture, fraction(mean_of(numbers)), f"{wrong} of {len(numbers)}"]
 
 
 def bin_weights(weights: Sequence[float], bins: int = BINS) -> list[int]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from o3_lightning.common.plain import mean_of
 from o3_lightning.reporting.blocks import Block, Cell, Fold, Grid, Heat, Section, Table
 from o3_lightning.reporting.colours import heat_step
-from o3_lightning.reporting.formatting import fraction, is_number, mean, name_of
+from o3_lightning.reporting.formatting import fraction, is_number, name_of
 
 __all__ = ["robustness_section"]
 
@@ -56,7 +57,7 @@ def leak_row(name: str, rows: Sequence[Row]) -> list[str]:
     worst = max(rows, key=lambda row: row["leak"] if is_number(row.get("leak")) else -1.0)
     low, high = (worst.get("leak_interval") or (None, None))[:2]
     interval = f"{fraction(low)} to {fraction(high)}" if is_number(low) else fraction(None)
-    means = [fraction(mean(row.get(key) for row in rows)) for key in ("leak", "base_leak")]
+    means = [fraction(mean_of(row.get(key) for row in rows)) for key in ("leak", "base_leak")]
     return [name_of(name), means[0], fraction(worst.get("leak")), interval, means[1]]
 
 
@@ -69,7 +70,7 @@ def side_table(attacks: Mapping[str, Sequence[Row]]) -> Table:
         "base_utility": "Its base",
     }
     rows = [
-        [name_of(name), *(fraction(mean(row.get(key) for row in rows)) for key in keys)]
+        [name_of(name), *(fraction(mean_of(row.get(key) for row in rows)) for key in keys)]
         for name, rows in attacks.items()
     ]
     return Table("What the gate does, and the rest", ["Attack", *keys.values()], rows)

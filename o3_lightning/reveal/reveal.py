@@ -13,6 +13,7 @@ from torch import Tensor
 
 from o3_lightning.common.errors import InputError, O3Error
 from o3_lightning.common.files import digest_json
+from o3_lightning.common.plain import to_plain
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import check_id
 from o3_lightning.detector.encoder import Encoder, load_encoder
@@ -284,11 +285,4 @@ class Known:
 def header(base: BaseModel, config: RevealConfig) -> dict[str, Any]:
     """Returns what must be the same for a log to be continued."""
     plain = replace(config, name="reveal", output="runs")
-    return {"topic": config.topic, "base": base.digest, "configuration": digest_json(plain_values(plain))}
-
-
-def plain_values(value: Any) -> Any:
-    """Returns a configuration as plain values."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {key: plain_values(getattr(value, key)) for key in value.__dataclass_fields__}
-    return list(value) if isinstance(value, tuple) else value
+    return {"topic": config.topic, "base": base.digest, "configuration": digest_json(to_plain(plain))}

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from o3_lightning.common.files import write_atomically, write_json
+from o3_lightning.common.plain import to_plain
 from o3_lightning.data.normalise import normalise
 from o3_lightning.reveal.output import Revealed
 from o3_lightning.reveal.page import render_search
 from o3_lightning.reveal.reveal import RevealConfig, Revelation
-from o3_lightning.run.config import to_plain
 
 __all__ = ["report_search", "summarise_search"]
 

@@ -20,6 +20,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.plain import to_plain
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.requests import check_id
@@ -39,7 +40,6 @@ __all__ = [
     "default_yaml",
     "describe_defaults",
     "parse",
-    "to_plain",
 ]
 
 LINE, FAR = 108, 10**6  # widths of a comment and of a value in YAML
@@ -225,17 +225,6 @@ def explain(message: str, keys: Sequence[str]) -> str:
     ]
     hint = f"; did you mean '{near[0]}'?" if near else "; --help lists the known keys"
     return f"unknown key '{name}'{hint}"
-
-
-def to_plain(value: Any) -> Any:
-    """Returns a configuration as plain dictionaries, lists and scalars, ready for YAML or JSON."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): to_plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def default_yaml() -> str:

@@ -15,6 +15,7 @@ from o3_lightning.adapter.diagnostics import overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.interference import logit_interference
 from o3_lightning.adapter.training import TrainedAdapter, train_adapter
+from o3_lightning.common.plain import evenly_spaced
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.stream import RequestStream
@@ -159,7 +160,7 @@ def measure_overlap(
     Angles grow with the square of the requests; a request's prompts are read without and with every adapter.
     """
     history = AdapterHistory.of({request.id: (trained.factors, trained.scaling)})
-    prompts = [request.prompts[place] for place in spread_places(len(request.prompts))]
+    prompts = evenly_spaced(request.prompts, SAMPLE)
     start = time.perf_counter()
     overlap_matrices(history)
     angles = time.perf_counter() - start
@@ -174,7 +175,7 @@ def measure_rows(config: RunConfig, base: BaseModel, stream: RequestStream) -> f
     model, seconds = plain_model(base), 0.0
     with evaluating(stream):
         for _, name, rows, kind in splits_of(stream):
-            chosen = [rows[place] for place in spread_places(len(rows))]
+            chosen = evenly_spaced(rows, SAMPLE)
             start = time.perf_counter()
             evaluate_split(model, chosen, config.evaluation, kind, name)
             seconds += (time.perf_counter() - start) * len(rows) / len(chosen)
@@ -183,16 +184,10 @@ def measure_rows(config: RunConfig, base: BaseModel, stream: RequestStream) -> f
 
 def measure_gate(multi: MultiDetector, request: UnlearningRequest) -> float:
     """Returns the seconds that the gate takes for one prompt."""
-    prompts = [request.prompts[place] for place in spread_places(len(request.prompts))]
+    prompts = evenly_spaced(request.prompts, SAMPLE)
     start = time.perf_counter()
     multi.weights(prompts)
     return (time.perf_counter() - start) / len(prompts)
-
-
-def spread_places(count: int) -> list[int]:
-    """Returns at most `SAMPLE` places, evenly spread."""
-    chosen = min(count, SAMPLE)
-    return [place * count // chosen for place in range(chosen)]
 
 
 def peak_memory() -> float:

@@ -21,6 +21,7 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.interference import logit_interference
 from o3_lightning.adapter.training import train_adapter
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.plain import to_plain
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.stream import RequestStream
@@ -32,7 +33,7 @@ from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
 from o3_lightning.evaluation.gate_errors import gate_errors
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
-from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig, to_plain
+from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig
 from o3_lightning.run.inputs import (
     RETAIN_SPLIT,
     Inputs,

@@ -16,17 +16,18 @@ from typing import Any
 
 from o3_lightning.adapter.history import CONFIG, WEIGHTS
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.plain import leaves, to_plain
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.detector.detector import Detector
 from o3_lightning.evaluation.evaluate import UTILITY, digest_rows
-from o3_lightning.run.config import RunConfig, to_plain
+from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import RETAIN_SPLIT, Inputs, evaluating
 from o3_lightning.run.results import BASE_STAGE, stage_names
 from o3_lightning.store.record import PROTECTED, REGISTERED, UNLEARNED
 from o3_lightning.store.store import Store
 from o3_lightning.store.view import StoreView
-from o3_lightning.training.run_folder import RunFolder, decisive, differing, leaves
+from o3_lightning.training.run_folder import RunFolder, decisive, differing
 
 __all__ = ["Predecessor", "open_predecessor"]
 

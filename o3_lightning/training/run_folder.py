@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically, write_json
+from o3_lightning.common.plain import leaves
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.training.processes import ALONE, Processes
 
@@ -193,15 +194,6 @@ def decisive(configuration: Result) -> Result:
     kept = {key: value for key, value in configuration.items() if key not in NOT_DECISIVE}
     trainer = kept.get("trainer") or {}
     return {**kept, "trainer": {k: v for k, v in trainer.items() if k not in TRAINER_BOOKKEEPING}}
-
-
-def leaves(value: Result, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every field of a configuration, its key with dots."""
-    for key, inner in value.items():
-        if isinstance(inner, dict) and inner:
-            yield from leaves(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner
 
 
 def differing(there: Result, here: Result) -> Iterator[tuple[str, Any, Any]]:

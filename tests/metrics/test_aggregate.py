@@ -7,12 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o3_lightning.metrics.aggregate import (
-    bootstrap_interval,
-    confidence_interval,
-    mean_of,
-    over_seeds,
-)
+from o3_lightning.common.plain import mean_of
+from o3_lightning.metrics.aggregate import bootstrap_interval, confidence_interval, over_seeds
 from o3_lightning.metrics.separation import area_under_roc
 
 unit = st.floats(0, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from o3_lightning.metrics.aggregate import mean_of
+from o3_lightning.common.plain import mean_of
 from o3_lightning.metrics.evidence import Evidence
 from o3_lightning.metrics.modules import ComparisonMetric, ExampleMetric
 from o3_lightning.metrics.registry import measure

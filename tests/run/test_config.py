@@ -9,10 +9,11 @@ from benchmarks.detector.__main__ import read_experiment
 from o3_lightning.commands.common import read_arguments, run_parser
 from o3_lightning.commands.own_config import build_own, own_parser
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.plain import leaves, to_plain
 from o3_lightning.detector.config import PRESETS, DetectorConfig
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.reveal.reveal import RevealConfig
-from o3_lightning.run.config import RunConfig, config_from, default_yaml, parse, to_plain
+from o3_lightning.run.config import RunConfig, config_from, default_yaml, parse
 from o3_lightning.run.study import read_study
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -51,15 +52,6 @@ def test_every_shipped_configuration_of_its_own_command_loads(path):
     command = path.stem.split("_")[0]
     kind = RevealConfig if command == "reveal" else ReleaseConfig
     assert build_own(kind, parse(own_parser(command, kind, ""), ["--config", str(path)])).seed >= 0
-
-
-def leaves(section, prefix=""):
-    """Every field that a file gives, with dots."""
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def reached(plain, name):

@@ -11,7 +11,7 @@ import pytest
 
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.run.config import RunConfig
-from o3_lightning.run.estimate import SAMPLE, StepClock, spread_places, steps_of
+from o3_lightning.run.estimate import StepClock, steps_of
 
 ROOT = Path(__file__).parents[2]
 OFF = 0.25
@@ -48,11 +48,6 @@ def test_steps_are_counted_with_the_last_batch_that_is_not_full():
     assert steps_of(config, UnlearningRequest("a", rows)) == -(-17 // config.adapter.batch_size) * (
         config.adapter.epochs
     )
-
-
-def test_measured_places_are_spread_over_all_rows():
-    assert spread_places(3) == [0, 1, 2]
-    assert spread_places(10 * SAMPLE) == list(range(0, 10 * SAMPLE, 10))
 
 
 @pytest.mark.slow
