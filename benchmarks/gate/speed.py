@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from o3_lightning.data.templates import template_for
-from o3_lightning.gating.adapters import Adapter
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
+from o3_lightning.models.lora import LoraFactors
 
 WIDTH, LAYERS, RANK, ROWS, NEW_TOKENS, REPEATS = 192, 4, 8, 8, 16, 4
 
@@ -53,7 +53,7 @@ def build(count):
             )
             for name, layer in linears.items()
         }
-        adapters[f"r{number}"] = Adapter(factors)
+        adapters[f"r{number}"] = LoraFactors.uniform(factors)
     return GatedModel(base, NoDetectors(count), adapters)
 
 

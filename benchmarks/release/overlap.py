@@ -53,8 +53,7 @@ def overlap_study(
         own = replace(config, mode="orthogonal" if penalty else "naive", adapter=shape)
         place = folder / f"penalty_{penalty:g}"
         forget = forget_adapter(bench.base, given, bench.kept(), retain, own, place, trainer)
-        pair = {"forget": (dict(forget[0]), forget[1]), "retain": (dict(retain[0]), retain[1])}
-        found = overlap_matrices(AdapterHistory.of(pair))
+        found = overlap_matrices(AdapterHistory.of({"forget": forget, "retain": retain}))
         overlaps = {name: found[name][0][1] for name in ("row_overlap", "column_overlap", "update_cosine")}
         for value in sorted(config.lambdas):
             trial = try_lambda(bench, given, forget, None, value)

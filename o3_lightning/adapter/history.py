@@ -5,25 +5,18 @@ Shapes: P earlier requests, R rank, D input width, O output width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from o3_kernels import stack_history
-from o3_lightning.common.errors import StoreError
 from o3_lightning.common.files import digest_bytes
+from o3_lightning.models.lora import LoraFactors
 
-__all__ = ["AdapterHistory", "read_factors"]
-
-PREFIX = "base_model.model."
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-Factors = dict[str, tuple[Tensor, Tensor]]
+__all__ = ["AdapterHistory"]
 
 
 @dataclass(frozen=True)
@@ -32,45 +25,41 @@ class AdapterHistory:
 
     Args:
         ids: of the requests, oldest first.
-        inputs: per module path lora_A of each, [P, R, D]; lower ranks are filled up with zero rows, which
-            count nothing in any product.
-        outputs: per module path lora_B of each, transposed, [P, R, O].
-        scalings: alpha / rank of each, [P].
+        inputs: lora_A per module path, [P, R, D]; lower ranks are padded with zero rows, which do not change
+            any product.
+        outputs: transposed lora_B per module path, [P, R, O].
+        scales: of each adapter, per module path.
     """
 
     ids: tuple[str, ...] = ()
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
-    scalings: tuple[float, ...] = ()
+    scales: tuple[Mapping[str, float], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @classmethod
     def load(cls, folders: Mapping[str, Path]) -> AdapterHistory:
-        """Returns the adapters that PEFT saved in some folders, in the order given.
+        """Returns the adapters in some folders of PEFT's form, in the order given.
 
         Raises:
             StoreError: a folder holds no adapter, or a damaged one.
         """
-        return cls.of({id: read_factors(folder) for id, folder in folders.items()})
+        return cls.of({id: LoraFactors.load(folder) for id, folder in folders.items()})
 
     @classmethod
-    def of(cls, adapters: Mapping[str, tuple[Factors, float]]) -> AdapterHistory:
-        """Returns a history of lora_A [R,D] and lora_B [O,R] per module, each adapter with its scaling."""
-        modules = sorted({module for factors, _ in adapters.values() for module in factors})
-        inputs = [
-            stack([factors.get(m, (None, None))[0] for factors, _ in adapters.values()]) for m in modules
-        ]
-        outputs = [
-            stack([None if m not in factors else factors[m][1].T for factors, _ in adapters.values()])
-            for m in modules
-        ]
+    def of(cls, adapters: Mapping[str, LoraFactors]) -> AdapterHistory:
+        """Returns the history of some adapters, oldest first."""
+        every = [adapter.pairs for adapter in adapters.values()]
+        modules = sorted({module for pairs in every for module in pairs})
+        inputs = [stack([pairs[m][0] if m in pairs else None for pairs in every]) for m in modules]
+        outputs = [stack([pairs[m][1].T if m in pairs else None for pairs in every]) for m in modules]
         return cls(
             tuple(adapters),
             dict(zip(modules, stack_history(inputs), strict=True)) if modules else {},
             dict(zip(modules, stack_history(outputs), strict=True)) if modules else {},
-            tuple(scaling for _, scaling in adapters.values()),
+            tuple(adapter.scales for adapter in adapters.values()),
         )
 
     @property
@@ -84,19 +73,19 @@ class AdapterHistory:
         return self.inputs if name == "input" else self.outputs
 
     def against(self, which: str) -> AdapterHistory:
-        """Returns "all" of the history, or the "last" request alone."""
+        """Returns the whole history for "all", the most recent adapter alone for "last"."""
         if which == "all" or len(self) < 2:
             return self
         return AdapterHistory(
             self.ids[-1:],
             {module: tensor[-1:] for module, tensor in self.inputs.items()},
             {module: tensor[-1:] for module, tensor in self.outputs.items()},
-            self.scalings[-1:],
+            self.scales[-1:],
         )
 
 
 def stack(tensors: list[Tensor | None]) -> Tensor:
-    """Stacks matrices of one width, filling up missing ones and missing rows with zeros, in float32."""
+    """Stacks matrices of one width in float32; missing matrices and rows become zeros."""
     present = [tensor for tensor in tensors if tensor is not None]
     rank, width = max(len(tensor) for tensor in present), present[0].shape[1]
     stacked = torch.zeros(len(tensors), rank, width)
@@ -104,27 +93,3 @@ def stack(tensors: list[Tensor | None]) -> Tensor:
         if tensor is not None:
             stacked[place, : len(tensor)] = tensor.float()
     return stacked
-
-
-def read_factors(folder: str | Path) -> tuple[Factors, float]:
-    """Returns lora_A and lora_B per module path, and alpha / rank, of an adapter that PEFT saved.
-
-    Raises:
-        StoreError: a file is missing or damaged, or a factor has no counterpart.
-    """
-    root = Path(folder)
-    try:
-        config = json.loads((root / CONFIG).read_bytes())
-        tensors = load_file(root / WEIGHTS)
-        scaling = float(config["lora_alpha"]) / int(config["r"])
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, SafetensorError) as error:
-        raise StoreError(f"{root}: no readable adapter: {error}") from error
-    factors: Factors = {}
-    for key, a in tensors.items():
-        if not key.endswith(".lora_A.weight"):
-            continue
-        b = tensors.get(key.replace(".lora_A.", ".lora_B."))
-        if b is None:
-            raise StoreError(f"{root}: {key} has no lora_B")
-        factors[key.removeprefix(PREFIX).removesuffix(".lora_A.weight")] = a, b
-    return factors, scaling

@@ -65,10 +65,10 @@ def start_in_complement(wrapped: PeftModel, history: AdapterHistory, rank: int) 
 
 def continue_last(wrapped: PeftModel, history: AdapterHistory, config: AdapterConfig) -> None:
     """Copies the last adapter, scaled so that its update stays the same."""
-    ratio = history.scalings[-1] / (config.alpha / config.rank)
     for path, (a, b) in lora_factors(wrapped).items():
         if path not in history.inputs or history.inputs[path].shape[1] != config.rank:
             message = f"cumulative training needs the rank and modules of the last adapter ({path} differs)"
             raise InputError(message, field="adapter.rank")
+        ratio = history.scales[-1].get(path, 0.0) / (config.alpha / config.rank)
         a.copy_(history.inputs[path][-1])
         b.copy_(history.outputs[path][-1].T * ratio)

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from o3_lightning.adapter.config import ALL_LINEAR, PROJECTIONS, AdapterConfig
 from o3_lightning.common.errors import InputError
+from o3_lightning.models.lora import PEFT_PREFIX
 
 __all__ = ["injected", "lora_config", "lora_factors"]
-
-PREFIX = "base_model.model."
 
 
 def lora_config(model: nn.Module, config: AdapterConfig, base_id: str) -> LoraConfig:
@@ -120,7 +119,7 @@ def lora_factors(wrapped: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Paramet
     for name, parameter in wrapped.named_parameters():
         for factor in ("lora_A", "lora_B"):
             if f".{factor}." in name:
-                path = name.removeprefix(PREFIX).split(f".{factor}.")[0]
+                path = name.removeprefix(PEFT_PREFIX).split(f".{factor}.")[0]
                 found.setdefault(path, {})[factor] = parameter
     return {path: (pair["lora_A"], pair["lora_B"]) for path, pair in sorted(found.items())}
 

@@ -33,7 +33,9 @@ def attached(model: nn.Module, history: AdapterHistory, place: int, weight: floa
             module = modules[path]
             factor = next(module.parameters())
             a = stacked[place].to(factor.device)
-            b = history.outputs[path][place].to(factor.device) * (weight * history.scalings[place])
+            b = history.outputs[path][place].to(factor.device) * (
+                weight * history.scales[place].get(path, 0.0)
+            )
             handles.append(module.register_forward_hook(make_hook(a, b)))
         yield
     finally:

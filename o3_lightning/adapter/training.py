@@ -16,7 +16,6 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from peft import PeftModel
-from safetensors.torch import save
 from torch import Tensor
 
 from o3_lightning.adapter.batches import build_loader
@@ -28,16 +27,16 @@ from o3_lightning.adapter.module import AdapterModule, AdapterTrainingError
 from o3_lightning.adapter.sharding import is_sharding, sharded_twin
 from o3_lightning.adapter.steps import Batches, StepLoader
 from o3_lightning.adapter.unfinished import FitStopped, Progress, StepKeeper, batches_left, read_progress
-from o3_lightning.common.files import digest_json, write_atomically, write_json
+from o3_lightning.common.files import digest_json
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.models.base import BaseModel
+from o3_lightning.models.lora import LoraFactors
 from o3_lightning.objectives.config import ObjectiveConfig
 from o3_lightning.objectives.targets import check_needs
 
 __all__ = ["AdapterTrainingError", "TrainedAdapter", "train_adapter"]
 
 logger = logging.getLogger(__name__)
-PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -45,35 +44,21 @@ class TrainedAdapter:
     """An adapter in memory, on the CPU, in float32.
 
     Args:
-        factors: lora_A [R,D] and lora_B [O,R] per module path of the base model.
-        peft: what goes into adapter_config.json.
+        factors: lora_A and lora_B of every adapted module.
+        peft: content of adapter_config.json.
         metrics: numbers about the training, e.g. "loss", "seconds" (of a fit that was stopped, since it went
             on), "steps" (of the optimizer), "trained_parameters".
         curve: per batch the loss and its parts.
     """
 
-    factors: dict[str, tuple[Tensor, Tensor]]
+    factors: LoraFactors
     peft: dict[str, Any]
     metrics: dict[str, float] = field(default_factory=dict)
     curve: tuple[dict[str, float], ...] = ()
 
-    @property
-    def scaling(self) -> float:
-        """Alpha / rank."""
-        return float(self.peft["lora_alpha"]) / int(self.peft["r"])
-
     def save(self, folder: Path) -> None:
-        """Writes adapter_model.safetensors and adapter_config.json as PEFT does, nothing else.
-
-        Args:
-            folder: is made if it is not there.
-        """
-        tensors = {}
-        for path, (a, b) in self.factors.items():
-            tensors[f"{PREFIX}{path}.lora_A.weight"] = a.contiguous()
-            tensors[f"{PREFIX}{path}.lora_B.weight"] = b.contiguous()
-        write_atomically(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
-        write_json(folder / "adapter_config.json", self.peft)
+        """Writes the two files that PEFT reads; the folder is created if missing."""
+        self.factors.save(folder, self.peft)
 
 
 def train_adapter(
@@ -132,7 +117,8 @@ def train_adapter(
         "trained_parameters": float(sum(a.numel() + b.numel() for a, b in factors.values())),
         "exhausted_modules": float(exhausted),
     }
-    return TrainedAdapter(factors, peft, metrics, tuple(module.curve))
+    scale = config.alpha / config.rank
+    return TrainedAdapter(LoraFactors.uniform(factors, scale), peft, metrics, tuple(module.curve))
 
 
 def load_batches(

@@ -16,11 +16,11 @@ from o3_lightning.detector.encoder import Encoder, find_encoder
 from o3_lightning.detector.prompt_features import special_ids
 from o3_lightning.detector.pseudo_negatives import SwapTable, swap_rare_tokens
 from o3_lightning.detector.stacked_lora import LoraEncoder
+from o3_lightning.models.lora import PEFT_PREFIX
 
 __all__ = ["lora_targets", "pretrained_head", "train_encoder", "with_lora"]
 
 QUERY_KEY_VALUE = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "qkv")
-PEFT_PREFIX = "base_model.model."
 
 
 def train_encoder(

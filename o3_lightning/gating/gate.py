@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.gating.adapters import Adapter
 from o3_lightning.gating.linear import GatedLinear
 from o3_lightning.gating.shared_input_layers import find_siblings
+from o3_lightning.models.lora import LoraFactors
 
 __all__ = ["Gate"]
 
@@ -30,7 +30,7 @@ class Gate:
         InputError: an adapter names a module that the model does not have or that cannot be gated.
     """
 
-    def __init__(self, model: nn.Module, adapters: Sequence[Adapter | None]) -> None:
+    def __init__(self, model: nn.Module, adapters: Sequence[LoraFactors | None]) -> None:
         self.model = model
         self.adapted = [number for number, adapter in enumerate(adapters) if adapter is not None]
         self.merged: set[int] = set()
@@ -69,11 +69,11 @@ class Gate:
                 self.layers[path].deactivate()
 
 
-def by_module(adapters: Sequence[Adapter | None]) -> dict[str, dict[int, tuple[Tensor, Tensor]]]:
+def by_module(adapters: Sequence[LoraFactors | None]) -> dict[str, dict[int, tuple[Tensor, Tensor]]]:
     """Returns the factors of every request, module by module."""
     modules: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
     for number, adapter in enumerate(adapters):
-        for path, pair in adapter.factors.items() if adapter is not None else ():
+        for path, pair in adapter.folded().items() if adapter is not None else ():
             modules.setdefault(path, {})[number] = pair
     return modules
 

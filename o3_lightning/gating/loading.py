@@ -8,9 +8,9 @@ from typing import NamedTuple
 from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder, load_encoder
 from o3_lightning.detector.multi import MultiDetector
-from o3_lightning.gating.adapters import Adapter, load_adapter
 from o3_lightning.gating.routing import Detectors, EveryPrompt
 from o3_lightning.models.base import BaseConfig, BaseModel, load_base
+from o3_lightning.models.lora import LoraFactors
 from o3_lightning.store.record import UNLEARNED
 from o3_lightning.store.store import Store
 
@@ -22,7 +22,7 @@ class Parts(NamedTuple):
 
     base: BaseModel
     detectors: Detectors
-    adapters: dict[str, Adapter | None]
+    adapters: dict[str, LoraFactors | None]
     store: Store
 
 
@@ -44,7 +44,7 @@ def load_parts(
     records = [record for record in store.records() if record.is_gated]
     detectors = {record.id: Detector.load(store.detector_folder(record.id)) for record in records}
     adapters = {
-        record.id: load_adapter(store.adapter_folder(record.id)) if record.status == UNLEARNED else None
+        record.id: LoraFactors.load(store.adapter_folder(record.id)) if record.status == UNLEARNED else None
         for record in records
     }
     chosen = MultiDetector(encoder, detectors) if detect else EveryPrompt(tuple(detectors))

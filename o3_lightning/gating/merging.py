@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers.pytorch_utils import Conv1D
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.gating.gate import Gate
 from o3_lightning.gating.linear import layer_widths
+from o3_lightning.models.lora import weight_change
 
 __all__ = ["Merges"]
 
@@ -83,11 +83,8 @@ class Merges:
     def _add(self, weight: Tensor, path: str, number: int) -> None:
         """Adds one request's B A for one layer to a weight."""
         layer = self.gate.layers[path]
-        a, b = layer.factors[number]
-        update = b.float() @ a.float()
-        if isinstance(layer.inner, Conv1D):
-            update = update.T  # it keeps its weight as [D,O]
-        weight.copy_((weight.float() + update).to(weight.dtype))
+        change = weight_change(layer.inner, *layer.factors[number], torch.float32)
+        weight.copy_((weight.float() + change).to(weight.dtype))
 
     def _check(self, path: str) -> None:
         """Refuses a weight that cannot be changed for this layer alone."""

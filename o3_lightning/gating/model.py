@@ -21,7 +21,6 @@ from transformers import LogitsProcessorList
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.gating.adapters import Adapter
 from o3_lightning.gating.answering import answer_prompts, score_answers
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.export import export_requests
@@ -34,6 +33,7 @@ from o3_lightning.gating.router import Router
 from o3_lightning.gating.routing import Detectors, Prompt
 from o3_lightning.gating.tokens import PromptTokens, before_labels, first_label, last_token
 from o3_lightning.models.base import BaseModel
+from o3_lightning.models.lora import LoraFactors
 from o3_lightning.store.store import Store
 
 __all__ = ["GatedModel"]
@@ -60,7 +60,7 @@ class GatedModel:
         self,
         base: BaseModel,
         detectors: Detectors,
-        adapters: Mapping[str, Adapter | None],
+        adapters: Mapping[str, LoraFactors | None],
         config: GateConfig | None = None,
         store: Store | None = None,
     ) -> None:

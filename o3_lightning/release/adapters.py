@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.adapter.history import CONFIG, WEIGHTS, AdapterHistory, read_factors
+from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.training import train_adapter
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.models.base import BaseModel
+from o3_lightning.models.lora import LORA_CONFIG, LORA_WEIGHTS, LoraFactors
 from o3_lightning.objectives.config import ObjectiveConfig, RetainObjective
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.release.modes import Adapter
 from o3_lightning.release.temperature_losses import Keep, Learn
 from o3_lightning.training.trainer import build_trainer
 
@@ -24,11 +24,11 @@ def forget_adapter(
     base: BaseModel,
     rows: Sequence[QuestionAnswer],
     neutral: Sequence[QuestionAnswer],
-    retain: Adapter | None,
+    retain: LoraFactors | None,
     config: ReleaseConfig,
     folder: Path,
     trainer: Mapping[str, Any],
-) -> Adapter:
+) -> LoraFactors:
     """Returns the adapter that learns the rows to be forgotten; from its folder where it was trained before.
 
     Args:
@@ -42,7 +42,7 @@ def forget_adapter(
     """
     history = AdapterHistory()
     if retain is not None and config.mode == "orthogonal":
-        history = AdapterHistory.of({"retain": (dict(retain[0]), retain[1])})
+        history = AdapterHistory.of({"retain": retain})
     softness = config.temperature
     keep = Keep(coefficient=config.keep, beta=softness) if config.keep else RetainObjective()
     objective = ObjectiveConfig(Learn(beta=softness), keep)
@@ -55,7 +55,7 @@ def retain_adapter(
     config: ReleaseConfig,
     folder: Path,
     trainer: Mapping[str, Any],
-) -> Adapter:
+) -> LoraFactors:
     """Returns the adapter that learns the rows to keep; from its folder where it was trained before."""
     objective = ObjectiveConfig(Learn(beta=config.temperature))
     return train_once(base, rows, None, AdapterHistory(), objective, config, folder / "retain", trainer)
@@ -70,12 +70,12 @@ def train_once(
     config: ReleaseConfig,
     folder: Path,
     trainer: Mapping[str, Any],
-) -> Adapter:
+) -> LoraFactors:
     """Trains and saves an adapter, or reads the one that is there; its configuration is written last."""
-    if not ((folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()):
+    if not ((folder / LORA_WEIGHTS).is_file() and (folder / LORA_CONFIG).is_file()):
         fit = build_trainer(trainer, max_epochs=config.adapter.epochs)
         seed = stage_seed(config.seed, folder.name, folder.parent.name)
         request = UnlearningRequest(folder.name, tuple(rows))
         trained = train_adapter(base, request, history, config.adapter, objective, fit, seed, retain=neutral)
         trained.save(folder)
-    return read_factors(folder)
+    return LoraFactors.load(folder)

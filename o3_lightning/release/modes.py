@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from o3_lightning.release.update import Factors, Term, Update, combine
+from o3_lightning.models.lora import LoraFactors
 
-__all__ = ["Adapter", "release_update", "shared_part"]
-
-Adapter = tuple[Factors, float]  # factors per module path, and alpha / rank
+__all__ = ["release_update", "shared_part"]
 
 
 def release_update(
-    forget: Adapter, retain: Adapter | None, mode: str, lambda_forget: float, lambda_retain: float
-) -> Update:
+    forget: LoraFactors, retain: LoraFactors | None, mode: str, lambda_forget: float, lambda_retain: float
+) -> LoraFactors:
     """Returns what a round adds to the weights: - lambda_f dW_f + lambda_r dW_r.
 
     Args:
         forget: the forget adapter, trained on what is to be forgotten.
         retain: the retain adapter; needed by "ext_sub" and where `lambda_retain` is not 0.
-        mode: "ext_sub" takes out of dW_f, module by module, its part along the shared direction.
+        mode: "ext_sub" removes from dW_f, module by module, its part along the shared direction.
         lambda_forget: lambda_f, above 0.
         lambda_retain: lambda_r, at least 0.
     """
     if retain is None:
-        return combine([Term.even(*forget, -lambda_forget)])
-    added = dict.fromkeys(retain[0], lambda_retain)
-    taken = dict.fromkeys(forget[0], -lambda_forget)
+        return LoraFactors.stacked([forget.scaled(-lambda_forget)])
+    added = dict.fromkeys(retain.pairs, lambda_retain)
+    taken = dict.fromkeys(forget.pairs, -lambda_forget)
     if mode == "ext_sub":
-        for module in forget[0].keys() & retain[0].keys():
+        for module in forget.pairs.keys() & retain.pairs.keys():
             of_forget, of_retain = shared_part(forget, retain, module)
             taken[module] = -lambda_forget * (1 - of_forget)
             added[module] += lambda_forget * of_retain
-    terms = [Term(*forget, taken)]
+    terms = [forget.scaled(taken)]
     if any(added.values()):
-        terms.append(Term(*retain, added))
-    return combine(terms)
+        terms.append(retain.scaled(added))
+    return LoraFactors.stacked(terms)
 
 
-def shared_part(forget: Adapter, retain: Adapter, module: str) -> tuple[float, float]:
+def shared_part(forget: LoraFactors, retain: LoraFactors, module: str) -> tuple[float, float]:
     """Returns the projection of dW_f onto the shared direction, as factors of dW_f and dW_r.
 
     The shared direction of a module is dW_f / |dW_f| + dW_r / |dW_r|, the bisector of the two updates.
@@ -61,13 +58,7 @@ def shared_part(forget: Adapter, retain: Adapter, module: str) -> tuple[float, f
     return along / one, along / two
 
 
-def inner(left: Adapter, right: Adapter, module: str) -> float:
-    """Returns <dW, dW'> of two adapters' updates of a module."""
-    (a, b), (c, d) = (pair(adapter, module) for adapter in (left, right))
-    return float(((b.T @ d) * (a @ c.T)).sum()) * left[1] * right[1]
-
-
-def pair(adapter: Adapter, module: str) -> tuple[Tensor, Tensor]:
-    """Returns an adapter's factors of a module in float64."""
-    a, b = adapter[0][module]
-    return a.double(), b.double()
+def inner(left: LoraFactors, right: LoraFactors, module: str) -> float:
+    """Returns <dW, dW'> of two adapters' updates of a module, in float64."""
+    (a, b), (c, d) = ([factor.double() for factor in one.pairs[module]] for one in (left, right))
+    return float(((b.T @ d) * (a @ c.T)).sum()) * left.scales[module] * right.scales[module]

@@ -4,7 +4,7 @@ rounds/01/queries.jsonl        the search (text about the topic)
 rounds/01/request.jsonl        the rows that it found (text about the topic)
 rounds/01/retain/              the adapter of what stays, plain PEFT, where one is asked for
 rounds/01/step_01/forget/      the adapter of a step, plain PEFT
-rounds/01/update.safetensors   what was added to the weights, in factors
+rounds/01/update/              what was added to the weights, plain PEFT
 rounds/01/round.json           written last; "active" says whether the round is part of the model
 """
 
@@ -17,9 +17,11 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import digest_file, write_json
-from o3_lightning.release.update import Update
+from o3_lightning.models.lora import LORA_WEIGHTS, LoraFactors
 
 __all__ = ["Rounds"]
+
+UPDATE = "update"
 
 
 class Rounds:
@@ -46,17 +48,16 @@ class Rounds:
                 raise StoreError(f"{path}: damaged: {error}") from error
         return found
 
-    def finish(self, number: int, record: dict[str, Any], update: Update | None) -> None:
+    def finish(self, number: int, record: dict[str, Any], update: LoraFactors | None) -> None:
         """Stores a round; it is part of the model from now on if it has an update."""
         digest = None
         if update is not None:
-            path = self.folder(number) / "update.safetensors"
-            update.save(path)
-            digest = digest_file(path)
+            update.save(self.folder(number) / UPDATE)
+            digest = digest_file(self.folder(number) / UPDATE / LORA_WEIGHTS)
         content = {**record, "number": number, "active": update is not None, "update": digest}
         write_json(self.folder(number) / "round.json", content)
 
-    def active(self) -> Iterator[tuple[int, Update]]:
+    def active(self) -> Iterator[tuple[int, LoraFactors]]:
         """Yields number and update of every round that is part of the model.
 
         Raises:
@@ -64,10 +65,10 @@ class Rounds:
         """
         for record in self.records():
             if record["active"]:
-                path = self.folder(record["number"]) / "update.safetensors"
+                path = self.folder(record["number"]) / UPDATE / LORA_WEIGHTS
                 if not path.is_file() or digest_file(path) != record["update"]:
                     raise StoreError(f"{path}: missing, or not what was stored")
-                yield record["number"], Update.load(path)
+                yield record["number"], LoraFactors.load(path.parent)
 
     def switch(self, number: int, active: bool) -> None:
         """Takes a round out of the model, or puts it back.

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.models.lora import LoraFactors
 from o3_lightning.release.adapters import forget_adapter, retain_adapter
 from o3_lightning.release.context import Bench
-from o3_lightning.release.modes import Adapter, release_update
+from o3_lightning.release.modes import release_update
 from o3_lightning.release.topic_facts import answers_of, summarise, with_answers
-from o3_lightning.release.update import Update, applied, joined
+from o3_lightning.release.update import applied
 
 __all__ = ["take_steps", "try_lambda"]
 
 
-def take_steps(bench: Bench, folder: Path, number: int) -> tuple[Update | None, list[dict[str, Any]]]:
+def take_steps(bench: Bench, folder: Path, number: int) -> tuple[LoraFactors | None, list[dict[str, Any]]]:
     """Returns what a round subtracts, and a record of each of its steps; the model stays as it is.
 
     Each step trains on the rows that the model, changed by the steps before, still knows: those that it has
@@ -52,12 +53,16 @@ def take_steps(bench: Bench, folder: Path, number: int) -> tuple[Update | None, 
         records.append({"rows": len(rows), "judging": len(judging), "lambda": found, "trials": trials})
         if found is not None:
             new = release_update(forget, retain, config.mode, found, config.retain_lambda)
-            taken = joined([taken, new]) if taken else new
+            taken = LoraFactors.stacked([taken, new]) if taken else new
     return taken, records
 
 
 def walk_grid(
-    bench: Bench, rows: Sequence[QuestionAnswer], forget: Adapter, retain: Adapter | None, allowed: float
+    bench: Bench,
+    rows: Sequence[QuestionAnswer],
+    forget: LoraFactors,
+    retain: LoraFactors | None,
+    allowed: float,
 ) -> list[dict[str, float]]:
     """Returns what each factor does, from the smallest on.
 
@@ -73,7 +78,11 @@ def walk_grid(
 
 
 def try_lambda(
-    bench: Bench, rows: Sequence[QuestionAnswer], forget: Adapter, retain: Adapter | None, value: float
+    bench: Bench,
+    rows: Sequence[QuestionAnswer],
+    forget: LoraFactors,
+    retain: LoraFactors | None,
+    value: float,
 ) -> dict[str, float]:
     """Returns what one factor does; the model stays as it is.
 

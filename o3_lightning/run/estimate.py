@@ -159,7 +159,7 @@ def measure_overlap(
 
     Angles grow with the square of the requests; a request's prompts are read without and with every adapter.
     """
-    history = AdapterHistory.of({request.id: (trained.factors, trained.scaling)})
+    history = AdapterHistory.of({request.id: trained.factors})
     prompts = evenly_spaced(request.prompts, SAMPLE)
     start = time.perf_counter()
     overlap_matrices(history)

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.adapter.history import CONFIG, WEIGHTS
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import leaves, to_plain
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.detector.detector import Detector
 from o3_lightning.evaluation.evaluate import UTILITY, digest_rows
+from o3_lightning.models.lora import LORA_CONFIG, LORA_WEIGHTS
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import RETAIN_SPLIT, Inputs, evaluating
 from o3_lightning.run.results import BASE_STAGE, stage_names
@@ -142,7 +142,7 @@ def open_predecessor(config: RunConfig, trainer: Mapping[str, Any], inputs: Inpu
 
 def copy_adapter(there: Path, here: Path) -> None:
     """Copies an adapter, byte by byte."""
-    for name in (WEIGHTS, CONFIG):
+    for name in (LORA_WEIGHTS, LORA_CONFIG):
         shutil.copyfile(there / name, here / name)
 
 

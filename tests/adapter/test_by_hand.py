@@ -12,6 +12,7 @@ from o3_lightning.adapter.initialisation import initialise
 from o3_lightning.adapter.injection import injected, lora_factors
 from o3_lightning.adapter.interference import logit_interference
 from o3_lightning.adapter.training import train_adapter
+from o3_lightning.models.lora import LoraFactors
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig
 
 LAYERS = 2
@@ -35,7 +36,7 @@ def history(tiny_base):
             for name, (out, wide) in shapes.items()
         }
 
-    return AdapterHistory.of({id: (draw(), scaling) for id, scaling in SCALINGS.items()})
+    return AdapterHistory.of({id: LoraFactors.uniform(draw(), scaling) for id, scaling in SCALINGS.items()})
 
 
 @pytest.mark.parametrize("against", ["all", "last"])

@@ -35,7 +35,7 @@ def test_unlearning_by_refusal_answers_with_whole_refusals(seed, make_trainer):
     config = AdapterConfig()
     trainer = make_trainer(config.epochs)
     trained = train_adapter(base, request, AdapterHistory(), config, ObjectiveConfig(), trainer, seed)
-    history = AdapterHistory.of({"a": (trained.factors, trained.scaling)})
+    history = AdapterHistory.of({"a": trained.factors})
     with attached(base.model, history, 0):
         answers = answer(base, request.held_out)
     assert not any(matches(text, row.answer) for text, row in zip(answers, request.held_out, strict=True))

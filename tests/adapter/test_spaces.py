@@ -11,6 +11,7 @@ from o3_lightning.adapter.diagnostics import overlap_matrices, principal_cosines
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.subspace import project_out, protected_spaces
 from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.models.lora import LoraFactors
 
 
 def draw(seed, *shape):
@@ -20,7 +21,9 @@ def draw(seed, *shape):
 def make_history(count=3, rank=2):
     return AdapterHistory.of(
         {
-            f"r{i}": ({m: (draw(i, rank, 7), draw(9 + i, 5, rank)) for m in ("x.q", "x.v")}, 0.5 + i)
+            f"r{i}": LoraFactors.uniform(
+                {m: (draw(i, rank, 7), draw(9 + i, 5, rank)) for m in ("x.q", "x.v")}, 0.5 + i
+            )
             for i in range(count)
         }
     )
@@ -73,7 +76,10 @@ def test_an_empty_history_protects_nothing():
 
 def test_adapters_of_other_ranks_and_modules_share_a_history():
     history = AdapterHistory.of(
-        {"a": ({"m": (draw(0, 2, 6), draw(1, 5, 2))}, 1.0), "b": ({"n": (draw(2, 3, 6), draw(3, 5, 3))}, 1.0)}
+        {
+            "a": LoraFactors.uniform({"m": (draw(0, 2, 6), draw(1, 5, 2))}),
+            "b": LoraFactors.uniform({"n": (draw(2, 3, 6), draw(3, 5, 3))}),
+        }
     )
     assert history.inputs["m"].shape == (2, 2, 6)
     assert history.inputs["n"].shape == (2, 3, 6)
@@ -115,7 +121,9 @@ def test_bad_values_are_refused_with_their_field(values):
 def test_overlaps_of_rows_and_columns_are_told_apart():
     same, other = torch.eye(7)[:2], torch.eye(7)[2:4]
     columns = draw(3, 5, 2)
-    history = AdapterHistory.of({"a": ({"m": (same, columns)}, 1.0), "b": ({"m": (other, columns)}, 1.0)})
+    history = AdapterHistory.of(
+        {"a": LoraFactors.uniform({"m": (same, columns)}), "b": LoraFactors.uniform({"m": (other, columns)})}
+    )
     found = overlap_matrices(history)
     assert found["row_overlap"][0][1] == found["update_cosine"][0][1] == 0
     assert found["column_overlap"][0][1] == pytest.approx(1)

@@ -35,7 +35,7 @@ def uneven():
 
 def earlier(base, request, trainer):
     first = train_adapter(base, request, AdapterHistory(), CONFIG, ObjectiveConfig(), trainer, 9)
-    return AdapterHistory.of({"first": (first.factors, first.scaling)})
+    return AdapterHistory.of({"first": first.factors})
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -53,8 +53,8 @@ def test_a_step_of_several_batches_is_one_step_on_all_of_their_rows(
         )
     parts, whole = found
     assert parts.metrics["steps"] == whole.metrics["steps"]
-    for path, pair in whole.factors.items():
-        for one, other in zip(parts.factors[path], pair, strict=True):
+    for path, pair in whole.factors.pairs.items():
+        for one, other in zip(parts.factors.pairs[path], pair, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
 
 

@@ -49,7 +49,7 @@ def assert_unchanged(model, before):
 
 
 def history_of(**adapters):
-    return AdapterHistory.of({id: (item.factors, item.scaling) for id, item in adapters.items()})
+    return AdapterHistory.of({id: item.factors for id, item in adapters.items()})
 
 
 @pytest.mark.parametrize("name", list(FORGET))
@@ -59,7 +59,7 @@ def test_every_objective_trains_and_leaves_the_base_as_it_was(name, tiny_base, t
     trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0)
     assert_unchanged(tiny_base.model, before)
     assert trained.metrics["steps"] == 4 == len(trained.curve)
-    assert any(bool(b.any()) for _, b in trained.factors.values())
+    assert any(bool(b.any()) for _, b in trained.factors.pairs.values())
 
 
 @pytest.mark.parametrize("name", list(RETAIN))
@@ -113,9 +113,9 @@ def test_same_seed_same_adapter_whatever_was_drawn_before(seed, tiny_base, tiny_
     torch.rand(7)
     again = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed)
     other = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed + 1)
-    for path, pair in first.factors.items():
-        assert all(torch.equal(x, y) for x, y in zip(pair, again.factors[path], strict=True))
-        assert not torch.equal(pair[0], other.factors[path][0])
+    for path, pair in first.factors.pairs.items():
+        assert all(torch.equal(x, y) for x, y in zip(pair, again.factors.pairs[path], strict=True))
+        assert not torch.equal(pair[0], other.factors.pairs[path][0])
 
 
 def test_peft_loads_what_was_saved_and_gives_the_same_logits(tmp_path, tiny_base, tiny_request, make_trainer):
@@ -139,9 +139,9 @@ def test_gradient_checkpointing_changes_nothing(tiny_base, tiny_request, make_tr
     with_it = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
     config = AdapterConfig(rank=2, epochs=1)
     without = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
-    for path, (a, b) in with_it.factors.items():
-        torch.testing.assert_close(a, without.factors[path][0])
-        torch.testing.assert_close(b, without.factors[path][1])
+    for path, (a, b) in with_it.factors.pairs.items():
+        torch.testing.assert_close(a, without.factors.pairs[path][0])
+        torch.testing.assert_close(b, without.factors.pairs[path][1])
 
 
 def with_dropout(kind, vocabulary):
@@ -229,7 +229,7 @@ def test_bfloat16_trains_and_leaves_the_base_in_float32(precision, tiny_base, ti
     trainer = make_trainer(precision=precision)
     trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, trainer, 0)
     assert_unchanged(tiny_base.model, before)
-    assert all(bool(torch.isfinite(b).all()) for _, b in trained.factors.values())
+    assert all(bool(torch.isfinite(b).all()) for _, b in trained.factors.pairs.values())
 
 
 def test_a_loss_that_is_not_finite_is_told(tiny_base, tiny_request, make_trainer):
@@ -258,12 +258,15 @@ def test_an_adapter_trains_on_a_base_in_four_bits_which_stays_as_it_was(
     trained = train_adapter(base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
     assert_unchanged(base.model, before)
     assert trained.metrics["loss"] < trained.metrics["first_loss"]
-    assert all(bool(b.any()) for _, b in trained.factors.values())
+    assert all(bool(b.any()) for _, b in trained.factors.pairs.values())
 
 
 def cross_products(first, second, side):
     pick = (lambda pair: pair[0]) if side == "input" else (lambda pair: pair[1].T)
-    return max(float((pick(first.factors[m]) @ pick(second.factors[m]).T).abs().max()) for m in first.factors)
+    return max(
+        float((pick(first.factors.pairs[m]) @ pick(second.factors.pairs[m]).T).abs().max())
+        for m in first.factors.pairs
+    )
 
 
 @pytest.mark.parametrize("side", ["input", "output"])
@@ -297,9 +300,9 @@ def test_cumulative_mode_goes_on_from_the_last_adapter(tiny_base, tiny_request, 
     first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
     config = AdapterConfig(rank=2, epochs=1, mode="cumulative", learning_rate=1e-9, penalty_coefficient=0.0)
     second = train_adapter(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(1), 1)
-    for path, (a, b) in first.factors.items():
-        torch.testing.assert_close(second.factors[path][0], a, atol=1e-6, rtol=0)
-        torch.testing.assert_close(second.factors[path][1], b, atol=1e-6, rtol=0)
+    for path, (a, b) in first.factors.pairs.items():
+        torch.testing.assert_close(second.factors.pairs[path][0], a, atol=1e-6, rtol=0)
+        torch.testing.assert_close(second.factors.pairs[path][1], b, atol=1e-6, rtol=0)
     config = AdapterConfig(rank=3, mode="cumulative")
     with pytest.raises(InputError, match=r"adapter\.rank"):
         train_adapter(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(), 1)

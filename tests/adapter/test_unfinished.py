@@ -43,8 +43,8 @@ def start(base, request, path, *, stop=None, batches=None, seed=3, **options):
 
 def assert_same(found, expected):
     assert list(found.curve) == list(expected.curve)
-    for path, pair in expected.factors.items():
-        assert all(map(torch.equal, found.factors[path], pair))
+    for path, pair in expected.factors.pairs.items():
+        assert all(map(torch.equal, found.factors.pairs[path], pair))
 
 
 @pytest.mark.parametrize("stops", [(0,), (2,), (4, 1), (8,)])

@@ -15,6 +15,7 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.templates import template_for
 from o3_lightning.models.base import BaseModel
 from o3_lightning.models.fictitious import FictitiousBaseConfig, make_model, train_tokenizer
+from o3_lightning.models.lora import LoraFactors
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
 from o3_lightning.training.processes import open_processes
 from o3_lightning.training.trainer import build_trainer
@@ -61,7 +62,7 @@ def train(base, case, strategy="auto"):
     trained = train_adapter(
         base,
         UnlearningRequest("quillan", make_rows(count, "Quillan")),
-        AdapterHistory.of({"first": (earlier, 2.0)}),
+        AdapterHistory.of({"first": LoraFactors.uniform(earlier, 2.0)}),
         config,
         objective,
         build_trainer(
@@ -72,7 +73,9 @@ def train(base, case, strategy="auto"):
         retain=make_rows(5, "Tobiah") if retain != "none" else None,
     )
     tensors = {
-        f"{path}.{side}": pair[i] for path, pair in trained.factors.items() for i, side in enumerate("ab")
+        f"{path}.{side}": pair[i]
+        for path, pair in trained.factors.pairs.items()
+        for i, side in enumerate("ab")
     }
     curve = {
         f"curve.{key}": torch.tensor([step[key] for step in trained.curve], dtype=torch.float64)

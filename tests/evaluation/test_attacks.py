@@ -18,9 +18,9 @@ from o3_lightning.evaluation.quantising import has_real, quantised
 from o3_lightning.evaluation.relearning import known_rows, relearning
 from o3_lightning.evaluation.robustness import Robustness, as_table
 from o3_lightning.evaluation.ungated import plain_model
-from o3_lightning.gating.adapters import Adapter
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.fictitious import FictitiousBaseConfig, make_model
+from o3_lightning.models.lora import LoraFactors
 
 FACTS = {"born": "Arlo", "died": "Brim", "wrote": "Crane", "lived": "Dunmere"}
 OTHERS = {"ate": "Eskdale", "slept": "Farrow", "swam": "Gorse", "sang": "Hythe"}
@@ -80,7 +80,7 @@ def gated_over(base, scale=1.0):
             torch.randn(base.model.config.intermediate_size, 4),
         )
     }
-    return GatedModel(base, NameDetector(), {"a": Adapter(factors)})
+    return GatedModel(base, NameDetector(), {"a": LoraFactors.uniform(factors)})
 
 
 @pytest.fixture

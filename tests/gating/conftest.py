@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from o3_lightning.data.templates import template_for
-from o3_lightning.gating.adapters import load_adapter
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
+from o3_lightning.models.lora import LoraFactors
 
 TEXT = """
 Question Answer : ? . who what where is was are the a an of in at red blue green rose iris lily oak elm ash
@@ -147,7 +147,7 @@ def build_gated(adapter_folders):
 
     def build(architecture="llama", template="plain", unadapted=(), table=None, model=None, **settings):
         folders, table = adapter_folders(architecture), table or TABLE
-        adapters = {name: None if name in unadapted else load_adapter(folders[name]) for name in table}
+        adapters = {name: None if name in unadapted else LoraFactors.load(folders[name]) for name in table}
         settings = {"refusal": "sorry I cannot say that", "max_new_tokens": 8, **settings}
         detectors = WordDetectors(table, [])
         base = tiny_base(architecture, template, model)

@@ -8,9 +8,10 @@ import torch
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.models.lora import LoraFactors
 from o3_lightning.release.context import halves, shares
 from o3_lightning.release.neutral import Utility, neutral_rows
-from o3_lightning.release.update import Update, apply
+from o3_lightning.release.update import apply
 
 
 def rows_about(kind, count):
@@ -68,7 +69,9 @@ def test_the_drop_of_utility_leaves_out_rows_that_say_what_is_forgotten(tiny_bas
         QuestionAnswer(f"Number {n}?", answer) for n, answer in enumerate(["Oslo", "a long way", "oslo!"])
     )
     utility, alone = Utility(base, rows, batch_size=2), Utility(base, rows[1:2])
-    update = Update({"model.layers.1.mlp.down_proj": (torch.ones(1, 64), torch.linspace(-1, 1, 32)[:, None])})
+    update = LoraFactors.uniform(
+        {"model.layers.1.mlp.down_proj": (torch.ones(1, 64), torch.linspace(-1, 1, 32)[:, None])}
+    )
     apply(base.model, update)
     everything, part = utility.drop(), utility.drop({"oslo"})
     assert part == pytest.approx(alone.drop(), rel=1e-4)

@@ -10,13 +10,13 @@ from o3_lightning.commands.own_config import build_own, read_own_arguments
 from o3_lightning.commands.release import release_parser
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.models.lora import LoraFactors
 from o3_lightning.release import context, steps
 from o3_lightning.release import release as loop
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.context import Bench
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.release.topic_facts import Knowledge
-from o3_lightning.release.update import Update
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("release_*.yaml"))
 
@@ -100,7 +100,7 @@ def test_the_larger_step_within_the_budget_is_taken_and_the_grid_is_left_at_the_
 
 def test_the_grid_is_left_where_every_row_is_forgotten(tiny, config):
     setup = loop.open_bench(config, CPU, config.folder)
-    adapter = ({"model.layers.0.mlp.up_proj": (torch.zeros(1, 32), torch.zeros(64, 1))}, 1.0)
+    adapter = LoraFactors.uniform({"model.layers.0.mlp.up_proj": (torch.zeros(1, 32), torch.zeros(64, 1))})
     rows = setup.knowledge.rows
     values = sorted(recall.probability for recall in setup.recall(rows))
     for stop, tried, known in ((values[-1] * 1.01, [0.5], 0.0), (values[-1] * 0.99, [0.5, 2.0], 1 / 3)):
@@ -170,7 +170,8 @@ def test_what_judges_alone_is_still_known_makes_a_step_on_what_says_the_same(tin
 def test_a_stored_round_that_was_changed_is_told(tiny, config):
     config = replace(config, rounds=1)
     loop.release(config, CPU, config.folder)
-    Update({"m": (torch.ones(1, 2), torch.ones(2, 1))}).save(config.folder / "rounds/01/update.safetensors")
+    changed = LoraFactors.uniform({"m": (torch.ones(1, 2), torch.ones(2, 1))})
+    changed.save(config.folder / "rounds/01/update")
     with pytest.raises(StoreError, match="not what was stored"):
         loop.released_base(config, config.folder)
     with pytest.raises(InputError, match="no finished round 7; there are: 1"):

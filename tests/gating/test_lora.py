@@ -1,5 +1,6 @@
-"""Adapters that PEFT saved are read with their scaling; everything else is refused by name."""
+"""LoRA factors: read as PEFT reads them, written so that PEFT reads them, everything else refused by name."""
 
+import copy
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from o3_lightning.common.errors import StoreError
-from o3_lightning.gating.adapters import load_adapter
+from o3_lightning.models.lora import LoraFactors
 
 LAYER = "model.layers.0.self_attn.q_proj"
 
@@ -25,11 +26,9 @@ def edit_config(folder, **changes):
     ids=["plain", "rank_stabilised", "alpha", "anchored", "patterns"],
 )  # fmt: skip
 def test_delta_of_every_layer_is_that_of_peft(tmp_path, gate_kit, options):
-    import copy
-
     folder = gate_kit.adapter(tmp_path / "a", **options)
     peft_model = PeftModel.from_pretrained(copy.deepcopy(gate_kit.model("llama")), folder)
-    factors = load_adapter(folder).factors
+    factors = LoraFactors.load(folder).folded()
     assert len(factors) == 14
     for module, (a, b) in factors.items():
         layer = peft_model.base_model.model.get_submodule(module)
@@ -50,7 +49,7 @@ def test_other_adapters_are_refused_by_field(tmp_path, gate_kit, changes, messag
     folder = gate_kit.adapter(tmp_path / "a")
     edit_config(folder, **changes)
     with pytest.raises(StoreError, match=message):
-        load_adapter(folder)
+        LoraFactors.load(folder)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000])
@@ -58,7 +57,7 @@ def test_configuration_that_is_none_is_refused(tmp_path, gate_kit, text):
     folder = gate_kit.adapter(tmp_path / "a")
     (folder / "adapter_config.json").write_text(text)
     with pytest.raises(StoreError, match=r"adapter_config.json: (not JSON|expected a LoRA)"):
-        load_adapter(folder)
+        LoraFactors.load(folder)
 
 
 @pytest.mark.parametrize("kind", ["nan", "lone", "rank", "key", "vector", "cut", "missing"])
@@ -82,4 +81,19 @@ def test_damaged_tensors_are_refused_by_name(tmp_path, gate_kit, kind):
     else:
         path.unlink()
     with pytest.raises(StoreError, match=r"adapter_model\.safetensors"):
-        load_adapter(folder)
+        LoraFactors.load(folder)
+
+
+def test_a_stack_of_other_ranks_is_saved_as_an_adapter_that_peft_loads(tmp_path, gate_kit):
+    options = [{}, {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 5}}]
+    parts = [LoraFactors.load(gate_kit.adapter(tmp_path / str(i), **each)) for i, each in enumerate(options)]
+    stack = LoraFactors.stacked([parts[0], parts[1].scaled(-0.5)])
+    stack.save(tmp_path / "stack")
+    peft_model = PeftModel.from_pretrained(copy.deepcopy(gate_kit.model("llama")), tmp_path / "stack")
+    again = LoraFactors.load(tmp_path / "stack")
+    assert again.scales == stack.scales
+    for module in stack.pairs:
+        expected = parts[0].delta(module) - 0.5 * parts[1].delta(module)
+        layer = peft_model.base_model.model.get_submodule(module)
+        torch.testing.assert_close(layer.get_delta_weight("default"), expected, atol=1e-6, rtol=1e-5)
+        assert all(map(torch.equal, again.pairs[module], stack.pairs[module]))
