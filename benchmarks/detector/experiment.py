@@ -213,8 +213,8 @@ def measure_task(
 
 def judge(multi: MultiDetector, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
     """Returns the largest score and weight over the requests for each prompt."""
-    scores = multi.scores(prompts)
-    return scores.amax(dim=1), multi.weigh(scores).amax(dim=1)
+    scores, weights = multi.judge(prompts)
+    return scores.amax(dim=1), weights.amax(dim=1)
 
 
 def limited(prompts: Sequence[str], config: DetectorBenchmarkConfig, seed: int) -> list[str]:

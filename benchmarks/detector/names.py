@@ -45,8 +45,8 @@ def read_requests():
 def measure(encoder, prompts, config, seed, filler):
     """Mean weights by set of prompts, how well neighbours are told apart, and weights in disguise."""
     multi = MultiDetector(encoder, {"request": fit_detector(encoder, prompts["forget"], config, seed)})
-    scores = {name: multi.scores(texts) for name, texts in prompts.items()}
-    weights = {name: multi.weigh(values) for name, values in scores.items()}
+    judged = {name: multi.judge(texts) for name, texts in prompts.items()}
+    scores, weights = ({name: pair[place] for name, pair in judged.items()} for place in (0, 1))
     found = {name: float(values.mean()) for name, values in weights.items()}
     found["near_refused"] = int((weights["near"] >= 0.5).sum())
     apart = separation(scores["held_out"][:, 0].tolist(), scores["near"][:, 0].tolist())

@@ -37,7 +37,7 @@ def main():
     multi = MultiDetector(encoder, {str(number): detector for number in range(REQUESTS)})
     other = [row.prompt for row in stream.utility["general_knowledge"]]
     batch = [*large[: BATCH // 2], *other[: BATCH // 2]]
-    kept = sum(v.numel() * v.element_size() for v in vars(detector.state).values())
+    kept = sum(v.numel() * v.element_size() for v in detector.parts["fusion"].save().tensors.values())
     singles = [
         fastest(lambda prompt=prompt: multi.weights([prompt]), REPEATS)
         for prompt in batch[:: BATCH // SINGLES]

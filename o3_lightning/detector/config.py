@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.detector.base import DETECTORS
 
 __all__ = ["CHANNELS", "OBJECTIVES", "PRESETS", "DetectorConfig", "SegmentConfig", "TrainingConfig"]
 
 CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical", "subject")
 OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "entity_swap")
-BOUNDARIES = ("none", "gaussian", "linear", "rbf")
+FAMILIES = ("fusion", "layers", "official")  # of this package; known without importing them
 POOLINGS = ("mean", "first", "last", "padded_mean")
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
@@ -20,8 +21,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bank": "centroids",
         "channels": CHANNELS,
         "channel_weights": (2.0, 1.0, 0.75, 0.75, 4.0),
-        "boundary": "none",
-        "layer_weights": "uniform",
         "objective": "none",
     },
     "k9": {
@@ -30,8 +29,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bank": "examples",
         "channels": ("cosine", "mahalanobis", "lexical"),
         "channel_weights": (1.0, 1.0, 1.0),
-        "boundary": "none",
-        "layer_weights": "uniform",
         "objective": "none",
     },
     "paper": {
@@ -40,8 +37,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bank": "examples",
         "channels": (),
         "channel_weights": (),
-        "boundary": "linear",
-        "layer_weights": "uniform",
         "objective": "contrastive_entropy",
     },
     "official": {
@@ -50,12 +45,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bank": "examples",
         "channels": (),
         "channel_weights": (),
-        "boundary": "linear",
-        "layer_weights": "official",
         "objective": "contrastive_entropy",
     },
 }
 OFFICIAL_TRAINING: dict[str, Any] = {"temperature": 1.0, "momentum": 1.0, "normalise": False, "floor": 1e-5}
+
+
+def preset_values(preset: str) -> dict[str, Any]:
+    """Returns the fields that a preset fills in; the name of a registered detector is a preset of its own."""
+    if preset in PRESETS:
+        return PRESETS[preset]
+    registered = [name for name in DETECTORS.names() if name not in FAMILIES]
+    check_choice("preset", preset, (*PRESETS, *registered))
+    return {**PRESETS["default"], "family": preset, **DETECTORS[preset].settings}
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -164,10 +166,6 @@ class DetectorConfig:
             subject on four requests of our own (a planet, a composer, a maker of cars, a river).
         bank: "centroids", or "examples" to keep the features of every forget prompt, which is less private;
             empty takes the preset's.
-        boundary: "linear" or "rbf" one-class SVM, "gaussian" or "none" (family "layers"); empty takes
-            the preset's.
-        layer_weights: "uniform", "last", "official" (layer 0 dropped) or "fitted" (family "layers"); empty
-            takes the preset's.
         objective: "none", "contrastive_entropy", "info_nce" or "entity_swap"; empty takes the preset's.
         training: of the encoder.
         segments: of long prompts.
@@ -218,8 +216,6 @@ class DetectorConfig:
     channels: tuple[str, ...] = ()
     channel_weights: tuple[float, ...] = ()
     bank: str = ""
-    boundary: str = ""
-    layer_weights: str = ""
     objective: str = ""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     segments: SegmentConfig = field(default_factory=SegmentConfig)
@@ -255,8 +251,7 @@ class DetectorConfig:
     used_fraction: float = 0.8
 
     def __post_init__(self) -> None:
-        check_choice("preset", self.preset, tuple(PRESETS))
-        for name, value in PRESETS[self.preset].items():
+        for name, value in preset_values(self.preset).items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
         if self.preset == "official" and self.training == TrainingConfig():
@@ -266,12 +261,16 @@ class DetectorConfig:
         self._check_choices()
         self._check_ranges()
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The registered names of the evidences that a request's detector holds, the reported one first."""
+        return (self.family,)
+
     def _check_choices(self) -> None:
         check_choice("pooling", self.pooling, POOLINGS)
-        check_choice("family", self.family, ("fusion", "layers", "official"))
+        if self.family not in FAMILIES and self.family not in DETECTORS:
+            check_choice("family", self.family, tuple(DETECTORS.names()))
         check_choice("bank", self.bank, ("centroids", "examples"))
-        check_choice("boundary", self.boundary, BOUNDARIES)
-        check_choice("layer_weights", self.layer_weights, ("uniform", "last", "official", "fitted"))
         check_choice("objective", self.objective, OBJECTIVES)
         for channel in self.channels:
             check_choice("channels", channel, CHANNELS)

@@ -1,23 +1,17 @@
-"""A fitted detector of one request: how it is made, and how it lies on disk."""
+"""The fitted detector of one request."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from o3_lightning.detector.boundary import BoundaryState, fit_boundary_state
+from o3_lightning.detector.base import DETECTORS, Evidence, FitTask
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.detector.fitting import calibrate_fusion
-from o3_lightning.detector.prompt_features import read_inputs
-from o3_lightning.detector.score_fusion import FusionState
-from o3_lightning.detector.storage import read_detector, write_detector
-from o3_lightning.detector.training import train_encoder, with_lora
+from o3_lightning.detector.storage import Stored, read_detector, write_detector
 
 __all__ = ["Detector", "fit_detector"]
 
@@ -32,57 +26,58 @@ class Detector:
         config: its settings, presets filled in.
         encoder_id: the encoder's name.
         encoder_digest: the encoder's digest.
-        state: statistics and calibration.
-        lora: the encoder's adapter by PEFT's names, empty where the encoder was not trained.
-        report: figures of the fit: prompts, stretch, recall check, training, warnings. No text.
+        parts: evidences by registered name; the first one gives the score, the largest weight counts.
+        report: figures of the fit, warnings among them, without text of the prompts.
     """
 
     config: DetectorConfig
     encoder_id: str
     encoder_digest: str
-    state: FusionState | BoundaryState
-    lora: dict[str, Tensor]
+    parts: dict[str, Evidence]
     report: dict[str, Any]
 
     def save(self, folder: str | Path) -> None:
         """Writes detector.safetensors and detector.json, each atomically.
 
         They hold no text, and by default no feature of any single prompt (the bank is centroids of at least
-        `config.rows_per_centroid` prompts on average). The hashed words let a reader test whether a guessed
-        rare word occurs in the request; `config.repair_spelling` off keeps none of whole names.
+        three prompts on average). The hashed words let a reader test whether a guessed rare word occurs in
+        the request; with `config.repair_spelling` off, no hash of a whole name is kept.
 
         Args:
-            folder: made where it is missing.
+            folder: created if it does not exist.
         """
-        write_detector(self, Path(folder))
+        parts = {name: part.save() for name, part in self.parts.items()}
+        stored = Stored(self.config, self.encoder_id, self.encoder_digest, parts, self.report)
+        write_detector(stored, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Detector:
         """Reads what `save` wrote.
 
         Args:
-            folder: with both files.
+            folder: holds both files.
 
         Raises:
-            StoreError: a file is missing, damaged or of another version; the message names file and key.
+            StoreError: a file is missing, damaged or of an unsupported format; the message names the key.
         """
-        return read_detector(cls, Path(folder))
+        stored, parts = read_detector(Path(folder))
+        return cls(stored.config, stored.encoder_id, stored.encoder_digest, parts, stored.report)
 
 
 def fit_detector(
     encoder: Encoder, prompts: Sequence[str], config: DetectorConfig, seed: int, trainer: Any = None
 ) -> Detector:
-    """Fits a detector to the forget prompts of one request; nothing else is read.
+    """Fits a detector to the forget prompts of one request; no other data is read.
 
     Args:
-        encoder: from `load_encoder`; it is left as it was.
-        prompts: forget prompts. Empty and repeated ones are left out with a warning.
-        config: settings; `config.pooling` has to be the encoder's.
-        seed: of folds, clusters, made-up neighbours and training.
-        trainer: a `lightning.Trainer` for a training objective; None makes one that only trains.
+        encoder: from `load_encoder`; it is not changed.
+        prompts: forget prompts. Empty and repeated ones are dropped with a warning.
+        config: settings; `config.pooling` must be the encoder's.
+        seed: of folds, clusters, pseudo-negatives and training.
+        trainer: a `lightning.Trainer` for a training objective; None uses one without logs and checkpoints.
 
     Returns:
-        The detector; what was wrong with the request stands in `report["warnings"]` and in the log.
+        The detector; problems of the request are listed in `report["warnings"]` and logged.
 
     Raises:
         InputError: no prompt holds any text, or the training objective does not fit the encoder.
@@ -94,26 +89,15 @@ def fit_detector(
         >>> bool(MultiDetector(encoder, {"ada": detector}).weights(["Where was Ada Quill born?"]) > 0.9)
         True
     """
-    inputs, warnings = read_inputs(encoder, prompts, config, seed)
-    lora: dict[str, Tensor] = {}
-    report: dict[str, Any] = {"prompts": len(inputs) + len(inputs.other_words), "seed": seed}
-    own = encoder
-    if config.objective != "none":
-        lora, report["training"] = train_encoder(encoder, inputs.tokens, config, seed, trainer)
-        own = with_lora(encoder, lora, config.training)
-        inputs = replace(inputs, features=own.encode_tokens(inputs.tokens))
-    state: FusionState | BoundaryState
-    if config.family == "fusion":
-        state, figures, more = calibrate_fusion(own, inputs, config, seed)
+    task = FitTask(encoder, prompts, config, seed, trainer)
+    parts: dict[str, Evidence] = {}
+    report: dict[str, Any] = {"seed": seed}
+    warnings: list[str] = []
+    for name in config.parts:
+        parts[name], figures, more = DETECTORS[name].fit(task)
         report.update(figures)
         warnings += more
-    else:
-        state = fit_boundary_state(inputs.features, config, seed)
-        if len(inputs) < config.smallest_request:
-            warnings.append(
-                f"{len(inputs)} distinct prompts are too few for a one-class boundary; weights are rough"
-            )
     for warning in warnings:
         logger.warning("%s", warning)
     report["warnings"] = warnings
-    return Detector(config, encoder.id, encoder.digest, state, lora, report)
+    return Detector(config, encoder.id, encoder.digest, parts, report)

@@ -29,7 +29,7 @@ from o3_lightning.detector.score_fusion import (
     know_words,
 )
 
-__all__ = ["calibrate_fusion", "made_up_neighbours"]
+__all__ = ["calibrate_fusion", "made_up_neighbours", "score_rows"]
 
 SMALLEST_SPREAD = 1e-4
 MOST_VIEWS = 8
@@ -68,7 +68,7 @@ def calibrate_fusion(
     state = standardise(whole, channels)
     made_up = made_up_neighbours(encoder, inputs, config, seed)
     near = stack_inputs([made_up, others.inputs]) if others else made_up
-    scores = fused_scores(score_rows(encoder, near, state, config), state)[:, 0]
+    scores = fused_scores(score_rows(encoder.information, near, state, config), state)[:, 0]
     stretch = stretch_of(scores, quantile=config.swap_quantile, deviations=config.swap_deviations)
     figures: dict[str, Any] = {"stretch": stretch, "neighbour_score": float(scores.median())}
     if len(inputs) >= config.smallest_request:
@@ -93,11 +93,11 @@ def unseen_channels(
             "the weight is calibrated on views of them with a word left out, and its recall is not checked"
         )
         views = drop_views(inputs.tokens, special_ids(encoder), most=MOST_VIEWS)
-        return score_rows(encoder, read_tokens(encoder, views), whole, config), [warning]
+        return score_rows(encoder.information, read_tokens(encoder, views), whole, config), [warning]
 
     def score(fitted: Tensor, scored: Tensor) -> Tensor:
         state = fit_rows(inputs, fitted, config, seed, others)
-        return score_rows(encoder, inputs.rows(scored), state, config)
+        return score_rows(encoder.information, inputs.rows(scored), state, config)
 
     return cross_fit(len(inputs), config.folds, seed, score), []
 
@@ -134,10 +134,12 @@ def fit_rows(
     return fit_fusion(features, chosen.words, config, seed, made_up)
 
 
-def score_rows(encoder: Encoder, inputs: PromptInputs, state: FusionState, config: DetectorConfig) -> Tensor:
+def score_rows(
+    information: Tensor, inputs: PromptInputs, state: FusionState, config: DetectorConfig
+) -> Tensor:
     """Returns raw channel scores [N, K, C]."""
     features = select_layers(inputs.features, config.within_layers)
-    return fusion_channels(features, inputs.words, state, encoder.information, config.lexical_power)
+    return fusion_channels(features, inputs.words, state, information, config.lexical_power)
 
 
 def standardise(state: FusionState, channels: Tensor) -> FusionState:

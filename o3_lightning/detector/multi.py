@@ -1,22 +1,18 @@
-"""Scores prompts under all requests at once: one encoder pass for every request that shares the encoder.
-
-Requests with an encoder of their own (a LoRA) run as one stacked batch over the shared model.
+"""Scores prompts under all requests at once: evidences of one kind share one encoder pass.
 
 Shape letters: B prompts, K requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from o3_lightning.common.errors import StoreError
-from o3_lightning.detector.batched_scoring import group_detectors
-from o3_lightning.detector.boundary import BoundaryState, boundary_weights
-from o3_lightning.detector.calibration import tail_weights
+from o3_lightning.detector.base import Evidence, EvidenceGroup
 from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.segments import Prompt
@@ -24,18 +20,32 @@ from o3_lightning.detector.segments import Prompt
 __all__ = ["MultiDetector", "Prompt"]
 
 
+class Columns(NamedTuple):
+    """A group of evidences and the requests that they belong to.
+
+    Args:
+        group: the evidences.
+        columns: index of the request of each.
+        is_first: whether each is the first part of its request, whose score is reported.
+    """
+
+    group: EvidenceGroup
+    columns: list[int]
+    is_first: Tensor
+
+
 class MultiDetector:
     """The detectors of several requests over one encoder.
 
     Args:
-        encoder: the encoder that all of them were fitted on.
-        detectors: by request id; the order is kept. None are needed.
+        encoder: the encoder that all detectors were fitted on.
+        detectors: by request id, in the order of the columns; may be empty.
 
     Raises:
         StoreError: a detector was fitted on another encoder.
 
     Attributes:
-        ids: the requests in order.
+        ids: the request ids in order.
     """
 
     def __init__(self, encoder: Encoder, detectors: Mapping[str, Detector]) -> None:
@@ -47,65 +57,66 @@ class MultiDetector:
         self.encoder = encoder
         self.detectors = dict(detectors)
         self.ids = tuple(detectors)
-        self._groups = group_detectors(list(self.detectors.values()))
-        self._tails: dict[tuple[float, float], list[int]] = {}  # columns that turn scores to weights alike
-        for column, detector in enumerate(self.detectors.values()):
-            if not isinstance(detector.state, BoundaryState):
-                tail = (detector.config.tail, detector.config.sharpness)
-                self._tails.setdefault(tail, []).append(column)
+        self._groups = group_parts(list(self.detectors.values()))
 
-    def scores(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Returns scores [B, K], higher = closer to the forget set.
+    def judge(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+        """Returns scores and weights, [B, K] each, from one pass.
 
-        A score is the largest over the whole prompt, the user turns of a chat, and (less the penalty) the
-        segments of either.
+        A weight is the largest over the evidences of a request. Scores are those of its first evidence.
 
         Args:
             prompts: texts, or lists of chat messages with "role" and "content".
 
         Raises:
-            InputError: a chat message lacks role or content.
+            InputError: a chat message has no role or content.
         """
-        result = torch.zeros(len(prompts), len(self.ids))
-        if not len(prompts):
-            return result
-        for group in self._groups:
-            result[:, group.columns] = group.score(self.encoder, prompts)
-        return result
+        scores = torch.zeros(len(prompts), len(self.ids))
+        weights = torch.zeros_like(scores)
+        for group, columns, is_first in self._groups if len(prompts) else ():
+            own = group.score(self.encoder, prompts)
+            chosen = torch.tensor(columns)
+            scores[:, chosen[is_first]] = own[:, is_first]
+            weights.index_reduce_(1, chosen, group.weight(own), reduce="amax")
+        return scores, weights
+
+    def scores(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Returns scores [B, K], higher = closer to the forget set; arguments as for `judge`."""
+        return self.judge(prompts)[0]
 
     def weights(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Returns weights [B, K] in [0, 1], never falling in the score; arguments as for `scores`."""
-        return self.weigh(self.scores(prompts))
-
-    def weigh(self, scores: Tensor) -> Tensor:
-        """Returns the weights [B, K] of scores [B, K]."""
-        weights = torch.zeros_like(scores)
-        for (tail, sharpness), columns in self._tails.items():
-            weights[:, columns] = tail_weights(scores[:, columns], tail, sharpness)
-        for column, detector in enumerate(self.detectors.values()):
-            if isinstance(detector.state, BoundaryState):
-                weights[:, column] = boundary_weights(
-                    scores[:, column], detector.state, detector.config
-                ).float()
-        return weights
+        """Returns weights [B, K] in [0, 1]; arguments as for `judge`."""
+        return self.judge(prompts)[1]
 
     def explain(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Returns, per prompt, {request id: {"score", "weight", "channels", "layers"}}.
 
-        `channels` are the standardised channel scores of the whole prompt (the first text of a chat), so a
-        weight that comes from a segment shows by channels that are low. `layers` holds one score for each
-        of the encoder's layers that count, the last one last, higher = closer: the whitened cosine in
-        [-1, 1] of a fusion, the layer score of a boundary.
+        `channels` are the standardised channel scores of the whole prompt (the first text of a chat): a high
+        weight with low channels comes from a segment or another reading. `layers` holds one score for each
+        encoder layer that is used, in order, higher = closer: the whitened cosine in [-1, 1] of a fusion, the
+        layer score of a boundary.
         """
-        scores = self.scores(prompts)
-        weights = self.weigh(scores)
-        rows: list[dict[str, Any]] = [{} for _ in prompts]
-        for group in self._groups:
-            for column, details in group.explain(self.encoder, prompts) if len(prompts) else ():
-                for row, answer in enumerate(rows):
-                    answer[self.ids[column]] = {
-                        "score": float(scores[row, column]),
-                        "weight": float(weights[row, column]),
-                        **details[row],
-                    }
-        return [{name: answer[name] for name in self.ids} for answer in rows]
+        scores, weights = (values.tolist() for values in self.judge(prompts))
+        rows: list[dict[str, Any]] = [{name: {} for name in self.ids} for _ in prompts]
+        for group, columns, is_first in self._groups if len(prompts) else ():
+            members = zip(columns, is_first.tolist(), group.explain(self.encoder, prompts), strict=True)
+            for column, first, details in members:
+                for number, row in enumerate(rows) if first else ():
+                    judged = {"score": scores[number][column], "weight": weights[number][column]}
+                    row[self.ids[column]] = {**judged, **details[number]}
+        return rows
+
+
+def group_parts(detectors: Sequence[Detector]) -> list[Columns]:
+    """Returns the evidences of all requests, those with equal class and key together."""
+    shared: dict[tuple[type[Evidence], Hashable], list[tuple[int, bool, Evidence]]] = {}
+    for column, detector in enumerate(detectors):
+        for place, part in enumerate(detector.parts.values()):
+            shared.setdefault((type(part), part.group_key()), []).append((column, place == 0, part))
+    return [
+        Columns(
+            kind.group([part for _, _, part in members]),
+            [column for column, _, _ in members],
+            torch.tensor([first for _, first, _ in members]),
+        )
+        for (kind, _), members in shared.items()
+    ]

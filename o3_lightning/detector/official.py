@@ -1,22 +1,32 @@
-"""The official detector's formulas, exactly, so that its numbers can stand beside ours.
+"""The detector of the official code, family "official", with its formulas and numbers: a baseline.
 
-Nothing here is used by the default detector. Shape letters: N rows, L layers, D width, M bank rows.
+Shape letters: N rows, L layers, D width, M bank rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import norm
 from sklearn.covariance import EmpiricalCovariance
 from torch import Tensor
+from torch.nn import functional as F
 
 from o3_kernels import layer_scores
+from o3_lightning.detector.base import DETECTORS
+from o3_lightning.detector.boundary import MAHALANOBIS_WEIGHT, fit_one_class, warn_if_small
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.feature_evidence import Details, FeatureEvidence
+from o3_lightning.detector.prompt_features import PromptInputs
 
 __all__ = [
+    "OfficialEvidence",
     "OfficialGate",
+    "OfficialState",
     "empirical_precision",
     "fit_official_gate",
     "official_layer_scores",
@@ -25,7 +35,6 @@ __all__ = [
 ]
 
 SMALLEST_DEVIATION = 1e-6  # of the mean score; far above the rounding of float64
-MAHALANOBIS_WEIGHT = -0.5  # official `ood_model_selector.py`
 COSINE_WEIGHT = -1000.0  # gamma of the paper, section 4.1
 SOFT_WEIGHT_SLOPE = 10.0  # zeta of the paper
 SOFT_WEIGHT_OFFSET = 2.0  # official `run_ood.py`; leaves a floor of sigmoid(-2) = 0.119
@@ -49,6 +58,75 @@ class OfficialGate:
     def center(self) -> float:
         """Where the soft weight is highest: halfway between the two means."""
         return (self.used + self.rest) / 2
+
+
+@dataclass(frozen=True)
+class OfficialState:
+    """Layer statistics, boundary and gate of one request, float64.
+
+    Args:
+        mean: [L, D].
+        whitening: root of the full precision [L, D, D].
+        bank: unit rows [L, M, D].
+        slope: of the linear boundary, without layer 0 [L - 1].
+        gate: the fields of `OfficialGate` [3].
+    """
+
+    mean: Tensor
+    whitening: Tensor
+    bank: Tensor
+    slope: Tensor
+    gate: Tensor
+
+
+@DETECTORS.register("official")
+class OfficialEvidence(FeatureEvidence):
+    """The official layer scores under a linear one-class SVM, with the official soft weight."""
+
+    state_class = OfficialState
+
+    @classmethod
+    def fit_state(
+        cls, encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
+    ) -> tuple[OfficialState, dict[str, Any], list[str]]:
+        """Fits the official statistics to the first prompts and the gate to the rest."""
+        return fit_official(inputs.features, config), {}, warn_if_small(inputs, config)
+
+    @property
+    def gate(self) -> OfficialGate:
+        """The two Gaussians behind the soft weight."""
+        return OfficialGate(*self.state.gate.tolist())
+
+    def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
+        """Returns minus the distance of the boundary score from the center of the gate [S, 1]."""
+        state: OfficialState = self.state
+        vectors = official_layer_scores(inputs.features, state.mean, state.whitening, state.bank)
+        return -(vectors[:, 1:] @ state.slope - self.gate.center).abs()[:, None]
+
+    def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
+        """Returns the raw layer scores."""
+        state: OfficialState = self.state
+        vectors = official_layer_scores(inputs.features, state.mean, state.whitening, state.bank)
+        return [[{"channels": {}, "layers": row} for row in vectors.tolist()]]
+
+    def weight(self, scores: Tensor) -> Tensor:
+        """Returns the official soft weights, in [0.119, 1]."""
+        return official_soft_weights(scores + self.gate.center, self.gate)
+
+
+def fit_official(features: Tensor, config: DetectorConfig) -> OfficialState:
+    """Fits the official statistics to features [N, L, D]."""
+    N = len(features)
+    used = max(1, min(N - 1, int(config.used_fraction * N))) if N > 1 else 1
+    rows = features.double()
+    mean, bank = rows[:used].mean(dim=0), F.normalize(rows[:used], dim=-1).transpose(0, 1).contiguous()
+    root = precision_root(empirical_precision(rows[:used]))
+    vectors = official_layer_scores(rows, mean, root, bank)[:, 1:]
+    slope = fit_one_class(vectors[:used], nu=config.nu)
+    scores = vectors @ slope
+    gate = fit_official_gate(scores[:used], scores[used:] if N > 1 else scores)
+    place = torch.tensor([gate.used, gate.rest, gate.deviation], dtype=torch.float64)
+    return OfficialState(mean, root, bank, slope, place)
 
 
 def empirical_precision(features: Tensor) -> Tensor:

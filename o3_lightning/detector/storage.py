@@ -5,102 +5,139 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
-from torch.nn import functional as F
 
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import digest_bytes, write_atomically, write_json
-from o3_lightning.detector.boundary import BoundaryState
-from o3_lightning.detector.config import CHANNELS, DetectorConfig, SegmentConfig, TrainingConfig
-from o3_lightning.detector.official import precision_root
-from o3_lightning.detector.score_fusion import FusionState
+from o3_lightning.detector.base import DETECTORS, Evidence, Saved
+from o3_lightning.detector.config import DetectorConfig, SegmentConfig, TrainingConfig
 
-if TYPE_CHECKING:
-    from o3_lightning.detector.detector import Detector
+__all__ = ["FORMAT_VERSION", "Stored", "read_detector", "write_detector"]
 
-__all__ = ["FORMAT_VERSION", "read_detector", "write_detector"]
-
-FORMAT_VERSION = 3
-# earlier versions are still read: nobody can fit a detector again without its prompts
-WITHOUT_RARE_WORDS, WITHOUT_SUBJECT, WITH_WHOLE_PRECISION = 1, 2, 2
+FORMAT_VERSION = 4
+SINGLE_PART = 3  # its tensors have no part name; read without any change to a score
+BOUNDARY_TENSORS = ("support", "coefficients", "layer_weights", "width")  # their product is the slope now
+DROPPED_TENSORS = {
+    "layers": BOUNDARY_TENSORS,
+    "official": (*BOUNDARY_TENSORS, "scale", "center", "spread"),
+}
+# fields of format 3 that are constants now, and the values with which a stored detector scores as it did
+CONSTANTS = {"boundary": ("none", "linear"), "layer_weights": ("uniform", "official")}
 TENSOR_FILE, JSON_FILE = "detector.safetensors", "detector.json"
-LORA_PREFIX = "lora."
-# tensors with a column a channel, and what the column of a channel without effect holds
-CHANNEL_TENSORS = {"center": 0.0, "spread": 1.0, "channel_weights": 0.0}
-FUSION_SHAPES = {"within_scale", "mean", *CHANNEL_TENSORS}  # say how large what is added has to be
-JSON_FIELDS = ("config", "encoder_digest", "encoder_id", "format", "report", "shapes", "tensors_sha256")
+JSON_FIELDS = {
+    "format": int,
+    "config": dict,
+    "encoder_digest": str,
+    "encoder_id": str,
+    "parts": dict,
+    "report": dict,
+    "shapes": dict,
+    "tensors_sha256": str,
+}
 
 
-def write_detector(detector: Detector, folder: Path) -> None:
+NO_CONVERTER = "there is no converter: fit the detector again from the request's prompts"
+
+
+class Stored(NamedTuple):
+    """The content of both files.
+
+    Args:
+        config: settings, presets filled in.
+        encoder_id: the encoder's name.
+        encoder_digest: the encoder's digest.
+        parts: each evidence by registered name; its tensors are stored as "<name>.<tensor>".
+        report: figures of the fit.
+    """
+
+    config: DetectorConfig
+    encoder_id: str
+    encoder_digest: str
+    parts: dict[str, Saved]
+    report: dict[str, Any]
+
+
+def write_detector(stored: Stored, folder: Path) -> None:
     """Writes both files, the tensors first."""
-    tensors = {name: value.clone().contiguous() for name, value in named_tensors(detector.state).items()}
-    tensors |= {LORA_PREFIX + name: value.contiguous() for name, value in detector.lora.items()}
+    tensors = {
+        f"{part}.{name}": value.clone().contiguous()
+        for part, saved in stored.parts.items()
+        for name, value in saved.tensors.items()
+    }
     content = save(tensors)
     write_atomically(folder / TENSOR_FILE, content)
     described = {
         "format": FORMAT_VERSION,
-        "encoder_id": detector.encoder_id,
-        "encoder_digest": detector.encoder_digest,
-        "config": dataclasses.asdict(detector.config),
-        "report": detector.report,
+        "encoder_id": stored.encoder_id,
+        "encoder_digest": stored.encoder_digest,
+        "config": dataclasses.asdict(stored.config),
+        "parts": {name: dict(saved.values) for name, saved in stored.parts.items()},
+        "report": stored.report,
         "shapes": {name: list(value.shape) for name, value in tensors.items()},
         "tensors_sha256": digest_bytes(content),
     }
     write_json(folder / JSON_FILE, described)
 
 
-def read_detector(kind: type[Detector], folder: Path) -> Detector:
-    """Reads both files and checks them against each other.
+def read_detector(folder: Path) -> tuple[Stored, dict[str, Evidence]]:
+    """Reads both files, checks them against each other and loads the evidences.
 
     Raises:
         StoreError: naming the file and the key.
     """
     path = folder / JSON_FILE
     described = read_description(path)
+    if described["format"] == SINGLE_PART:
+        drop_constants(described["config"], path)
     config = read_config(described["config"], path)
     content = read_bytes(folder / TENSOR_FILE)
     if digest_bytes(content) != described["tensors_sha256"]:
         raise StoreError(f"{folder / TENSOR_FILE}: damaged: its SHA-256 is not the one in {JSON_FILE}")
     tensors = read_tensors(content, folder / TENSOR_FILE, described["shapes"])
-    lora = {
-        name[len(LORA_PREFIX) :]: value for name, value in tensors.items() if name.startswith(LORA_PREFIX)
-    }
-    own = {name: value for name, value in tensors.items() if not name.startswith(LORA_PREFIX)}
-    state_kind = FusionState if config.family == "fusion" else BoundaryState
-    bring_up(own, config.family, described["format"])
-    expected = [field.name for field in dataclasses.fields(state_kind)]
-    for name in sorted(set(expected) ^ set(own)):
-        problem = "missing" if name in expected else "unknown"
-        raise StoreError(f"{folder / TENSOR_FILE}: tensor '{name}': {problem}")
-    state = state_kind(**own)
-    return kind(
-        config, described["encoder_id"], described["encoder_digest"], state, lora, described["report"]
-    )
+    if described["format"] == SINGLE_PART:
+        described["parts"] = {config.family: {}}
+        tensors = name_part(tensors, config.family, folder / TENSOR_FILE)
+    saved = {name: Saved({}, values) for name, values in described["parts"].items()}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(".")
+        if part not in saved:
+            raise StoreError(f"{folder / TENSOR_FILE}: tensor '{key}': part '{part}' is not in {JSON_FILE}")
+        saved[part] = Saved({**saved[part].tensors, name: tensor}, saved[part].values)
+    parts = {name: load_part(name, own, config, folder) for name, own in saved.items()}
+    identity = described["encoder_id"], described["encoder_digest"]
+    return Stored(config, *identity, saved, described["report"]), parts
 
 
-def bring_up(tensors: dict[str, Tensor], family: str, version: int) -> None:
-    """Brings the tensors of an earlier version up to this one, without a change to any score."""
-    if family == "fusion" and version <= WITHOUT_RARE_WORDS:
-        tensors.setdefault("rare", torch.zeros(1, 0, dtype=torch.int64))
-    if family == "fusion" and version <= WITHOUT_SUBJECT and set(tensors) >= FUSION_SHAPES:
-        layers, width = tensors["within_scale"].shape[1], tensors["mean"].shape[-1]
-        tensors.setdefault("subject", torch.zeros(1, layers, width))
-        tensors.setdefault("subject_offset", torch.zeros(1))
-        for name, filler in CHANNEL_TENSORS.items():
-            lacking = len(CHANNELS) - tensors[name].shape[1]
-            tensors[name] = F.pad(tensors[name], (0, lacking), value=filler)
-    if family == "official" and version <= WITH_WHOLE_PRECISION and "whitening" in tensors:
-        tensors["whitening"] = precision_root(tensors["whitening"])
+def load_part(name: str, saved: Saved, config: DetectorConfig, folder: Path) -> Evidence:
+    """Returns the evidence of one part."""
+    if name not in DETECTORS:
+        raise StoreError(
+            f"{folder / JSON_FILE}: part '{name}': no such detector; install the package that registers it, "
+            f"known: {', '.join(DETECTORS.names())}"
+        )
+    try:
+        return DETECTORS[name].load(saved, config)
+    except ValueError as error:
+        raise StoreError(f"{folder / TENSOR_FILE}: part '{name}': {error}") from error
 
 
-def named_tensors(state: FusionState | BoundaryState) -> dict[str, Tensor]:
-    """Returns the tensors of a state by name."""
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+def name_part(tensors: dict[str, Tensor], family: str, path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of format 3 with the names and fields of format 4."""
+    state = {name: value for name, value in tensors.items() if name not in DROPPED_TENSORS.get(family, ())}
+    try:
+        if family == "official":
+            state["slope"] = tensors["coefficients"]
+        if family == "layers":
+            support = tensors["coefficients"] @ tensors["support"]
+            state["slope"] = support.clamp_min(0) * tensors["layer_weights"]
+    except KeyError as error:
+        raise StoreError(f"{path}: tensor {error}: missing") from error
+    return {f"{family}.{name}": value for name, value in state.items()}
 
 
 def read_bytes(path: Path) -> bytes:
@@ -119,17 +156,26 @@ def read_description(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path}: damaged: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise StoreError(f"{path}: damaged: expected an object, got {type(value).__name__}")
-    kinds = {"format": int, "encoder_id": str, "encoder_digest": str, "tensors_sha256": str}
-    for key in JSON_FIELDS:
+    if value.get("format") == SINGLE_PART:
+        value.setdefault("parts", {})
+    for key, kind in JSON_FIELDS.items():
         if key not in value:
             raise StoreError(f"{path}: field '{key}': missing")
-        if not isinstance(value[key], kinds.get(key, dict)):
+        if not isinstance(value[key], kind):
+            raise StoreError(f"{path}: field '{key}': expected {kind.__name__}, got {value[key]!r:.40}")
+        if key == "format" and value[key] not in (SINGLE_PART, FORMAT_VERSION):
             raise StoreError(
-                f"{path}: field '{key}': expected {kinds.get(key, dict).__name__}, got {value[key]!r:.40}"
+                f"{path}: field 'format': expected {SINGLE_PART} or {FORMAT_VERSION}, got {value[key]}; "
+                + NO_CONVERTER
             )
-    if value["format"] not in (WITHOUT_RARE_WORDS, WITHOUT_SUBJECT, FORMAT_VERSION):
-        raise StoreError(f"{path}: field 'format': expected {FORMAT_VERSION}, got {value['format']}")
     return value
+
+
+def drop_constants(config: dict[str, Any], path: Path) -> None:
+    """Removes settings of format 3 that are constants now, in place; refuses any other value."""
+    for name, values in CONSTANTS.items():
+        if name in config and config.pop(name) not in values:
+            raise StoreError(f"{path}: field 'config.{name}': expected {' or '.join(values)}; {NO_CONVERTER}")
 
 
 def read_config(value: dict[str, Any], path: Path) -> DetectorConfig:

@@ -50,8 +50,7 @@ def evaluate_detectors(
         dict.fromkeys(prompt for own in splits.values() for part in own.values() for prompt in part)
     )
     place = {prompt: index for index, prompt in enumerate(prompts)}
-    found = detectors.scores(prompts)
-    scores, weights = found.tolist(), detectors.weigh(found).tolist()
+    scores, weights = (values.tolist() for values in detectors.judge(prompts))
     table: dict[str, dict[str, dict[str, Any]]] = {}
     histograms: dict[str, dict[str, list[float]]] = {}
     for column, name in enumerate(detectors.ids):

@@ -29,7 +29,10 @@ def test_weights_do_not_depend_on_batch_mates(multi, people):
 
 def test_fit_is_reproducible_and_leaves_no_text(encoder, people, fitted, tmp_path):
     again = fit_detector(encoder, people["forget"], DetectorConfig(), seed=0)
-    assert all(torch.equal(value, getattr(again.state, name)) for name, value in vars(fitted.state).items())
+    assert all(
+        torch.equal(value, getattr(again.parts["fusion"].state, name))
+        for name, value in vars(fitted.parts["fusion"].state).items()
+    )
     fitted.save(tmp_path)
     content = b"".join(path.read_bytes() for path in tmp_path.iterdir()).lower()
     assert not any(word in content for word in (b"gwyndelorn", b"okerveld", b"birthplace"))
@@ -39,9 +42,9 @@ def test_no_bank_row_is_the_feature_of_a_prompt(encoder, people, fitted):
     features = torch.nn.functional.normalize(
         encoder.encode([p.lower() for p in people["forget"]])[:, -1], dim=1
     )
-    assert float((features @ fitted.state.bank[0, 0].T).max()) < 0.999
+    assert float((features @ fitted.parts["fusion"].state.bank[0, 0].T).max()) < 0.999
     kept = fit_detector(encoder, people["forget"], DetectorConfig(bank="examples"), seed=0)
-    assert float((features @ kept.state.bank[0, 0].T).max()) > 0.9999
+    assert float((features @ kept.parts["fusion"].state.bank[0, 0].T).max()) > 0.9999
 
 
 def test_saved_detector_gives_the_same_weights(encoder, multi, fitted, people, tmp_path):
@@ -75,7 +78,7 @@ def damage_config(folder):
 def drop_tensor(folder):
     path = folder / "detector.safetensors"
     tensors = load_file(path)
-    del tensors["known"]
+    del tensors["fusion.known"]
     save_file(tensors, path)
 
 
@@ -99,50 +102,31 @@ def test_damaged_files_are_named(fitted, tmp_path, damage, message):
         Detector.load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("version", "lacking"),
-    [(1, ["rare", "subject", "subject_offset"]), (2, ["subject", "subject_offset"])],
-    ids=["without rare words", "without a subject"],
-)
-def test_a_store_of_an_earlier_version_is_still_read(encoder, fitted, people, tmp_path, version, lacking):
+def as_format_3(folder):
+    path, json_path = folder / "detector.safetensors", folder / "detector.json"
+    described = json.loads(json_path.read_text())
+    save_file({name.partition(".")[2]: value for name, value in load_file(path).items()}, path)
+    described["shapes"] = {name.partition(".")[2]: shape for name, shape in described["shapes"].items()}
+    del described["parts"]
+    described |= {"format": 3, "tensors_sha256": digest_bytes(path.read_bytes())}
+    json_path.write_text(json.dumps(described))
+
+
+def test_a_store_of_format_3_is_still_read(encoder, fitted, people, tmp_path):
     fitted.save(tmp_path)
-    path = tmp_path / "detector.safetensors"
-    tensors = load_file(path)
-    described = json.loads((tmp_path / "detector.json").read_text())
-    for name in lacking:
-        tensors.pop(name)
-        del described["shapes"][name]
-    for name in ("center", "spread", "channel_weights"):
-        tensors[name] = tensors[name][:, :-1].contiguous()
-        described["shapes"][name] = list(tensors[name].shape)
-    for name in ("channels", "channel_weights"):
-        described["config"][name] = described["config"][name][:-1]
-    save_file(tensors, path)
-    described |= {"format": version, "tensors_sha256": digest_bytes(path.read_bytes())}
-    (tmp_path / "detector.json").write_text(json.dumps(described))
+    as_format_3(tmp_path)
     prompts = people["held_out"]
     old, new = (MultiDetector(encoder, {"a": d}) for d in (Detector.load(tmp_path), fitted))
-    torch.testing.assert_close(old.scores(prompts), new.scores(prompts))
+    assert torch.equal(old.scores(prompts), new.scores(prompts))
 
 
-def test_an_official_detector_of_an_earlier_version_is_still_read(people, tmp_path):
-    encoder = load_encoder("minilm", pooling="padded_mean")
-    config = DetectorConfig(preset="official", objective="none")
-    fitted = fit_detector(encoder, people["forget"], config, seed=0)
+@pytest.mark.parametrize("version", [1, 2, 5])
+def test_a_store_of_another_format_is_refused_with_a_way_out(fitted, tmp_path, version):
     fitted.save(tmp_path)
-    path = tmp_path / "detector.safetensors"
-    tensors = load_file(path)
-    root = tensors["whitening"]
-    tensors["whitening"] = root.transpose(1, 2) @ root
-    save_file(tensors, path)
-    described = json.loads((tmp_path / "detector.json").read_text())
-    described |= {"format": 2, "tensors_sha256": digest_bytes(path.read_bytes())}
-    (tmp_path / "detector.json").write_text(json.dumps(described))
-    scores = [
-        MultiDetector(encoder, {"a": detector}).scores(people["retained"])
-        for detector in (Detector.load(tmp_path), fitted)
-    ]
-    torch.testing.assert_close(*scores, rtol=1e-6, atol=1e-6)
+    path = tmp_path / "detector.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": version}))
+    with pytest.raises(StoreError, match=f"expected 3 or 4, got {version}; .*: fit the detector again"):
+        Detector.load(tmp_path)
 
 
 def test_the_official_mean_reads_prompts_as_they_come_up_to_the_most(people):
@@ -226,4 +210,4 @@ def test_of_too_many_prompts_some_are_encoded_and_all_words_known(encoder, monke
     originals = {tuple(row) for row in encoder.tokenize(prompts)}
     assert len(originals & {tuple(row) for row in encoded}) == 4
     every = fit_detector(encoder, prompts, DetectorConfig(swap_fraction=0.5), seed=0)
-    assert torch.equal(detector.state.known, every.state.known)
+    assert torch.equal(detector.parts["fusion"].state.known, every.parts["fusion"].state.known)

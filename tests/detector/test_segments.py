@@ -1,10 +1,12 @@
 import math
+from functools import partial
 
 import pytest
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.detector.batched_scoring import spread_prompts
 from o3_lightning.detector.config import DetectorConfig, SegmentConfig
+from o3_lightning.detector.feature_evidence import spread_prompts
+from o3_lightning.detector.fusion import read_variants
 from o3_lightning.detector.segments import cut_segments, prompt_texts
 
 
@@ -80,7 +82,9 @@ def test_sentences_outlive_windows_when_there_are_too_many():
 def test_segments_are_held_to_more_than_whole_prompts():
     settings = SegmentConfig(penalty=0.5, penalty_growth=0.25)
     prompts = ["Where was Ada born?", "I like green tea. Where was Ada Quill born? It rains all day."]
-    texts, owners, penalties = spread_prompts(prompts, DetectorConfig(segments=settings), lambda text: text)
+    config = DetectorConfig(segments=settings)
+    read = partial(read_variants, config=config, repair=lambda text: text)
+    texts, owners, penalties = spread_prompts(prompts, config, read)
     assert texts[:2] == [
         "where was ada born?",
         "i like green tea. where was ada quill born? it rains all day.",

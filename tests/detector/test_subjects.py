@@ -93,8 +93,8 @@ def test_a_request_in_lower_case_has_no_subject(encoder, prompts):
     inputs, _ = read_inputs(encoder, [prompt.lower() for prompt in prompts], DetectorConfig(), seed=0)
     assert not inputs.subject
     detector = fit_detector(encoder, [prompt.lower() for prompt in prompts], DetectorConfig(), seed=0)
-    assert float(detector.state.subject.abs().max()) == 0
-    assert detector.state.channel_weights[0, -1] == 0
+    assert float(detector.parts["fusion"].state.subject.abs().max()) == 0
+    assert detector.parts["fusion"].state.channel_weights[0, -1] == 0
 
 
 def test_names_are_told_by_capitals_inside_sentences():

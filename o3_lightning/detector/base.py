@@ -1,0 +1,164 @@
+"""The interface of detectors, kinds of evidence that a prompt belongs to a request, and their registry.
+
+A request's detector holds one or more evidences; its weight is the largest of theirs.
+Shape letters: B prompts, K requests.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from o3_lightning.common.registry import Registry
+from o3_lightning.detector.segments import Prompt
+
+if TYPE_CHECKING:
+    from o3_lightning.detector.config import DetectorConfig
+    from o3_lightning.detector.encoder import Encoder
+
+__all__ = ["DETECTORS", "Evidence", "EvidenceGroup", "FitTask", "Fitted", "Saved"]
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What an evidence is fitted to.
+
+    Args:
+        encoder: frozen text encoder; it is not changed.
+        prompts: forget prompts as they were given, at least one of them with text.
+        config: settings, presets filled in.
+        seed: of every random choice.
+        trainer: a `lightning.Trainer` for a training objective; None uses one without logs and checkpoints.
+    """
+
+    encoder: Encoder
+    prompts: Sequence[str]
+    config: DetectorConfig
+    seed: int
+    trainer: Any = None
+
+
+class Fitted(NamedTuple):
+    """A fitted evidence.
+
+    Args:
+        evidence: ready to score.
+        report: figures of the fit as plain JSON, without text of the prompts.
+        warnings: what is wrong with the request, one sentence each.
+    """
+
+    evidence: Evidence
+    report: dict[str, Any]
+    warnings: list[str]
+
+
+class Saved(NamedTuple):
+    """An evidence as it is stored in detector.safetensors and detector.json.
+
+    Args:
+        tensors: finite tensors by name.
+        values: plain JSON.
+    """
+
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+
+
+class Evidence(ABC):
+    """One kind of evidence that a prompt belongs to a request, fitted to that request.
+
+    A subclass is registered with `DETECTORS.register(name)`; `detector.family` (or `detector.preset`) selects
+    it by that name.
+
+    Attributes:
+        settings: values of `DetectorConfig` fields that a preset of the evidence's name fills in.
+    """
+
+    settings: ClassVar[Mapping[str, Any]] = {}
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, task: FitTask) -> Fitted:
+        """Fits the evidence to the forget prompts of one request; no other data is read.
+
+        Raises:
+            InputError: the prompts or settings cannot be used.
+        """
+
+    @abstractmethod
+    def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
+        """Returns scores [B], float32, higher = closer to the forget set.
+
+        Args:
+            encoder: the encoder that the evidence was fitted on.
+            prompts: texts, or lists of chat messages with "role" and "content"; at least one.
+        """
+
+    @abstractmethod
+    def weight(self, scores: Tensor) -> Tensor:
+        """Returns weights in [0, 1] for scores of any shape, non-decreasing in the score."""
+
+    @abstractmethod
+    def save(self) -> Saved:
+        """Returns everything that `load` needs, without any text of the prompts."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, saved: Saved, config: DetectorConfig) -> Evidence:
+        """Returns the evidence that `save` described.
+
+        Raises:
+            ValueError: a tensor or value is missing, unknown or of the wrong kind.
+        """
+
+    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """Returns, per prompt, details behind the score: "channels" by name and one score per layer."""
+        return [{"channels": {}, "layers": []} for _ in prompts]
+
+    def group_key(self) -> Hashable:
+        """Returns a value that is equal for evidences which `group` may score together."""
+        return id(self)
+
+    @classmethod
+    def group(cls, members: Sequence[Any]) -> EvidenceGroup:
+        """Returns evidences of this class with equal keys as a group that shares work between them."""
+        return EvidenceGroup(members)
+
+
+class EvidenceGroup:
+    """Evidences of one class that are scored together; this one calls them one after the other.
+
+    Args:
+        members: K evidences.
+    """
+
+    def __init__(self, members: Sequence[Evidence]) -> None:
+        self.members = list(members)
+
+    def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
+        """Returns scores [B, K]."""
+        return torch.stack([member.score(encoder, prompts) for member in self.members], dim=1)
+
+    def weight(self, scores: Tensor) -> Tensor:
+        """Returns the weights [B, K] of scores [B, K]."""
+        columns = zip(self.members, scores.unbind(dim=1), strict=True)
+        return torch.stack([member.weight(own).float() for member, own in columns], dim=1)
+
+    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[list[dict[str, Any]]]:
+        """Returns the details of each member, one dictionary per prompt."""
+        return [member.explain(encoder, prompts) for member in self.members]
+
+
+DETECTORS: Registry[type[Evidence]] = Registry(
+    "detector",
+    (
+        "o3_lightning.detector.fusion",
+        "o3_lightning.detector.boundary",
+        "o3_lightning.detector.official",
+    ),
+)

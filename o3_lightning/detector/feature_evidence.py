@@ -1,0 +1,209 @@
+"""Evidence computed from the encoder's pooled features: shared reading and encoding of many requests.
+
+Shape letters: B prompts, S texts (prompts, user turns, other readings and segments), K requests, L layers,
+D width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from o3_lightning.detector.base import Evidence, EvidenceGroup, FitTask, Fitted, Saved
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.prompt_features import PromptInputs, read_inputs
+from o3_lightning.detector.segments import Prompt, prompt_texts
+from o3_lightning.detector.stacked_lora import encode_stacked
+from o3_lightning.detector.text import normalise_text
+from o3_lightning.detector.training import train_encoder, with_lora
+
+__all__ = ["Details", "FeatureEvidence", "FeatureGroup", "read_text", "spread_prompts"]
+
+Details = list[dict[str, Any]]
+Reader = Callable[[Prompt], tuple[list[str], list[str]]]
+LORA_PREFIX = "lora."
+
+
+class FeatureEvidence(Evidence):
+    """Evidence whose score is a function of the pooled features of a text.
+
+    Args:
+        config: settings, presets filled in.
+        state: a dataclass of tensors, an instance of `state_class`.
+        lora: the encoder's adapter by PEFT's names, empty where the encoder was not trained.
+    """
+
+    state_class: ClassVar[type[Any]]
+
+    def __init__(self, config: DetectorConfig, state: Any, lora: Mapping[str, Tensor]) -> None:
+        self.config, self.state, self.lora = config, state, lora
+
+    @classmethod
+    @abstractmethod
+    def fit_state(
+        cls, encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
+    ) -> tuple[Any, dict[str, Any], list[str]]:
+        """Returns the state fitted to the forget prompts, figures for the report, and warnings."""
+
+    @abstractmethod
+    def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
+        """Returns the scores of S texts [S, K], K the number of requests stacked in the state.
+
+        Args:
+            inputs: the texts.
+            information: -log p of each token of the vocabulary.
+        """
+
+    @abstractmethod
+    def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
+        """Returns for each stacked request the "channels" and "layers" of every text."""
+
+    @classmethod
+    def stack(cls, members: Sequence[Self]) -> Sequence[Self]:
+        """Returns evidences that score the same requests over the same features in fewer calls."""
+        return members
+
+    @classmethod
+    def fit(cls, task: FitTask) -> Fitted:
+        """Reads the prompts, trains the encoder where an objective is set, and fits the state."""
+        encoder, config, seed = task.encoder, task.config, task.seed
+        inputs, warnings = read_inputs(encoder, task.prompts, config, seed)
+        report: dict[str, Any] = {"prompts": len(inputs) + len(inputs.other_words)}
+        lora: dict[str, Tensor] = {}
+        if config.objective != "none":
+            lora, report["training"] = train_encoder(encoder, inputs.tokens, config, seed, task.trainer)
+            encoder = with_lora(encoder, lora, config.training)
+            inputs = dataclasses.replace(inputs, features=encoder.encode_tokens(inputs.tokens))
+        state, figures, more = cls.fit_state(encoder, inputs, config, seed)
+        return Fitted(cls(config, state, lora), {**report, **figures}, warnings + more)
+
+    def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
+        """Returns scores [B]."""
+        return self.group([self]).score(encoder, prompts)[:, 0]
+
+    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Details:
+        """Returns the channels and layer scores of the whole text of every prompt."""
+        return self.group([self]).explain(encoder, prompts)[0]
+
+    def save(self) -> Saved:
+        """Returns the tensors of the state and of the adapter."""
+        own = {field.name: getattr(self.state, field.name) for field in dataclasses.fields(self.state)}
+        return Saved({**own, **{LORA_PREFIX + name: value for name, value in self.lora.items()}}, {})
+
+    @classmethod
+    def load(cls, saved: Saved, config: DetectorConfig) -> Self:
+        """Returns the evidence of these tensors."""
+        expected = [field.name for field in dataclasses.fields(cls.state_class)]
+        own = {name: value for name, value in saved.tensors.items() if not name.startswith(LORA_PREFIX)}
+        for name in sorted(set(expected) ^ set(own)):
+            raise ValueError(f"tensor '{name}': {'missing' if name in expected else 'unknown'}")
+        lora = {
+            name.removeprefix(LORA_PREFIX): value
+            for name, value in saved.tensors.items()
+            if name.startswith(LORA_PREFIX)
+        }
+        return cls(config, cls.state_class(**own), lora)
+
+    def group_key(self) -> Hashable:
+        """Returns what decides which texts are read and how they are encoded, scored and weighted."""
+        config = self.config
+        shapes = tuple((name, tuple(value.shape)) for name, value in sorted(self.lora.items()))
+        scaling = config.training.alpha / config.training.rank
+        return (
+            config.normalise,
+            config.repair_spelling,
+            config.segments,
+            config.channels,
+            config.within_layers,
+            config.lexical_power,
+            config.lexical_buckets,
+            (config.tail, config.sharpness),
+            (shapes, scaling) if shapes else None,
+        )
+
+    @classmethod
+    def group(cls, members: Sequence[Any]) -> EvidenceGroup:
+        """Returns a group that reads and encodes each text once for all members."""
+        return FeatureGroup(members)
+
+
+class FeatureGroup(EvidenceGroup):
+    """Evidences of one class over one encoder: texts are read, tokenised and encoded once for all of them.
+
+    Args:
+        members: K evidences with equal `group_key`.
+    """
+
+    def __init__(self, members: Sequence[Any]) -> None:
+        super().__init__(members)
+        self.config: DetectorConfig = members[0].config
+        self.loras = [member.lora for member in members if member.lora]
+        self.scorers = members if self.loras else type(members[0]).stack(members)
+
+    def reader(self, encoder: Encoder) -> Reader:
+        """Returns a function from a prompt to its whole texts and its segments, none here."""
+        return lambda prompt: (
+            list(dict.fromkeys(read_text(text, self.config) for text in prompt_texts(prompt))),
+            [],
+        )
+
+    def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
+        """Returns scores [B, K]: the largest over the texts of a prompt, segments less their penalty."""
+        texts, owners, penalties = spread_prompts(prompts, self.config, self.reader(encoder))
+        parts = [
+            scorer.score_features(inputs, encoder.information).float()
+            for scorer, inputs in self.read(encoder, texts)
+        ]
+        scores = torch.cat(parts, dim=1) - penalties[:, None]
+        result = torch.full((len(prompts), len(self.members)), -torch.inf)
+        return result.scatter_reduce_(0, owners[:, None].expand_as(scores), scores, reduce="amax")
+
+    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[Details]:
+        """Returns each member's details of the first whole text of every prompt."""
+        texts = [read_text(prompt_texts(prompt)[0], self.config) for prompt in prompts]
+        parts = [
+            scorer.explain_features(inputs, encoder.information)
+            for scorer, inputs in self.read(encoder, texts)
+        ]
+        return [details for part in parts for details in part]
+
+    def read(self, encoder: Encoder, texts: list[str]) -> Iterator[tuple[Any, PromptInputs]]:
+        """Yields each scorer with the texts as its encoder reads them."""
+        tokens = encoder.tokenize(texts)
+        words = encoder.words(tokens)
+        if self.loras:
+            scaling = self.config.training.alpha / self.config.training.rank
+            features = encode_stacked(encoder, self.loras, scaling, tokens)
+        else:
+            features = encoder.encode_tokens(tokens).expand(len(self.scorers), -1, -1, -1)
+        for scorer, own in zip(self.scorers, features, strict=True):
+            yield scorer, PromptInputs(tokens, words, own)
+
+
+def read_text(text: str, config: DetectorConfig) -> str:
+    """Returns a text as the encoder reads it."""
+    return normalise_text(text) if config.normalise else text
+
+
+def spread_prompts(
+    prompts: Sequence[Prompt], config: DetectorConfig, read: Reader
+) -> tuple[list[str], Tensor, Tensor]:
+    """Returns all texts to score, the index of the prompt that each belongs to [S], and its penalty [S]."""
+    texts: list[str] = []
+    owners: list[int] = []
+    penalties: list[float] = []
+    settings = config.segments
+    for row, prompt in enumerate(prompts):
+        wholes, segments = read(prompt)
+        penalty = settings.penalty + settings.penalty_growth * math.log(max(len(segments), 1))
+        texts += [*wholes, *segments]
+        owners += [row] * (len(wholes) + len(segments))
+        penalties += [0.0] * len(wholes) + [penalty] * len(segments)
+    return texts, torch.tensor(owners), torch.tensor(penalties)

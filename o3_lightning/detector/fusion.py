@@ -1,0 +1,124 @@
+"""The default detector, family "fusion": channels over one encoder pass, standardised and added up.
+
+`score_fusion` computes the channels, `fitting` calibrates them. A prompt is read in several ways, so that
+typing errors and surrounding text do not hide a question; the reading closest to the forget set counts.
+Shape letters: S texts, K requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from o3_lightning.detector.base import DETECTORS, EvidenceGroup
+from o3_lightning.detector.calibration import tail_weights
+from o3_lightning.detector.config import CHANNELS, DetectorConfig
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.feature_evidence import (
+    Details,
+    FeatureEvidence,
+    FeatureGroup,
+    Reader,
+    read_text,
+)
+from o3_lightning.detector.fitting import calibrate_fusion, score_rows
+from o3_lightning.detector.lexical import hash_tokens
+from o3_lightning.detector.prompt_features import PromptInputs, select_layers
+from o3_lightning.detector.score_fusion import FusionState, fused_scores, stack_states, whitened_layers
+from o3_lightning.detector.segments import Prompt, cut_segments, prompt_texts
+from o3_lightning.detector.spelling import WordRepair
+
+__all__ = ["FusionEvidence", "FusionGroup", "read_variants"]
+
+
+@DETECTORS.register("fusion")
+class FusionEvidence(FeatureEvidence):
+    """Weighted sum of standardised channels; its state may hold the stacked states of several requests."""
+
+    state_class = FusionState
+
+    @classmethod
+    def fit_state(
+        cls, encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
+    ) -> tuple[FusionState, dict[str, Any], list[str]]:
+        """Returns the calibrated state, its figures and warnings."""
+        return calibrate_fusion(encoder, inputs, config, seed)
+
+    @classmethod
+    def stack(cls, members: Sequence[Self]) -> list[Self]:
+        """Returns one evidence with the states of all members."""
+        return [cls(members[0].config, stack_states([member.state for member in members]), {})]
+
+    def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
+        """Returns standardised scores [S, K]: 0 for a typical unseen forget prompt, 1 its deviation."""
+        return fused_scores(score_rows(information, inputs, self.state, self.config), self.state)
+
+    def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
+        """Returns the standardised channels and the whitened cosine of each layer."""
+        z = (score_rows(information, inputs, self.state, self.config) - self.state.center) / self.state.spread
+        layers = whitened_layers(select_layers(inputs.features, self.config.within_layers), self.state)
+        names = [(place, name) for place, name in enumerate(CHANNELS) if name in self.config.channels]
+        return [
+            [
+                {"channels": {name: row[place] for place, name in names}, "layers": own}
+                for row, own in zip(z[:, k].tolist(), layers[:, k].tolist(), strict=True)
+            ]
+            for k in range(z.shape[1])
+        ]
+
+    def weight(self, scores: Tensor) -> Tensor:
+        """Returns the weights of standardised scores by `tail_weights`."""
+        return tail_weights(scores, self.config.tail, self.config.sharpness)
+
+    @classmethod
+    def group(cls, members: Sequence[Any]) -> EvidenceGroup:
+        """Returns a group that also reads segments and repaired spellings."""
+        return FusionGroup(members)
+
+
+class FusionGroup(FeatureGroup):
+    """Fusions scored together; a word that any of their requests knows can repair a mistyped one.
+
+    Args:
+        members: K fusions with equal `group_key`.
+    """
+
+    def __init__(self, members: Sequence[Any]) -> None:
+        super().__init__(members)
+        states = [member.state for member in members]
+        self.rare = {number for state in states for number in state.rare[state.rare > 0].tolist()}
+        self.known = torch.stack([state.known.amax(dim=0) > 0 for state in states]).any(dim=0)
+
+    def weight(self, scores: Tensor) -> Tensor:
+        """Returns weights [B, K]; equal keys mean equal calibration settings."""
+        weights: Tensor = self.members[0].weight(scores)
+        return weights
+
+    def reader(self, encoder: Encoder) -> Reader:
+        """Returns `read_variants` with the words that a request of the group knows."""
+
+        def matters(token: int) -> bool:
+            return bool(self.known[hash_tokens(torch.tensor(token), len(self.known))])
+
+        repair = WordRepair(encoder.spelling, matters, self.rare).repair
+        return partial(read_variants, config=self.config, repair=repair)
+
+
+def read_variants(
+    prompt: Prompt, config: DetectorConfig, repair: Callable[[str], str]
+) -> tuple[list[str], list[str]]:
+    """Returns the whole texts of a prompt, repaired readings included, and the segments of the first."""
+    wholes = prompt_texts(prompt)
+    read = list(dict.fromkeys(read_text(text, config) for text in wholes))
+    settings, segments = config.segments, []
+    if settings.enabled:
+        window, stride = settings.window_words, settings.stride_words
+        found = cut_segments(wholes[0], window_words=window, stride_words=stride, most=settings.most)
+        segments = [read_text(part, config) for part in found if part.count(" ") + 1 >= settings.least_words]
+    if config.repair_spelling:
+        read = list(dict.fromkeys([*read, *(repair(text) for text in read)]))
+    return read, [part for part in dict.fromkeys(segments) if part not in read]
