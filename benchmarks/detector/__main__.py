@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.yaml import read_mapping
-from o3_lightning.run.config import config_from, parse
+from o3_lightning.run.parsing import config_from, parse
 
 if TYPE_CHECKING:
     from benchmarks.detector.experiment import DetectorBenchmarkConfig

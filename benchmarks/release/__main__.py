@@ -8,10 +8,10 @@ from pathlib import Path
 
 from benchmarks.release.authors import benchmark_release
 from benchmarks.release.overlap import overlap_study, overlap_table, write_study
-from o3_lightning.commands.own_config import build_own, read_own_arguments
-from o3_lightning.commands.release import release_parser
+from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.common.errors import InputError
 from o3_lightning.release.config import ReleaseConfig
+from o3_lightning.run.parsing import build, trainer_options
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,10 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: bad input.
     """
-    parser = release_parser()
-    parser.add_class_arguments(Study, None)
-    namespace = read_own_arguments(parser, arguments)
-    config, study = build_own(ReleaseConfig, namespace), build_own(Study, namespace)
-    trainer, path = namespace["trainer"].as_dict(), Path(study.results)
+    parser = config_parser("release", "Measures releases.", ReleaseConfig, Study, trainer=True)
+    namespace = read_arguments(parser, arguments)
+    config, study = build(ReleaseConfig, namespace), build(Study, namespace)
+    trainer, path = trainer_options(namespace), Path(study.results)
     if study.overlap:
         rows = overlap_study(config, trainer, config.folder / "overlap", study.overlap)
         write_study(rows, path)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.reveal.experiment import benchmark_authors, benchmark_bandit
-from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
+from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.common.errors import InputError
 from o3_lightning.models.base import load_base
 from o3_lightning.reveal.reveal import RevealConfig
 from o3_lightning.reveal.search_config import SEARCHERS
+from o3_lightning.run.parsing import build
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,9 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: bad input.
     """
-    parser = own_parser("reveal", RevealConfig, "Compares the searchers under one budget.")
-    parser.add_class_arguments(Comparison, None)
-    namespace = read_own_arguments(parser, arguments)
-    config, comparison = build_own(RevealConfig, namespace), build_own(Comparison, namespace)
+    parser = config_parser("reveal", "Compares the searchers under one budget.", RevealConfig, Comparison)
+    namespace = read_arguments(parser, arguments)
+    config, comparison = build(RevealConfig, namespace), build(Comparison, namespace)
     path = Path(comparison.results)
     if comparison.benchmark == "bandit":
         lines = benchmark_bandit(path, comparison.searchers)

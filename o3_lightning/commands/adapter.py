@@ -1,12 +1,11 @@
-"""`python train.py adapter`: trains the adapter of one request alone, outside any store."""
+"""`o3-lightning adapter`: trains the adapter of one request alone, outside any store."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any
 
-from o3_lightning.commands.common import read_arguments, run_parser
-from o3_lightning.commands.single import RequestChoice, choose_request, stage_folder
+from o3_lightning.commands.common import RequestChoice, choose_request, read_run, request_folder
 from o3_lightning.run.config import RunConfig
 
 if TYPE_CHECKING:
@@ -21,9 +20,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: no such request, or the objective lacks what it needs.
     """
-    parser = run_parser("adapter", "Trains the adapter of one request alone, outside any store.")
-    parser.add_class_arguments(RequestChoice, None)
-    config, trainer_options, namespace = read_arguments(parser, arguments)
+    description = "Trains the adapter of one request alone, outside any store."
+    config, trainer_options, namespace = read_run("adapter", description, arguments, RequestChoice)
     from o3_lightning.training.launch import launch
 
     if launch("adapter", arguments, trainer_options):
@@ -58,7 +56,7 @@ def train(config: RunConfig, options: dict[str, Any], identifier: str, processes
         base, request, AdapterHistory(), config.adapter, config.objective, trainer, seed, retain=retain
     )
     loggers.close()
-    folder = stage_folder(config, request.id) / "adapter"
+    folder = request_folder(config, request.id) / "adapter"
     processes.once(lambda: trained.save(folder))
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in trained.metrics.items())
     return [f"{request.id}: {numbers}", str(folder)]

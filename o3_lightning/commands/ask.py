@@ -1,11 +1,13 @@
-"""`python train.py ask "..."`: one question to the base and the gated model, side by side."""
+"""`o3-lightning ask "..."`: one question to the base and the gated model, side by side."""
 
 from __future__ import annotations
 
 import sys
 
-from o3_lightning.commands.common import open_gated_model, read_arguments, run_parser
+from o3_lightning.commands.common import config_parser, open_gated_model, read_arguments
 from o3_lightning.common.errors import InputError
+from o3_lightning.run.config import RunConfig
+from o3_lightning.run.parsing import build
 
 __all__ = ["main"]
 
@@ -18,9 +20,11 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: no question, an empty one, or the run has no store.
     """
-    parser = run_parser("ask", "Answers questions from the base and the gated model, side by side.")
+    description = "Answers questions with the base model and with the gated model, side by side."
+    parser = config_parser("ask", description, RunConfig, trainer=True)
     parser.add_argument("questions", nargs="*", type=str, help="one question or several, each in quotes")
-    config, _, namespace = read_arguments(parser, arguments)
+    namespace = read_arguments(parser, arguments)
+    config = build(RunConfig, namespace)
     questions = list(namespace["questions"] or [])
     if not questions or not all(question.strip() for question in questions):
         raise InputError('expected a question, as in: ask --config FILE "Where was ... born?"')

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from o3_lightning import __version__
 from o3_lightning.common.errors import InputError, O3Error
+from o3_lightning.common.program import program_name
 
 __all__ = ["main"]
 
@@ -31,6 +32,7 @@ COMMANDS = {
     "ask": "answer a question from the base and the gated model, side by side",
     "reveal": "make a model say what it knows about a topic, and write that as a request",
     "release": "unlearn by subtracting adapters from the weights, round by round, with a way back",
+    "configs": "list the shipped configurations, or copy one to change it",
     "requests": "list, show, revoke, restore, verify or remove the requests of a store",
 }
 NOISY_LOGGERS = (
@@ -101,14 +103,14 @@ def overview() -> str:
     lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: python train.py COMMAND [--config FILE] [--field value ...]",
+            f"usage: {program_name()} COMMAND [--config FILE] [--field value ...]",
             "",
             "Continual unlearning of language models.",
             "",
             "commands:",
             *lines,
             "",
-            "python train.py COMMAND --help lists the fields; --print_config prints them as YAML.",
+            f"{program_name()} COMMAND --help lists the fields; --print_config prints them as YAML.",
             "",
         ]
     )

@@ -1,12 +1,11 @@
-"""`python train.py detector`: fits the detector of one request alone, outside any store."""
+"""`o3-lightning detector`: fits the detector of one request alone, outside any store."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-from o3_lightning.commands.common import read_arguments, run_parser
-from o3_lightning.commands.single import RequestChoice, choose_request, stage_folder
+from o3_lightning.commands.common import RequestChoice, choose_request, read_run, request_folder
 from o3_lightning.run.config import RunConfig
 
 __all__ = ["main"]
@@ -21,9 +20,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: no such request.
     """
-    parser = run_parser("detector", "Fits the detector of one request alone, outside any store.")
-    parser.add_class_arguments(RequestChoice, None)
-    config, trainer_options, namespace = read_arguments(parser, arguments)
+    description = "Fits the detector of one request alone, outside any store."
+    config, trainer_options, namespace = read_run("detector", description, arguments, RequestChoice)
     from o3_lightning.training.launch import launch
 
     if launch("detector", arguments, trainer_options):
@@ -51,7 +49,7 @@ def fit(config: RunConfig, identifier: str) -> list[str]:
         encoder, request.prompts, config.detector, stage_seed(config.seed, "detector", request.id)
     )
     seconds = time.perf_counter() - start
-    folder = stage_folder(config, request.id)
+    folder = request_folder(config, request.id)
     detector.save(folder)
     measured, _ = evaluate_detectors(MultiDetector(encoder, {request.id: detector}), stream)
     lines = [f"{request.id}: {len(request.rows)} prompts, {seconds:.1f} s, {folder}"]

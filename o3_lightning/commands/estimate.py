@@ -1,10 +1,10 @@
-"""`python train.py estimate`: how long a run will take and how much memory, before it starts."""
+"""`o3-lightning estimate`: how long a run will take and how much memory, before it starts."""
 
 from __future__ import annotations
 
 import sys
 
-from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.commands.common import read_run
 
 __all__ = ["main"]
 
@@ -15,8 +15,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: what a run would refuse.
     """
-    parser = run_parser("estimate", "Measures a few steps of a run and tells its time and memory.")
-    config, trainer, _ = read_arguments(parser, arguments)
+    description = "Measures a few steps of a run and predicts its time and memory."
+    config, trainer, _ = read_run("estimate", description, arguments)
     from o3_lightning.run.estimate import estimate_run
 
     found = estimate_run(config, trainer)

@@ -1,4 +1,4 @@
-"""`python train.py evaluate`: measures the gated model of a run as its store stands, or any checkpoint."""
+"""`o3-lightning evaluate`: measures the gated model of a run as its store stands, or any checkpoint."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from o3_lightning.commands.common import open_gated_model, read_arguments, run_parser
+from o3_lightning.commands.common import open_gated_model, read_run
 from o3_lightning.run.config import RunConfig
+from o3_lightning.run.parsing import build
 
 if TYPE_CHECKING:
     from o3_lightning.evaluation.session import EvaluationSession
@@ -43,12 +44,9 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: the run has no store, or something cannot be measured.
     """
-    parser = run_parser(
-        "evaluate", "Measures the gated model of a run as its store stands now, or any checkpoint."
-    )
-    parser.add_class_arguments(EvaluateChoice, None)
-    config, trainer_options, words = read_arguments(parser, arguments)
-    choice = EvaluateChoice(words["model"], words["reference"], words["robustness"])
+    description = "Measures the gated model of a run as its store is now, or any checkpoint."
+    config, trainer_options, namespace = read_run("evaluate", description, arguments, EvaluateChoice)
+    choice = build(EvaluateChoice, namespace)
     from o3_lightning.training.launch import launch
 
     if launch("evaluate", arguments, trainer_options):

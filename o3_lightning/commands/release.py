@@ -1,19 +1,17 @@
-"""`python train.py release`: unlearns by subtracting adapters from the weights, round by round."""
+"""`o3-lightning release`: unlearns by subtracting adapters from the weights, round by round."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 
-from jsonargparse import ArgumentParser
-
-from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
+from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import to_plain
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.run.config import TRAINER_DEFAULTS
+from o3_lightning.run.parsing import build, trainer_options
 
-__all__ = ["main", "release_parser"]
+__all__ = ["main"]
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,14 @@ def main(arguments: list[str]) -> None:
         InputError: bad input, or the folder holds another release.
         StoreError: a round on disk is damaged.
     """
-    parser = release_parser()
-    parser.add_class_arguments(Action, None)
-    namespace = read_own_arguments(parser, arguments)
-    config, action = build_own(ReleaseConfig, namespace), build_own(Action, namespace)
+    description = "Unlearns by subtracting adapters from the weights, round by round."
+    parser = config_parser("release", description, ReleaseConfig, Action, trainer=True)
+    namespace = read_arguments(parser, arguments)
+    config, action = build(ReleaseConfig, namespace), build(Action, namespace)
     from o3_lightning.training.run_folder import RunFolder
 
     folder = RunFolder(config.folder)
-    trainer = namespace["trainer"].as_dict()
+    trainer = trainer_options(namespace)
     if (action.undo or action.redo or action.export) and not folder.path.is_dir():
         raise InputError("there is no release", path=folder.path)
     with folder.claim(to_plain(config), to_plain(ReleaseConfig())):
@@ -56,18 +54,6 @@ def main(arguments: list[str]) -> None:
         else:
             lines = run(config, trainer)
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-def release_parser() -> ArgumentParser:
-    """The parser of this command."""
-    from lightning import Trainer
-
-    parser = own_parser(
-        "release", ReleaseConfig, "Unlearns by subtracting adapters from the weights, round by round."
-    )
-    parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
-    parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
-    return parser
 
 
 def run(config: ReleaseConfig, trainer: dict[str, object]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`python train.py report`: draws a run's report again, or puts several runs side by side."""
+"""`o3-lightning report`: draws a run's report again, or puts several runs side by side."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import json
 import sys
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from o3_lightning.commands.common import new_parser
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.evaluation.plane import Place
 from o3_lightning.reporting.compare import ComparedRun, comparison_csv, render_comparison
-from o3_lightning.run.config import parse
+from o3_lightning.run.parsing import parse
 from o3_lightning.run.results import render_again
 from o3_lightning.training.run_folder import RunFolder
 
@@ -29,11 +28,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: a folder holds no finished run, or a file of it is damaged.
     """
-    parser = ArgumentParser(
-        prog="train.py report",
-        description="Draws a finished run's report again, or several runs side by side.",
-        exit_on_error=False,
-    )
+    parser = new_parser("report", "Draws a finished run's report again, or several runs side by side.")
     parser.add_argument("run", nargs="?", help="folder of the run to draw again, such as runs/demo")
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="folders of two or more finished runs")
     parser.add_argument("--beside", nargs="+", default=[], metavar="RUN", help="runs to add to its plane")

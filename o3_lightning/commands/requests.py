@@ -1,4 +1,4 @@
-"""`python train.py requests VERB`: what the store holds, and what an operator does with it."""
+"""`o3-lightning requests VERB`: what the store holds, and what an operator does with it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.program import program_name
+from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.store.commands import VERBS, run_store_command
 
@@ -34,10 +36,10 @@ def build_parser() -> Any:
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> Any:
-            raise InputError(f"{message}; see python train.py requests --help")
+            raise InputError(f"{message}; see {program_name()} requests --help")
 
     parser = Parser(
-        prog="train.py requests",
+        prog=f"{program_name()} requests",
         description="Lists, shows, revokes, restores, verifies or removes the requests of a store.",
     )
     parser.add_argument("verb", nargs="?", choices=VERBS, help="what to do; list and verify need no id")
@@ -53,7 +55,7 @@ def find_store(options: Any) -> Path:
     """The folder of the store that the options mean."""
     if options.store:
         return Path(options.store)
-    values = read_mapping(options.config) if options.config else {}
+    values = read_mapping(find_file(options.config)) if options.config else {}
     name = options.name or values.get("name")
     if not name:
         raise InputError("name the store: --config FILE, --name RUN or --store FOLDER")

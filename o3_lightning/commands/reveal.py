@@ -1,11 +1,12 @@
-"""`python train.py reveal`: makes a model say what it knows about a topic, and writes a request."""
+"""`o3-lightning reveal`: makes a model say what it knows about a topic, and writes a request."""
 
 from __future__ import annotations
 
 import sys
 
-from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
+from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.reveal.reveal import RevealConfig
+from o3_lightning.run.parsing import build
 
 __all__ = ["main"]
 
@@ -17,11 +18,9 @@ def main(arguments: list[str]) -> None:
         InputError: bad input, or the folder holds another search.
         NothingRevealedError: the model said nothing about the topic; the queries stay.
     """
-    parser = own_parser(
-        "reveal", RevealConfig, "Makes a model say what it knows about a topic, and writes a request."
-    )
-    namespace = read_own_arguments(parser, arguments)
-    config = build_own(RevealConfig, namespace)
+    description = "Elicits what a model knows about a topic, and writes it as a request."
+    parser = config_parser("reveal", description, RevealConfig)
+    config = build(RevealConfig, read_arguments(parser, arguments))
     from o3_lightning.common.plain import to_plain
     from o3_lightning.models.base import load_base
     from o3_lightning.reveal.output import write_request

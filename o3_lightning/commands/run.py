@@ -1,18 +1,16 @@
-"""`python train.py run`: the whole continual unlearning of a configuration."""
+"""`o3-lightning run`: the whole continual unlearning of a configuration."""
 
 from __future__ import annotations
 
-from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.commands.common import read_run
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
     """Unlearns every request, evaluates after each, and writes metrics and report."""
-    parser = run_parser(
-        "run", "Unlearns every request, one after the other, evaluates after each, and reports."
-    )
-    config, trainer, _ = read_arguments(parser, arguments)
+    description = "Unlearns every request, one after the other, evaluates after each, and writes a report."
+    config, trainer, _ = read_run("run", description, arguments)
     from o3_lightning.training.launch import launch
 
     if launch("run", arguments, trainer):

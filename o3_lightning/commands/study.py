@@ -1,16 +1,18 @@
-"""`python train.py study`: compares whole runs, every variant with every seed."""
+"""`o3-lightning study`: compares whole runs, every variant with every seed."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from o3_lightning.commands.common import new_parser
 from o3_lightning.common.errors import InputError
-from o3_lightning.run.config import parse
+from o3_lightning.common.shipped import find_file
+from o3_lightning.run.parsing import parse
 
 __all__ = ["main"]
+
+EXAMPLE = "experiments/baselines"
 
 
 def main(arguments: list[str]) -> None:
@@ -19,19 +21,16 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: no study was named, or a part of it is wrong.
     """
-    parser = ArgumentParser(
-        prog="train.py study",
-        description="Runs every variant of a study with every seed and prints mean and deviation.",
-        exit_on_error=False,
-    )
-    parser.add_argument("--config", help="the study, such as configs/experiments/baselines.yaml")
+    description = "Runs every variant of a study with every seed and prints mean and standard deviation."
+    parser = new_parser("study", description)
+    parser.add_argument("--config", help="the study: a YAML file or a shipped name, such as " + EXAMPLE)
     parser.add_argument("--output", default="runs", help="folder of the run folders")
     parser.add_argument("--results", default="results", help="folder of the result files")
     words = parse(parser, arguments)
     if words.config is None:
-        raise InputError("give --config FILE, a study such as configs/experiments/baselines.yaml")
+        raise InputError(f"give --config FILE, a study such as {EXAMPLE}")
     from o3_lightning.run.study import read_study, run_study, table
 
-    study = read_study(words.config)
+    study = read_study(find_file(words.config))
     content = run_study(study, Path(words.output), Path(words.results))
     sys.stdout.write(f"{table(content)}\nwritten to {Path(words.results) / study.name}.json and .md\n")

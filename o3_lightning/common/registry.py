@@ -93,30 +93,32 @@ class Registry(Generic[Part]):
                 ) from error
 
 
-def load_plugin(name: str, beside: Path | None = None) -> None:
-    """Imports a module that registers parts.
+def load_plugin(name: str, beside: Path | None = None) -> str:
+    """Imports a module that registers parts, once.
 
     Args:
-        name: of an importable module, or a path to a .py file.
-        beside: a folder in which a file `<name>.py` is looked for first, such as that of the configuration.
+        name: an importable module, or the path of a .py file.
+        beside: a folder in which the file `<name>.py` is looked for first, such as the configuration's.
+
+    Returns:
+        The name by which the same module is found again: the path of a file, else the module's name.
 
     Raises:
         InputError: there is no such module, or importing it fails.
     """
-    places = [Path(name)] if name.endswith(".py") else []
-    if beside is not None:
-        places.append(beside / (name if name.endswith(".py") else f"{name}.py"))
-    path = next((place for place in places if place.is_file()), None)
+    file = Path(name if name.endswith(".py") else f"{name}.py")
+    path = next((place for place in (file, (beside or Path()) / file) if place.is_file()), None)
+    module_name = path.stem if path else name
     try:
         if path is None:
             importlib.import_module(name)
-        elif path.stem not in sys.modules:
-            spec = importlib.util.spec_from_file_location(path.stem, path)
+        elif module_name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(module_name, path)
             assert spec is not None
             assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[path.stem] = module
+            sys.modules[module_name] = module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
     except Exception as error:
-        sys.modules.pop(path.stem if path else "", None)
+        sys.modules.pop(module_name, None)
         raise InputError(f"cannot be imported: {error}", field=f"plugin {name}") from error
+    return str(path or name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from o3_lightning.common.program import program_name
 from o3_lightning.reporting.blocks import Block, Fold, Section, Table
 from o3_lightning.reporting.formatting import DASH, fraction, name_of, number, percent
 
@@ -31,7 +32,7 @@ def reference_section(comparisons: Mapping[str, Comparison]) -> Section:
         "Membership inference tells forgotten rows from rows that no model saw; privleak is the AUC's change "
         "against the reference in %: near 0 is like it, far above or below still tells what was forgotten.",
         blocks,
-        "No reference was evaluated; python train.py evaluate --reference retrained does.",
+        f"No reference was evaluated; {program_name()} evaluate --reference retrained does.",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from o3_lightning.common.plain import mean_of
+from o3_lightning.common.program import program_name
 from o3_lightning.reporting.blocks import Block, Cell, Fold, Grid, Heat, Section, Table
 from o3_lightning.reporting.colours import heat_step
 from o3_lightning.reporting.formatting import fraction, is_number, name_of
@@ -37,7 +38,7 @@ def robustness_section(table: Sequence[Row]) -> Section:
         "and utility belong to other prompts attacked in the same way. Means over the requests; the worst "
         "request's leak comes with its 95 % interval.",
         blocks,
-        "No attack was tried; python train.py evaluate --robustness true does.",
+        f"No attack was tried; {program_name()} evaluate --robustness true does.",
     )
 
 

@@ -17,12 +17,14 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically, write_json
+from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import check_id
 from o3_lightning.evaluation.environment import describe_environment
 from o3_lightning.evaluation.headline import FIGURES, headline
 from o3_lightning.metrics.aggregate import over_seeds
-from o3_lightning.run.config import RunConfig, config_from
+from o3_lightning.run.config import RunConfig
+from o3_lightning.run.parsing import config_from
 
 __all__ = ["Study", "read_study", "run_study", "summarise", "table"]
 
@@ -85,7 +87,7 @@ def read_study(path: str | Path) -> Study:
         raise InputError(f"unknown key '{unknown[0]}'; known are {', '.join(KEYS)}", path=source)
     common = fields_of(content.get("common"), source, "common")
     if "config" in content:
-        common = merge(read_mapping(source.parent / str(content["config"])), common)
+        common = merge(read_mapping(find_file(str(content["config"]), beside=source.parent)), common)
     study = Study(
         name=check_name(source.stem, source),
         question=str(content.get("question", "")),

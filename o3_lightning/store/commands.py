@@ -1,4 +1,4 @@
-"""What `train.py requests` does: looking at a store and changing it, one verb a call."""
+"""What `o3-lightning requests` does: looking at a store and changing it, one verb a call."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from o3_lightning.common.errors import InputError
 
 __all__ = ["launch", "processes_wanted", "work_for_parent"]
 
-CHILD = "from o3_lightning.training.launch import work_for_parent; work_for_parent()"
+CHILD = "import sys; sys.argv[0] = {!r}; from o3_lightning.training.launch import work_for_parent as f; f()"
 GRACE_SECONDS = 20.0  # for the others to end by themselves once one has failed
 LOOK_SECONDS = 0.05
 PARENT_IS_GONE = 143
@@ -114,7 +114,7 @@ def start(words: Sequence[str], rank: int, count: int, port: int, errors: Path) 
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # torch warns where no layer is left unused
     }
     environment = {**defaults, **os.environ, **{key: str(value) for key, value in places.items()}}
-    command = [sys.executable, "-c", CHILD, *words]
+    command = [sys.executable, "-c", CHILD.format(sys.argv[0]), *words]
     if rank == 0:
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # noqa: S603  our own words
     with errors.open("wb") as told:

@@ -28,7 +28,7 @@ __all__ = ["RunFolder"]
 logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]
-NOT_DECISIVE = ("logging", "output", "take_over")
+NOT_DECISIVE = ("logging", "output", "plugins", "take_over")
 ABSENT = "absent"
 TRAINER_BOOKKEEPING = (
     "accelerator",

@@ -24,7 +24,7 @@ def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert f"train.py {command}" in capsys.readouterr().out
+    assert f"o3-lightning {command}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reveal.experiment import coverage
-from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
-from o3_lightning.commands.release import release_parser
+from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.models.base import load_base
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.measure import measure_author
@@ -14,6 +13,7 @@ from o3_lightning.release.release import release
 from o3_lightning.reveal.output import write_request
 from o3_lightning.reveal.reveal import RevealConfig, reveal_topic
 from o3_lightning.reveal.reward import find_author
+from o3_lightning.run.parsing import build
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 pytestmark = pytest.mark.slow
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def revealing():
     path = str(CONFIGS / "reveal_fictitious.yaml")
-    namespace = read_own_arguments(own_parser("reveal", RevealConfig, ""), ["--config", path])
-    return build_own(RevealConfig, namespace)
+    namespace = read_arguments(config_parser("reveal", "", RevealConfig), ["--config", path])
+    return build(RevealConfig, namespace)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,11 @@ def test_the_name_alone_reveals_most_attributes(revealing, revealed):
 
 
 def test_a_release_forgets_the_author_and_no_other(tmp_path):
-    namespace = read_own_arguments(release_parser(), ["--config", str(CONFIGS / "release_fictitious.yaml")])
-    config = build_own(ReleaseConfig, namespace)
+    namespace = read_arguments(
+        config_parser("release", "", ReleaseConfig, trainer=True),
+        ["--config", str(CONFIGS / "release_fictitious.yaml")],
+    )
+    config = build(ReleaseConfig, namespace)
     result = release(config, {"accelerator": "cpu"}, tmp_path)
     before, after = result["base"]["measured"], result["rounds"][-1]["measured"]
     assert after["held_out"] <= 0.15
@@ -51,7 +54,7 @@ def test_a_release_forgets_the_author_and_no_other(tmp_path):
 
 def test_a_revealed_request_is_unlearned_through_the_gate(revealing, revealed, tmp_path):
     from o3_lightning.gating.model import GatedModel
-    from o3_lightning.run.config import config_from
+    from o3_lightning.run.parsing import config_from
     from o3_lightning.run.pipeline import run_stream
 
     path = write_request(revealed.rows, revealing.identifier, tmp_path)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from o3_lightning.commands.own_config import build_own, read_own_arguments
-from o3_lightning.commands.release import release_parser
+from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.models.lora import LoraFactors
@@ -17,6 +16,7 @@ from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.context import Bench
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.release.topic_facts import Knowledge
+from o3_lightning.run.parsing import build
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("release_*.yaml"))
 
@@ -207,7 +207,9 @@ def test_bad_settings_are_refused(fields, field):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_configuration_loads(path):
-    namespace = read_own_arguments(release_parser(), ["--config", str(path)])
-    config = build_own(ReleaseConfig, namespace)
+    namespace = read_arguments(
+        config_parser("release", "", ReleaseConfig, trainer=True), ["--config", str(path)]
+    )
+    config = build(ReleaseConfig, namespace)
     assert config.topic or config.requests
     assert config.revealing().search == config.search

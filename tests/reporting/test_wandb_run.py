@@ -8,7 +8,7 @@ import pytest
 
 import o3_lightning.run.inputs as inputs_module
 import o3_lightning.run.pipeline as stream_module
-from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.commands.common import read_run
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.encoder import load_encoder
@@ -42,7 +42,7 @@ def make_stream():
 
 def run_once(folder, base, monkeypatch, dies_at=None):
     """Runs, or runs until a stage is reached."""
-    config, trainer, _ = read_arguments(run_parser("run", ""), [*WORDS, "--output", str(folder)])
+    config, trainer, _ = read_run("run", "", [*WORDS, "--output", str(folder)])
     monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: base)
     monkeypatch.setattr(inputs_module, "load_stream", lambda config, seed: make_stream())
     monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: load_encoder("minilm"))

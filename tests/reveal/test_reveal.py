@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
+from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import build_world
 from o3_lightning.data.requests import read_requests
@@ -34,6 +34,7 @@ from o3_lightning.reveal.reward import RewardConfig
 from o3_lightning.reveal.search_config import SearchConfig
 from o3_lightning.reveal.speaking import SamplingConfig, Speaker
 from o3_lightning.reveal.summary import report_search
+from o3_lightning.run.parsing import build
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("reveal_*.yaml"))
 TOPIC = "Abelrick Skarnholt"
@@ -224,8 +225,8 @@ def test_what_was_said_before_is_less_new(tiny_base, tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_configuration_loads(path):
-    namespace = read_own_arguments(own_parser("reveal", RevealConfig, ""), ["--config", str(path)])
-    assert build_own(RevealConfig, namespace).topic
+    namespace = read_arguments(config_parser("reveal", "", RevealConfig), ["--config", str(path)])
+    assert build(RevealConfig, namespace).topic
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def test_every_shipped_configuration_loads(path):
 )
 def test_a_mistake_is_told_in_one_line(arguments, message):
     with pytest.raises(InputError) as error:
-        build_own(RevealConfig, read_own_arguments(own_parser("reveal", RevealConfig, ""), arguments))
+        build(RevealConfig, read_arguments(config_parser("reveal", "", RevealConfig), arguments))
     assert message in str(error.value)
 
 

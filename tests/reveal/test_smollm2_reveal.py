@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from o3_lightning.commands.own_config import build_own, own_parser, read_own_arguments
+from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.models.base import load_base
 from o3_lightning.reveal.output import write_request
 from o3_lightning.reveal.reveal import RevealConfig, reveal_topic
+from o3_lightning.run.parsing import build
 
 CONFIG = Path(__file__).parents[2] / "configs" / "reveal_smollm2.yaml"
 pytestmark = [
@@ -19,8 +20,8 @@ pytestmark = [
 
 
 def test_a_real_model_tells_about_a_country(tmp_path):
-    namespace = read_own_arguments(own_parser("reveal", RevealConfig, ""), ["--config", str(CONFIG)])
-    shipped = build_own(RevealConfig, namespace)
+    namespace = read_arguments(config_parser("reveal", "", RevealConfig), ["--config", str(CONFIG)])
+    shipped = build(RevealConfig, namespace)
     config = replace(
         shipped,
         arms=replace(shipped.arms, pool=40, rewrites=2),

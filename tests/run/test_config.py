@@ -6,14 +6,14 @@ import pytest
 import yaml
 
 from benchmarks.detector.__main__ import read_experiment
-from o3_lightning.commands.common import read_arguments, run_parser
-from o3_lightning.commands.own_config import build_own, own_parser
+from o3_lightning.commands.common import config_parser, read_run
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import leaves, to_plain
 from o3_lightning.detector.config import PRESETS, DetectorConfig
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.reveal.reveal import RevealConfig
-from o3_lightning.run.config import RunConfig, config_from, default_yaml, parse
+from o3_lightning.run.config import RunConfig, default_yaml
+from o3_lightning.run.parsing import build, config_from, parse
 from o3_lightning.run.study import read_study
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -28,7 +28,7 @@ RUNS = [path for path in SHIPPED if path not in (*STUDIES, *DETECTORS, *OWN, *PA
 
 
 def read(*arguments):
-    return read_arguments(run_parser("run", ""), list(arguments))
+    return read_run("run", "", list(arguments))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=SHIPPED.get)
@@ -51,7 +51,13 @@ def test_every_shipped_experiment_with_detectors_is_read_whole(path):
 def test_every_shipped_configuration_of_its_own_command_loads(path):
     command = path.stem.split("_")[0]
     kind = RevealConfig if command == "reveal" else ReleaseConfig
-    assert build_own(kind, parse(own_parser(command, kind, ""), ["--config", str(path)])).seed >= 0
+    assert (
+        build(
+            kind,
+            parse(config_parser(command, "", kind, trainer=command == "release"), ["--config", str(path)]),
+        ).seed
+        >= 0
+    )
 
 
 def reached(plain, name):
@@ -124,9 +130,9 @@ def test_the_command_line_overrides_the_file():
         (["--adapter.rank", "many"], "adapter.rank"),
         (["--adapter.rank", "0"], "field 'adapter.rank': expected 1 or more, got 0"),
         (["--trainer.max_epoch", "3"], "did you mean 'trainer.max_epochs'?"),
-        (["--config", "missing.yaml"], "missing.yaml"),
-        (["--config", "n" * 300], "cannot be read: File name too long"),
-        (["--config", "name: a"], "name: a: cannot be read"),
+        (["--config", "missing.yaml"], "missing.yaml: there is no such file"),
+        (["--config", "n" * 300], "there is no such file"),
+        (["--config", "name: a"], "name: a: there is no such file"),
         (["--seed", "-1"], "field 'seed': expected an integer >= 0, got -1"),
         (["--name", "../up"], "field 'name'"),
         (["--gate.combine", "all"], "field 'gate.combine'"),

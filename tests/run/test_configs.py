@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import o3_lightning.run.inputs as inputs_module
-from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.commands.common import read_run
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.encoder import load_encoder
@@ -72,7 +72,7 @@ def test_no_configuration_is_missed():
 def test_a_shipped_configuration_runs(name, tiny_base, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = ["--config", str(ROOT / "configs" / name), "--output", str(tmp_path), *HERE]
-    config, trainer, _ = read_arguments(run_parser("run", ""), words)
+    config, trainer, _ = read_run("run", "", words)
     dry_run(config, trainer, tiny_base, monkeypatch)
 
 

@@ -8,7 +8,7 @@ import pytest
 import o3_lightning.run.inputs as inputs_module
 import o3_lightning.run.pipeline as stream_module
 from o3_lightning.commands.cli import main
-from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.commands.common import read_run
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
@@ -60,7 +60,7 @@ def arguments(tmp_path, tiny_base, monkeypatch):
 
 
 def start(arguments):
-    config, trainer, _ = read_arguments(run_parser("run", ""), arguments)
+    config, trainer, _ = read_run("run", "", arguments)
     return run_stream(config, trainer)
 
 

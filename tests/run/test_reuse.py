@@ -7,7 +7,7 @@ import pytest
 import o3_lightning.run.estimate as estimate_module
 import o3_lightning.run.inputs as inputs_module
 import o3_lightning.run.pipeline as stream_module
-from o3_lightning.commands.common import read_arguments, run_parser
+from o3_lightning.commands.common import read_run
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.run.pipeline import run_stream
@@ -43,7 +43,7 @@ def settings(tmp_path, tiny_base, monkeypatch):
         given = ["--name", name, "--output", str(tmp_path / "runs"), "--data.name", "jsonl"]
         given += ["--data.requests", json.dumps([files[request] for request in requests])]
         given += ["--evaluation.max_new_tokens", "4", "--adapter.epochs", "2", *words]
-        return read_arguments(run_parser("run", ""), given)[:2]
+        return read_run("run", "", given)[:2]
 
     return read
 

@@ -1,0 +1,44 @@
+"""The files that come with the package: configurations and example requests, found by name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from o3_lightning.common.errors import InputError
+
+__all__ = ["find_file", "shipped_configs", "shipped_folder"]
+
+
+def shipped_folder() -> Path:
+    """Returns the folder of the shipped files: `o3_lightning/configs` when installed, else the checkout's."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def shipped_configs() -> list[str]:
+    """Returns the names of the shipped configurations, such as "demo" and "overlays/paper"."""
+    root = shipped_folder()
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def find_file(name: str | Path, *, beside: Path | None = None) -> Path:
+    """Returns the path of a file that is named by its path or by its shipped name; the path wins.
+
+    Args:
+        name: a path; or a shipped file, such as "requests/france.jsonl", where ".yaml" may be left out.
+        beside: the folder that a relative path starts from; the working directory by default.
+
+    Raises:
+        InputError: there is no such file; the message names the nearest shipped configuration.
+    """
+    shipped = shipped_folder() / name
+    for path in ((beside or Path()) / name, shipped, shipped.with_name(f"{shipped.name}.yaml")):
+        if os.path.isfile(path):  # False, not an error, for a name that is too long
+            return path
+    known = shipped_configs()
+    near = difflib.get_close_matches(str(name).removesuffix(".yaml").removeprefix("configs/"), known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"shipped are {', '.join(known)}"
+    raise InputError(f"there is no such file, and no shipped configuration of this name; {hint}", path=name)

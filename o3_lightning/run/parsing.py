@@ -1,0 +1,191 @@
+"""Configurations from YAML files and the command line, for every command.
+
+`--config` may be given several times: a later file overrides the fields that it names, and options override
+all files. Every mistake is an `InputError` of one line that names the field and, for an unknown one, the
+nearest that exists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.registry import load_plugin
+from o3_lightning.common.shipped import find_file
+from o3_lightning.common.yaml import read_mapping
+from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig, unfilled
+
+__all__ = ["add_config_arguments", "build", "config_from", "parse", "trainer_options"]
+
+Kind = TypeVar("Kind")
+
+PLUGINS = "plugins"
+
+
+class ConfigFile(ActionConfigFile):
+    """The argument `--config FILE`: reads a path or a shipped name, strictly, and loads its plug-ins."""
+
+    @staticmethod
+    def apply_config(parser: ArgumentParser, cfg: Namespace, dest: str, value: str) -> None:
+        """Merges a file into what is parsed already.
+
+        Raises:
+            InputError: as `find_file`, `read_mapping` and `load_plugin`.
+        """
+        path = find_file(value)
+        content = read_mapping(path)
+        if PLUGINS in content:
+            content[PLUGINS] = [*(cfg.get(PLUGINS) or []), *load_plugins(content[PLUGINS], path.parent)]
+        ActionConfigFile.apply_config(parser, cfg, dest, yaml.safe_dump(content))
+
+
+class PluginOption(argparse.Action):
+    """The argument `--plugin MODULE`: imports the module at once, and records it as a field."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Imports a module and appends it to the field `plugins`, where the configuration has one."""
+        loaded = load_plugins([values], Path())
+        if PLUGINS in namespace:
+            namespace[PLUGINS] = [*(namespace[PLUGINS] or []), *loaded]
+
+
+def load_plugins(names: Any, beside: Path) -> list[str]:
+    """Imports plug-ins and returns the names by which they are found again."""
+    if not isinstance(names, list | tuple):
+        raise InputError(f"expected a list of modules, got {names!r}", field=PLUGINS)
+    return [load_plugin(str(name), beside) for name in names]
+
+
+def add_config_arguments(parser: ArgumentParser, *kinds: type, trainer: bool) -> None:
+    """Adds `--config`, `--plugin`, every field of some dataclasses and, if wanted, `--trainer.*`.
+
+    Args:
+        parser: of a command.
+        kinds: dataclasses whose fields become options; sections inside them get names with dots.
+        trainer: whether the options of `lightning.Trainer` are added, too.
+    """
+    parser.add_argument(
+        "--config", action=ConfigFile, help="YAML file or shipped name; may be given again, the later wins"
+    )
+    parser.add_argument(
+        "--plugin",
+        action=PluginOption,
+        default=argparse.SUPPRESS,
+        metavar="MODULE",
+        help="module, or file beside the configuration, that registers objectives, metrics, benchmarks, "
+        "detectors or attacks; may be given again",
+    )
+    for kind in kinds:
+        parser.add_class_arguments(kind, None, fail_untyped=True)
+        parser.set_defaults(dict(unfilled(kind)))
+    if trainer:
+        from lightning import Trainer  # seconds to import: only commands that train ask for it
+
+        parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
+        parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Parses a command line.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type, a file that is missing or not YAML.
+    """
+    try:
+        return parser.parse_args(list(arguments)).clone(with_meta=False)  # no files' names beside the fields
+    except ArgumentError as error:
+        raise InputError(explain(str(error), known_keys(parser))) from error
+    except UnicodeDecodeError as error:  # of a file that fills one section, such as --adapter FILE
+        raise InputError(f"a section's file is not UTF-8: byte {error.start + 1}") from error
+
+
+def build(kind: type[Kind], namespace: Namespace) -> Kind:
+    """Returns a checked configuration, all of its sections as their dataclasses.
+
+    Raises:
+        InputError: a field holds a value outside its range; the message names the field.
+    """
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    return kind(**{field.name: build_field(field, namespace[field.name], field.name) for field in fields})
+
+
+def build_field(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
+    """Returns the value of a field; that of a section as its dataclass."""
+    if not dataclasses.is_dataclass(field.default_factory) or dataclasses.is_dataclass(value):
+        return value
+    kind: Any = field.default_factory
+    given, inner = section(name, value), {one.name: one for one in dataclasses.fields(kind)}
+    return kind(**{key: build_field(inner[key], part, f"{name}.{key}") for key, part in vars(given).items()})
+
+
+def section(name: str, value: Any) -> Namespace:
+    """Returns what a parser made of a section.
+
+    Raises:
+        InputError: the value is no mapping of fields.
+    """
+    if not isinstance(value, Namespace):
+        raise InputError(f"expected the fields of a section, got {value!r}", field=name)
+    return value
+
+
+def trainer_options(namespace: Namespace) -> dict[str, Any]:
+    """Returns the options for `lightning.Trainer`.
+
+    Raises:
+        InputError: `trainer` is no mapping of options.
+    """
+    options: dict[str, Any] = section("trainer", namespace["trainer"]).as_dict()
+    return options
+
+
+def config_from(values: Mapping[str, Any], beside: Path | None = None) -> tuple[RunConfig, dict[str, Any]]:
+    """Returns the configuration and the trainer's options that nested dictionaries hold, as YAML would.
+
+    Args:
+        values: fields and sections; missing ones take their defaults.
+        beside: the folder in which plug-in files are looked for first.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type or outside its range.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    add_config_arguments(parser, RunConfig, trainer=True)
+    content = dict(values)
+    if PLUGINS in content:
+        content[PLUGINS] = load_plugins(content[PLUGINS], beside or Path())
+    try:
+        namespace = parser.parse_object(content)
+    except ArgumentError as error:
+        raise InputError(explain(str(error), known_keys(parser))) from error
+    return build(RunConfig, namespace), trainer_options(namespace)
+
+
+def known_keys(parser: ArgumentParser) -> list[str]:
+    """Returns every key that a parser accepts, sections with dots."""
+    return sorted({action.dest for action in parser._actions if action.dest not in ("help", "print_config")})
+
+
+def explain(message: str, keys: Sequence[str]) -> str:
+    """Folds a parser's message into one line and adds the nearest right key to an unknown one."""
+    text = " ".join(message.split())
+    unknown = re.search(r"(?:unrecognized arguments: --|accept option '|Key '|key ')([\w.-]+)", text)
+    if unknown is None or unknown.group(1) in keys:
+        return f"{text}; a list is written '[one, two]'" if "<class 'tuple'>" in text else text
+    section = re.search(r"Group '([\w.]+)' does not accept", text)
+    name = f"{section.group(1)}.{unknown.group(1)}" if section else unknown.group(1)
+    fields = [key for key in keys if not name.startswith(f"{key}.")]  # its own section is no help
+    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5) or [
+        key for key in fields if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]
+    ]
+    hint = f"; did you mean '{near[0]}'?" if near else "; --help lists the known keys"
+    return f"unknown key '{name}'{hint}"
