@@ -141,7 +141,7 @@ class EvaluationConfig:
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
 
     def __post_init__(self) -> None:
-        check_names(self.metrics, tuple(KNOWN_METRICS), "evaluation.metrics")
+        check_names(self.metrics, tuple(KNOWN_METRICS.names()), "evaluation.metrics")
         for name, least in (("max_new_tokens", 1), ("batch_size", 1), ("samples", 0)):
             check_range(getattr(self, name) >= least, f"{least} or more", getattr(self, name), name)
 

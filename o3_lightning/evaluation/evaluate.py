@@ -20,9 +20,10 @@ from o3_lightning.evaluation.collecting import Collector, split_needs
 from o3_lightning.evaluation.config import METRICS, EvaluationConfig
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.aggregate import confidence_interval
-from o3_lightning.metrics.comparisons import MEMBERSHIP_METRICS
 from o3_lightning.metrics.evidence import Evidence, Kind
-from o3_lightning.metrics.registry import find, measure
+from o3_lightning.metrics.membership import MEMBERSHIP_METRICS
+from o3_lightning.metrics.registry import METRICS as KNOWN_METRICS
+from o3_lightning.metrics.registry import measure
 from o3_lightning.training.processes import ALONE, Processes
 
 __all__ = [
@@ -125,7 +126,7 @@ def evaluate_split(
     left_out: dict[str, list[str]] = {
         metric: lacking
         for metric in config.metrics
-        if (lacking := sorted(set(map(str, find(metric).needs)) - can))
+        if (lacking := sorted(set(KNOWN_METRICS[metric].needs) - can))
     }
     metrics = [metric for metric in config.metrics if metric not in left_out]
     runner = BatchRunner(config.batch_size, around.processes, name)
@@ -241,7 +242,7 @@ def check_metrics(stream: RequestStream, config: EvaluationConfig, around: Surro
         for owner, split, rows, _ in splits_of(stream)
     ]
     for metric in config.metrics:
-        needs = set(map(str, find(metric).needs))
+        needs = set(KNOWN_METRICS[metric].needs)
         if not any(needs <= can for can in able):
             lacking = min((sorted(needs - can) for can in able), key=len)
             wanted = ", ".join(f"{need}{SETTINGS.get(need, '')}" for need in lacking)

@@ -16,8 +16,7 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import HOLDOUT, UTILITY, digest_rows, splits_of
 from o3_lightning.evaluation.plane import ACCURACY
-from o3_lightning.metrics.comparisons import MEMBERSHIP_METRICS
-from o3_lightning.metrics.membership import CHANCE, membership_auc, privacy_leak
+from o3_lightning.metrics.membership import CHANCE, MEMBERSHIP_METRICS, membership_auc, privacy_leak
 from o3_lightning.metrics.quality import forget_quality
 
 __all__ = ["check_rows", "compare", "for_reference", "read_reference", "reference_losses", "with_reference"]

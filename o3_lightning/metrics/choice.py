@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from o3_lightning.data.normalise import normalise
+from o3_lightning.metrics.registry import metric
 
 __all__ = ["chosen_letter", "multiple_choice", "unparseable"]
 
@@ -61,6 +62,15 @@ def by_itself(text: str, known: dict[str, str]) -> list[str]:
     ]
 
 
+@metric(
+    "multiple_choice",
+    "answers",
+    "truths",
+    "choices",
+    forget="lower",
+    keep="higher",
+    meaning="whether the answer names the right option; no value where it names none",
+)
 def multiple_choice(
     answers: Sequence[str], truths: Sequence[str], options: Sequence[Sequence[str]]
 ) -> list[float | None]:

@@ -10,12 +10,20 @@ from collections import Counter
 from collections.abc import Sequence
 
 from o3_lightning.metrics.evidence import RateGibberish
+from o3_lightning.metrics.registry import metric
 
 __all__ = ["gibberish", "repetition", "token_entropy"]
 
 NGRAM = 4
 
 
+@metric(
+    "token_entropy",
+    "answer_tokens",
+    forget="higher",
+    keep="higher",
+    meaning="how varied the answer's tokens are; low = repeats itself",
+)
 def token_entropy(answer_tokens: Sequence[Sequence[int | str]]) -> list[float]:
     """Returns the entropy of the answer's token frequencies over that of T different tokens.
 
@@ -43,6 +51,13 @@ def normalised_entropy(tokens: Sequence[int | str]) -> float:
     return -sum(share * math.log2(share) for share in shares) / math.log2(len(tokens)) + 0.0
 
 
+@metric(
+    "repetition",
+    "answer_tokens",
+    forget="lower",
+    keep="lower",
+    meaning="share of the answer's 4-grams that occurred before in it",
+)
 def repetition(answer_tokens: Sequence[Sequence[int | str]], size: int = NGRAM) -> list[float]:
     """Returns the share of an answer's n-grams that it has said before: 1 - distinct / all.
 
@@ -72,6 +87,14 @@ def repetition(answer_tokens: Sequence[Sequence[int | str]], size: int = NGRAM) 
     return values
 
 
+@metric(
+    "gibberish",
+    "answers",
+    "rate_gibberish",
+    forget="lower",
+    keep="lower",
+    meaning="share to which a classifier finds the answer gibberish",
+)
 def gibberish(answers: Sequence[str], rate: RateGibberish) -> list[float]:
     """Returns the share to which a classifier finds each answer gibberish.
 

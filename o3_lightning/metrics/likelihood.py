@@ -6,12 +6,14 @@ Shapes: B examples, P perturbed answers of an example.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from o3_lightning.metrics.evidence import Kind
+from o3_lightning.metrics.registry import Direction, metric
 
 __all__ = [
     "TRUTH_RATIO_VERSIONS",
@@ -27,6 +29,13 @@ TRUTH_RATIO_VERSIONS: tuple[TruthRatioVersion, ...] = get_args(TruthRatioVersion
 OPENUNLEARNING_EPSILON = 1e-10
 
 
+@metric(
+    "probability",
+    "losses",
+    forget="lower",
+    keep="higher",
+    meaning="probability of the true answer, per token",
+)
 def probability(losses: ArrayLike) -> list[float]:
     """Returns p = exp(-L), the geometric mean of an answer's token probabilities.
 
@@ -47,6 +56,14 @@ def probability(losses: ArrayLike) -> list[float]:
     return values
 
 
+@metric(
+    "normalised_probability",
+    "losses",
+    "perturbed_losses",
+    forget="lower",
+    keep="higher",
+    meaning="probability of the true answer among the given answers",
+)
 def normalised_probability(
     true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], epsilon: float = 0.0
 ) -> list[float]:
@@ -82,6 +99,14 @@ def normalised_probability(
     return values
 
 
+@metric(
+    "truth_ratio_raw",
+    "paraphrased_losses",
+    "perturbed_losses",
+    forget=None,
+    keep=None,
+    meaning="how much likelier wrong answers are than the true one",
+)
 def truth_ratio(
     true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], version: TruthRatioVersion = "tofu"
 ) -> list[float]:
@@ -156,6 +181,13 @@ def truth_ratio_quality(ratios: ArrayLike, split: Kind, version: TruthRatioVersi
     return values
 
 
+def read_truth_ratio(
+    true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], split: Kind, version: TruthRatioVersion
+) -> list[float]:
+    """A version's reading of its own raw ratios."""
+    return truth_ratio_quality(truth_ratio(true_losses, perturbed_losses, version), split, version)
+
+
 def paired(true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike]) -> list[tuple[float, np.ndarray]]:
     """Each example's loss of the true answer and its losses [P] of the wrong ones."""
     wrong = [np.asarray(losses, float).reshape(-1) for losses in perturbed_losses]
@@ -169,3 +201,20 @@ def check_version(version: str) -> None:
     if version not in TRUTH_RATIO_VERSIONS:
         expected = ", ".join(TRUTH_RATIO_VERSIONS)
         raise ValueError(f"expected a truth ratio version out of {expected}, got {version!r}")
+
+
+VERSION_DIRECTIONS: tuple[tuple[TruthRatioVersion, Direction, str], ...] = (
+    ("tofu", "higher", "TOFU: min(R, 1/R) on what is forgotten, max(0, 1 - R) on what is kept"),
+    ("openunlearning", "higher", "as TOFU's, with 1e-10 in both denominators"),
+    ("closer_look", "lower", "1 - min(R, 1/R) on what is forgotten, max(0, 1 - R) on what is kept"),
+)
+for version, direction, meaning in VERSION_DIRECTIONS:
+    metric(
+        f"truth_ratio@{version}",
+        "paraphrased_losses",
+        "perturbed_losses",
+        "kind",
+        forget=direction,
+        keep="higher",
+        meaning=meaning,
+    )(partial(read_truth_ratio, version=version))

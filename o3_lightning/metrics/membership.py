@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from o3_lightning.metrics.registry import metric
 from o3_lightning.metrics.separation import area_under_roc
 from o3_lightning.metrics.token_scores import TokenScores, counted
 
 __all__ = [
+    "MEMBERSHIP_METRICS",
     "membership_auc",
     "min_k",
     "min_k_plus_plus",
@@ -27,12 +29,29 @@ __all__ = [
     "zlib_ratio",
 ]
 
+MEMBERSHIP_METRICS = (
+    "mia_loss",
+    "mia_zlib",
+    "mia_min_k",
+    "mia_min_k_plus_plus",
+    "mia_reference",
+    "mia_gradient_norm",
+)
+"""The metrics whose values `membership_auc` and `privacy_leak` compare."""
 SHARE = 0.4
 SMALLEST_DEVIATION = 1e-3  # OpenUnlearning holds the variance at 1e-6 or more
 SMALLEST_REFERENCE = 1e-10
 CHANCE = 0.5
 
 
+@metric(
+    "mia_zlib",
+    "losses",
+    "truths",
+    forget=None,
+    keep=None,
+    meaning="membership value: loss over compressed length",
+)
 def zlib_ratio(losses: ArrayLike, texts: Sequence[str]) -> list[float]:
     """Returns the mean loss per token over the length of the zlib-compressed text.
 
@@ -58,6 +77,13 @@ def zlib_ratio(losses: ArrayLike, texts: Sequence[str]) -> list[float]:
     return [loss / size for loss, size in pairs]
 
 
+@metric(
+    "mia_min_k",
+    "token_scores",
+    forget=None,
+    keep=None,
+    meaning="membership value: loss of the 40 % least likely tokens",
+)
 def min_k(scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: bool = True) -> list[float]:
     """Returns minus the mean log-probability of the least likely tokens.
 
@@ -84,6 +110,13 @@ def min_k(scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: boo
     return [least_likely(part.log_probs, share) for part in counted(scores, drop_last)]
 
 
+@metric(
+    "mia_min_k_plus_plus",
+    "token_scores",
+    forget=None,
+    keep=None,
+    meaning="membership value: the same, standardised over the vocabulary",
+)
 def min_k_plus_plus(
     scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: bool = True
 ) -> list[float]:
@@ -126,6 +159,14 @@ def least_likely(values: Tensor, share: float) -> float:
     return -float(values.double().sort().values[:count].mean())
 
 
+@metric(
+    "mia_reference",
+    "losses",
+    "reference_losses",
+    forget=None,
+    keep=None,
+    meaning="membership value: loss less that of a reference model",
+)
 def reference_difference(losses: ArrayLike, reference_losses: ArrayLike) -> list[float]:
     """Returns L - L_reference, per example.
 
@@ -202,3 +243,13 @@ def relative_difference(value: float, reference: float) -> float:
         50.0
     """
     return (value - reference) / (reference + SMALLEST_REFERENCE) * 100
+
+
+metric("mia_loss", "losses", forget=None, keep=None, meaning="membership value: mean loss per token")(list)
+metric(
+    "mia_gradient_norm",
+    "gradient_norms",
+    forget=None,
+    keep=None,
+    meaning="membership value: mean norm of the parameters' gradients",
+)(list)

@@ -6,12 +6,21 @@ Shapes: B examples, T tokens of an example's answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from o3_lightning.metrics.registry import metric
 from o3_lightning.metrics.token_scores import TokenScores, counted
 
 __all__ = ["exact_memorization", "extraction_strength"]
 
 
+@metric(
+    "exact_memorization",
+    "token_scores",
+    forget="lower",
+    keep="higher",
+    meaning="share of the answer's tokens that are the most likely ones",
+)
 def exact_memorization(scores: Sequence[TokenScores], *, drop_last: bool = True) -> list[float]:
     """Returns the share of answer tokens that are the model's likeliest ones, teacher forced.
 
@@ -34,6 +43,13 @@ def exact_memorization(scores: Sequence[TokenScores], *, drop_last: bool = True)
     return [float(part.is_argmax.double().mean()) for part in counted(scores, drop_last)]
 
 
+@metric(
+    "extraction_strength@openunlearning",
+    "token_scores",
+    forget="lower",
+    keep="higher",
+    meaning="the same with OpenUnlearning's floor of one token",
+)
 def extraction_strength(
     scores: Sequence[TokenScores], *, floor: bool = True, drop_last: bool = True
 ) -> list[float]:
@@ -63,3 +79,12 @@ def extraction_strength(
         run = next((number for number, hit in enumerate(reversed(correct)) if not hit), len(correct))
         values.append((max(run, 1) if floor else run) / len(correct))
     return values
+
+
+metric(
+    "extraction_strength",
+    "token_scores",
+    forget="lower",
+    keep="higher",
+    meaning="share of the answer that greedy decoding completes from the shortest sufficient prefix",
+)(partial(extraction_strength, floor=False))

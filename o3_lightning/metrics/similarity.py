@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from o3_lightning.metrics.evidence import Encode, Entail, Kind
+from o3_lightning.metrics.registry import metric
 from o3_lightning.metrics.text import rouge_l_recall
 
 __all__ = ["cosine_similarity", "entailment"]
@@ -17,6 +18,15 @@ __all__ = ["cosine_similarity", "entailment"]
 LEAST_ROUGE = 0.1
 
 
+@metric(
+    "cosine_similarity",
+    "answers",
+    "truths",
+    "encode",
+    forget="lower",
+    keep="higher",
+    meaning="cosine of the sentence embeddings of answer and truth",
+)
 def cosine_similarity(answers: Sequence[str], truths: Sequence[str], encode: Encode) -> list[float]:
     """Returns max(0, cos) of the sentence embeddings of answer and truth.
 
@@ -50,6 +60,16 @@ def cosine_similarity(answers: Sequence[str], truths: Sequence[str], encode: Enc
     return values
 
 
+@metric(
+    "entailment",
+    "answers",
+    "truths",
+    "entail",
+    "kind",
+    forget="lower",
+    keep="higher",
+    meaning="whether answer and truth entail each other, by an inference model",
+)
 def entailment(
     answers: Sequence[str],
     truths: Sequence[str],

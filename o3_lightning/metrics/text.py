@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 from o3_lightning.data.normalise import normalise
+from o3_lightning.metrics.registry import metric
 
 __all__ = ["accuracy", "rouge", "rouge_l_recall"]
 
+RougeKind = Literal["rouge1", "rougeL"]
+RougePart = Literal["recall", "precision", "fmeasure"]
 READABLE = re.compile("[a-z0-9]")  # what `rouge_score` makes words of
 
 
+@metric(
+    "accuracy",
+    "answers",
+    "truths",
+    forget="lower",
+    keep="higher",
+    meaning="whether the answer contains the truth",
+)
 def accuracy(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
     """Returns 1.0 where an answer says the truth, case and punctuation aside, else 0.0.
 
@@ -50,8 +61,8 @@ def says(answer: str, truth: str) -> bool:
 def rouge(
     answers: Sequence[str],
     truths: Sequence[str],
-    kind: Literal["rouge1", "rougeL"] = "rougeL",
-    part: Literal["recall", "precision", "fmeasure"] = "recall",
+    kind: RougeKind = "rougeL",
+    part: RougePart = "recall",
 ) -> list[float | None]:
     """Returns the words that answer and truth share: as a multiset (ROUGE-1) or in order (ROUGE-L).
 
@@ -99,3 +110,15 @@ def rouge_scorer(kind: str) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer([kind], use_stemmer=True)
+
+
+ROUGE: tuple[tuple[str, RougeKind, RougePart, str], ...] = (
+    ("rouge1_recall", "rouge1", "recall", "share of the truth's words in the answer"),
+    ("rouge1_f1", "rouge1", "fmeasure", "F1 of the words that answer and truth share"),
+    ("rouge_l_recall", "rougeL", "recall", "share of the truth's words in the answer, in order"),
+    ("rouge_l_f1", "rougeL", "fmeasure", "F1 of the words that answer and truth share in order"),
+)
+for name, kind, part, meaning in ROUGE:
+    metric(name, "answers", "truths", forget="lower", keep="higher", meaning=meaning)(
+        partial(rouge, kind=kind, part=part)
+    )

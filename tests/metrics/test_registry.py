@@ -2,17 +2,15 @@
 
 import dataclasses
 import zlib
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from o3_lightning.metrics.comparisons import COMPARISONS, MEMBERSHIP_METRICS
 from o3_lightning.metrics.evidence import Evidence
-from o3_lightning.metrics.metric import Need
+from o3_lightning.metrics.membership import MEMBERSHIP_METRICS
 from o3_lightning.metrics.quality import CLOSER_LOOK_METRICS, EFFICACY_METRICS, TOFU_METRICS, TOFU_SPLITS
-from o3_lightning.metrics.registry import METRICS, measure, missing, needs_of
+from o3_lightning.metrics.registry import METRICS, NEEDS, measure, missing, needs_of
 from o3_lightning.metrics.token_scores import score_tokens
 
 BARE = Evidence("forget", ["p, a longer prompt", "q, another one"], ["B", "A"])
@@ -36,7 +34,7 @@ FULL = dataclasses.replace(
 
 
 @pytest.mark.parametrize("kind", ["forget", "keep"])
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", METRICS.names())
 def test_every_metric_gives_one_plain_value_per_example(name, kind):
     values = measure(name, dataclasses.replace(FULL, kind=kind))
     assert isinstance(values, list)
@@ -46,7 +44,7 @@ def test_every_metric_gives_one_plain_value_per_example(name, kind):
 
 PER_EXAMPLE = [
     name
-    for name in get_args(Need)
+    for name in NEEDS
     if name not in ("encode", "entail", "rate_gibberish")  # functions, not values per example
 ]
 
@@ -56,13 +54,13 @@ def example(number):
     return dataclasses.replace(FULL, **rows)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", METRICS.names())
 def test_an_example_has_the_same_value_alone_as_among_others(name):
     alone = [measure(name, example(number))[0] for number in range(2)]
     assert measure(name, FULL) == pytest.approx(alone, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", METRICS.names())
 def test_a_metric_without_its_evidence_is_refused_by_the_name_of_what_lacks(name):
     metric = METRICS[name]
     assert metric.needs
@@ -74,9 +72,7 @@ def test_a_metric_without_its_evidence_is_refused_by_the_name_of_what_lacks(name
 
 
 def test_every_need_is_a_field_and_is_used():
-    needs = set(get_args(Need))
-    assert needs <= {field.name for field in dataclasses.fields(Evidence)}
-    assert needs_of(list(METRICS)) == needs
+    assert needs_of(METRICS.names()) == set(NEEDS)
 
 
 def test_directions():
@@ -127,20 +123,14 @@ def test_a_name_stands_for_its_own_formula(name):
 
 
 def test_what_combines_metrics_asks_for_metrics_that_exist():
-    assert {*TOFU_SPLITS.values(), *TOFU_METRICS, *CLOSER_LOOK_METRICS, *EFFICACY_METRICS} <= set(METRICS)
-    assert set(MEMBERSHIP_METRICS) == {name for name in METRICS if name.startswith("mia_")}
-
-
-@pytest.mark.parametrize("name", COMPARISONS)
-def test_a_comparison_of_perfect_groups_has_its_best_value(name):
-    same = [0.1, 0.4, 0.9]
-    groups = {"unseen": (same, same), "retrained": (same, same), "others": ([1.0, 1.0], [0.0, 0.0])}
-    comparison = COMPARISONS[name]
-    assert comparison.compare(*groups[comparison.against]) == pytest.approx(comparison.best)
+    assert {*TOFU_SPLITS.values(), *TOFU_METRICS, *CLOSER_LOOK_METRICS, *EFFICACY_METRICS} <= set(
+        METRICS.names()
+    )
+    assert set(MEMBERSHIP_METRICS) == {name for name in METRICS.names() if name.startswith("mia_")}
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"expected a metric out of accuracy, .*, got 'rogue'"):
+    with pytest.raises(ValueError, match=r"unknown metric 'rogue'; expected one of .*accuracy, .*"):
         measure("rogue", FULL)
     with pytest.raises(ValueError, match="the evidence has no token_scores"):
         _ = BARE.losses
