@@ -22,11 +22,11 @@ from torch import Tensor
 from benchmarks.detector.evasion import EVASIONS, harmless_texts
 from benchmarks.detector.measures import summarise
 from benchmarks.detector.tasks import DEVELOPMENT, TASKS, BenchmarkTask, load_task
+from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_json
 from o3_lightning.detector import Detector, DetectorConfig, Encoder, MultiDetector, fit_detector, load_encoder
 from o3_lightning.detector.segments import Prompt
-from o3_lightning.evaluation.environment import describe_environment
 from o3_lightning.metrics.calibration import calibration_error
 from o3_lightning.metrics.separation import separation
 

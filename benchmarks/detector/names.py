@@ -17,10 +17,10 @@ import torch
 
 from benchmarks.detector.experiment import RememberingEncoder, measure_evasion
 from benchmarks.detector.tasks import BenchmarkTask, load_task
+from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.files import write_json
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector, load_encoder
 from o3_lightning.detector.config import PRESETS
-from o3_lightning.evaluation.environment import describe_environment
 from o3_lightning.metrics.separation import separation
 
 ROOT = Path(__file__).parents[2]

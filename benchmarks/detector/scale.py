@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.files import write_json
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import load_stream
@@ -24,7 +25,6 @@ from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.detector import fit_detector
 from o3_lightning.detector.encoder import load_configured_encoder
 from o3_lightning.detector.multi import MultiDetector
-from o3_lightning.evaluation.environment import describe_environment
 
 REQUESTS, BATCHES, REPEATS = (1, 4, 16, 64, 256), (1, 32, 128), 9
 FITTED, AUTHORS, PROMPTS, LARGEST = 4, 5, 400, 100_000

@@ -17,10 +17,9 @@ from o3_lightning.common.plain import evenly_spaced, mean_of
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.attacks import TEXT_ATTACKS, Attack, Material
-from o3_lightning.evaluation.batching import BatchRunner
-from o3_lightning.evaluation.collecting import answer_rows
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import ends_of
+from o3_lightning.evaluation.passes import BatchRunner, answer_rows
 from o3_lightning.evaluation.prepared_attacks import Attempted, prepare
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.text import accuracy

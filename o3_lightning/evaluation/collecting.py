@@ -11,23 +11,18 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from o3_lightning.data.requests import QuestionAnswer
-from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.gradients import gradient_norms
 from o3_lightning.evaluation.judges import load_encode, load_entail, load_gibberish
-from o3_lightning.evaluation.scoring import score_pairs
-from o3_lightning.gating.answering import generate_tokens
+from o3_lightning.evaluation.passes import BatchRunner, answer_rows, gradient_norms, score_pairs, weigh
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.gating.routing import Prompt, user_texts
 from o3_lightning.metrics.evidence import Evidence, Kind
 from o3_lightning.metrics.registry import needs_of
 from o3_lightning.metrics.token_scores import TokenScores
 
-__all__ = ["Collector", "answer_rows", "options_in", "split_needs", "weigh"]
+__all__ = ["Collector", "options_in", "split_needs"]
 
 OPTION = re.compile(r"\(([A-H])\)\s*(.*?)(?=\s*\([A-H]\)|$)")
 JUDGES: dict[str, Callable[[EvaluationConfig], Any]] = {
@@ -35,30 +30,6 @@ JUDGES: dict[str, Callable[[EvaluationConfig], Any]] = {
     "entail": load_entail,
     "rate_gibberish": load_gibberish,
 }
-
-
-def weigh(model: GatedModel, prompts: Sequence[Prompt], runner: BatchRunner) -> Tensor:
-    """Returns the weights [B,K] of prompts, a share of which each process asks the detectors about."""
-    if not model.ids:
-        return torch.zeros(len(prompts), 0)
-    rows = runner.map(
-        [sum(map(len, user_texts(prompt))) for prompt in prompts],
-        lambda chosen: list(model.weights([prompts[row] for row in chosen])),
-        "gating",
-    )
-    return torch.stack(rows)
-
-
-def answer_rows(
-    model: GatedModel, rows: Sequence[list[int]], weights: Tensor, limit: int, runner: BatchRunner
-) -> list[list[int]]:
-    """Returns the tokens of the greedy answer to each templated prompt; see `generate_tokens`."""
-
-    def answer(chosen: list[int]) -> list[list[int]]:
-        part = [rows[row] for row in chosen]
-        return generate_tokens(model, part, weights[chosen], limit, len(chosen))
-
-    return runner.map([len(row) for row in rows], answer, "answering")
 
 
 def split_needs(rows: Sequence[QuestionAnswer], config: EvaluationConfig, *, reference: bool) -> set[str]:
@@ -112,6 +83,11 @@ class Collector:
         return [row.prompt for row in self.rows]
 
     @cached_property
+    def truths(self) -> list[str]:
+        """The true answers, B of them."""
+        return [row.answer for row in self.rows]
+
+    @cached_property
     def weights(self) -> Tensor:
         """[B,K]."""
         return weigh(self.model, self.prompts, self.runner)
@@ -131,7 +107,7 @@ class Collector:
     @cached_property
     def token_scores(self) -> list[TokenScores]:
         """The scores of the true answers."""
-        return self.score([row.answer for row in self.rows], list(range(len(self.rows))))
+        return self.score(self.truths, list(range(len(self.rows))))
 
     def score(self, answers: Sequence[str], owners: list[int]) -> list[TokenScores]:
         """The scores of any answers to the prompts of the rows that own them."""
@@ -164,9 +140,11 @@ class Collector:
             "paraphrased_losses": self.paraphrased_losses,
             "perturbed_losses": self.perturbed_losses,
             "reference_losses": lambda: self.reference_losses,
-            "gradient_norms": lambda: gradient_norms(self.model, self.rows, self.weights, self.runner),
+            "gradient_norms": lambda: gradient_norms(
+                self.model, self.prompts, self.truths, self.weights, self.runner
+            ),
             "choices": lambda: [options_in(prompt) for prompt in self.prompts],
             **{need: partial(load, self.config) for need, load in JUDGES.items()},
         }
         given = {need: found[need]() for need in found if need in needs}
-        return Evidence(kind, self.prompts, [row.answer for row in self.rows], **given)
+        return Evidence(kind, self.prompts, self.truths, **given)

@@ -15,9 +15,9 @@ from o3_lightning.common.files import digest_json
 from o3_lightning.common.plain import evenly_spaced, mean_of
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.evaluation.collecting import Collector, split_needs
 from o3_lightning.evaluation.config import METRICS, EvaluationConfig
+from o3_lightning.evaluation.passes import BatchRunner
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.aggregate import confidence_interval
 from o3_lightning.metrics.evidence import Evidence, Kind
@@ -29,8 +29,8 @@ from o3_lightning.training.processes import ALONE, Processes
 __all__ = [
     "HOLDOUT",
     "UTILITY",
+    "EvaluationContext",
     "SplitResult",
-    "Surroundings",
     "digest_rows",
     "evaluate_split",
     "evaluate_stream",
@@ -78,7 +78,7 @@ class SplitResult:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class EvaluationContext:
     """What an evaluation has beside model, rows and configuration.
 
     Args:
@@ -98,7 +98,7 @@ def evaluate_split(
     config: EvaluationConfig,
     kind: Kind,
     name: str = "",
-    surroundings: Surroundings | None = None,
+    context: EvaluationContext | None = None,
 ) -> SplitResult:
     """Returns every configured metric on some rows.
 
@@ -109,7 +109,7 @@ def evaluate_split(
         kind: "forget" for splits that are to be forgotten, "keep" for utility; it decides how a truth
             ratio reads.
         name: of the split.
-        surroundings: other processes and a reference model; None has neither.
+        context: other processes and a reference model; None has neither.
 
     Returns:
         Aggregates, intervals and values per example. A metric that the rows do not allow is left out.
@@ -120,8 +120,8 @@ def evaluate_split(
     """
     if not rows:
         raise ValueError("expected at least one row, got none")
-    around = surroundings or Surroundings()
-    reference = around.reference_losses.get(name)
+    context = context or EvaluationContext()
+    reference = context.reference_losses.get(name)
     can = split_needs(rows, config, reference=reference is not None)
     left_out: dict[str, list[str]] = {
         metric: lacking
@@ -129,10 +129,10 @@ def evaluate_split(
         if (lacking := sorted(set(KNOWN_METRICS[metric].needs) - can))
     }
     metrics = [metric for metric in config.metrics if metric not in left_out]
-    runner = BatchRunner(config.batch_size, around.processes, name)
+    runner = BatchRunner(config.batch_size, context.processes, name)
     collector = Collector(model, list(rows), config, runner, reference)
     evidence = collector.collect(metrics, kind)
-    values = around.processes.once(lambda: measure_all(metrics, evidence))
+    values = context.processes.once(lambda: measure_all(metrics, evidence))
     return SplitResult(
         values,
         {metric: mean for metric, column in values.items() if (mean := mean_of(column)) is not None},
@@ -190,7 +190,7 @@ def evaluate_stream(
     model: GatedModel,
     stream: RequestStream,
     config: EvaluationConfig,
-    surroundings: Surroundings | None = None,
+    context: EvaluationContext | None = None,
 ) -> dict[str, Any]:
     """Returns every request's splits and every utility split, measured on one model.
 
@@ -198,7 +198,7 @@ def evaluate_stream(
         model: the model as it is now.
         stream: requests and utility splits.
         config: what to measure.
-        surroundings: other processes, finished splits and a reference model; None has none of them.
+        context: other processes, finished splits and a reference model; None has none of them.
 
     Returns:
         `{"requests": {id: {"seen": ..., "held_out": ...}}, "utility": {split: ...}}`, each a
@@ -208,8 +208,8 @@ def evaluate_stream(
     Raises:
         InputError: a metric that was asked for and that no split allows, or a prompt beyond the context.
     """
-    around = surroundings or Surroundings()
-    check_metrics(stream, config, around)
+    context = context or EvaluationContext()
+    check_metrics(stream, config, context)
     result: dict[str, dict[str, Any]] = {"requests": {}, UTILITY: {}}
     for owner, split, rows, kind in splits_of(stream):
         name = f"{owner}/{split}"
@@ -217,28 +217,28 @@ def evaluate_stream(
         def work(
             rows: Sequence[QuestionAnswer] = rows, kind: Kind = kind, name: str = name
         ) -> dict[str, Any]:
-            return evaluate_split(model, rows, config, kind, name, around).to_dict()
+            return evaluate_split(model, rows, config, kind, name, context).to_dict()
 
         group = result[UTILITY] if owner == UTILITY else result["requests"].setdefault(owner, {})
-        group[split] = around.resume(name, work)
+        group[split] = context.resume(name, work)
     inferred = tuple(name for name in config.metrics if name in MEMBERSHIP_METRICS)
     if stream.holdout and inferred:
         only = replace(config, metrics=inferred, samples=0)
-        result[HOLDOUT] = around.resume(
+        result[HOLDOUT] = context.resume(
             HOLDOUT,
-            lambda: evaluate_split(model, stream.holdout, only, "keep", HOLDOUT, around).to_dict(),
+            lambda: evaluate_split(model, stream.holdout, only, "keep", HOLDOUT, context).to_dict(),
         )
     for owner, splits in (*result["requests"].items(), (UTILITY, result[UTILITY])):
         logger.info("  %s: %s", owner, short(splits))
     return result
 
 
-def check_metrics(stream: RequestStream, config: EvaluationConfig, around: Surroundings) -> None:
+def check_metrics(stream: RequestStream, config: EvaluationConfig, context: EvaluationContext) -> None:
     """Refuses a metric that was asked for and that no split allows; the default ones may be left out."""
     if config.metrics == METRICS:
         return
     able = [
-        split_needs(rows, config, reference=f"{owner}/{split}" in around.reference_losses)
+        split_needs(rows, config, reference=f"{owner}/{split}" in context.reference_losses)
         for owner, split, rows, _ in splits_of(stream)
     ]
     for metric in config.metrics:

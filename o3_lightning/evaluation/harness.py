@@ -21,7 +21,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from o3_lightning.data.encoding import IGNORED, Example, collate, prefix_ids
-from o3_lightning.evaluation.batching import BatchRunner
+from o3_lightning.evaluation.passes import BatchRunner
 from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.gating.answer_logits import answer_logits
 from o3_lightning.gating.answering import generate_tokens
@@ -115,7 +115,7 @@ class O3LM(TemplateLM):
         rows = [fit(context, continuation, limit) for _, context, continuation in requests]
         texts = [pair[0][0] or pair[0][1] for pair in requests]
 
-        def score(chosen: list[int]) -> list[tuple[float, bool]]:
+        def score(chosen: list[int]) -> list[torch.Tensor]:
             batch = collate([rows[row] for row in chosen], self.gated.tokens.pad_id).to(self.gated.device)
             weights = self.weights([texts[row] for row in chosen])
             likely, same = [], []
@@ -126,9 +126,10 @@ class O3LM(TemplateLM):
             lengths = (batch.labels[:, 1:] != IGNORED).sum(1).tolist()
             values, hits = torch.split(torch.cat(likely), lengths), torch.split(torch.cat(same), lengths)
             parts = zip(values, hits, strict=True)
-            return [(float(value.double().sum()), bool(hit.all())) for value, hit in parts]
+            return [torch.stack([value.double().sum(), hit.all().double()]) for value, hit in parts]
 
-        return self.runner.map([len(row["input_ids"]) for row in rows], score, "likelihood")
+        found = self.runner.map([len(row["input_ids"]) for row in rows], score, "likelihood", torch.float64)
+        return [(value.item(), bool(hit)) for value, hit in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Returns the log-likelihood of whole texts, in windows of the model's context.
@@ -162,12 +163,13 @@ class O3LM(TemplateLM):
         room = max(1, self.gated.base.context_tokens - limit)
         rows = [self.tok_encode(text)[-room:] for text in contexts]
 
-        def generate(chosen: list[int]) -> list[str]:
+        def generate(chosen: list[int]) -> list[torch.Tensor]:
             weights = self.weights([contexts[row] for row in chosen])
             tokens = generate_tokens(self.gated, [rows[row] for row in chosen], weights, limit, len(chosen))
-            return [self.gated.tokenizer.decode(part, skip_special_tokens=True) for part in tokens]
+            return [torch.tensor(part, dtype=torch.int64) for part in tokens]
 
-        return self.runner.map([len(row) for row in rows], generate, "generation")
+        found = self.runner.map([len(row) for row in rows], generate, "generation", torch.int64)
+        return [self.gated.tokenizer.decode(row.tolist(), skip_special_tokens=True) for row in found]
 
 
 def open_model(store: str, base: str, dtype: str, device: str) -> GatedModel:

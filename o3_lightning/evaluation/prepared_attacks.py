@@ -16,8 +16,7 @@ from torch import Tensor
 
 from o3_lightning.data.encoding import encode_prompts, prefix_ids
 from o3_lightning.evaluation.attacks import Attempt, turns_of
-from o3_lightning.evaluation.batching import BatchRunner
-from o3_lightning.evaluation.collecting import answer_rows, weigh
+from o3_lightning.evaluation.passes import BatchRunner, answer_rows, weigh
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.gating.routing import Prompt
 from o3_lightning.models.base import BaseModel

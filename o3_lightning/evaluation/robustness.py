@@ -19,9 +19,9 @@ from o3_lightning.common.plain import mean_of
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.asking import PLAIN, Asker, Row
 from o3_lightning.evaluation.attacks import TEXT_ATTACKS, Attack
-from o3_lightning.evaluation.batching import BatchRunner
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.evaluate import Surroundings, ends_of
+from o3_lightning.evaluation.evaluate import EvaluationContext, ends_of
+from o3_lightning.evaluation.passes import BatchRunner
 from o3_lightning.evaluation.prepared_attacks import Attempted, one_hot
 from o3_lightning.evaluation.quantising import has_real, quantised
 from o3_lightning.evaluation.weight_attacks import Tampering
@@ -40,7 +40,7 @@ class Robustness:
         model: has at least one request.
         stream: the requests and the utility splits.
         config: which attacks, how many rows, how long answers may be.
-        surroundings: other processes, and attacks that are finished.
+        context: other processes, and attacks that are finished.
         seed: of the attacker's training.
 
     Raises:
@@ -50,7 +50,7 @@ class Robustness:
     model: GatedModel
     stream: RequestStream
     config: EvaluationConfig
-    surroundings: Surroundings
+    context: EvaluationContext
     seed: int
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class Robustness:
     @cached_property
     def asker(self) -> Asker:
         """Asks the model, batches shared between the processes."""
-        runner = BatchRunner(self.config.batch_size, self.surroundings.processes, "attack")
+        runner = BatchRunner(self.config.batch_size, self.context.processes, "attack")
         return Asker(self.model, self.stream, self.config, runner)
 
     def run(self) -> list[Row]:
@@ -79,7 +79,7 @@ class Robustness:
         table: list[Row] = []
         for name, work in self.plan():
             logger.info("  attack: %s", name)
-            result = self.surroundings.resume(name, partial(as_result, work))
+            result = self.context.resume(name, partial(as_result, work))
             table += [{"attack": name, **row} for row in result["rows"]]
         return table
 

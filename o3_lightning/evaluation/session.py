@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.files import digest_file, digest_json, write_atomically, write_json
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.checks import check_prompts
 from o3_lightning.evaluation.combined import combine
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.environment import describe_environment
-from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream, splits_of
+from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream, splits_of
 from o3_lightning.evaluation.finished import FinishedSplits
 from o3_lightning.evaluation.reference import (
     check_rows,
@@ -112,7 +112,7 @@ class EvaluationSession:
         check_prompts(self.stream, model.base)
         digest = digest_json([identity_of(model), repr(self.config), repr(self.data), self.seed])
         parts = FinishedSplits(self.folder / "robustness.parts", digest, self.processes)
-        around = Surroundings(self.processes, parts.resume)
+        around = EvaluationContext(self.processes, parts.resume)
         table = Robustness(model, self.stream, self.config, around, self.seed).run()
         content = {
             "table": table,
@@ -131,8 +131,8 @@ class EvaluationSession:
         """Measures what is not measured yet; the finished splits are to be removed once all is written."""
         digest = digest_json([identity_of(model), repr(config), repr(self.data), self.seed, losses])
         parts = FinishedSplits(self.folder / f"{name}.parts", digest, self.processes)
-        surroundings = Surroundings(self.processes, parts.resume, losses)
-        return evaluate_stream(model, self.stream, config, surroundings), parts
+        context = EvaluationContext(self.processes, parts.resume, losses)
+        return evaluate_stream(model, self.stream, config, context), parts
 
     def reference(self, name: str, config: EvaluationConfig) -> dict[str, Any]:
         """Returns the evaluation of the reference: read, or measured and written for the next time."""

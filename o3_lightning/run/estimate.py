@@ -15,6 +15,7 @@ from o3_lightning.adapter.diagnostics import overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.interference import logit_interference
 from o3_lightning.adapter.training import TrainedAdapter, train_adapter
+from o3_lightning.common.environment import peak_memory_mib
 from o3_lightning.common.plain import evenly_spaced
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import UnlearningRequest
@@ -22,7 +23,6 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.detector import fit_detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
-from o3_lightning.evaluation.environment import peak_memory_mib
 from o3_lightning.evaluation.evaluate import evaluate_split, splits_of
 from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.models.base import BaseModel

@@ -29,7 +29,7 @@ from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.evaluation.detector import evaluate_detectors
-from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
+from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
 from o3_lightning.evaluation.gate_errors import gate_errors
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
@@ -213,7 +213,7 @@ def train(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
 def measure(bench: Bench) -> dict[str, Any]:
     """Measures every request and the utility on the model as the store makes it now."""
     with evaluating(bench.stream):
-        around = Surroundings(bench.processes)
+        around = EvaluationContext(bench.processes)
         return evaluate_stream(bench.gated(), bench.stream, bench.config.evaluation, around)
 
 

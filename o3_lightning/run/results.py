@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from o3_lightning.common.environment import describe_environment, peak_memory_mib
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically, write_json
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.environment import describe_environment, peak_memory_mib
 from o3_lightning.evaluation.persistence import (
     backward_transfers,
     persistence_matrices,

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically, write_json
 from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import check_id
-from o3_lightning.evaluation.environment import describe_environment
 from o3_lightning.evaluation.headline import FIGURES, headline
 from o3_lightning.metrics.aggregate import over_seeds
 from o3_lightning.run.config import RunConfig

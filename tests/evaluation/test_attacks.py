@@ -13,7 +13,7 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation import quantising
 from o3_lightning.evaluation.attacks import TEXT_ATTACKS, Material
 from o3_lightning.evaluation.config import ATTACKS, EvaluationConfig, RobustnessConfig
-from o3_lightning.evaluation.evaluate import Surroundings
+from o3_lightning.evaluation.evaluate import EvaluationContext
 from o3_lightning.evaluation.quantising import has_real, quantised
 from o3_lightning.evaluation.relearning import known_rows, relearning
 from o3_lightning.evaluation.robustness import Robustness, as_table
@@ -91,7 +91,7 @@ def gated(taught):
 def attack(model, stream=STREAM, **settings):
     chosen = {"rows": 0, "bits": (8,), "quantiser": "simulated", "shots": 1, **RATES, **settings}
     config = EvaluationConfig(max_new_tokens=8, robustness=RobustnessConfig(**chosen))
-    rows = Robustness(model, stream, config, Surroundings(), 0).run()
+    rows = Robustness(model, stream, config, EvaluationContext(), 0).run()
     return {row["attack"]: row for row in rows}
 
 

@@ -16,7 +16,7 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream, load_stream
 from o3_lightning.evaluation.checks import check_prompts
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.evaluate import Surroundings, evaluate_split, evaluate_stream
+from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_split, evaluate_stream
 from o3_lightning.evaluation.finished import FinishedSplits
 from o3_lightning.evaluation.reference import check_rows, compare, read_reference, reference_losses
 from o3_lightning.evaluation.session import EvaluationSession
@@ -110,13 +110,13 @@ def test_a_killed_evaluation_continues_at_the_split_where_it_stopped(plain, tmp_
         return parts.resume(name, work)
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate_stream(plain, make_stream(), settings(), Surroundings(resume=dies_third))
+        evaluate_stream(plain, make_stream(), settings(), EvaluationContext(resume=dies_third))
     fresh = []
 
     def counts(name, work):
         return parts.resume(name, lambda: fresh.append(name) or work())
 
-    result = evaluate_stream(plain, make_stream(), settings(), Surroundings(resume=counts))
+    result = evaluate_stream(plain, make_stream(), settings(), EvaluationContext(resume=counts))
     assert done == ["a/seen", "a/held_out"]
     assert fresh == ["utility/kept", "utility/other", "holdout"]
     assert json.loads(json.dumps(result)) == json.loads(json.dumps(expected))
@@ -239,13 +239,13 @@ import torch
 torch.set_num_threads(1)
 sys.path[:0] = [{here!r}, {tests!r}]
 import conftest, test_evaluate as t
-from o3_lightning.evaluation.evaluate import Surroundings, evaluate_stream
+from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
 from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.training.processes import open_processes
 make = conftest.tiny_base
 base = make._get_wrapped_function()() if hasattr(make, "_get_wrapped_function") else make.__wrapped__()
 with open_processes() as processes:
-    result = evaluate_stream(plain_model(base), t.make_stream(), t.settings(), Surroundings(processes))
+    result = evaluate_stream(plain_model(base), t.make_stream(), t.settings(), EvaluationContext(processes))
     if processes.is_first:
         open(sys.argv[1], "w").write(json.dumps([processes.count, result]))
 """

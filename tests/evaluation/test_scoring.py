@@ -9,8 +9,7 @@ import torch
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import build_world, rows_of
-from o3_lightning.evaluation.batching import BatchRunner
-from o3_lightning.evaluation.scoring import score_pairs
+from o3_lightning.evaluation.passes import BatchRunner, score_pairs
 from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.gating import answer_logits as answer_logits_file
 
@@ -36,7 +35,7 @@ def test_batches_give_what_one_by_one_gives(tiny_base, rows):
 def test_a_model_that_gives_no_numbers_is_refused_before_it_passes_for_unlearned(tiny_base, rows):
     broken = replace(tiny_base, model=copy.deepcopy(tiny_base.model))
     broken.model.get_output_embeddings().weight.data[5] = math.inf
-    with pytest.raises(InputError, match=r"'tiny.*' gives no numbers \(NaN\)"):
+    with pytest.raises(InputError, match=r"'tiny.*' returns NaN"):
         score(broken, rows, 7)
 
 
