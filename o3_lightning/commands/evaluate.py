@@ -94,7 +94,7 @@ def measure(session: EvaluationSession, model: GatedModel, name: str, reference:
 
 def attack(session: EvaluationSession, model: GatedModel) -> list[str]:
     """Tries every attack."""
-    from o3_lightning.evaluation.robustness import as_table
+    from o3_lightning.evaluation.attack_table import as_table
 
     content = session.attack(model)
     done = f"{content['seconds']:.1f} s; written to {session.folder / 'robustness.json'}"

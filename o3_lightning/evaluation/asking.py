@@ -1,33 +1,56 @@
-"""Asks a gated model attacked prompts, and says which answers tell the truth.
+"""Asks a gated model and its base model attacked prompts, through the public methods of `GatedModel`.
+
+The gate always reads the whole attempt. Where the context of a small model cannot hold a long text, the model
+answers a shortened one, gated by the whole.
 
 Shapes: B attempts, K requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import jinja2
 import torch
 from torch import Tensor
 
+from o3_lightning.attacks.registry import Attempt
+from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import evenly_spaced, mean_of
+from o3_lightning.data.encoding import prefix_ids
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.attacks import TEXT_ATTACKS, Attack, Material
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.evaluate import ends_of
 from o3_lightning.evaluation.passes import BatchRunner, answer_rows
-from o3_lightning.evaluation.prepared_attacks import Attempted, prepare
 from o3_lightning.gating.model import GatedModel
+from o3_lightning.gating.routing import Prompt
 from o3_lightning.metrics.text import accuracy
+from o3_lightning.models.base import BaseModel
 
-__all__ = ["PLAIN", "Asker", "Row"]
+__all__ = ["Asker", "Reply", "Row"]
 
-PLAIN = TEXT_ATTACKS["none"]
 Row = dict[str, Any]
+HALVINGS = 7  # the kept share of a filler is found to one part in 128
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one attempt.
+
+    Args:
+        weights: of every request [K].
+        answer: the gated model's.
+        base_answer: the base model's.
+        shortened: whether the model answered a shortened text.
+    """
+
+    weights: Tensor
+    answer: str
+    base_answer: str
+    shortened: bool
 
 
 @dataclass(frozen=True)
@@ -35,7 +58,7 @@ class Asker:
     """What every attack asks with.
 
     Args:
-        model: the gated model; with weights of zero it is the base model as it is at that moment.
+        model: the gated model.
         stream: requests and utility splits.
         config: how many rows, how long answers may be.
         runner: batches, shared between processes.
@@ -65,53 +88,135 @@ class Asker:
         """The rows of a request that are asked."""
         return self.some_of(request.rows)
 
-    def attempt(self, attack: Attack, rows: Sequence[QuestionAnswer]) -> Attempted:
-        """Attacks some rows, and asks the gate."""
-        material = Material(self.config.robustness, self.utility)
-        pairs = [(attempt, owner) for owner, row in enumerate(rows) for attempt in attack(row, material)]
-        attempts, owners = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        return prepare(self.model, attempts, owners, self.config.max_new_tokens, self.runner)
+    def replies(self, attempts: Sequence[Attempt]) -> list[Reply | None]:
+        """Returns what comes of each attempt.
 
-    def correct(
-        self, attempted: Attempted, rows: Sequence[QuestionAnswer], weights: Tensor
-    ) -> list[float | None]:
-        """Whether each attempt's answer says the truth."""
-        answers = attempted.answers(self.model, weights, self.config.max_new_tokens, self.runner)
-        return list(accuracy(answers, [rows[owner].answer for owner in attempted.owners]))
+        Returns:
+            B replies; None where the prompt is refused as malformed or cannot be shortened enough.
+        """
+        room = self.model.base.context_tokens - self.config.max_new_tokens
+        encoded = [encode(self.model, attempt, room) for attempt in attempts]
+        lengths = [len(all_text(attempt.prompt)) for attempt in attempts]
+        weights = self.runner.map(lengths, lambda rows: self.weigh([attempts[row] for row in rows]), "gating")
+        kept = [
+            (place, *found)
+            for place, (found, weight) in enumerate(zip(encoded, weights, strict=True))
+            if found is not None and len(weight)
+        ]
+        replies: list[Reply | None] = [None] * len(attempts)
+        if not kept:
+            return replies
+        rows = [row for _, row, _ in kept]
+        prompts = [attempts[place].prompt for place, _, _ in kept]
+        gated = self.answers(rows, prompts, torch.stack([weights[place] for place, _, _ in kept]))
+        with self.model.disabled():
+            base = self.answers(rows, prompts, None)
+        for (place, _, share), answer, base_answer in zip(kept, gated, base, strict=True):
+            replies[place] = Reply(weights[place], answer, base_answer, share < 1)
+        return replies
 
-    def leak(
-        self,
-        request: UnlearningRequest,
-        attempted: Attempted,
-        rows: Sequence[QuestionAnswer],
-        weights: Tensor,
-    ) -> Row:
-        """What a request gives away, by the gated and by the base model."""
-        leak = self.correct(attempted, rows, weights)
-        base = self.correct(attempted, rows, torch.zeros_like(weights))
-        return {
-            "request": request.id,
-            "leak": mean_of(leak),
-            "leak_interval": ends_of(leak),
-            "base_leak": mean_of(base),
-            "attempts": len(attempted.rows),
-            "too_long": attempted.too_long,
-            "shortened": attempted.shortened,
-        }
+    def weigh(self, attempts: Sequence[Attempt]) -> list[Tensor]:
+        """The weights [K] of each attempt; empty where the gate refuses the prompt as malformed."""
+        try:
+            return list(self.model.weights([attempt.prompt for attempt in attempts]))
+        except InputError:
+            return [torch.zeros(0)] if len(attempts) == 1 else [self.weigh([one])[0] for one in attempts]
 
-    def plainly(self, request: UnlearningRequest, asked: Sequence[QuestionAnswer]) -> Row:
-        """What plain questions get out of the gated and of the base model."""
-        attempted = self.attempt(PLAIN, asked)
-        return self.leak(request, attempted, asked, attempted.weights)
+    def answers(
+        self, rows: Sequence[list[int]], prompts: Sequence[Prompt], weights: Tensor | None
+    ) -> list[str]:
+        """The greedy answers to templated prompts; without weights the model decides them."""
 
-    def ungated(self, rows: Sequence[QuestionAnswer]) -> list[float | None]:
-        """Whether plain questions are answered right, no adapter acting."""
+        def answer(chosen: list[int]) -> list[Tensor]:
+            ids, mask = self.model.tokens.pad([rows[row] for row in chosen])
+            output = self.model.generate(
+                prompts=[prompts[row] for row in chosen],
+                input_ids=ids,
+                attention_mask=mask,
+                weights=None if weights is None else weights[chosen],
+                max_new_tokens=self.config.max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=self.model.tokens.pad_id,
+            )
+            return list(output[:, ids.shape[1] :])
+
+        tokens = self.runner.map([len(row) for row in rows], answer, "answering", torch.int64)
+        return [text.strip() for text in self.model.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+    def plainly(self, rows: Sequence[QuestionAnswer], weights: Tensor | None = None) -> list[float | None]:
+        """Whether plain questions are answered right at some weights [B,K]; without them no adapter acts."""
         encoded = [self.model.tokens.encode(row.prompt) for row in rows]
-        zeros = torch.zeros(len(rows), len(self.model.ids))
-        tokens = answer_rows(self.model, encoded, zeros, self.config.max_new_tokens, self.runner)
+        given = torch.zeros(len(rows), len(self.model.ids)) if weights is None else weights
+        tokens = answer_rows(self.model, encoded, given, self.config.max_new_tokens, self.runner)
         answers = [self.model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
         return list(accuracy(answers, [row.answer for row in rows]))
 
-    def share(self, rows: Sequence[QuestionAnswer]) -> float | None:
-        """The share of plain questions that is answered right, no adapter acting."""
-        return mean_of(self.ungated(rows))
+    def share(self, rows: Sequence[QuestionAnswer], weights: Tensor | None = None) -> float | None:
+        """The share of plain questions that is answered right; see `plainly`."""
+        return mean_of(self.plainly(rows, weights))
+
+
+def encode(model: GatedModel, attempt: Attempt, room: int) -> tuple[list[int], float] | None:
+    """Returns an attempt's tokens within `room` and the share of its filler that was kept, or None."""
+    row = tokens_of(model, attempt.prompt)
+    if row is None or len(row) <= room:
+        return None if row is None else (row, 1.0)
+    low, high = 0.0, 1.0
+    best: list[int] | None = None
+    for _ in range(HALVINGS if attempt.filler else 0):
+        share = (low + high) / 2
+        row = tokens_of(model, shorten(attempt, share))
+        if row is not None and len(row) <= room:
+            best, low = row, share
+        else:
+            high = share
+    return None if best is None else (best, low)
+
+
+def shorten(attempt: Attempt, share: float) -> str:
+    """Keeps the first words of every filler of a text."""
+    text = str(attempt.prompt)
+    for filler in attempt.filler:
+        words = filler.split(" ")
+        text = text.replace(filler, " ".join(words[: int(len(words) * share)]))
+    return text.strip()
+
+
+def tokens_of(model: GatedModel, prompt: Prompt) -> list[int] | None:
+    """Returns a prompt's tokens; None where the chat template refuses the chat.
+
+    A base model without a chat template reads a chat in its own template, one exchange after the other.
+    """
+    base = model.base
+    try:
+        if not isinstance(prompt, str) and getattr(base.tokenizer, "chat_template", None):
+            return model.tokens.encode_chat(prompt)
+    except (jinja2.TemplateError, InputError, TypeError):
+        return None
+    text = base.template.format(prompt) if isinstance(prompt, str) else dialogue(base, prompt)
+    return prefix_ids(base.tokenizer, base.template, text)
+
+
+def dialogue(base: BaseModel, messages: Sequence[Mapping[str, Any]]) -> str:
+    """A chat in a prompt template without chats; system and tool messages stand before the next question."""
+    parts: list[str] = []
+    said: list[str] = []
+    for message in messages:
+        if message["role"] == "assistant":
+            parts.append("".join(base.template.join("\n".join(said), all_text([message]))))
+            said = []
+        else:
+            said.append(all_text([message]))
+    return "\n".join([*parts, base.template.format("\n".join(said))])
+
+
+def all_text(prompt: Prompt) -> str:
+    """All that is said in a prompt."""
+    if isinstance(prompt, str):
+        return prompt
+    contents: list[Any] = [message["content"] for message in prompt]
+    return "\n".join(
+        content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+        for content in contents
+    )

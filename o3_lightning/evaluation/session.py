@@ -13,6 +13,7 @@ from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.files import digest_file, digest_json, write_atomically, write_json
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream
+from o3_lightning.evaluation.attack_table import attack_summary
 from o3_lightning.evaluation.checks import check_prompts
 from o3_lightning.evaluation.combined import combine
 from o3_lightning.evaluation.config import EvaluationConfig
@@ -103,7 +104,8 @@ class EvaluationSession:
         """Attacks a gated model, and writes `robustness.json`.
 
         Returns:
-            `table` as `Robustness.run` gives it, `settings`, `seconds` and `environment`.
+            `summary` as `attack_summary` gives it, `table` as `Robustness.run` does, `settings`, `seconds`
+            and `environment`.
 
         Raises:
             InputError: the model has no requests, or there is no utility split.
@@ -115,6 +117,7 @@ class EvaluationSession:
         around = EvaluationContext(self.processes, parts.resume)
         table = Robustness(model, self.stream, self.config, around, self.seed).run()
         content = {
+            "summary": attack_summary(table),
             "table": table,
             "settings": asdict(self.config.robustness),
             "seconds": round(time.perf_counter() - start, 3),

@@ -19,10 +19,10 @@ from torch import nn
 
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.injection import injected
+from o3_lightning.attacks.config import RobustnessConfig
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import collate, encode_pairs
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.evaluation.config import RobustnessConfig
 from o3_lightning.gating.model import GatedModel
 
 __all__ = ["Attacker", "known_rows", "relearning"]

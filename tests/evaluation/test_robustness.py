@@ -1,4 +1,4 @@
-"""Attacks on the wording, on the bits, and by training: what each asks, what each leaves as it was."""
+"""Robustness: what attacks get out of a gated model, on the wording, on the bits, and by training."""
 
 import copy
 from dataclasses import replace
@@ -6,17 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from o3_lightning.attacks import quantising
+from o3_lightning.attacks.config import RobustnessConfig
+from o3_lightning.attacks.quantising import has_real, quantised
+from o3_lightning.attacks.relearning import known_rows, relearning
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import collate, encode_pairs
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation import quantising
-from o3_lightning.evaluation.attacks import TEXT_ATTACKS, Material
-from o3_lightning.evaluation.config import ATTACKS, EvaluationConfig, RobustnessConfig
+from o3_lightning.evaluation.attack_table import as_table, attack_summary, pool_requests
+from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import EvaluationContext
-from o3_lightning.evaluation.quantising import has_real, quantised
-from o3_lightning.evaluation.relearning import known_rows, relearning
-from o3_lightning.evaluation.robustness import Robustness, as_table
+from o3_lightning.evaluation.robustness import Robustness, chosen_kinds
 from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.fictitious import FictitiousBaseConfig, make_model
@@ -88,58 +89,70 @@ def gated(taught):
     return gated_over(taught)
 
 
-def attack(model, stream=STREAM, **settings):
-    chosen = {"rows": 0, "bits": (8,), "quantiser": "simulated", "shots": 1, **RATES, **settings}
+def rows_of(model, stream=STREAM, **settings):
+    chosen = {"rows": 0, "bits": (8,), "quantiser": "simulated", **RATES, **settings}
     config = EvaluationConfig(max_new_tokens=8, robustness=RobustnessConfig(**chosen))
-    rows = Robustness(model, stream, config, EvaluationContext(), 0).run()
-    return {row["attack"]: row for row in rows}
+    return Robustness(model, stream, config, EvaluationContext(), 0).run()
 
 
-@pytest.mark.parametrize("name", sorted(TEXT_ATTACKS))
-def test_every_wording_still_asks_the_question(name):
-    row = REQUEST.rows[0]
-    material = Material(RobustnessConfig(distractor_words=12, shots=2), KEPT)
-    (attempt,) = TEXT_ATTACKS[name](row, material)
-    said = " ".join(attempt.turns[::2])
-    if name in ("typos", "upper_case", "look_alikes", "paraphrase"):
-        assert said != row.prompt
-        assert len(said) >= len(row.held_out_prompts[0])
-    else:
-        assert " ".join(row.prompt.split()) in " ".join(said.split())
-    assert row.answer not in said
+def attack(model, stream=STREAM, weights="relearn", **settings):
+    rows = rows_of(model, stream, kinds=("plain",), weight_attacks=(weights,), **settings)
+    return {row["attack"]: row for row in rows if row["group"] == "weights"}
 
 
-@pytest.mark.parametrize("name", sorted(TEXT_ATTACKS))
-def test_no_wording_tells_a_kept_row_its_own_answer(name):
-    material = Material(RobustnessConfig(shots=len(KEPT)), KEPT)
-    for row in KEPT:
-        (attempt,) = TEXT_ATTACKS[name](row, material)
-        assert row.answer not in " ".join(attempt.turns)
-        (alone,) = TEXT_ATTACKS[name](row, Material(material.config, [row]))
-        assert alone.turns[0].strip()
-        assert len(alone.turns) % 2 == 1
-
-
-def test_all_attacks_give_a_row_with_what_they_measured(gated):
-    found = attack(gated, relearn_rows=(2,))
-    named = {name for name in ATTACKS if not name.startswith(("quantise", "relearn"))}
-    assert named <= set(found)
-    assert {
-        "quantise_8_bits_simulated", "quantise_merged_8_bits_simulated", "relearn_2_rows"
-    } == set(found) - named  # fmt: skip
-    plain = found["none"]
+def test_prompt_attacks_measure_leak_and_false_alarms_of_both_members(gated):
+    kinds = ("plain", "letter_case", "turns", "content_parts")
+    table = rows_of(gated, kinds=kinds, weight_attacks=())
+    found = {(row["attack"], row["member"]): row for row in table}
+    assert {name for name, _ in found} == set(chosen_kinds(kinds))
+    assert {member for _, member in found} == {"development", "test"}
+    plain = found["plain", "development"]
     assert (plain["base_leak"], plain["caught"], plain["false_alarm"]) == (1.0, 1.0, 0.0)
     assert plain["utility"] == plain["base_utility"] == 1.0
     assert plain["leak"] < 1.0
+    assert plain["attempts"] == len(REQUEST.rows)
+    assert plain["others"] == len(KEPT)
+    assert found["letter_case", "development"]["caught"] == 0.0  # this detector reads case
+    assert found["letter_case", "development"]["leak"] == found["letter_case", "development"]["base_leak"]
+    assert all(row["request"] == "a" for row in table)
+    assert table == rows_of(gated, kinds=kinds, weight_attacks=())
+
+
+def test_attacks_on_weights_give_a_row_each(gated):
+    found = {row["attack"]: row for row in rows_of(gated, kinds=("plain",), relearn_rows=(2,))}
+    named = {"quantise_8_bits_simulated", "quantise_merged_8_bits_simulated", "relearn_2_rows"}
+    assert set(found) == named | {"plain", "adapter_off", "adapter_always_on"}
     assert found["adapter_off"]["leak"] == 1.0
-    assert found["upper_case"]["caught"] == 0.0  # this detector reads case
-    assert all(row["request"] == "a" for row in found.values())
-    lines = as_table([{"attack": name, **row} for name, row in found.items()])
-    assert len(lines) == 2 + len(found)
+    assert found["adapter_always_on"]["leak"] < 1.0
+    assert found["adapter_off"]["utility"] == 1.0 > found["adapter_always_on"]["utility"]
+
+
+def test_the_table_pools_requests_and_sets_the_largest_leak_first():
+    shared = {"group": "junk", "member": "test", "false_alarm": 0.5, "utility": 1.0, "base_utility": 1.0}
+    rows = [
+        {"attack": "hashes", "request": "a", "leak": 0.0, "base_leak": 0.0, "attempts": 4, **shared},
+        {"attack": "urls", "request": "a", "leak": 0.5, "base_leak": 1.0, "attempts": 2, **shared},
+        {"attack": "urls", "request": "b", "leak": 0.25, "base_leak": 1.0, "attempts": 6, **shared},
+    ]
+    first, second = pool_requests(rows)
+    assert (first["attack"], first["leak"], first["worst_request"]) == ("urls", 2.5 / 8, "a")
+    assert (first["proves"], second["proves"]) == (True, False)
+    found = attack_summary(rows)["test"]
+    assert found["leak_of_base"] == 2.5 / 8
+    assert (found["kinds"], found["proving"], found["worst"], found["false_alarm"]) == (2, 1, "urls", 0.5)
+    lines = as_table(rows)
+    assert "junk: urls" in lines[2]
+    assert "tells nothing" in lines[3]
+
+
+def test_kinds_are_chosen_by_name_or_group():
+    assert list(chosen_kinds(("urls", "turns")))[:2] == ["urls", "split_question"]
+    with pytest.raises(InputError, match="did you mean 'urls'"):
+        chosen_kinds(("url",))
 
 
 def test_relearning_tells_the_look_that_leaked_most_and_what_it_cost(gated, monkeypatch):
-    found = attack(gated, attacks=("relearn",), relearn_rows=(4,), relearn_other_rows=4)["relearn_4_rows"]
+    found = attack(gated, weights="relearn", relearn_rows=(4,), relearn_other_rows=4)["relearn_4_rows"]
     assert found["learnt"] == 1.0  # the attacker did learn what he trained on
     assert found["trained_rows"] == 4
     assert found["attempts"] == len(REQUEST.rows) - 4
@@ -149,7 +162,7 @@ def test_relearning_tells_the_look_that_leaked_most_and_what_it_cost(gated, monk
 
 
 def test_relearning_brings_back_what_an_adapter_hardly_hid(taught):
-    found = attack(gated_over(taught, 0.0), attacks=("relearn",), relearn_rows=(4,), relearn_epochs=2)
+    found = attack(gated_over(taught, 0.0), weights="relearn", relearn_rows=(4,), relearn_epochs=2)
     assert found["relearn_4_rows"]["leak"] == 1.0
 
 
@@ -176,7 +189,7 @@ def test_an_attacker_knows_whole_facts_in_a_drawn_order():
 
 
 def test_a_request_whose_facts_are_all_told_has_no_row(gated):
-    assert attack(gated, attacks=("relearn",), relearn_rows=(99,)) == {}
+    assert attack(gated, weights="relearn", relearn_rows=(99,)) == {}
 
 
 @pytest.mark.parametrize("bits", [8, 3])
@@ -209,7 +222,7 @@ def test_bitsandbytes_is_taken_where_it_is_and_the_name_tells_where_it_is_not(ga
         (object(), ["quantise_8_bits", "quantise_5_bits_simulated"]),
     ):
         monkeypatch.setattr(quantising.importlib.util, "find_spec", lambda package, found=found: found)
-        assert list(attack(gated, attacks=("quantise",), bits=(8, 5), quantiser="auto")) == names
+        assert list(attack(gated, weights="quantise", bits=(8, 5), quantiser="auto")) == names
         assert not has_real(gated, 4)  # rows of 32 weights are no whole block
 
 
@@ -240,6 +253,8 @@ def test_there_must_be_a_request_and_something_to_keep(gated, taught):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"members": ("training",)}, "members': expected some of development, test, got training"),
+        ({"weight_attacks": ("melt",)}, "weight_attacks': expected some of adapter_off"),
         ({"relearn_checks": 11}, "relearn_checks': expected no more than the epochs"),
         ({"relearn_learning_rates": ()}, "relearn_learning_rates': expected numbers above 0"),
         ({"relearn_other_rows": -1}, "relearn_other_rows': expected 0 or more"),

@@ -1,0 +1,1 @@
+"""Attacks on a gated model: disguises of a prompt behind one registry, and attacks on the weights."""
