@@ -124,6 +124,7 @@ def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device
         sizes={"B": B, "K": K, "L": L, "D": D, "M": M, "R": R},
         make=make,
         variants={
+            # as `o3_lightning.detector.official.score_official` calls it
             "ours": lambda *inputs: layer_scores(*inputs[:8], whitening_sign=1).aggregate,
             "official": official,
             "loop": loop,

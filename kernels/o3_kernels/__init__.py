@@ -9,13 +9,10 @@ first CUDA call, so the package works where Triton is not installed.
 from o3_kernels.ops.gated_lora.operator import gated_lora, gated_lora_group
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
 from o3_kernels.ops.gated_lora.vectorised import live_rows
-from o3_kernels.ops.layer_scores.operator import LayerScores, layer_scores, pool_tokens
-from o3_kernels.ops.layer_scores.reference import layer_scores_reference, pool_tokens_reference
+from o3_kernels.ops.layer_scores.operator import LayerScores, layer_scores
+from o3_kernels.ops.layer_scores.reference import layer_scores_reference
 from o3_kernels.ops.layer_scores.statistics import RequestStatistics
-from o3_kernels.ops.orthogonality_penalty.operator import (
-    orthogonality_penalty,
-    orthogonality_penalty_streamed,
-)
+from o3_kernels.ops.orthogonality_penalty.operator import orthogonality_penalty
 from o3_kernels.ops.orthogonality_penalty.reference import orthogonality_penalty_reference
 from o3_kernels.ops.orthogonality_penalty.vectorised import stack_history
 
@@ -30,8 +27,5 @@ __all__ = [
     "live_rows",
     "orthogonality_penalty",
     "orthogonality_penalty_reference",
-    "orthogonality_penalty_streamed",
-    "pool_tokens",
-    "pool_tokens_reference",
     "stack_history",
 ]

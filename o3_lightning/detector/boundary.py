@@ -14,7 +14,7 @@ from sklearn.svm import OneClassSVM
 from torch import Tensor
 from torch.nn import functional as F
 
-from o3_kernels import layer_scores
+from o3_kernels import LayerScores, layer_scores
 from o3_lightning.detector.base import DETECTORS
 from o3_lightning.detector.calibration import cross_fit, tail_weights
 from o3_lightning.detector.config import DetectorConfig
@@ -75,8 +75,9 @@ class BoundaryEvidence(FeatureEvidence):
     def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
         """Returns boundary scores [S, 1], standardised by the cross-fitted forget prompts."""
         state: BoundaryState = self.state
-        scores = boundary_scores(layer_vectors(inputs.features, state, self.config), state)
-        return ((scores - state.gate[0]) / state.gate[1])[:, None]
+        constant = (state.slope * (POSITIVE_SHIFT - state.center / state.spread)).sum()
+        scores = score_layers(inputs.features, state, self.config).aggregate.T + constant
+        return (scores - state.gate[0]) / state.gate[1]
 
     def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
         """Returns the standardised layer scores."""
@@ -153,19 +154,24 @@ def fit_layers(features: Tensor, config: DetectorConfig, seed: int) -> BoundaryS
     )
 
 
-def layer_vectors(features: Tensor, state: BoundaryState, config: DetectorConfig) -> Tensor:
-    """Returns gamma * cosine - 0.5 * squared distance at each layer [N, L], higher = closer."""
-    zero = torch.zeros_like(state.scale)[None]
-    scores = layer_scores(
+def score_layers(features: Tensor, state: BoundaryState, config: DetectorConfig) -> LayerScores:
+    """Returns distance and cosine of each layer, and the sum over layers of slope * layer score / spread."""
+    weights = (state.slope / state.spread)[None]
+    return layer_scores(
         features.double(),
         state.mean[None],
         state.scale[None],
         state.whitening[None],
         state.bank[None],
         None,
-        zero,
-        zero,
+        MAHALANOBIS_WEIGHT * weights,
+        config.gamma * weights,
     )
+
+
+def layer_vectors(features: Tensor, state: BoundaryState, config: DetectorConfig) -> Tensor:
+    """Returns gamma * cosine - 0.5 * squared distance at each layer [N, L], higher = closer."""
+    scores = score_layers(features, state, config)
     return (config.gamma * scores.cosine + MAHALANOBIS_WEIGHT * scores.mahalanobis)[0]
 
 

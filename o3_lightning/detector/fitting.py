@@ -23,8 +23,8 @@ from o3_lightning.detector.prompt_features import (
 from o3_lightning.detector.pseudo_negatives import SwapTable, drop_views, swap_rare_tokens
 from o3_lightning.detector.score_fusion import (
     FusionState,
+    combine_channels,
     fit_fusion,
-    fused_scores,
     fusion_channels,
     know_words,
 )
@@ -68,11 +68,11 @@ def calibrate_fusion(
     state = standardise(whole, channels)
     made_up = made_up_neighbours(encoder, inputs, config, seed)
     near = stack_inputs([made_up, others.inputs]) if others else made_up
-    scores = fused_scores(score_rows(encoder.information, near, state, config), state)[:, 0]
+    scores = combine_channels(score_rows(encoder.information, near, state, config), state)[:, 0]
     stretch = stretch_of(scores, quantile=config.swap_quantile, deviations=config.swap_deviations)
     figures: dict[str, Any] = {"stretch": stretch, "neighbour_score": float(scores.median())}
     if len(inputs) >= config.smallest_request:
-        figures["recall"], more = promise(fused_scores(channels, state)[:, 0], stretch, config, seed + 1)
+        figures["recall"], more = promise(combine_channels(channels, state)[:, 0], stretch, config, seed + 1)
         warnings += more
     known = know_words([*inputs.words, *inputs.other_words], config)
     return replace(state, known=known, score_spread=state.score_spread * stretch), figures, warnings
@@ -147,7 +147,7 @@ def standardise(state: FusionState, channels: Tensor) -> FusionState:
     spread = channels.std(dim=0, correction=0)
     floor = SMALLEST_SPREAD * channels.abs().mean(dim=0).clamp_min(SMALLEST_SPREAD)
     ready = replace(state, center=channels.mean(dim=0), spread=torch.maximum(spread, floor))
-    sums = fused_scores(channels, ready)
+    sums = combine_channels(channels, ready)
     score_spread = sums.std(dim=0, correction=0).clamp_min(SMALLEST_SPREAD)
     return replace(ready, score_center=sums.mean(dim=0), score_spread=score_spread)
 

@@ -55,7 +55,8 @@ class FusionEvidence(FeatureEvidence):
 
     def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
         """Returns standardised scores [S, K]: 0 for a typical unseen forget prompt, 1 its deviation."""
-        return fused_scores(score_rows(information, inputs, self.state, self.config), self.state)
+        features = select_layers(inputs.features, self.config.within_layers)
+        return fused_scores(features, inputs.words, self.state, information, self.config.lexical_power)
 
     def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
         """Returns the standardised channels and the whitened cosine of each layer."""

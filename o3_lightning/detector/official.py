@@ -15,7 +15,7 @@ from sklearn.covariance import EmpiricalCovariance
 from torch import Tensor
 from torch.nn import functional as F
 
-from o3_kernels import layer_scores
+from o3_kernels import LayerScores, layer_scores
 from o3_lightning.detector.base import DETECTORS
 from o3_lightning.detector.boundary import MAHALANOBIS_WEIGHT, fit_one_class, warn_if_small
 from o3_lightning.detector.config import DetectorConfig
@@ -100,8 +100,9 @@ class OfficialEvidence(FeatureEvidence):
     def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
         """Returns minus the distance of the boundary score from the center of the gate [S, 1]."""
         state: OfficialState = self.state
-        vectors = official_layer_scores(inputs.features, state.mean, state.whitening, state.bank)
-        return -(vectors[:, 1:] @ state.slope - self.gate.center).abs()[:, None]
+        slope = F.pad(state.slope, (1, 0))  # layer 0 does not count
+        scores = score_official(inputs.features, state.mean, state.whitening, state.bank, slope)
+        return -(scores.aggregate.T - self.gate.center).abs()
 
     def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
         """Returns the raw layer scores."""
@@ -147,6 +148,22 @@ def precision_root(precision: Tensor) -> Tensor:
     return root
 
 
+def score_official(features: Tensor, mean: Tensor, root: Tensor, bank: Tensor, slope: Tensor) -> LayerScores:
+    """Returns distance and cosine of each layer, and the sum over layers of slope [L] * official score."""
+    weights = slope.double()[None]
+    return layer_scores(
+        features.double(),
+        mean.double()[None],
+        0 * weights,
+        root.double()[None],
+        bank.double()[None],
+        None,
+        MAHALANOBIS_WEIGHT * weights,
+        COSINE_WEIGHT * weights,
+        whitening_sign=1,
+    )
+
+
 def official_layer_scores(features: Tensor, mean: Tensor, root: Tensor, bank: Tensor) -> Tensor:
     """Returns -1000 * max cosine - 0.5 * squared Mahalanobis distance at each layer.
 
@@ -164,19 +181,7 @@ def official_layer_scores(features: Tensor, mean: Tensor, root: Tensor, bank: Te
     Source:
         Official `ood_model_selector.py`; equations 8 and 9 of the paper have one sign.
     """
-    layers = features.shape[1]
-    weights = torch.ones(1, layers, dtype=torch.float64)
-    scores = layer_scores(
-        features.double(),
-        mean.double()[None],
-        0 * weights,
-        root.double()[None],
-        bank.double()[None],
-        None,
-        weights,
-        weights,
-        whitening_sign=1,
-    )
+    scores = score_official(features, mean, root, bank, torch.ones(len(mean)))
     return (MAHALANOBIS_WEIGHT * scores.mahalanobis + COSINE_WEIGHT * scores.cosine)[0]
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from o3_kernels import layer_scores
+from o3_kernels import LayerScores, layer_scores
 from o3_lightning.detector.config import CHANNELS, DetectorConfig
 from o3_lightning.detector.entity_direction import fit_direction
 from o3_lightning.detector.layer_statistics import (
@@ -33,6 +33,7 @@ from o3_lightning.detector.lexical import fit_word_table, lexical_scores
 
 __all__ = [
     "FusionState",
+    "combine_channels",
     "fit_fusion",
     "fused_scores",
     "fusion_channels",
@@ -200,7 +201,7 @@ def pad_stack(parts: Sequence[Tensor], *, repeat: bool = False) -> Tensor:
 def fusion_channels(
     features: Tensor, tokens: Sequence[Sequence[int]], state: FusionState, information: Tensor, power: float
 ) -> Tensor:
-    """Returns the raw channel scores [B, K, C] of every prompt under every request.
+    """Returns the raw channel scores [B, K, C] of every prompt under every request, to fit and explain.
 
     Args:
         features: [B, L, D], the layers of `fit_fusion`.
@@ -209,36 +210,73 @@ def fusion_channels(
         information: -log p by token id [V].
         power: of the information in the lexical channel.
     """
-    nothing = torch.zeros_like(state.scale)
-    plain = layer_scores(
-        features[:, -1:],
-        state.mean,
-        state.scale,
-        state.whitening,
-        state.bank,
-        state.bank_mask,
-        nothing,
-        nothing,
-    )
+    last = score_last_layer(features, state)
     channels = {
         "whitened": whitened_layers(features, state).mean(dim=2),
-        "cosine": plain.cosine[:, :, 0].T,
-        "mahalanobis": -plain.mahalanobis[:, :, 0].T,
+        "cosine": last.cosine[:, :, 0].T,
+        "mahalanobis": -last.mahalanobis[:, :, 0].T,
         "lexical": lexical_scores(tokens, state.known, information, power),
         "subject": subject_scores(features, state),
     }
     return torch.stack([channels[name] for name in CHANNELS], dim=2)
 
 
-def subject_scores(features: Tensor, state: FusionState) -> Tensor:
-    """Returns how far prompts lie towards the forget prompts from those about something else [B, K].
+def fused_scores(
+    features: Tensor, tokens: Sequence[Sequence[int]], state: FusionState, information: Tensor, power: float
+) -> Tensor:
+    """Returns standardised scores [B, K]: 0 is a typical unseen forget prompt, 1 its standard deviation.
 
-    Args:
-        features: [B, L, D], the layers of `fit_fusion`.
-        state: K stacked requests; 0 for one without a subject.
+    The sum of `combine_channels`, taken over layers inside `layer_scores`; arguments as `fusion_channels`.
     """
-    unit = F.normalize(features, dim=-1)
-    return torch.einsum("bld,kld->bk", unit, state.subject) - state.subject_offset
+    factors = channel_factors(state)
+    of = dict(zip(CHANNELS, factors.unbind(dim=1), strict=True))
+    constant = (factors * state.center).sum(dim=1) + state.score_center.double() / state.score_spread
+    by_layer = score_whitened(features, state).aggregate + score_last_layer(features, state).aggregate
+    lexical = of["lexical"] * lexical_scores(tokens, state.known, information, power)
+    return (by_layer.T + lexical + of["subject"] * subject_scores(features, state) - constant).float()
+
+
+def combine_channels(channels: Tensor, state: FusionState) -> Tensor:
+    """Returns the standardised scores [B, K] of raw channel scores [B, K, C]."""
+    z = (channels - state.center) / state.spread
+    return ((z * state.channel_weights).sum(dim=2) - state.score_center) / state.score_spread
+
+
+def channel_factors(state: FusionState) -> Tensor:
+    """Returns what one unit of each raw channel adds to the standardised score [K, C], float64."""
+    return state.channel_weights.double() / state.spread / state.score_spread[:, None]
+
+
+def score_last_layer(features: Tensor, state: FusionState) -> LayerScores:
+    """Returns the channels "mahalanobis" and "cosine" of the last layer, and their part of the score."""
+    factors = channel_factors(state)
+    return layer_scores(
+        features[:, -1:],
+        state.mean,
+        state.scale,
+        state.whitening,
+        state.bank,
+        state.bank_mask,
+        -factors[:, CHANNELS.index("mahalanobis"), None],
+        factors[:, CHANNELS.index("cosine"), None],
+    )
+
+
+def score_whitened(features: Tensor, state: FusionState) -> LayerScores:
+    """Returns the largest whitened cosine to a centroid per layer, and the channel's share of the score."""
+    factor = channel_factors(state)[:, CHANNELS.index("whitened"), None]
+    weights = (factor / features.shape[1]).expand_as(state.within_scale)
+    return layer_scores(
+        F.normalize(features, dim=-1),
+        None,
+        state.within_scale,
+        state.within_whitening,
+        state.within_bank,
+        state.within_mask,
+        torch.zeros_like(weights),
+        weights,
+        whiten_cosine=True,
+    )
 
 
 def whitened_layers(features: Tensor, state: FusionState) -> Tensor:
@@ -248,23 +286,15 @@ def whitened_layers(features: Tensor, state: FusionState) -> Tensor:
         features: [B, L, D], the layers of `fit_fusion`.
         state: K stacked requests.
     """
+    return score_whitened(features, state).cosine.transpose(0, 1)
+
+
+def subject_scores(features: Tensor, state: FusionState) -> Tensor:
+    """Returns the position of prompts along the subject direction of each request [B, K].
+
+    Args:
+        features: [B, L, D], the layers of `fit_fusion`.
+        state: K stacked requests; 0 for one without a subject.
+    """
     unit = F.normalize(features, dim=-1)
-    zero = torch.zeros_like(state.within_scale)
-    within = layer_scores(
-        unit,
-        None,
-        state.within_scale,
-        state.within_whitening,
-        state.within_bank,
-        state.within_mask,
-        zero,
-        zero,
-    )
-    length = within.mahalanobis.clamp_min(torch.finfo(torch.float32).eps).sqrt()
-    return (within.cosine / length).transpose(0, 1)
-
-
-def fused_scores(channels: Tensor, state: FusionState) -> Tensor:
-    """Returns standardised scores [B, K]: 0 is a typical unseen forget prompt, 1 its standard deviation."""
-    z = (channels - state.center) / state.spread
-    return ((z * state.channel_weights).sum(dim=2) - state.score_center) / state.score_spread
+    return torch.einsum("bld,kld->bk", unit, state.subject) - state.subject_offset

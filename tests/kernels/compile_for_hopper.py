@@ -123,19 +123,17 @@ def layer_scores(dtype, rows, plan=None, arguments=USUAL):
 
 
 def combine_scores(tiles, arguments=USUAL):
-    pointers = dict.fromkeys(scores.layer_scores_combine_kernel.arg_names[:6], "*fp32")
-    constants = {"BANK_TILES": tiles // 2, "TILES": tiles, "BLOCK_L": 32, "BLOCK_P": tiles}
+    pointers = dict.fromkeys(("partial", "mahalanobis", "cosine"), "*fp32")
+    pointers |= dict.fromkeys(("maha_weights", "cosine_weights", "aggregate"), "*fp64")
+    constants = {
+        "WHITEN_COSINE": True,
+        "BANK_TILES": tiles // 2,
+        "TILES": tiles,
+        "BLOCK_L": 32,
+        "BLOCK_P": tiles,
+    }
     kernel, plan = scores.layer_scores_combine_kernel, Launch(warps=1)
-    return compiled(kernel, pointers, sizes("B", "L"), constants, plan, arguments)
-
-
-def pool_tokens(dtype, arguments=USUAL):
-    short, size, _ = DTYPES[dtype]
-    block_t, block_d = scores_launch.plan_pool_tokens(512, 1024, size)
-    pointers = {"hidden_states": "*" + short, "token_mask": "*i8", "pooled": "*fp32"}
-    numbers = sizes("stride_l", "stride_b", "stride_t", "L", "T", "D")
-    constants = {"HAS_MASK": True, "BLOCK_T": block_t, "BLOCK_D": block_d}
-    return compiled(scores.pool_tokens_kernel, pointers, numbers, constants, Launch(), arguments)
+    return compiled(kernel, pointers, sizes("B", "L") | {"smallest": "fp32"}, constants, plan, arguments)
 
 
 def plan_penalty(dtype, rank):
@@ -181,8 +179,6 @@ def planned():
         "layer_scores float32 64 rows": layer_scores("float32", 64),
         "layer_scores bfloat16 64 rows": layer_scores("bfloat16", 64),
         "layer_scores combine": combine_scores(64),
-        "pool_tokens float32": pool_tokens("float32"),
-        "pool_tokens bfloat16": pool_tokens("bfloat16"),
         "penalty float32 rank 8": orthogonality("float32", 8),
         "penalty float32 rank 32": orthogonality("float32", 32),
         "penalty bfloat16 rank 8": orthogonality("bfloat16", 8),
@@ -202,7 +198,6 @@ def unusual():
             f"layer_scores 1 row {name}": layer_scores("float32", 1, None, arguments),
             f"layer_scores 16 rows {name}": layer_scores("float32", 16, None, arguments),
             f"layer_scores combine {name}": combine_scores(64, arguments),
-            f"pool_tokens {name}": pool_tokens("float32", arguments),
             f"penalty {name}": orthogonality("float32", 8, None, arguments),
             f"gated_lora down {name}": gated_lora(16, True, None, arguments),
             f"gated_lora up {name}": gated_lora(16, False, None, arguments),

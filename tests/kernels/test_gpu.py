@@ -46,16 +46,6 @@ def test_layer_scores(dtype, rows):
 
 
 @dtypes
-def test_layer_scores_of_hidden_states(dtype):
-    statistics = score_inputs(1, 6, 384, 5, 90, 400, dtype=torch.float32)[1:]
-    hidden, mask = torch.randn(6, 9, 130, 384).to(dtype), torch.rand(9, 130) > 0.4
-    wanted = layer_scores_reference(hidden.double(), RequestStatistics(*in_doubles(statistics)), mask)
-    got = layer_scores(hidden.to(DEVICE), *moved(statistics), token_mask=mask.to(DEVICE))
-    for got_part, wanted_part in zip(got, wanted, strict=True):
-        assert relative_error(got_part, wanted_part) <= 10 * TOLERANCE[torch.float32]  # pooled, then squared
-
-
-@dtypes
 @pytest.mark.parametrize("sizes", [(8, 16, 8), (32, 4, 32), (3, 70, 5)], ids=str)
 def test_orthogonality_penalty(dtype, sizes):
     new, old = penalty_inputs((4096, 1024, 4096, 11008), *sizes, dtype=dtype)

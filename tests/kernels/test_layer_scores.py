@@ -14,20 +14,14 @@ from sklearn.covariance import LedoitWolf
 sys.path.insert(0, str(Path(__file__).parent))
 from kernel_cases import in_doubles, relative_error, score_inputs
 
-from o3_kernels import (
-    RequestStatistics,
-    layer_scores,
-    layer_scores_reference,
-    pool_tokens,
-    pool_tokens_reference,
-)
+from o3_kernels import RequestStatistics, layer_scores, layer_scores_reference
 
 ORACLES = Path(os.environ.get("O3_ORACLES", Path(__file__).parents[1] / "oracles"))
 FLOAT32_SUMS = 1e-5  # relative, sums of some hundred float32 terms
 
 
-def by_reference(features, *statistics):
-    return layer_scores_reference(features, RequestStatistics(*statistics))
+def by_reference(features, *statistics, **options):
+    return layer_scores_reference(features, RequestStatistics(*statistics, **options))
 
 
 @settings(max_examples=40, deadline=None)
@@ -35,19 +29,36 @@ def by_reference(features, *statistics):
     shape=st.tuples(*[st.integers(low, 6) for low in (0, 1, 1, 0, 0, 0)]),
     seed=st.integers(0, 2**31),
     masked=st.booleans(),
+    whiten=st.booleans(),
 )
-def test_equals_reference_for_any_shape(shape, seed, masked):
+def test_equals_reference_for_any_shape(shape, seed, masked, whiten):
     inputs = score_inputs(*shape, seed=seed)
     inputs[5] = inputs[5] if masked else None
-    for got, wanted in zip(layer_scores(*inputs), by_reference(*inputs), strict=True):
+    results = (score(*inputs, whiten_cosine=whiten) for score in (layer_scores, by_reference))
+    for got, wanted in zip(*results, strict=True):
         assert relative_error(got, wanted) <= 1e-12
+
+
+def test_a_whitened_cosine_is_the_cosine_under_the_precision():
+    torch.manual_seed(0)
+    rows, center = torch.randn(5, 8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
+    whitening, one = 0.2 * torch.randn(3, 8, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    precision = torch.eye(8, dtype=torch.float64) - whitening.T @ whitening
+    bank = precision @ center / (center @ precision @ center).sqrt()
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    tiles = whitening[None, None], bank[None, None, None]
+    got = layer_scores(unit[:, None], None, one, *tiles, None, 0 * one, one, whiten_cosine=True)
+    root = torch.linalg.cholesky(precision)
+    wanted = torch.nn.functional.cosine_similarity(rows @ root, (center @ root)[None])
+    assert relative_error(got.cosine.flatten(), wanted) <= 1e-12
+    assert relative_error(got.aggregate.flatten(), wanted) <= 1e-12
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_half_types_are_computed_in_float32(dtype):
     inputs = score_inputs(9, 3, 50, 4, 12, 20, dtype=dtype)
     for got, wanted in zip(layer_scores(*inputs), by_reference(*in_doubles(inputs)), strict=True):
-        assert got.dtype == torch.float32
+        assert got.dtype == (torch.float32 if got.dim() == inputs[0].dim() else torch.float64)
         assert relative_error(got, wanted) <= FLOAT32_SUMS
 
 
@@ -122,69 +133,11 @@ def test_official_setting_reproduces_official_scores(split):
     assert relative_error(scores.aggregate[0], wanted.sum(1)) <= 1e-4
 
 
-def hidden_and_mask(L, B, T, D, dtype=torch.float64, seed=0):
-    """Hidden states with padding on both sides; one row has no token, and padding holds NaN."""
-    generator = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(L, B, T, D, generator=generator, dtype=torch.float64).to(dtype)
-    mask = torch.rand(B, T, generator=generator) > 0.4
-    if B:
-        mask[B // 2] = False
-    return hidden.masked_fill(~mask[:, :, None], torch.nan), mask
-
-
-@settings(max_examples=30, deadline=None)
-@given(shape=st.tuples(*[st.integers(low, 6) for low in (0, 0, 0, 1)]), seed=st.integers(0, 2**31))
-def test_pooling_equals_reference_and_never_reads_padding(shape, seed):
-    hidden, mask = hidden_and_mask(*shape, seed=seed)
-    assert relative_error(pool_tokens(hidden, mask), pool_tokens_reference(hidden, mask)) <= 1e-12
-    hidden = hidden.nan_to_num(0.5)
-    assert relative_error(pool_tokens(hidden, None), pool_tokens_reference(hidden, None)) <= 1e-12
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_pooling_sums_in_float32_and_takes_any_strides(dtype):
-    hidden, mask = hidden_and_mask(3, 5, 40, 10, dtype)
-    spread = hidden.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
-    got = pool_tokens(spread, mask.long())
-    assert got.dtype == torch.float32
-    assert relative_error(got, pool_tokens_reference(hidden.double(), mask)) <= FLOAT32_SUMS
-
-
-def test_hidden_states_score_as_their_means():
-    hidden, mask = hidden_and_mask(3, 7, 9, 11)
-    statistics = score_inputs(1, 3, 11, 2, 4, 5)[1:]
-    wanted = layer_scores_reference(hidden, RequestStatistics(*statistics), mask)
-    for got, wanted_part in zip(layer_scores(hidden, *statistics, token_mask=mask), wanted, strict=True):
-        assert relative_error(got, wanted_part) <= 1e-12
-
-
-def test_official_setting_averages_over_every_token():
-    oracle = load_file(ORACLES / "o3_detector.safetensors")
-    hidden = oracle["other.hidden_states"].double()
-    assert relative_error(pool_tokens(hidden, None), hidden.mean(2).transpose(0, 1)) <= 1e-12
-
-
-def test_wrong_hidden_states_are_named():
-    hidden, mask = hidden_and_mask(3, 7, 9, 11)
-    statistics = score_inputs(1, 3, 11, 2, 4, 5)[1:]
-    with pytest.raises(ValueError, match="token_mask needs hidden states"):
-        layer_scores(hidden[:, :, 0].transpose(0, 1), *statistics, token_mask=mask)
-    with pytest.raises(ValueError, match="token_mask must be"):
-        layer_scores(hidden, *statistics, token_mask=mask[:, :4])
-    with pytest.raises(ValueError, match="hidden_states must be"):
-        pool_tokens(hidden[0], mask)
-    with pytest.raises(TypeError, match="hidden_states"):
-        pool_tokens(hidden.long(), mask)
-
-
 def test_operator_is_well_registered():
     inputs = score_inputs(3, 2, 5, 2, 2, 3)
-    torch.library.opcheck(torch.ops.o3_kernels.layer_scores, (*inputs, -1))
+    torch.library.opcheck(torch.ops.o3_kernels.layer_scores, (*inputs, -1, False))
     inputs[1] = None
-    torch.library.opcheck(torch.ops.o3_kernels.layer_scores, (*inputs, -1))
-    hidden, mask = hidden_and_mask(2, 3, 4, 5)
-    torch.library.opcheck(torch.ops.o3_kernels.pool_tokens, (hidden.nan_to_num(), mask))
-    torch.library.opcheck(torch.ops.o3_kernels.pool_tokens, (hidden.nan_to_num(), None))
+    torch.library.opcheck(torch.ops.o3_kernels.layer_scores, (*inputs, -1, True))
 
 
 def test_compiles_without_a_graph_break():
@@ -195,8 +148,6 @@ def test_compiles_without_a_graph_break():
 
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     assert relative_error(compiled(inputs[0]), model(inputs[0])) <= 1e-12
-    hidden = torch.randn(2, 4, 3, 6, dtype=torch.float64)
-    assert relative_error(compiled(hidden), model(hidden)) <= 1e-12
 
 
 WRONG = {

@@ -17,7 +17,6 @@ from kernel_cases import penalty_inputs, relative_error
 from o3_kernels import (
     orthogonality_penalty,
     orthogonality_penalty_reference,
-    orthogonality_penalty_streamed,
     stack_history,
 )
 from o3_kernels.ops.orthogonality_penalty import vectorised
@@ -79,16 +78,6 @@ def test_short_and_long_histories_equal_the_reference(earlier):
     assert vectorised.is_short(new, old) == (earlier <= vectorised.SHORT_HISTORY)
 
 
-def test_streamed_equals_at_once():
-    new, old = penalty_inputs((6, 9), 3, 4, 2)
-    wanted = value_and_gradient(orthogonality_penalty_reference, new, old)
-
-    def streamed(leaves, old):
-        return orthogonality_penalty_streamed(leaves, ([tensor[p] for tensor in old] for p in range(4)))
-
-    assert_same(value_and_gradient(streamed, new, old), wanted, 1e-12)
-
-
 @pytest.mark.parametrize("function", [GroupedPenalty, _FusedPenalty])
 def test_no_history_is_no_special_case(function):
     new, old = penalty_inputs((256, 9), 3, 0, 2)
@@ -103,7 +92,6 @@ def test_no_history_costs_nothing():
     value, gradient = value_and_gradient(orthogonality_penalty, new, old)
     assert value == 0
     assert not any(part.any() for part in gradient)
-    assert orthogonality_penalty_streamed(new, []) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

@@ -29,14 +29,12 @@ from o3_kernels import (
     gated_lora_reference,
     layer_scores_reference,
     orthogonality_penalty_reference,
-    pool_tokens_reference,
 )
 from o3_kernels.ops.gated_lora import launch as gated_launch
 from o3_kernels.ops.gated_lora.launch import launch_gated_lora, plan_gated_lora
 from o3_kernels.ops.layer_scores import launch as layer_scores_launch
 from o3_kernels.ops.layer_scores.launch import (
     launch_layer_scores,
-    launch_pool_tokens,
     plan_layer_scores,
 )
 from o3_kernels.ops.orthogonality_penalty import launch as penalty_launch
@@ -78,42 +76,9 @@ def moved(tensors):
     return [tensor if tensor is None else tensor.to(DEVICE) for tensor in tensors]
 
 
-def score(launch, inputs, *sign, **plan):
+def score(launch, inputs, *options, **plan):
     """Calls an implementation of layer_scores with its statistics in one tuple."""
-    return launch(inputs[0], RequestStatistics(*inputs[1:], *sign), **plan)
-
-
-POOL_SHAPES = {
-    "ones": (1, 1, 1, 1),
-    "odd": (3, 5, 7, 19),
-    "above one block": (2, 3, 70, 300),
-    "empty batch": (2, 0, 4, 8),
-    "no tokens": (2, 3, 0, 8),
-}
-
-
-@dtypes
-@pytest.mark.parametrize("shape", POOL_SHAPES.values(), ids=POOL_SHAPES.keys())
-@pytest.mark.parametrize("masked", [True, False])
-def test_pooling_equals_reference_and_never_reads_padding(shape, dtype, masked):
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(*shape, generator=generator).to(dtype)
-    mask = torch.rand(shape[1:3], generator=generator) > 0.4 if masked else None
-    if mask is not None:
-        mask[: len(mask) // 2] = False
-        hidden[:, ~mask] = torch.nan
-    wanted = pool_tokens_reference(hidden.double(), mask)
-    got = launch_pool_tokens(hidden.to(DEVICE), mask if mask is None else mask.to(DEVICE))
-    assert got.dtype == torch.float32
-    assert relative_error(got, wanted) <= TOLERANCE[torch.float32]
-
-
-def test_pooling_takes_any_strides_and_blocks():
-    hidden, mask = torch.randn(9, 3, 20, 4).to(DEVICE), torch.rand(3, 9) > 0.4
-    for spread in (hidden.permute(3, 1, 0, 2), hidden.permute(3, 1, 0, 2).contiguous()[..., ::2]):
-        wanted = pool_tokens_reference(spread.double().cpu(), mask)
-        got = launch_pool_tokens(spread, mask.to(DEVICE), plan=(4, 16))
-        assert relative_error(got, wanted) <= TOLERANCE[torch.float32]
+    return launch(inputs[0], RequestStatistics(*inputs[1:], *options), **plan)
 
 
 SCORE_SHAPES = {
@@ -130,13 +95,15 @@ SCORE_SHAPES = {
 
 @dtypes
 @pytest.mark.parametrize("shape", SCORE_SHAPES.values(), ids=SCORE_SHAPES.keys())
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_layer_scores_equal_reference(shape, dtype, sign):
+@pytest.mark.parametrize(
+    "options", [(-1, False), (1, False), (-1, True)], ids=["low rank", "plain", "whitened"]
+)
+def test_layer_scores_equal_reference(shape, dtype, options):
     inputs = score_inputs(*shape, dtype=dtype)
-    wanted = score(layer_scores_reference, in_doubles(inputs), sign)
-    got = score(launch_layer_scores, moved(inputs), sign)
+    wanted = score(layer_scores_reference, in_doubles(inputs), *options)
+    got = score(launch_layer_scores, moved(inputs), *options)
     for got_part, wanted_part in zip(got, wanted, strict=True):
-        assert got_part.dtype == torch.float32
+        assert got_part.dtype == (torch.float32 if got_part.dim() == inputs[0].dim() else torch.float64)
         assert relative_error(got_part, wanted_part) <= TOLERANCE[dtype]
 
 

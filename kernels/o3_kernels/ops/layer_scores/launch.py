@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from o3_kernels.blocks import count_blocks, dot_precision, power_of_two
-from o3_kernels.ops.layer_scores.statistics import RequestStatistics
+from o3_kernels.ops.layer_scores.statistics import SMALLEST_DISTANCE, RequestStatistics
 from o3_kernels.ops.layer_scores.triton_kernel import (
     layer_scores_combine_kernel,
     layer_scores_tiles_kernel,
-    pool_tokens_kernel,
 )
 from o3_kernels.tuning import Changes, chosen_plan
 
@@ -18,9 +17,7 @@ __all__ = [
     "CHANGES",
     "LayerScoresPlan",
     "launch_layer_scores",
-    "launch_pool_tokens",
     "plan_layer_scores",
-    "plan_pool_tokens",
 ]
 
 # worth timing beside the rule's plan
@@ -66,47 +63,15 @@ def plan_layer_scores(rows: int, tile_rows: int, width: int, element_bytes: int)
     return LayerScoresPlan(block_b, block_n, block_d, warps=4, stages=3)
 
 
-def plan_pool_tokens(tokens: int, width: int, element_bytes: int) -> tuple[int, int]:
-    """Returns tokens and columns of a tile: 256 bytes of a token, so that one row still fills the device."""
-    return power_of_two(tokens, 1, 32), power_of_two(width, 16, 256 // element_bytes)
-
-
-def launch_pool_tokens(
-    hidden_states: Tensor, token_mask: Tensor | None, plan: tuple[int, int] | None = None
-) -> Tensor:
-    """Returns what `pool_tokens_reference` returns, in float32; the token mask holds bool."""
-    if hidden_states.stride(3) != 1:
-        hidden_states = hidden_states.contiguous()
-    L, B, T, D = hidden_states.shape
-    pooled = hidden_states.new_empty((B, L, D), dtype=torch.float32)
-    if not pooled.numel():
-        return pooled
-    block_t, block_d = plan or plan_pool_tokens(T, D, hidden_states.element_size())
-    pool_tokens_kernel[(B, count_blocks(D, block_d), L)](
-        hidden_states,
-        hidden_states if token_mask is None else token_mask.contiguous().view(torch.int8),
-        pooled,
-        *hidden_states.stride()[:3],
-        L,
-        T,
-        D,
-        HAS_MASK=token_mask is not None,
-        BLOCK_T=block_t,
-        BLOCK_D=block_d,
-        num_warps=4,
-    )
-    return pooled
-
-
 def launch_layer_scores(
     features: Tensor, statistics: RequestStatistics, plan: LayerScoresPlan | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns what `layer_scores_reference` returns, in float32; `plan` replaces the usual block sizes."""
-    means, precision_scale, whitening, bank, bank_mask, maha_weights, cosine_weights, sign = statistics
+    """Returns what `layer_scores_reference` returns, its sum in float64; `plan` replaces the usual blocks."""
+    means, precision_scale, whitening, bank, bank_mask, *weights, sign, whiten = statistics
     (B, L, D), (K, _, R, _), M = features.shape, whitening.shape, bank.shape[2]
     mahalanobis = features.new_empty((K, B, L), dtype=torch.float32)
     cosine = torch.empty_like(mahalanobis)
-    aggregate = features.new_empty((K, B), dtype=torch.float32)
+    aggregate = features.new_empty((K, B), dtype=torch.float64)
     if not mahalanobis.numel():
         return mahalanobis, cosine, aggregate.zero_()
     whitening, bank = _rows_side_by_side(whitening), _rows_side_by_side(bank)
@@ -148,13 +113,14 @@ def launch_layer_scores(
     )
     layer_scores_combine_kernel[(K * B,)](
         partial,
-        maha_weights.contiguous(),
-        cosine_weights.contiguous(),
+        *(tensor.double().contiguous() for tensor in weights),
         mahalanobis,
         cosine,
         aggregate,
         B,
         L,
+        SMALLEST_DISTANCE,
+        WHITEN_COSINE=whiten,
         BANK_TILES=bank_tiles,
         TILES=tiles,
         BLOCK_L=power_of_two(L, 1, 1 << 16),

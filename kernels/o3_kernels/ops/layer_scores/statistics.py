@@ -1,4 +1,4 @@
-"""What `layer_scores` knows of the requests: one tuple instead of eight arguments, and its checks."""
+"""What `layer_scores` knows of the requests: one tuple instead of nine arguments, and its checks."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,9 @@ from torch import Tensor
 
 from o3_kernels.checks import check_devices, check_floating, check_shape
 
-__all__ = ["RequestStatistics", "check_statistics"]
+__all__ = ["SMALLEST_DISTANCE", "RequestStatistics", "check_statistics"]
+
+SMALLEST_DISTANCE = torch.finfo(torch.float32).eps  # squared, that a whitened cosine is divided by
 
 
 class RequestStatistics(NamedTuple):
@@ -22,6 +24,7 @@ class RequestStatistics(NamedTuple):
         maha_weights: [K,L].
         cosine_weights: [K,L].
         whitening_sign: -1 or 1.
+        whiten_cosine: whether cosines are divided by the root of the squared distance.
     """
 
     means: Tensor | None
@@ -32,6 +35,7 @@ class RequestStatistics(NamedTuple):
     maha_weights: Tensor
     cosine_weights: Tensor
     whitening_sign: int = -1
+    whiten_cosine: bool = False
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """Triton kernels of `layer_scores`: tiles of all banks and whitenings, then a small pass that joins them.
 
-K requests, L layers, B rows, T tokens, D width, N rows of a tile (of a bank or of a whitening), P tiles.
+K requests, L layers, B rows, D width, N rows of a tile (of a bank or of a whitening), P tiles.
 """
 
 # Triton reads the arguments of a kernel itself: they have no Python types.
@@ -10,44 +10,7 @@ K requests, L layers, B rows, T tokens, D width, N rows of a tile (of a bank or 
 import triton
 import triton.language as tl
 
-__all__ = ["layer_scores_combine_kernel", "layer_scores_tiles_kernel", "pool_tokens_kernel"]
-
-
-@triton.jit
-def pool_tokens_kernel(
-    hidden_states,  # [L,B,T,D], columns side by side
-    token_mask,  # [B,T] int8, read if HAS_MASK
-    pooled,  # [B,L,D] float32
-    stride_l,
-    stride_b,
-    stride_t,
-    L,
-    T,
-    D,
-    HAS_MASK: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    """Averages a block of columns of one row and layer over the tokens that count; others are not read."""
-    row, layer = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
-    cols_D = tl.program_id(1).to(tl.int64) * BLOCK_D + tl.arange(0, BLOCK_D)
-    start_1D = hidden_states + layer * stride_l + row * stride_b + cols_D[None, :]
-    sum_D = tl.zeros([BLOCK_D], dtype=tl.float32)
-    count_T = tl.zeros([BLOCK_T], dtype=tl.int32)
-    for start in range(0, T, BLOCK_T):
-        tokens_T = start + tl.arange(0, BLOCK_T)
-        counts_T = tokens_T < T
-        if HAS_MASK:
-            counts_T = tl.load(token_mask + row * T + tokens_T, mask=counts_T, other=0) != 0
-        state_TD = tl.load(
-            start_1D + tokens_T[:, None].to(tl.int64) * stride_t,
-            mask=counts_T[:, None] & (cols_D[None, :] < D),
-            other=0.0,
-        )
-        sum_D += tl.sum(state_TD.to(tl.float32), axis=0)
-        count_T += counts_T.to(tl.int32)
-    count = tl.maximum(tl.sum(count_T, axis=0), 1)
-    tl.store(pooled + (row * L + layer) * D + cols_D, sum_D / count, mask=cols_D < D)
+__all__ = ["layer_scores_combine_kernel", "layer_scores_tiles_kernel"]
 
 
 @triton.jit
@@ -148,13 +111,15 @@ def layer_scores_tiles_kernel(
 @triton.jit
 def layer_scores_combine_kernel(
     partial,  # [K,B,L,P] float32
-    maha_weights,  # [K,L]
-    cosine_weights,  # [K,L]
+    maha_weights,  # [K,L] float64
+    cosine_weights,  # [K,L] float64
     mahalanobis,  # [K,B,L] float32
     cosine,  # [K,B,L] float32
-    aggregate,  # [K,B] float32
+    aggregate,  # [K,B] float64
     B,
     L,
+    smallest,  # squared distance that a whitened cosine is divided by
+    WHITEN_COSINE: tl.constexpr,
     BANK_TILES: tl.constexpr,
     TILES: tl.constexpr,
     BLOCK_L: tl.constexpr,
@@ -171,9 +136,11 @@ def layer_scores_combine_kernel(
     is_whitening_LP = in_L[:, None] & (tiles_1P >= BANK_TILES) & (tiles_1P < TILES)
     cosine_L = tl.max(tl.load(at_LP, mask=is_bank_LP, other=-1.0), axis=1)
     mahalanobis_L = tl.sum(tl.load(at_LP, mask=is_whitening_LP, other=0.0), axis=1)
+    if WHITEN_COSINE:
+        cosine_L = cosine_L / tl.sqrt(tl.maximum(mahalanobis_L, smallest))
     tl.store(cosine + place_kb * L + layers_L, cosine_L, mask=in_L)
     tl.store(mahalanobis + place_kb * L + layers_L, mahalanobis_L, mask=in_L)
-    maha_weights_L = tl.load(maha_weights + k * L + layers_L, mask=in_L, other=0.0).to(tl.float32)
-    cosine_weights_L = tl.load(cosine_weights + k * L + layers_L, mask=in_L, other=0.0).to(tl.float32)
+    maha_weights_L = tl.load(maha_weights + k * L + layers_L, mask=in_L, other=0.0)
+    cosine_weights_L = tl.load(cosine_weights + k * L + layers_L, mask=in_L, other=0.0)
     total = tl.sum(maha_weights_L * mahalanobis_L + cosine_weights_L * cosine_L, axis=0)
     tl.store(aggregate + place_kb, total)

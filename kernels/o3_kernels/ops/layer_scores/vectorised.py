@@ -5,32 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from o3_kernels.ops.layer_scores.statistics import RequestStatistics
+from o3_kernels.ops.layer_scores.statistics import SMALLEST_DISTANCE, RequestStatistics
 from o3_kernels.sums import sum_type
 
-__all__ = ["layer_scores_vectorised", "pool_tokens_vectorised"]
+__all__ = ["layer_scores_vectorised"]
 
 BLOCK_NUMBERS = 1 << 19  # of an intermediate result: 2 MiB of float32, about a core's own cache
 
-# L layers, K requests, B rows, T tokens, D width, R whitening rows, M bank rows
-
-
-def pool_tokens_vectorised(hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
-    """Returns what `pool_tokens_reference` returns; half precision is computed in float32.
-
-    One gathered mean for all rows and layers: tokens that do not count are never read.
-    """
-    states_LBTD = hidden_states.to(sum_type(hidden_states))
-    if token_mask is None:
-        return states_LBTD.sum(2).div_(max(states_LBTD.shape[2], 1)).transpose(0, 1).contiguous()
-    L, B, T, D = states_LBTD.shape
-    counts_LBT = token_mask.expand(L, B, T)
-    places = counts_LBT.flatten().nonzero().squeeze(1)
-    ends_LB = counts_LBT.sum(2).flatten().cumsum(0)
-    starts_LB = torch.nn.functional.pad(ends_LB[:-1], (1, 0)) if L * B else ends_LB
-    table = states_LBTD.reshape(L * B * T, D)
-    pooled_LBD = torch.nn.functional.embedding_bag(places, table, starts_LB, mode="mean")
-    return pooled_LBD.view(L, B, D).transpose(0, 1).contiguous()
+# L layers, K requests, B rows, D width, R whitening rows, M bank rows
 
 
 def layer_scores_vectorised(features: Tensor, statistics: RequestStatistics) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,7 +22,7 @@ def layer_scores_vectorised(features: Tensor, statistics: RequestStatistics) -> 
     which multiply the rows as they lie, without a copy for every request.
     """
     dtype = sum_type(features)
-    means, scale, whitening, bank, bank_mask, maha_weights, cosine_weights, sign = statistics
+    means, scale, whitening, bank, bank_mask, maha_weights, cosine_weights, sign, whiten_cosine = statistics
     (B, L, D), (K, _, R, _), M = features.shape, whitening.shape, bank.shape[2]
     x_LBD = features.to(dtype).transpose(0, 1)
     unit_LBD = torch.nn.functional.normalize(x_LBD, dim=2)
@@ -60,8 +42,10 @@ def layer_scores_vectorised(features: Tensor, statistics: RequestStatistics) -> 
             if bank_mask is not None:
                 similarity_KLBM = similarity_KLBM.masked_fill(~bank_mask[requests, None, None], -1)
             cosine_KLB[part] = similarity_KLBM.amax(3)
-    weighted = maha_weights.to(dtype).unsqueeze(2) * mahalanobis_KLB
-    aggregate_KB = (weighted + cosine_weights.to(dtype).unsqueeze(2) * cosine_KLB).sum(1)
+    if whiten_cosine:
+        cosine_KLB /= mahalanobis_KLB.clamp_min(SMALLEST_DISTANCE).sqrt_()
+    weighted_KLB = maha_weights.double().unsqueeze(2) * mahalanobis_KLB
+    aggregate_KB = weighted_KLB.addcmul_(cosine_weights.double().unsqueeze(2), cosine_KLB.double()).sum(1)
     return mahalanobis_KLB.transpose(1, 2).contiguous(), cosine_KLB.transpose(1, 2).contiguous(), aggregate_KB
 
 

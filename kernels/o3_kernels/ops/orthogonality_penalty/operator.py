@@ -1,6 +1,6 @@
 """The public call `orthogonality_penalty`: checks, device choice, gradient and registration with torch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from o3_kernels.ops.orthogonality_penalty.vectorised import (
 )
 from o3_kernels.sums import sum_type
 
-__all__ = ["orthogonality_penalty", "orthogonality_penalty_streamed"]
+__all__ = ["orthogonality_penalty"]
 
 
 def orthogonality_penalty(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tensor:
@@ -60,33 +60,6 @@ def orthogonality_penalty(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tenso
     return penalty
 
 
-def orthogonality_penalty_streamed(new: Sequence[Tensor], history: Iterable[Sequence[Tensor]]) -> Tensor:
-    """Returns `orthogonality_penalty` for earlier adapters that come one request (or a few) at a time.
-
-    Memory stays modules x rank x width: one earlier adapter and one gradient, so a history of any length can
-    be read from disk or from the host while it is used. Not for use under `torch.compile`.
-
-    Args:
-        new: as in `orthogonality_penalty`.
-        history: for each step one [P,Q,D] or [Q,D] tensor a module, on any device.
-
-    Returns:
-        A scalar with a gradient for `new`.
-
-    Raises:
-        ValueError: as in `orthogonality_penalty`.
-        TypeError: as in `orthogonality_penalty`.
-
-    Example:
-        >>> new = [torch.tensor([[1.0, 0.0]], requires_grad=True)]
-        >>> orthogonality_penalty_streamed(new, ([torch.tensor([[x, 4.0]])] for x in (3.0, 1.0))).item()
-        10.0
-    """
-    new = list(new)
-    penalty: Tensor = _Streamed.apply(history, *new)  # type: ignore[no-untyped-call]
-    return penalty
-
-
 class _FusedPenalty(torch.autograd.Function):
     """Value and flat gradient in one go; the backward pass scales it in place and cuts it, as on a CPU."""
 
@@ -104,32 +77,6 @@ class _FusedPenalty(torch.autograd.Function):
         gradient = _on_device(new, ctx.old, True)[1] if ctx.gradient is None else ctx.gradient
         ctx.gradient = None
         return None, *_split(gradient.mul_(grad_penalty), [tensor.shape for tensor in new])
-
-
-class _Streamed(torch.autograd.Function):
-    """Adds up value and gradient over the history, keeping the gradient only."""
-
-    @staticmethod
-    def forward(ctx: Any, history: Iterable[Sequence[Tensor]], *new: Tensor) -> Tensor:
-        need_gradient = any(tensor.requires_grad for tensor in new)
-        penalty = torch.zeros((), dtype=sum_type(new[0]), device=new[0].device)
-        gradients = [torch.zeros_like(tensor, dtype=penalty.dtype) for tensor in new if need_gradient]
-        for step in history:
-            old = [tensor.detach().to(penalty.device) for tensor in step]
-            old = [tensor.unsqueeze(0) if tensor.dim() == 2 else tensor for tensor in old]
-            _check(list(new), old)
-            value, gradient = _orthogonality_penalty(list(new), old, need_gradient)
-            penalty += value
-            if need_gradient:
-                torch._foreach_add_(gradients, _split(gradient, [tensor.shape for tensor in new]))
-        ctx.save_for_backward(*gradients)
-        ctx.dtype = new[0].dtype
-        return penalty
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *((gradient * grad_output).to(ctx.dtype) for gradient in ctx.saved_tensors)
 
 
 def _check(new: list[Tensor], old: list[Tensor]) -> None:
