@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["normalise_text"]
+__all__ = ["LEET", "fold_accents", "latin_word", "normalise_text", "visible_text"]
 
 # Letters of other scripts that look like Latin ones, after Unicode's table of confusables; lower case,
 # because the text is folded first.
@@ -22,7 +22,9 @@ SPACES = re.compile(r"\s+")
 SPACED_LETTERS = re.compile(r"(?<!\w)(?:\w[ .\-_*]){3,}\w(?!\w)")
 SEPARATORS = re.compile(r"[ .\-_*]")
 LEET_WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:[013457@$!|][^\W\d_]+)+(?!\w)")
-FORMAT_CATEGORIES = frozenset({"Cf", "Cc", "Co", "Cn"})
+HIDDEN_CATEGORIES = frozenset({"Cf", "Cc", "Co", "Cn"})
+WORDS = re.compile(r"\w+")
+GIANTS = str.maketrans("\ufdfa\ufdfb", "  ")  # one character that stands for 18 or 8
 
 
 def normalise_text(text: str) -> str:
@@ -37,18 +39,27 @@ def normalise_text(text: str) -> str:
         >>> normalise_text("Wher\u0435 was  A\u200bda B\u00d6RN?")
         'where was ada born?'
     """
-    text = unicodedata.normalize("NFKC", text)
-    kept = "".join(" " if char.isspace() else char for char in text if char.isspace() or visible(char))
-    folded = "".join(latin_word(part) for part in re.split(r"(\w+)", kept.lower()))
-    bare = "".join(char for char in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(char))
-    joined = SPACED_LETTERS.sub(lambda match: SEPARATORS.sub("", match.group()), bare)
+    folded = visible_text(text.lower() if text.isascii() else text).lower()
+    folded = folded if folded.isascii() else WORDS.sub(lambda match: latin_word(match.group()), folded)
+    joined = SPACED_LETTERS.sub(lambda match: SEPARATORS.sub("", match.group()), fold_accents(folded))
     read = LEET_WORD.sub(lambda match: match.group().translate(LEET), joined)
     return SPACES.sub(" ", read).strip()
 
 
-def visible(char: str) -> bool:
-    """Whether a character shows; soft hyphens, joiners and direction marks do not."""
-    return unicodedata.category(char) not in FORMAT_CATEGORIES
+def fold_accents(text: str) -> str:
+    """Returns the text without accents and other combining marks."""
+    if text.isascii():
+        return text
+    return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
+
+
+def visible_text(text: str) -> str:
+    """Returns the text in compatibility form without soft hyphens, joiners and controls."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = unicodedata.normalize("NFKC", text.translate(GIANTS))
+    hidden = {c for c in set(text) if unicodedata.category(c) in HIDDEN_CATEGORIES and not c.isspace()}
+    return text.translate({ord(char): None for char in hidden}) if hidden else text
 
 
 def latin_word(word: str) -> str:

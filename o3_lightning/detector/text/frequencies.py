@@ -1,0 +1,70 @@
+"""How rare a word is, from the frequency lists of the package `wordfreq`."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+from o3_lightning.detector.text.normalise import fold_accents
+
+__all__ = ["UNLISTED", "has_plural", "information", "is_listed", "looks_like_name"]
+
+UNLISTED = 20.0  # nats of a word that no list has
+LANGUAGES = ("de", "es", "fr", "it", "nl", "pt", "pl", "sv", "tr", "ru", "ro", "cs", "id")
+OTHER_LANGUAGE_BUCKETS = 150  # added to other languages, so that a name is not as common as a foreign word
+BUCKETS_PER_DECADE = 100  # the lists hold hundredths of a decade
+POSSESSIVE_SHARE = 0.009  # "Howard's" among "howard": .01 to .3 for names, below .005 for most nouns
+PLURAL_SHARE = 0.1  # "cards" among "card": above .1 for most nouns, below .06 for names
+
+
+@cache
+def word_information() -> dict[str, float]:
+    """Returns -ln p of every listed word without accents; the most frequent language counts."""
+    from wordfreq import get_frequency_list
+
+    found: dict[str, float] = {}
+    for language in ("en", *LANGUAGES):
+        words = get_frequency_list(language, "large" if language == "en" else "small")
+        for bucket, group in enumerate(words):
+            nats = (bucket + OTHER_LANGUAGE_BUCKETS * (language != "en")) * math.log(10) / BUCKETS_PER_DECADE
+            for word in group:
+                plain = word if word.isascii() else fold_accents(word)
+                if nats < found.get(plain, math.inf):
+                    found[plain] = nats
+    return found
+
+
+def information(word: str) -> float:
+    """Returns -ln p of a lower-case word without accents, in nats; `UNLISTED` where no list has it.
+
+    Example:
+        >>> information("the") < information("photosynthesis") < information("skarnholt")
+        True
+    """
+    return word_information().get(word, UNLISTED)
+
+
+def is_listed(word: str) -> bool:
+    """Whether a frequency list has the word."""
+    return word in word_information()
+
+
+def looks_like_name(word: str) -> bool:
+    """Whether a lower-case word is used like a proper name: unlisted, or with a genitive but no plural.
+
+    Example:
+        >>> [looks_like_name(word) for word in ("howard", "converter", "need")]
+        [True, False, False]
+    """
+    return not has_plural(word) and form_share(word, "'s") >= POSSESSIVE_SHARE
+
+
+def has_plural(word: str) -> bool:
+    """Whether a lower-case word is used in the plural like a common noun."""
+    return PLURAL_SHARE <= form_share(word, "s") < math.inf
+
+
+def form_share(word: str, ending: str) -> float:
+    """Returns how frequent a form of a word is beside the word; infinite for unlisted words."""
+    listed = word_information()
+    return math.exp(listed[word] - listed.get(word + ending, math.inf)) if word in listed else math.inf

@@ -1,0 +1,114 @@
+"""Cuts a text into spans that are judged as short texts of their own, so that nothing hides a question."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+__all__ = ["MOST_SPANS", "cut_spans", "span_penalty"]
+
+MOST_SPANS = 64  # windows are thinned first
+PENALTY, PENALTY_GROWTH = 0.25, 0.15  # deviations, and for each factor e in the number of spans
+LEAST_WORDS = 4  # a shorter span says too little, unless it is of a script without spaces
+LEAST_CHARACTERS = 12  # of such a span
+WINDOW_WORDS, WINDOW_STRIDE = 16, 8
+SHORT_WINDOW_WORDS, SHORT_WINDOW_STRIDE, SHORT_TEXT_WORDS = 8, 4, 60
+LONG_SENTENCE_WORDS = 40  # a longer one has windows alone
+MOST_STARTS = 4  # of question words, and of capitals, nearest the end of a sentence
+TAIL_WORDS = (4, 6, 8, 12)
+TAIL_TEXT_WORDS = 24
+BLANK = re.compile(r"\s+")
+SENTENCE_END = re.compile(r"(?<=[.!?;:\n。！？])[\"')\]]*\s+|(?<=[。！？])|\n+")
+UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+SCRIPT_BORDER = re.compile(rf"(?<=[{UNSPACED}，：])\s*(?=[A-Za-z])|(?<=[A-Za-z?.!])\s*(?=[{UNSPACED}])")
+QUESTION_WORDS_TEXT = (
+    "who whom whose what which when where why how is are was were do does did can could tell name "
+    "list describe explain give write has have had will would should please in at for wer wen wem "
+    "wessen was welche welcher welches wann wo warum wie nenne quien quién que qué cual cuál cuando "
+    "cuándo donde dónde como cómo qui quoi quel quelle quand où ou pourquoi comment"
+)
+QUESTION_WORDS = frozenset(QUESTION_WORDS_TEXT.split())
+
+
+def span_penalty(count: int) -> float:
+    """Returns the standard deviations by which one of so many spans must be closer than a whole text."""
+    return PENALTY + PENALTY_GROWTH * math.log(max(count, 1))
+
+
+def cut_spans(text: str) -> list[str]:
+    """Returns the spans of a text: sentences, their ends from question words and capitals on, windows.
+
+    Args:
+        text: without markup, its case kept.
+
+    Returns:
+        At most `MOST_SPANS` distinct spans, sentences first; never the whole text.
+
+    Example:
+        >>> cut_spans("I like tea a lot. Where was Ada born?")[:2]
+        ['I like tea a lot.', 'Where was Ada born?']
+    """
+    whole = BLANK.sub(" ", text).strip()
+    words = whole.split(" ")
+    bordered = SCRIPT_BORDER.sub("\n", text)
+    sentences = [
+        part for raw in SENTENCE_END.split(bordered) if raw and (part := BLANK.sub(" ", raw).strip())
+    ]
+    exact = [*sentences, *(rest for sentence in sentences for rest in rests(sentence))]
+    others = [*windows(words)]
+    if len(words) > TAIL_TEXT_WORDS:
+        others += [tail for sentence in sentences for tail in question_tails(sentence)]
+    found = [span for span in dict.fromkeys(exact) if span != whole and is_judged(span)]
+    rest = [span for span in dict.fromkeys(others) if span != whole and span not in found and is_judged(span)]
+    kept = thin(found, MOST_SPANS)
+    return kept + thin(rest, MOST_SPANS - len(kept))
+
+
+def is_judged(span: str) -> bool:
+    """Whether a span is long enough to be judged."""
+    return span.count(" ") + 1 >= LEAST_WORDS or (len(span) >= LEAST_CHARACTERS and not span.isascii())
+
+
+def rests(sentence: str) -> Iterator[str]:
+    """Yields the sentence from each of its last question words and capitals to its end.
+
+    Example:
+        >>> list(rests("He lived there when Ada Lovelace was born"))
+        ['when Ada Lovelace was born', 'Ada Lovelace was born', 'was born']
+    """
+    words = sentence.split(" ")
+    if len(words) > LONG_SENTENCE_WORDS:
+        return
+    asks = [
+        place for place, word in enumerate(words) if place and word.lower().strip(",:'\"") in QUESTION_WORDS
+    ]
+    upper = [word[:1].isupper() for word in words]
+    capitals = [place for place in range(1, len(words)) if upper[place] and not upper[place - 1]]
+    for place in sorted({*asks[-MOST_STARTS:], *capitals[-MOST_STARTS:]}):
+        yield " ".join(words[place:])
+
+
+def windows(words: Sequence[str]) -> Iterator[str]:
+    """Yields overlapping windows of a long text, shorter ones of a short text."""
+    for size, stride, least, most in (
+        (SHORT_WINDOW_WORDS, SHORT_WINDOW_STRIDE, SHORT_WINDOW_WORDS + SHORT_WINDOW_STRIDE, SHORT_TEXT_WORDS),
+        (WINDOW_WORDS, WINDOW_STRIDE, WINDOW_WORDS + WINDOW_STRIDE, len(words)),
+    ):
+        if least < len(words) <= most:
+            for start in (*range(0, len(words) - size, stride), len(words) - size):
+                yield " ".join(words[start : start + size])
+
+
+def question_tails(sentence: str) -> Iterator[str]:
+    """Yields the last words of a question, in a few lengths."""
+    words = sentence.split(" ")
+    if sentence.endswith("?"):
+        yield from (" ".join(words[-count:]) for count in TAIL_WORDS if count < len(words))
+
+
+def thin(parts: Sequence[str], most: int) -> list[str]:
+    """Returns at most so many of the parts, evenly spread."""
+    if len(parts) <= most:
+        return list(parts)
+    return [parts[index * len(parts) // most] for index in range(most)]
