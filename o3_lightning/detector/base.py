@@ -76,10 +76,12 @@ class Evidence(ABC):
     it by that name.
 
     Attributes:
+        needs_encoder: whether scoring runs the encoder; evidence without it is judged first.
         settings: values of `DetectorConfig` fields that a preset of the evidence's name fills in.
     """
 
     settings: ClassVar[Mapping[str, Any]] = {}
+    needs_encoder: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod
@@ -140,8 +142,14 @@ class EvidenceGroup:
     def __init__(self, members: Sequence[Evidence]) -> None:
         self.members = list(members)
 
-    def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
-        """Returns scores [B, K]."""
+    def score(self, encoder: Encoder, prompts: Sequence[Prompt], decided: Tensor | None = None) -> Tensor:
+        """Returns scores [B, K].
+
+        Args:
+            encoder: the encoder that the evidences were fitted on.
+            prompts: texts or chats.
+            decided: weights [B, K] that other evidence has reached; where one is 1, a group may do less.
+        """
         return torch.stack([member.score(encoder, prompts) for member in self.members], dim=1)
 
     def weight(self, scores: Tensor) -> Tensor:
@@ -160,5 +168,6 @@ DETECTORS: Registry[type[Evidence]] = Registry(
         "o3_lightning.detector.fusion",
         "o3_lightning.detector.boundary",
         "o3_lightning.detector.official",
+        "o3_lightning.detector.name_evidence",
     ),
 )

@@ -21,6 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bank": "centroids",
         "channels": CHANNELS,
         "channel_weights": (2.0, 1.0, 0.75, 0.75, 4.0),
+        "reading": "full",
         "objective": "none",
     },
     "k9": {
@@ -29,6 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bank": "examples",
         "channels": ("cosine", "mahalanobis", "lexical"),
         "channel_weights": (1.0, 1.0, 1.0),
+        "reading": "plain",
         "objective": "none",
     },
     "paper": {
@@ -37,6 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bank": "examples",
         "channels": (),
         "channel_weights": (),
+        "reading": "plain",
         "objective": "contrastive_entropy",
     },
     "official": {
@@ -45,6 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bank": "examples",
         "channels": (),
         "channel_weights": (),
+        "reading": "plain",
         "objective": "contrastive_entropy",
     },
 }
@@ -167,6 +171,11 @@ class DetectorConfig:
         bank: "centroids", or "examples" to keep the features of every forget prompt, which is less private;
             empty takes the preset's.
         objective: "none", "contrastive_entropy", "info_nce" or "entity_swap"; empty takes the preset's.
+        reading: "full" judges a prompt by every reading of it (markup, codes and spellings undone), by its
+            spans and by the hashed names of the request; "plain" by its normalised text (and segments, in a
+            fusion). Empty takes the preset's.
+        salt: any text, mixed into the hashes of names. Requests of a store with the same salt are looked up
+            together; with another one, the hashes of two stores cannot be compared.
         training: of the encoder.
         segments: of long prompts.
         normalise: whether look-alikes, zero-width characters and accents are undone before the encoder reads.
@@ -217,6 +226,8 @@ class DetectorConfig:
     channel_weights: tuple[float, ...] = ()
     bank: str = ""
     objective: str = ""
+    reading: str = ""
+    salt: str = ""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     normalise: bool = True
@@ -264,7 +275,9 @@ class DetectorConfig:
     @property
     def parts(self) -> tuple[str, ...]:
         """The registered names of the evidences that a request's detector holds, the reported one first."""
-        return (self.family,)
+        return (
+            (self.family, "names") if self.reading == "full" and self.family == "fusion" else (self.family,)
+        )
 
     def _check_choices(self) -> None:
         check_choice("pooling", self.pooling, POOLINGS)
@@ -272,6 +285,7 @@ class DetectorConfig:
             check_choice("family", self.family, tuple(DETECTORS.names()))
         check_choice("bank", self.bank, ("centroids", "examples"))
         check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("reading", self.reading, ("full", "plain"))
         for channel in self.channels:
             check_choice("channels", channel, CHANNELS)
         if len(self.channels) != len(self.channel_weights) or min(self.channel_weights, default=0) < 0:

@@ -118,6 +118,7 @@ class FeatureEvidence(Evidence):
         scaling = config.training.alpha / config.training.rank
         return (
             config.normalise,
+            config.reading,
             config.repair_spelling,
             config.segments,
             config.channels,
@@ -154,16 +155,20 @@ class FeatureGroup(EvidenceGroup):
             [],
         )
 
-    def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
+    def score(self, encoder: Encoder, prompts: Sequence[Prompt], decided: Tensor | None = None) -> Tensor:
         """Returns scores [B, K]: the largest over the texts of a prompt, segments less their penalty."""
         texts, owners, penalties = spread_prompts(prompts, self.config, self.reader(encoder))
+        scores = self.score_texts(encoder, texts) - penalties[:, None]
+        result = torch.full((len(prompts), len(self.members)), -torch.inf)
+        return result.scatter_reduce_(0, owners[:, None].expand_as(scores), scores, reduce="amax")
+
+    def score_texts(self, encoder: Encoder, texts: list[str]) -> Tensor:
+        """Returns the scores of texts as the encoder reads them [S, K]."""
         parts = [
             scorer.score_features(inputs, encoder.information).float()
             for scorer, inputs in self.read(encoder, texts)
         ]
-        scores = torch.cat(parts, dim=1) - penalties[:, None]
-        result = torch.full((len(prompts), len(self.members)), -torch.inf)
-        return result.scatter_reduce_(0, owners[:, None].expand_as(scores), scores, reduce="amax")
+        return torch.cat(parts, dim=1)
 
     def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[Details]:
         """Returns each member's details of the first whole text of every prompt."""

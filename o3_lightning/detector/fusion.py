@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -31,8 +31,18 @@ from o3_lightning.detector.prompt_features import PromptInputs, select_layers
 from o3_lightning.detector.score_fusion import FusionState, fused_scores, stack_states, whitened_layers
 from o3_lightning.detector.segments import Prompt, cut_segments, prompt_texts
 from o3_lightning.detector.spelling import WordRepair
+from o3_lightning.detector.text import normalise_text
+from o3_lightning.detector.text.normalise import visible_text
+from o3_lightning.detector.text.reading import clean_text
+from o3_lightning.detector.text.reading import read_text as text_readings
+from o3_lightning.detector.text.respelling import respell_text
+from o3_lightning.detector.text.spans import cut_spans, span_penalty
 
 __all__ = ["FusionEvidence", "FusionGroup", "read_variants"]
+
+SURE = 1.0
+FAR = -12.0  # a whole text below it has no span that reaches the request
+LONG_WORDS = 16
 
 
 @DETECTORS.register("fusion")
@@ -77,8 +87,8 @@ class FusionEvidence(FeatureEvidence):
 
     @classmethod
     def group(cls, members: Sequence[Any]) -> EvidenceGroup:
-        """Returns a group that also reads segments and repaired spellings."""
-        return FusionGroup(members)
+        """Returns a group that reads spans and other readings, or segments and repaired spellings."""
+        return MeaningGroup(members) if members[0].config.reading == "full" else FusionGroup(members)
 
 
 class FusionGroup(FeatureGroup):
@@ -107,6 +117,70 @@ class FusionGroup(FeatureGroup):
 
         repair = WordRepair(encoder.spelling, matters, self.rare).repair
         return partial(read_variants, config=self.config, repair=repair)
+
+
+class MeaningGroup(FeatureGroup):
+    """Fusions scored on every reading of a prompt, and on its spans where the readings do not decide.
+
+    Args:
+        members: K fusions with equal `group_key`.
+    """
+
+    def weight(self, scores: Tensor) -> Tensor:
+        """Returns weights [B, K]; equal keys mean equal calibration settings."""
+        weights: Tensor = self.members[0].weight(scores)
+        return weights
+
+    def score(self, encoder: Encoder, prompts: Sequence[Prompt], decided: Tensor | None = None) -> Tensor:
+        """Returns scores [B, K]: the largest over readings and, less their penalty, spans."""
+        readings = [read_prompt(prompt) for prompt in prompts]
+        wholes = [(row, text) for row, reading in enumerate(readings) for text in reading.wholes]
+        scores = self.largest(encoder, wholes, len(prompts))
+        done = self.weight(scores) >= SURE
+        if decided is not None:
+            done |= decided >= SURE
+        far = scores < FAR
+        spans = []
+        for row, reading in enumerate(readings):
+            if not bool(done[row].all()) and (reading.is_long or not bool((far[row] | done[row]).all())):
+                spans += [(row, text) for text in reading.spans]
+        if not spans:
+            return scores
+        counts = torch.bincount(torch.tensor([row for row, _ in spans]), minlength=len(prompts)).tolist()
+        penalties = torch.tensor([span_penalty(count) for count in counts])
+        return torch.maximum(scores, self.largest(encoder, spans, len(prompts)) - penalties[:, None])
+
+    def largest(self, encoder: Encoder, texts: Sequence[tuple[int, str]], rows: int) -> Tensor:
+        """Returns the largest scores [rows, K] over the texts of each row; equal texts are encoded once."""
+        places = {text: place for place, text in enumerate(dict.fromkeys(text for _, text in texts))}
+        own = self.score_texts(encoder, list(places))[[places[text] for _, text in texts]]
+        index = torch.tensor([row for row, _ in texts])[:, None].expand_as(own)
+        return torch.full((rows, own.shape[1]), -torch.inf).scatter_reduce_(0, index, own, reduce="amax")
+
+
+class PromptReading(NamedTuple):
+    """How the encoder reads a prompt.
+
+    Args:
+        wholes: readings of the whole prompt, normalised.
+        spans: its spans, normalised; none of them is a whole reading.
+        is_long: whether the whole is too long to say that no span is close.
+    """
+
+    wholes: list[str]
+    spans: list[str]
+    is_long: bool
+
+
+def read_prompt(prompt: Prompt) -> PromptReading:
+    """Returns the readings and spans of a prompt."""
+    texts = prompt_texts(prompt)
+    readings = [reading for text in texts for reading in (*text_readings(text), *respell_text(text))]
+    wholes = dict.fromkeys(normalise_text(reading) for reading in readings)
+    cleaned = clean_text(visible_text(texts[0]))
+    spans = dict.fromkeys(normalise_text(span) for span in cut_spans(cleaned))
+    long = len(cleaned.split()) > LONG_WORDS
+    return PromptReading(list(wholes), [span for span in spans if span and span not in wholes], long)
 
 
 def read_variants(

@@ -73,8 +73,8 @@ class MultiDetector:
         scores = torch.zeros(len(prompts), len(self.ids))
         weights = torch.zeros_like(scores)
         for group, columns, is_first in self._groups if len(prompts) else ():
-            own = group.score(self.encoder, prompts)
             chosen = torch.tensor(columns)
+            own = group.score(self.encoder, prompts, weights[:, chosen])
             scores[:, chosen[is_first]] = own[:, is_first]
             weights.index_reduce_(1, chosen, group.weight(own), reduce="amax")
         return scores, weights
@@ -93,16 +93,18 @@ class MultiDetector:
         `channels` are the standardised channel scores of the whole prompt (the first text of a chat): a high
         weight with low channels comes from a segment or another reading. `layers` holds one score for each
         encoder layer that is used, in order, higher = closer: the whitened cosine in [-1, 1] of a fusion, the
-        layer score of a boundary.
+        layer score of a boundary. Where a name or a span was found, "evidence" is its kind and "place" the
+        characters [start, end) where it stands, None where it was decoded or respelt.
         """
         scores, weights = (values.tolist() for values in self.judge(prompts))
         rows: list[dict[str, Any]] = [{name: {} for name in self.ids} for _ in prompts]
         for group, columns, is_first in self._groups if len(prompts) else ():
             members = zip(columns, is_first.tolist(), group.explain(self.encoder, prompts), strict=True)
             for column, first, details in members:
-                for number, row in enumerate(rows) if first else ():
+                for number, row in enumerate(rows):
                     judged = {"score": scores[number][column], "weight": weights[number][column]}
-                    row[self.ids[column]] = {**judged, **details[number]}
+                    own = row[self.ids[column]]
+                    own.update({**judged, **details[number]} if first else details[number])
         return rows
 
 
@@ -118,5 +120,5 @@ def group_parts(detectors: Sequence[Detector]) -> list[Columns]:
             [column for column, _, _ in members],
             torch.tensor([first for _, first, _ in members]),
         )
-        for (kind, _), members in shared.items()
+        for (kind, _), members in sorted(shared.items(), key=lambda item: item[0][0].needs_encoder)
     ]

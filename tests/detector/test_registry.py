@@ -62,7 +62,7 @@ def test_the_largest_weight_of_several_evidences_counts(encoder, fitted, people,
     both = replace(fitted, parts={**fitted.parts, "shared_words": words})
     both.save(tmp_path)
     loaded = Detector.load(tmp_path)
-    assert list(loaded.parts) == ["fusion", "shared_words"]
+    assert list(loaded.parts) == ["fusion", "names", "shared_words"]
     prompts = [people["held_out"][0], "a rose", "hello"]
     alone, joined = (MultiDetector(encoder, {"r": detector}) for detector in (fitted, loaded))
     expected = torch.maximum(alone.weights(prompts)[:, 0], words.weight(words.score(encoder, prompts)))

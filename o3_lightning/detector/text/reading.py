@@ -13,12 +13,13 @@ import re
 import unicodedata
 from urllib.parse import unquote
 
-from o3_lightning.detector.text.normalise import latin_word, visible_text
+from o3_lightning.detector.text.normalise import fold_accents, latin_word, visible_text
 
-__all__ = ["clean_text", "read_text", "strip_marks"]
+__all__ = ["clean_text", "find_fragment", "read_text", "strip_marks"]
 
 MOST_DECODED = 32  # encoded runs of one text
 LONGEST_DECODED = 4_000  # characters of one run
+MOST_PLACED, MOST_WANTED = 20_000, 200  # characters of a text and of a fragment whose place is looked for
 READABLE = 0.85  # share of letters, spaces and usual punctuation in what counts as decoded text
 SHORTEST_READABLE = 6
 PICTURES = frozenset({"So", "Sk"})
@@ -158,3 +159,25 @@ def readable(data: bytes) -> str:
         return ""
     usual = sum(char.isalpha() or char in " .,?!'" for char in text)
     return text if len(text) >= SHORTEST_READABLE and usual > READABLE * len(text) else ""
+
+
+def find_fragment(text: str, fragment: str) -> list[int] | None:
+    """Returns where a fragment of a reading stands in the text it was read from, as [start, end).
+
+    The letters and digits of the fragment are matched in order, marks between them ignored; None where they
+    were decoded or respelt and do not stand there.
+
+    Example:
+        >>> find_fragment("Where was R-o-n <b>born</b>?", "ron born")
+        [10, 22]
+    """
+    wanted = [char for char in fold_accents(fragment).casefold() if char.isalnum()]
+    have = [fold_accents(latin_word(visible_text(char))).casefold() for char in text[:MOST_PLACED]]
+    folded = "".join(char if len(char) == 1 else " " for char in have)
+    plain = "".join(wanted)
+    start = folded.find(fold_accents(fragment).casefold())
+    if plain and start >= 0:
+        return [start, start + len(fragment)]
+    pattern = r"[^a-z0-9]{0,40}?(?:<[^<>]{0,40}>)?[^a-z0-9]{0,40}?".join(map(re.escape, wanted[:MOST_WANTED]))
+    match = re.search(pattern, folded) if plain else None
+    return [match.start(), match.end()] if match else None

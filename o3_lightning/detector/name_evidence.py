@@ -1,0 +1,155 @@
+"""The names of a request as evidence: no encoder, all requests of one salt in one table."""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import re
+from collections.abc import Hashable, Sequence
+from hashlib import blake2b
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from o3_lightning.detector.base import DETECTORS, Evidence, EvidenceGroup, FitTask, Fitted, Saved
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.name_table import NameHit, NameTable
+from o3_lightning.detector.names import NameState, find_names, hash_names
+from o3_lightning.detector.segments import Prompt, prompt_texts
+from o3_lightning.detector.text.frequencies import is_listed
+from o3_lightning.detector.text.normalise import LEET
+from o3_lightning.detector.text.reading import find_fragment, read_text
+from o3_lightning.detector.text.respelling import respell_text
+
+__all__ = ["NameEvidence", "NameGroup"]
+
+SALT_BYTES = 16
+MOST_RESPELT, LONGEST_RESPELT = 4, 2_000  # readings, and characters of each, whose words are also respelt
+WORD = re.compile(r"[^\W_]+")
+DIGITS = re.compile(r"[0-9@$!|]")
+
+
+@DETECTORS.register("names")
+class NameEvidence(Evidence):
+    """Weight 1 for a prompt that holds a name of the request, else 0.
+
+    Args:
+        state: hashed names.
+    """
+
+    needs_encoder = False
+
+    def __init__(self, state: NameState) -> None:
+        self.state = state
+
+    @classmethod
+    def fit(cls, task: FitTask) -> Fitted:
+        """Finds and hashes the names; warns where the last part of a name alone is not recognised."""
+        names = find_names([prompt for prompt in task.prompts if prompt.strip()])
+        salt = blake2b(f"{task.encoder.digest}{task.config.salt}".encode(), digest_size=SALT_BYTES).digest()
+        report = {"names": len(names.subjects), "single_names": len(names.singles)}
+        warnings = []
+        if names.common_last:
+            warnings.append(
+                f"{names.common_last} of {len(names.subjects)} names are not recognised by their last word "
+                "alone, which is a common word: check answers too (gate.check_answers) if that must not leak"
+            )
+        return Fitted(cls(hash_names(names, salt)), report, warnings)
+
+    def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
+        """Returns 1 or 0 [B]."""
+        return NameGroup([self]).score(encoder, prompts)[:, 0]
+
+    def weight(self, scores: Tensor) -> Tensor:
+        """Returns the scores."""
+        return scores
+
+    def save(self) -> Saved:
+        """Returns the hashes."""
+        return Saved(self.state.tensors(), {})
+
+    @classmethod
+    def load(cls, saved: Saved, config: DetectorConfig) -> Self:
+        """Returns the evidence of these hashes."""
+        expected = {field.name for field in dataclasses.fields(NameState)}
+        for name in sorted(expected ^ set(saved.tensors)):
+            raise ValueError(f"tensor '{name}': {'missing' if name in expected else 'unknown'}")
+        return cls(NameState(**saved.tensors))
+
+    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """Returns the kind and place of the name found in each prompt; places are characters."""
+        return NameGroup([self]).explain(encoder, prompts)[0]
+
+    def group_key(self) -> Hashable:
+        """Returns the salt."""
+        return bytes(self.state.salt.tolist())
+
+    @classmethod
+    def group(cls, members: Sequence[Any]) -> EvidenceGroup:
+        """Returns a group that looks all names up in one table."""
+        return NameGroup(members)
+
+
+class NameGroup(EvidenceGroup):
+    """Names of several requests with one salt, in one table.
+
+    Args:
+        members: K evidences.
+    """
+
+    def __init__(self, members: Sequence[Any]) -> None:
+        super().__init__(members)
+        self.table = NameTable([member.state for member in members], range(len(members)))
+
+    def score(self, encoder: Encoder, prompts: Sequence[Prompt], decided: Tensor | None = None) -> Tensor:
+        """Returns 1 where a prompt holds a name of a request, else 0 [B, K]."""
+        scores = torch.zeros(len(prompts), len(self.members))
+        for row, hits in enumerate(self.find(prompts)):
+            for _, hit in hits:
+                scores[row, hit.column] = 1
+        return scores
+
+    def weight(self, scores: Tensor) -> Tensor:
+        """Returns the scores."""
+        return scores
+
+    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[list[dict[str, Any]]]:
+        """Returns for each member the kind and place of the first hit of every prompt."""
+        rows: list[list[dict[str, Any]]] = [[{} for _ in prompts] for _ in self.members]
+        for row, hits in enumerate(self.find(prompts)):
+            for text, hit in reversed(hits):
+                place = find_fragment(prompt_texts(prompts[row])[0], text[hit.start : hit.end])
+                rows[hit.column][row] = {"evidence": hit.kind, "place": place}
+        return rows
+
+    def find(self, prompts: Sequence[Prompt]) -> list[list[tuple[str, NameHit]]]:
+        """Returns the hits of each prompt with the reading that they stand in."""
+        texts = [text for prompt in prompts for text in name_readings(prompt)]
+        found = iter(zip(texts, self.table.find(texts), strict=True))
+        rows = []
+        for prompt in prompts:
+            parts = [next(found) for _ in name_readings(prompt)]
+            rows.append([(text, hit) for text, hits in parts for hit in hits])
+        return rows
+
+
+def name_readings(prompt: Prompt) -> list[str]:
+    """Returns the texts in which names are looked up."""
+    wholes = prompt_texts(prompt)
+    read = [part for text in wholes for part in (*read_text(text), *respell_text(text))]
+    return list(
+        dict.fromkeys([*read, *(part for text in read[:MOST_RESPELT] for part in respelt_words(text))])
+    )
+
+
+def respelt_words(text: str) -> list[str]:
+    """Returns a text with its letters in other orders and keys, where it holds a word that no list has."""
+    text = text[:LONGEST_RESPELT]
+    if all(is_listed(word) for word in WORD.findall(text.lower())):
+        return []
+    found = [text[::-1], " ".join(word[::-1] for word in text.split()), codecs.encode(text, "rot13")]
+    if DIGITS.search(text):
+        found += [text.lower().translate(LEET), text.lower().replace("1", "i").translate(LEET)]
+    return found
