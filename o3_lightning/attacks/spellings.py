@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Callable
 
-from o3_lightning.detector.text import LOOK_ALIKES
+from o3_lightning.detector.text.normalise import LOOK_ALIKES
 
 __all__ = ["SPELLINGS"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["LEET", "fold_accents", "latin_word", "normalise_text", "visible_text"]
+__all__ = ["LEET", "LOOK_ALIKES", "fold_accents", "latin_word", "normalise_text", "visible_text"]
 
 # Letters of other scripts that look like Latin ones, after Unicode's table of confusables; lower case,
 # because the text is folded first.
