@@ -227,7 +227,13 @@ def limited(prompts: Sequence[str], config: DetectorBenchmarkConfig, seed: int) 
 def sizes(detectors: Mapping[str, Detector]) -> dict[str, float]:
     """Returns what a detector keeps, in MiB, and how many prompts it was fitted on, as means."""
     tensors = [
-        [value for value in vars(d.state).values() if isinstance(value, Tensor)] for d in detectors.values()
+        [
+            value
+            for part in d.parts.values()
+            for name, value in part.save().tensors.items()
+            if not name.startswith("lora.")
+        ]
+        for d in detectors.values()
     ]
     mib = [sum(t.numel() * t.element_size() for t in row) / 2**20 for row in tensors]
     prompts = [float(d.report["prompts"]) for d in detectors.values()]
