@@ -15,8 +15,8 @@ import yaml
 
 from o3_lightning.attacks.registry import ATTACKS, Attempt, Fields, Kind, Material, Member
 from o3_lightning.attacks.spellings import SPELLINGS
+from o3_lightning.data.prompts import Prompt
 from o3_lightning.data.requests import QuestionAnswer
-from o3_lightning.gating.routing import Prompt
 
 __all__ = ["as_member"]
 

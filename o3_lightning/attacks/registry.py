@@ -17,8 +17,8 @@ from functools import cached_property
 
 from o3_lightning.attacks.config import MEMBERS
 from o3_lightning.common.registry import Registry
+from o3_lightning.data.prompts import Prompt
 from o3_lightning.data.requests import QuestionAnswer
-from o3_lightning.gating.routing import Prompt
 
 __all__ = ["ATTACKS", "Attempt", "Fields", "Kind", "Material", "Member", "split_name"]
 

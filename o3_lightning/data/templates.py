@@ -1,12 +1,12 @@
-"""How a prompt is written for a model, and how the user's own words are read back from that writing."""
+"""Writes prompts in a model's template, and reads the turns of a chat back from a templated text."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.data.prompts import Turn
 
 __all__ = ["TEMPLATES", "PromptTemplate", "template_for"]
 
@@ -26,7 +26,7 @@ class PromptTemplate:
         closing: what closes it.
         adds_special_tokens: whether the tokenizer still has to add its start token; a chat template has
             written it already.
-        special_tokens: texts of special tokens, removed when user turns are read back.
+        special_tokens: texts of special tokens, removed when turns are read back.
     """
 
     name: str
@@ -56,27 +56,34 @@ class PromptTemplate:
         """
         return self.format(prompt), f"{self.answer_before}{answer}"
 
-    def user_turns(self, text: str) -> list[str]:
-        r"""Returns what the user said in a templated text, turn by turn: the inverse of `format`.
+    def turns(self, text: str) -> list[Turn]:
+        r"""Returns who said what in a templated text; the user's turns are the inverse of `format`.
 
         Args:
             text: one prompt in this template, a dialogue of several turns, few-shot examples, or any
                 other text. Special tokens around it are ignored.
 
         Returns:
-            At least one text: where no turn is found, the whole text is taken as what the user said. What
-            stands behind a closing marker counts as an answer, also where a user wrote that marker.
+            At least one turn; without a turn of the user the whole text is one. Text before the first turn
+            of the user has the role "system", text after the closing marker of one "assistant", also where
+            a user wrote that marker or another role spoke.
 
         Example:
-            >>> TEMPLATES["question_answer"].user_turns("Question: A?\nAnswer: b\nQuestion: C?\nAnswer:")
-            ['A?', 'C?']
+            >>> TEMPLATES["question_answer"].turns("Question: A?\nAnswer: b\nQuestion: C?\nAnswer:")
+            [Turn(role='user', text='A?'), Turn(role='assistant', text='b'), Turn(role='user', text='C?')]
         """
-        turns: list[str] = []
-        if self.opening:
-            pattern = re.escape(self.opening) + "(.*?)(?:" + re.escape(self.closing) + "|$)"
-            turns = [found.strip() for found in re.findall(pattern, text, flags=re.DOTALL)]
-            turns = [cleaned for cleaned in map(self.clean, turns) if cleaned]
-        return turns or [self.clean(text)]
+        if not self.opening:
+            return [Turn("user", self.clean(text))]
+        head, *parts = text.split(self.opening)
+        turns = [] if head.strip() and self.before.endswith(head + self.opening) else [("system", head)]
+        generation = self.after.removeprefix(self.closing).strip()
+        for part in parts:
+            said, _, reply = part.partition(self.closing)
+            turns += [("user", said), ("assistant", "" if reply.strip() == generation else reply)]
+        found = [Turn(role, cleaned) for role, each in turns if (cleaned := self.clean(each))]
+        if any(turn.role == "user" for turn in found):
+            return found
+        return [Turn("user", self.clean(text))]
 
     def clean(self, text: str) -> str:
         """Returns a text without special tokens and outer white space."""

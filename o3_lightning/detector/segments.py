@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import evenly_spaced
+from o3_lightning.data.prompts import Prompt
 
 __all__ = ["Prompt", "cut_segments", "prompt_texts"]
 
-Prompt = str | Sequence[Mapping[str, str]]
 SENTENCE_END = re.compile(r"(?<=[.!?;:\n])[\"')\]]*\s+|\n+")
 BLANK = re.compile(r"\s+")
 TAIL_WORDS = (4, 6, 8, 12)  # most questions have so many words; one that is longer has windows of its own

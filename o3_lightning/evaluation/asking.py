@@ -21,12 +21,12 @@ from o3_lightning.attacks.registry import Attempt
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import evenly_spaced, mean_of
 from o3_lightning.data.encoding import prefix_ids
+from o3_lightning.data.prompts import Prompt
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.passes import BatchRunner, answer_rows
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.gating.routing import Prompt
 from o3_lightning.metrics.text import accuracy
 from o3_lightning.models.base import BaseModel
 

@@ -102,9 +102,9 @@ class O3LM(TemplateLM):
         return prefix_ids(self.gated.tokenizer, self.gated.base.template, string)
 
     def weights(self, contexts: Sequence[str]) -> torch.Tensor:
-        """Returns the weights [B,K] of contexts; turns in the model's template are asked about one by one."""
-        turns = [self.gated.base.template.user_turns(text) for text in contexts]
-        chats = [[{"role": "user", "content": turn} for turn in row] for row in turns]
+        """Returns the weights [B,K] of contexts; those in the model's template are judged as chats."""
+        turns = [self.gated.base.template.turns(text) for text in contexts]
+        chats = [[{"role": turn.role, "content": turn.text} for turn in row] for row in turns]
         return self.gated.weights(chats)
 
     def _loglikelihood_tokens(

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED, collate, encode_pairs
+from o3_lightning.data.prompts import Prompt, read_prompt
 from o3_lightning.gating.answer_logits import answer_logits
 from o3_lightning.gating.answering import generate_tokens
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.gating.routing import Prompt, user_texts
 from o3_lightning.gating.tokens import batches
 from o3_lightning.metrics.collection import RowCollector
 from o3_lightning.metrics.gradients import loss_gradient_norm
@@ -76,7 +76,7 @@ def weigh(model: GatedModel, prompts: Sequence[Prompt], runner: BatchRunner) -> 
     if not model.ids or not prompts:
         return torch.zeros(len(prompts), len(model.ids))
     rows = runner.map(
-        [sum(map(len, user_texts(prompt))) for prompt in prompts],
+        [sum(len(turn.text) for turn in read_prompt(prompt)) for prompt in prompts],
         lambda chosen: list(model.weights([prompts[row] for row in chosen])),
         "gating",
     )

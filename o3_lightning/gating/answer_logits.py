@@ -10,17 +10,16 @@ Shapes: B rows, T tokens, N answer tokens of a batch, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from o3_lightning.data.encoding import IGNORED, TokenBatch
+from o3_lightning.gating.calls import GatedCalls
+from o3_lightning.gating.plan import Plan
 from o3_lightning.gating.tokens import before_labels
-
-if TYPE_CHECKING:
-    from o3_lightning.gating.model import GatedModel
 
 __all__ = ["PART_TOKENS", "answer_logits"]
 
@@ -30,7 +29,7 @@ PLAIN_HEADS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 @torch.no_grad()
 def answer_logits(
-    model: GatedModel, batch: TokenBatch, weights: Tensor | None, part_tokens: int = PART_TOKENS
+    model: GatedCalls, batch: TokenBatch, weights: Tensor | Plan | None, part_tokens: int = PART_TOKENS
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields the logits that predict a batch's answer tokens, and these tokens, row after row.
 
@@ -58,7 +57,7 @@ def answer_logits(
 
 
 def run_model(
-    model: GatedModel, batch: TokenBatch, weights: Tensor | None, labelled: Tensor
+    model: GatedCalls, batch: TokenBatch, weights: Tensor | Plan | None, labelled: Tensor
 ) -> tuple[Tensor, Tensor, nn.Module | None]:
     """Returns the refused rows [B], and hidden states [N,D] with their head, or logits [N,V] and None."""
     seen = batch.attention_mask * before_labels(batch.labels)
@@ -87,7 +86,7 @@ def has_plain_head(base: Any) -> bool:
     return PLAIN_HEADS[base]
 
 
-def refuse_tokens(model: GatedModel, logits: Tensor, refused: Tensor, steps: Tensor) -> Tensor:
+def refuse_tokens(model: GatedCalls, logits: Tensor, refused: Tensor, steps: Tensor) -> Tensor:
     """Returns logits [n,V] whose refused tokens [n] predict the refusal's token at their step [n]."""
     # each token is a row of its own here: `starts` is where an answer that is at this step began
     return model.refuse(logits[:, None], refused, 1 - steps)[:, 0]

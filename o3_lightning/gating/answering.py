@@ -6,24 +6,26 @@ Shapes: B rows, T tokens, N answer tokens of a batch, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs
+from o3_lightning.data.prompts import Prompt
 from o3_lightning.gating.answer_logits import answer_logits
-from o3_lightning.gating.routing import Prompt
+from o3_lightning.gating.calls import GatedCalls
+from o3_lightning.gating.plan import Plan
 from o3_lightning.gating.tokens import batches
-
-if TYPE_CHECKING:
-    from o3_lightning.gating.model import GatedModel
 
 __all__ = ["answer_prompts", "generate_tokens", "score_answers"]
 
 
 def answer_prompts(
-    model: GatedModel, prompts: Sequence[Prompt], weights: Tensor | None, max_new_tokens: int, batch_size: int
+    model: GatedCalls,
+    prompts: Sequence[Prompt],
+    weights: Tensor | Plan | None,
+    max_new_tokens: int,
+    batch_size: int,
 ) -> list[str]:
     """Returns the greedy answer to each prompt, in order; see `GatedModel.answer`."""
     rows = [model.tokens.encode(prompt) for prompt in prompts]
@@ -32,20 +34,20 @@ def answer_prompts(
 
 
 def generate_tokens(
-    model: GatedModel,
+    model: GatedCalls,
     rows: Sequence[list[int]],
-    weights: Tensor | None,
+    weights: Tensor | Plan | None,
     max_new_tokens: int,
     batch_size: int,
 ) -> list[list[int]]:
     """Returns the tokens of the greedy answer to each prompt, special ones left out, in order.
 
     Args:
-        model: answers.
+        model: the gated model.
         rows: token ids of templated prompts, without padding.
-        weights: [B,K] of the prompts; None asks the detectors about what the tokens say.
+        weights: [B,K] of the prompts, or their plan; None lets the detectors judge the decoded tokens.
         max_new_tokens: longest answer; the model's context may allow less.
-        batch_size: rows at a time.
+        batch_size: rows in a batch.
     """
     answers: list[list[int]] = [[]] * len(rows)
     special = set(model.tokenizer.all_special_ids)
@@ -54,7 +56,7 @@ def generate_tokens(
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            weights=None if weights is None else weights[chosen],
+            weights=rows_of(weights, chosen),
             max_new_tokens=min(max_new_tokens, model.base.context_tokens - ids.shape[1]),
             do_sample=False,
             num_beams=1,
@@ -66,7 +68,11 @@ def generate_tokens(
 
 
 def score_answers(
-    model: GatedModel, prompts: Sequence[str], answers: Sequence[str], weights: Tensor | None, batch_size: int
+    model: GatedCalls,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    weights: Tensor | Plan | None,
+    batch_size: int,
 ) -> list[Tensor]:
     """Returns the log-probability of each answer's tokens, in order; see `GatedModel.score`."""
     base = model.base
@@ -79,9 +85,14 @@ def score_answers(
         labelled = batch.labels[:, 1:] != IGNORED
         likely = [
             logits.float().log_softmax(-1).gather(1, targets[:, None]).squeeze(1).cpu()
-            for logits, targets in answer_logits(model, batch, None if weights is None else weights[chosen])
+            for logits, targets in answer_logits(model, batch, rows_of(weights, chosen))
         ]
         parts = torch.split(torch.cat(likely), labelled.sum(1).tolist())
         for row, part in zip(chosen, parts, strict=True):
             scores[row] = part
     return scores
+
+
+def rows_of(weights: Tensor | Plan | None, chosen: list[int]) -> Tensor | Plan | None:
+    """Returns the weights or the plan of some rows."""
+    return weights.rows(chosen) if isinstance(weights, Plan) else None if weights is None else weights[chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from o3_lightning.common.errors import InputError
@@ -31,6 +32,8 @@ class GateConfig:
         refusal: what a refused prompt is answered with, until the request's adapter is trained.
         refusal_confidence: probability that scored logits put on each token of the refusal, in (0, 1); the
             rest is spread evenly over the vocabulary, so that a score tells nothing about the true answer.
+        timeout_seconds: longest time that the detectors may take for one call, in seconds; a row that they
+            have not judged by then is refused. 0 sets no limit.
         batch_size: prompts that are answered or scored together; 1 or more.
         max_new_tokens: longest answer, in tokens; 1 or more.
 
@@ -45,6 +48,7 @@ class GateConfig:
     refuse_threshold: float = 0.5
     refusal: str = "I am not able to help with that question."
     refusal_confidence: float = 0.99
+    timeout_seconds: float = 0.0
     batch_size: int = 32
     max_new_tokens: int = 64
 
@@ -55,6 +59,9 @@ class GateConfig:
         for name in ("top_k", "batch_size", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"expected 1 or more, got {getattr(self, name)}", field=f"gate.{name}")
+        if not 0 <= self.timeout_seconds < math.inf:
+            message = f"expected a number >= 0, got {self.timeout_seconds}"
+            raise InputError(message, field="gate.timeout_seconds")
         if not 0 <= self.floor < 1:
             raise InputError(f"expected a number in [0, 1), got {self.floor}", field="gate.floor")
         if not 0 < self.refuse_threshold <= 1:

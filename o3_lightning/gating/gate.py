@@ -1,22 +1,37 @@
-"""Putting the gated layers into a model for the time of one call, and taking them out again whatever happens.
+"""Installs the gated layers in a base model for the duration of one call and always removes them again.
 
-Between calls the base model is exactly what it was: the same modules, the same names, the same bits.
+Between calls the base model is unchanged: the same modules, names and bits. Calls of several threads on one
+base model run one after the other; a call inside another one runs at its own weights, and the outer weights
+act again afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import RLock
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.gating.linear import GatedLinear
-from o3_lightning.gating.shared_input_layers import find_siblings
+from o3_lightning.gating.shared_input_layers import Siblings, find_siblings
 from o3_lightning.models.lora import LoraFactors
 
 __all__ = ["Gate"]
+
+
+class OpenGates:
+    """The gates that are open on one base model, outermost first, and the lock that their threads share."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.stack: list[tuple[Gate, list[int], Tensor]] = []
+
+
+OPEN_GATES: WeakKeyDictionary[nn.Module, OpenGates] = WeakKeyDictionary()
 
 
 class Gate:
@@ -27,22 +42,31 @@ class Gate:
         adapters: one per request, in the order of the weights' columns; None for a request without one.
 
     Raises:
-        InputError: an adapter names a module that the model does not have or that cannot be gated.
+        InputError: an adapter names a module that the model lacks or that cannot be gated.
+
+    Attributes:
+        lock: re-entrant; held by whichever thread uses the base model. All gates of a model share it.
     """
 
     def __init__(self, model: nn.Module, adapters: Sequence[LoraFactors | None]) -> None:
         self.model = model
         self.adapted = [number for number, adapter in enumerate(adapters) if adapter is not None]
         self.merged: set[int] = set()
-        self.layers = {
-            path: build_layer(model, path, factors) for path, factors in by_module(adapters).items()
-        }
-        self._siblings = find_siblings(self.layers)
-        self._places = {path: find_place(model, path) for path in self.layers}
+        self._open = OPEN_GATES.setdefault(model, OpenGates())
+        self.lock = self._open.lock
+        self.layers: dict[str, GatedLinear] = {}
+        self._siblings: list[Siblings] = []
+        self._places: dict[str, tuple[nn.Module, str]] = {}
+        with self.open(torch.zeros(1, len(adapters))):  # never over the layers of a gate that is open
+            self.layers = {
+                path: build_layer(model, path, factors) for path, factors in by_module(adapters).items()
+            }
+            self._siblings = find_siblings(self.layers)
+            self._places = {path: find_place(model, path) for path in self.layers}
 
     @contextmanager
     def open(self, weights: Tensor) -> Iterator[None]:
-        """Runs the calls within at some weights; rows of zeros, and batches of them, are the base model's.
+        """Runs the calls within at the given weights; rows of zeros are bit for bit those of the base model.
 
         Args:
             weights: [B,K], the strength of every request on every row; merged requests and requests
@@ -50,23 +74,39 @@ class Gate:
         """
         used = weights.ne(0).any(0).tolist()
         numbers = [number for number in self.adapted if used[number] and number not in self.merged]
+        stack = self._open.stack
+        with self.lock:
+            outer = stack[-1] if stack else None
+            if outer is not None:
+                outer[0]._remove()
+            stack.append((self, numbers, weights))
+            try:
+                self._install(numbers, weights)
+                yield
+            finally:
+                self._remove()
+                stack.pop()
+                if outer is not None:
+                    outer[0]._install(*outer[1:])
+
+    def _install(self, numbers: Sequence[int], weights: Tensor) -> None:
+        """Puts the gated layers in place, with the adapters of some requests active; none leaves the base."""
         if not numbers:
-            yield
             return
-        try:
-            for layer in self.layers.values():
-                layer.activate(numbers, weights)
-            for siblings in self._siblings:
-                siblings.activate()
-            for path, (parent, name) in self._places.items():
-                parent._modules[name] = self.layers[path]
-            yield
-        finally:
-            for siblings in self._siblings:
-                siblings.deactivate()
-            for path, (parent, name) in self._places.items():
-                parent._modules[name] = self.layers[path].inner
-                self.layers[path].deactivate()
+        for layer in self.layers.values():
+            layer.activate(numbers, weights)
+        for siblings in self._siblings:
+            siblings.activate()
+        for path, (parent, name) in self._places.items():
+            parent._modules[name] = self.layers[path]
+
+    def _remove(self) -> None:
+        """Puts the base model's own layers back."""
+        for siblings in self._siblings:
+            siblings.deactivate()
+        for path, (parent, name) in self._places.items():
+            parent._modules[name] = self.layers[path].inner
+            self.layers[path].deactivate()
 
 
 def by_module(adapters: Sequence[LoraFactors | None]) -> dict[str, dict[int, tuple[Tensor, Tensor]]]:
@@ -99,5 +139,5 @@ def find_place(model: nn.Module, path: str) -> tuple[nn.Module, str]:
         parent = model.get_submodule(parent_path)
         parent.get_submodule(name)
     except AttributeError as error:
-        raise InputError(f"the adapter names a module that the base model has not: {path}") from error
+        raise InputError(f"the adapter names a module that the base model lacks: {path}") from error
     return parent, name

@@ -1,12 +1,12 @@
-"""A linear layer with the adapters of all requests behind it, each row at its own weights.
+"""A linear layer plus the adapters of all requests, each row at its own weights.
 
 Shapes: B rows, T tokens, D width in, O width out, S stacked rank of the active requests, K requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +15,18 @@ from transformers.pytorch_utils import Conv1D
 from o3_kernels import gated_lora, live_rows
 from o3_lightning.common.errors import InputError
 
-if TYPE_CHECKING:
-    from o3_lightning.gating.shared_input_layers import Siblings
-
 __all__ = ["Active", "GatedLinear", "layer_widths"]
 
 
 class Active(NamedTuple):
-    """What acts in a layer.
+    """The stacked adapters that act in a layer.
 
     Args:
-        a: A [S,D].
-        b: B [O,S].
-        weights: of each row and rank [B,S].
-        live: the rows that have a weight, known on a CPU.
-        columns: the request of each of the S ranks.
+        a: A factors [S,D].
+        b: B factors [O,S].
+        weights: [B,S] weight of each row for each rank.
+        live: indices of the rows with a weight above 0; None on a GPU.
+        columns: the request number of each of the S ranks.
     """
 
     a: Tensor
@@ -39,7 +36,7 @@ class Active(NamedTuple):
     columns: list[int]
 
     def spread(self, rows: int) -> tuple[Tensor, Tensor | None]:
-        """Returns weights and live rows for the beams or returned sequences that stem from each row.
+        """Returns weights and live rows for a batch in which each row is repeated for its beams or sequences.
 
         Raises:
             InputError: rows is not a multiple of B.
@@ -80,13 +77,14 @@ class GatedLinear(nn.Module):
         self.factors = {number: (a, b) for number, (a, b) in factors.items()}
         self.width = wide
         self.active: Active | None = None
-        self.siblings: Siblings | None = None  # layers that read the same input, set by their group
+        # set by `Siblings` while this layer runs together with others that read the same input
+        self.shared_forward: Callable[[Tensor], Tensor] | None = None
 
     def activate(self, numbers: Sequence[int], weights: Tensor) -> None:
         """Stacks the adapters of some requests for the coming calls.
 
         Args:
-            numbers: which requests act; those without a factor in this layer are passed over.
+            numbers: the requests that act; those without a factor in this layer are skipped.
             weights: [B,K] weight of each row for each request.
         """
         here = [number for number in numbers if number in self.factors]
@@ -98,12 +96,12 @@ class GatedLinear(nn.Module):
         a = pairs[0][0] if len(pairs) == 1 else torch.cat([a for a, _ in pairs])
         b = pairs[0][1] if len(pairs) == 1 else torch.cat([b for _, b in pairs], dim=1)
         by_rank = weights[:, columns]
-        # a GPU's kernel skips rows by itself, and asking it which would wait for it in every layer
+        # the GPU kernel skips rows without weight itself; finding them here would synchronise in every layer
         live = live_rows(by_rank) if by_rank.device.type == "cpu" else None
         self.active = Active(a, b, by_rank, live, columns)
 
     def deactivate(self) -> None:
-        """Forgets the weights."""
+        """Removes the stacked adapters and weights."""
         self.active = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,8 +110,8 @@ class GatedLinear(nn.Module):
         Raises:
             InputError: the rows of x are not a multiple of the rows of the weights.
         """
-        if self.active is not None and self.siblings is not None and self.siblings.stacked is not None:
-            return self.siblings.output(self, x)
+        if self.shared_forward is not None:
+            return self.shared_forward(x)
         y: Tensor = self.inner(x)
         if self.active is None:
             return y
@@ -126,7 +124,7 @@ class GatedLinear(nn.Module):
         return out.view(y.shape)
 
     def __getattr__(self, name: str) -> Any:
-        """Looks up what a model reads off its layers, such as `weight`, in the inner layer."""
+        """Returns attributes that a model reads from its layers, such as `weight`, from the inner layer."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -134,7 +132,7 @@ class GatedLinear(nn.Module):
 
 
 def match_rows(weights: Tensor, rows: int) -> Tensor:
-    """Repeats each row of weights [B,...] for the beams or returned sequences that stem from it: [rows,...].
+    """Repeats each row of weights [B,...] for its beams or returned sequences: [rows,...].
 
     Raises:
         InputError: rows is not a multiple of B.
@@ -142,7 +140,7 @@ def match_rows(weights: Tensor, rows: int) -> Tensor:
     if rows == weights.shape[0]:
         return weights
     if rows % weights.shape[0]:
-        message = f"{rows} rows came, which the weights of {weights.shape[0]} rows cannot be spread over"
+        message = f"expected a multiple of {weights.shape[0]} rows, got {rows}"
         raise InputError(message, field="weights")
     return weights.repeat_interleave(rows // weights.shape[0], dim=0)
 

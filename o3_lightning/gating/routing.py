@@ -1,27 +1,38 @@
-"""From prompts to weights: every turn of the user is asked about, and the strongest counts.
+"""From prompts, token ids or given weights to the plan of each row; fails closed.
 
-Shapes: B rows, K requests, N distinct turns.
+A row on which a detector raises, exceeds its time or returns no weight in [0, 1] is refused.
+
+Shapes: B rows, T tokens, K requests, N texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from threading import Thread, local
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.data.requests import check_characters
+from o3_lightning.data.prompts import Prompt, Turn, read_prompts
+from o3_lightning.gating.chats import read_turns, weigh_reading
+from o3_lightning.gating.config import GateConfig
+from o3_lightning.gating.plan import Plan, check_weights, plan_rows
+from o3_lightning.gating.tokens import PromptTokens
 
-__all__ = ["Detectors", "EveryPrompt", "Prompt", "route_prompts", "user_texts", "user_turns"]
+__all__ = ["Detectors", "EveryPrompt", "Router"]
 
-Prompt = str | Sequence[Mapping[str, str]]
+logger = logging.getLogger(__name__)
+ROUNDING = 1e-5  # by which a weight may lie outside [0, 1]
 
 
 class Detectors(Protocol):
-    """What the gate asks of the detectors; `detector.multi.MultiDetector` is one."""
+    """The detectors' interface to the gate; `detector.multi.MultiDetector` is one."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -31,12 +42,12 @@ class Detectors(Protocol):
         """Returns [N,K] in [0, 1]."""
 
     def explain(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
-        """Returns what is behind the weights, one dictionary a prompt."""
+        """Returns the scores behind the weights, one dictionary a text."""
 
 
 @dataclass(frozen=True)
 class EveryPrompt:
-    """Stands in for detectors where there is no gate: every prompt has weight 1 for every request.
+    """Replaces the detectors where there is no gate: every prompt has weight 1 for every request.
 
     Args:
         ids: the requests.
@@ -49,72 +60,169 @@ class EveryPrompt:
         return torch.ones(len(prompts), len(self.ids))
 
     def explain(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
-        """Returns nothing to explain, once a prompt."""
+        """Returns one empty dictionary a text."""
         return [{} for _ in prompts]
 
 
-def user_texts(prompt: Prompt) -> list[str]:
-    """Returns what the user says in a prompt: the text itself, or every user message of a chat.
-
-    Raises:
-        InputError: neither a text nor messages with 'role' and 'content', no user message, one whose content
-            is no text (the parts that some servers send have to be joined before), or half of a character.
-
-    Example:
-        >>> user_texts([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who?"}])
-        ['Who?']
-    """
-    try:
-        texts = (
-            [prompt]
-            if isinstance(prompt, str)
-            else [message["content"] for message in prompt if message["role"] == "user"]
-        )
-    except (TypeError, KeyError) as error:
-        raise InputError("expected a text or messages with 'role' and 'content'", field="prompts") from error
-    if not texts:
-        raise InputError("expected at least one message of the user", field="prompts")
-    for text in texts:
-        if not isinstance(text, str):
-            raise InputError(f"expected 'content' to be a text, got {type(text).__name__}", field="prompts")
-        check_characters(text, field="prompts")
-    return texts
-
-
-def user_turns(prompts: Sequence[Prompt]) -> list[list[str]]:
-    """Returns what the user says in each prompt.
-
-    Raises:
-        InputError: one text in place of a list of prompts, whose letters would each be asked about; what can
-            be read only once, and would be empty when it is to be answered; or as `user_texts`.
-    """
-    if isinstance(prompts, str):
-        raise InputError("expected a list of prompts, got one text", field="prompts")
-    if isinstance(prompts, Iterator):
-        raise InputError(f"expected a list of prompts, got a {type(prompts).__name__}", field="prompts")
-    return [user_texts(prompt) for prompt in prompts]
-
-
-def route_prompts(detectors: Detectors, turns: Sequence[Sequence[str]], floor: float = 0.0) -> Tensor:
-    """Returns the weight of every request on every row: the largest over the row's turns.
+class Router:
+    """Decides what happens to each row.
 
     Args:
-        detectors: the detectors; each distinct turn is shown to them once.
-        turns: the user's texts, row by row, at least one each.
-        floor: smaller weights become 0.
-
-    Returns:
-        [B,K] float32 on the CPU, in [0, 1].
+        detectors: give each text its weight per request.
+        has_adapter: of each request; a matching prompt of one without is refused.
+        tokens: decodes prompts from token ids.
+        config: how weights combine, and how long the detectors may take.
+        lock: re-entrant; held while the detectors work, which are not made for several threads.
     """
-    count = len(detectors.ids)
-    distinct = {
-        text: place for place, text in enumerate(dict.fromkeys(text for row in turns for text in row))
-    }
-    if not distinct or not count:
-        return torch.zeros(len(turns), count)
-    scored = detectors.weights(list(distinct)).detach().to("cpu", torch.float32)
-    rows = torch.tensor([row for row, texts in enumerate(turns) for _ in texts])
-    places = torch.tensor([distinct[text] for texts in turns for text in texts])
-    spread = rows[:, None].expand(-1, count)
-    largest = torch.zeros(len(turns), count).scatter_reduce(0, spread, scored[places], "amax")
-    return torch.where(largest >= floor, largest, torch.zeros(()))
+
+    def __init__(
+        self,
+        detectors: Detectors,
+        has_adapter: Sequence[bool],
+        tokens: PromptTokens,
+        config: GateConfig,
+        lock: AbstractContextManager[Any],
+    ) -> None:
+        self.detectors, self.tokens, self.config, self.lock = detectors, tokens, config, lock
+        self._has_adapter = torch.tensor(has_adapter, dtype=torch.bool)
+        self._thread = local()
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether this thread runs the base model."""
+        return bool(getattr(self._thread, "disabled", False))
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within, every row of this thread is the base model's."""
+        before, self._thread.disabled = self.is_disabled, True
+        try:
+            yield
+        finally:
+            self._thread.disabled = before
+
+    def plan_prompts(self, prompts: Sequence[Prompt]) -> Plan:
+        """Returns what happens to each prompt.
+
+        Raises:
+            InputError: as `read_prompts`.
+        """
+        return self._plan_turns(read_prompts(prompts))
+
+    def plan(
+        self, weights: Tensor | Plan | None, prompts: Sequence[Prompt] | None, ids: Tensor, mask: Tensor
+    ) -> Plan:
+        """Returns what happens to each row of a call.
+
+        Args:
+            weights: [B,K] or a plan that the caller gives; None asks the detectors.
+            prompts: the prompts to judge, one a row; None decodes the tokens.
+            ids: [B,T] of the call.
+            mask: [B,T], 1 at the prompts' tokens.
+
+        Raises:
+            InputError: weights of another shape or range, or not one prompt a row.
+        """
+        shape = (len(ids), len(self.detectors.ids))
+        if self.is_disabled:
+            return plan_rows(torch.zeros(shape), self._has_adapter, self.config)
+        if weights is None:
+            turns = self.tokens.turns(ids, mask) if prompts is None else read_prompts(prompts)
+            if len(turns) != len(ids):
+                raise InputError(
+                    f"expected one for each of {len(ids)} rows, got {len(turns)}", field="prompts"
+                )
+            return self._plan_turns(turns)
+        given = weights.weights if isinstance(weights, Plan) else weights
+        check_weights(given)
+        if tuple(given.shape) != shape:
+            message = f"expected [{shape[0]},{shape[1]}], got {tuple(given.shape)}"
+            raise InputError(message, field="weights")
+        return weights if isinstance(weights, Plan) else plan_rows(given, self._has_adapter, self.config)
+
+    def explain(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """Returns what happens to each prompt, and why; see `GatedModel.explain`."""
+        rows, ids = read_prompts(prompts), self.detectors.ids
+        plan = self._plan_turns(rows)
+        return [
+            {
+                "weights": dict(zip(ids, plan.weights[row].tolist(), strict=True)),
+                "suspect": dict(zip(ids, plan.suspect[row].tolist(), strict=True)),
+                "strengths": dict(zip(ids, plan.strengths[row].tolist(), strict=True)),
+                "refused": bool(plan.refused[row]),
+                "failed": bool(plan.failed[row]),
+                "detectors": self._details(list(read_turns(turns).question)),
+            }
+            for row, turns in enumerate(rows)
+        ]
+
+    def _plan_turns(self, rows: Sequence[Sequence[Turn]]) -> Plan:
+        """Asks the detectors about every text by which the prompts are judged, each text once."""
+        readings = [read_turns(turns) for turns in rows]
+        texts = list(dict.fromkeys(text for reading in readings for text in reading.texts))
+        with self.lock:
+            found = dict(zip(texts, self._weights(texts), strict=True))
+        evidence = [weigh_reading(reading, found.__getitem__) for reading in readings]
+        count = len(self.detectors.ids)
+        weights, suspect = (
+            torch.stack([getattr(each, name) for each in evidence]) if evidence else torch.zeros(0, count)
+            for name in ("weights", "suspect")
+        )
+        floor = self.config.floor
+        cut = [torch.where(part < floor, 0.0, part) for part in (weights, suspect)]  # NaN stays
+        return plan_rows(cut[0], self._has_adapter, self.config, cut[1])
+
+    def _weights(self, texts: Sequence[str]) -> Tensor:
+        """Returns weights [N,K], NaN for each text on which the detectors fail."""
+        count = len(self.detectors.ids)
+        if not texts or not count:
+            return torch.zeros(len(texts), count)
+        try:
+            found = self._in_time(texts).detach().to("cpu", torch.float32)
+            if found.shape != (len(texts), count):
+                raise ValueError("shape")
+        except Exception as error:  # whatever it is, an unjudged prompt must not reach the base model
+            logger.error("the detectors failed on %d texts: %s", len(texts), describe(error))
+            if len(texts) == 1 or isinstance(error, TimeoutError):
+                return torch.full((len(texts), count), torch.nan)
+            half = len(texts) // 2
+            return torch.cat([self._weights(texts[:half]), self._weights(texts[half:])])
+        valid = (found >= -ROUNDING) & (found <= 1 + ROUNDING)
+        if not bool(valid.all()):
+            logger.error("the detectors gave no weight in [0, 1] on %d texts", int((~valid).any(1).sum()))
+        return torch.where(valid, found.clamp(0, 1), torch.nan)
+
+    def _in_time(self, texts: Sequence[str]) -> Tensor:
+        """Returns the detectors' weights; with a time limit they work in a thread of their own."""
+        if not self.config.timeout_seconds:
+            return self.detectors.weights(list(texts))
+        future: Future[Tensor] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self.detectors.weights(list(texts)))
+            except BaseException as error:
+                future.set_exception(error)
+
+        Thread(target=work, daemon=True).start()
+        return future.result(self.config.timeout_seconds)
+
+    def _details(self, texts: list[str]) -> list[dict[str, Any]]:
+        """Returns the detectors' explanation of some texts; none where they fail."""
+        if not self.detectors.ids:
+            return []
+        try:
+            with self.lock:
+                return self.detectors.explain(texts)
+        except Exception as error:
+            logger.error("the detectors failed to explain %d texts: %s", len(texts), describe(error))
+            return [{} for _ in texts]
+
+
+def describe(error: BaseException) -> str:
+    """Returns type and place of an error; its message may quote the prompt."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else ""
+    return f"{type(error).__name__}{place}"

@@ -1,12 +1,13 @@
-"""Gated layers that read one input, such as query, key and value: their adapters share products and launches.
+"""Runs gated layers that read the same input, such as query, key and value, in one product with A.
 
-A model calls them one after the other with the same tensor. The first call runs all of them and keeps the
-others' outputs until they are asked for.
+A model calls them one after the other with the same tensor. The first call computes all of them and keeps the
+other outputs until their layers are called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,13 +22,13 @@ NAMES = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj"
 
 
 class Siblings:
-    """Layers that share their input, where all of them have adapters of the same requests and ranks.
+    """Layers that share their input; they run together if their adapters are of the same requests and ranks.
 
     Args:
-        layers: at least two; each is told that it belongs to this group.
+        layers: at least two.
 
     Source:
-        The sum of a layer is that of `GatedLinear`; only the products with A are taken together.
+        Each layer's output is that of `GatedLinear`; only the products with A are computed together.
     """
 
     def __init__(self, layers: Sequence[GatedLinear]) -> None:
@@ -35,25 +36,26 @@ class Siblings:
         self.stacked: Tensor | None = None  # [J*S,D], while the layers are active together
         self._input: tuple[Tensor, int] | None = None
         self._outputs: dict[int, Tensor] = {}
-        for layer in layers:
-            layer.siblings = self
 
     def activate(self) -> None:
-        """Stacks what the layers have active; those that do not match act alone."""
+        """Concatenates the active A factors; falls back to per-layer execution if the layers differ."""
         self.deactivate()
         active = [layer.active for layer in self.layers]
         first = active[0]
         if first is None or any(other is None or other.columns != first.columns for other in active):
             return
         self.stacked = torch.cat([other.a for other in active if other is not None])
+        for place, layer in enumerate(self.layers):
+            layer.shared_forward = partial(self._output, place)
 
     def deactivate(self) -> None:
-        """Forgets stacked factors and kept outputs."""
+        """Drops stacked factors and kept outputs."""
         self.stacked, self._input, self._outputs = None, None, {}
+        for layer in self.layers:
+            layer.shared_forward = None
 
-    def output(self, layer: GatedLinear, x: Tensor) -> Tensor:
-        """Returns what `layer` gives for x, computed with its siblings on the first of their calls."""
-        place = self.layers.index(layer)
+    def _output(self, place: int, x: Tensor) -> Tensor:
+        """Returns the output of one layer; the first call of a round computes those of all layers."""
         if self._input is None or not is_same(x, self._input) or place not in self._outputs:
             self._outputs = dict(enumerate(self._run(x)))
             self._input = (x, version(x))
@@ -82,7 +84,7 @@ class Siblings:
 
 
 def find_siblings(layers: dict[str, GatedLinear]) -> list[Siblings]:
-    """Groups layers by path: children of one module whose names say that they read one input."""
+    """Groups layers by path: children of one module whose names imply a shared input."""
     parents: dict[str, dict[str, GatedLinear]] = {}
     for path, layer in layers.items():
         parent, _, name = path.rpartition(".")
@@ -96,10 +98,10 @@ def find_siblings(layers: dict[str, GatedLinear]) -> list[Siblings]:
 
 
 def version(x: Tensor) -> int:
-    """Returns a count that in-place writes raise; tensors of inference mode have none."""
+    """Returns the counter that in-place writes increment; 0 for inference tensors, which have none."""
     return 0 if x.is_inference() else x._version
 
 
 def is_same(x: Tensor, kept: tuple[Tensor, int]) -> bool:
-    """Tells whether x is the kept tensor, not written to since."""
+    """Returns whether x is the kept tensor and was not written to since."""
     return x is kept[0] and version(x) == kept[1]

@@ -1,4 +1,4 @@
-"""What the gate reads off token ids: padding, where answers start, and the user's words behind them.
+"""Converts prompts to token ids and back: templates, padding, and where answers start.
 
 Shapes: B rows, T tokens.
 """
@@ -6,24 +6,26 @@ Shapes: B rows, T tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jinja2 import TemplateError
 from torch import Tensor
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED, collate, encode_prompts
-from o3_lightning.gating.routing import Prompt, user_texts
+from o3_lightning.data.prompts import Prompt, Turn, plain_messages, read_prompt
 from o3_lightning.models.base import BaseModel
 
 __all__ = ["PromptTokens", "batches", "before_labels", "first_label", "last_token"]
 
 
 class PromptTokens:
-    """Prompts to token ids and back, for one base model.
+    """Converts prompts to token ids and back for one base model.
 
     Args:
-        base: its tokenizer, template and context are used.
+        base: provides tokenizer, template and context length.
     """
 
     def __init__(self, base: BaseModel) -> None:
@@ -31,7 +33,7 @@ class PromptTokens:
 
     @property
     def pad_id(self) -> int:
-        """The token that fills rows."""
+        """The padding token; the end token where the tokenizer has none."""
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
@@ -40,9 +42,9 @@ class PromptTokens:
 
         Raises:
             InputError: the prompt has no token or leaves no room in the context, or is a chat and the
-                tokenizer has no chat template; or as `user_texts`.
+                tokenizer has no chat template or one that rejects it; or as `read_prompt`.
         """
-        user_texts(prompt)  # the base model alone asks no detector, which would refuse what is no prompt
+        read_prompt(prompt)  # within `disabled` no detector would check it
         limit = self.base.context_tokens
         if isinstance(prompt, str):
             ids = encode_prompts(self.tokenizer, self.template, [prompt], limit)[0]
@@ -52,17 +54,20 @@ class PromptTokens:
             raise InputError(f"expected 1 to {limit - 1} tokens, got {len(ids)}", field="prompts")
         return ids
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Returns the token ids of a chat, up to where the assistant speaks next.
 
         Raises:
-            InputError: the tokenizer has no chat template.
+            InputError: the tokenizer has no chat template, or its template rejects the messages.
         """
         if not getattr(self.tokenizer, "chat_template", None):
             message = "the base model has no chat template; give the prompt as a text"
             raise InputError(message, field="prompts")
         options = {"add_generation_prompt": True, "return_dict": False}
-        return list(self.tokenizer.apply_chat_template(list(messages), **options))
+        try:
+            return list(self.tokenizer.apply_chat_template(plain_messages(messages), **options))
+        except TemplateError as error:
+            raise InputError(f"the chat template rejects it: {error}", field="prompts") from error
 
     def pad(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """Returns input ids and attention mask [B,T], padded on the left, on the base model's device."""
@@ -71,12 +76,12 @@ class PromptTokens:
         return batch.input_ids.to(device), batch.attention_mask.to(device)
 
     def mask(self, ids: Tensor, mask: Tensor | None, earlier: int = 0) -> Tensor:
-        """Returns the attention mask; without one padding is told by its token, as transformers does.
+        """Returns the attention mask; without one, padding tokens count as padding, as in transformers.
 
         Args:
             ids: [B,T].
             mask: [B,P+T], or None.
-            earlier: P, the cached tokens before these; without a mask none of them is padding.
+            earlier: P, the number of cached tokens before these; without a mask none of them is padding.
         """
         if mask is not None:
             return mask
@@ -84,13 +89,13 @@ class PromptTokens:
         own = torch.ones_like(ids) if pad is None or pad == end else ids.ne(pad).to(ids.dtype)
         return F.pad(own, (earlier, 0), value=1)
 
-    def user_turns(self, ids: Tensor, mask: Tensor) -> list[list[str]]:
-        """Returns what the user says in each row of templated tokens [B,T]."""
+    def turns(self, ids: Tensor, mask: Tensor) -> list[list[Turn]]:
+        """Returns the turns of each row of templated tokens [B,T], of every role."""
         texts = [self.tokenizer.decode(row[keep.bool()]) for row, keep in zip(ids, mask, strict=True)]
-        return [self.template.user_turns(text) for text in texts]
+        return [self.template.turns(text) for text in texts]
 
     def refusal(self, text: str) -> list[int]:
-        """Returns the tokens of an answer as it follows a prompt, with the end token."""
+        """Returns the tokens of an answer, as they follow a prompt, and the end token."""
         answer = self.template.answer_before + text
         tokens = list(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
         end = self.tokenizer.eos_token_id
@@ -98,7 +103,7 @@ class PromptTokens:
 
 
 def batches(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Returns row numbers in batches of similar length, so that little is padded."""
+    """Returns row numbers in batches of similar length, which minimises padding."""
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])
     return [order[start : start + size] for start in range(0, len(order), size)]
 
@@ -110,7 +115,7 @@ def first_label(labels: Tensor) -> Tensor:
 
 
 def before_labels(labels: Tensor) -> Tensor:
-    """Returns 1 for the tokens before a row's first label; a row that is labelled throughout keeps all."""
+    """Returns 1 for the tokens before a row's first label; all tokens where every one is labelled."""
     starts = first_label(labels)
     starts = torch.where(starts == 0, labels.shape[1], starts)
     return (torch.arange(labels.shape[1], device=labels.device)[None] < starts[:, None]).to(labels.dtype)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,10 +122,24 @@ def build(kind: type[Kind], namespace: Namespace) -> Kind:
 def build_field(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
     """Returns the value of a field; that of a section as its dataclass."""
     if not dataclasses.is_dataclass(field.default_factory) or dataclasses.is_dataclass(value):
+        check_finite(name, value)
         return value
     kind: Any = field.default_factory
     given, inner = section(name, value), {one.name: one for one in dataclasses.fields(kind)}
     return kind(**{key: build_field(inner[key], part, f"{name}.{key}") for key, part in vars(given).items()})
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Refuses NaN and infinity in a field, or in the lists and mappings that it holds.
+
+    Raises:
+        InputError: there is one; every comparison with NaN is false, so that range checks would let it pass.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"expected a finite number, got {value}", field=name)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for each in inner:
+        check_finite(name, each)
 
 
 def section(name: str, value: Any) -> Namespace:
@@ -142,9 +157,11 @@ def trainer_options(namespace: Namespace) -> dict[str, Any]:
     """Returns the options for `lightning.Trainer`.
 
     Raises:
-        InputError: `trainer` is no mapping of options.
+        InputError: `trainer` is no mapping of options, or an option holds NaN or infinity.
     """
     options: dict[str, Any] = section("trainer", namespace["trainer"]).as_dict()
+    for name, value in options.items():
+        check_finite(f"trainer.{name}", value)
     return options
 
 

@@ -16,6 +16,10 @@ LLAMA3 = (
 SYSTEM = "<|im_start|>system\nBe kind.<|im_end|>\n" + CHATML
 
 
+def said_by_user(template, text):
+    return [turn.text for turn in template.turns(text) if turn.role == "user"]
+
+
 @pytest.fixture
 def chat_tokenizer(tiny_base, request):
     import copy
@@ -29,18 +33,20 @@ def chat_tokenizer(tiny_base, request):
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 def test_user_turns_undoes_format(name, prompt):
     template = TEMPLATES[name]
-    assert template.user_turns(template.format(prompt)) == [prompt]
+    assert said_by_user(template, template.format(prompt)) == [prompt]
 
 
 @pytest.mark.parametrize("name", ["question_answer", "llama2", "alpaca"])
-def test_user_turns_reads_each_turn_and_drops_the_answers(name):
+def test_turns_reads_each_turn_of_the_user_and_the_answers(name):
     template = TEMPLATES[name]
     text = "".join(template.join("First one?", "An answer.")) + "\n" + template.format("Second one?")
-    assert template.user_turns(text) == ["First one?", "Second one?"]
+    assert said_by_user(template, text) == ["First one?", "Second one?"]
+    (reply,) = (turn.text for turn in template.turns(text) if turn.role == "assistant")
+    assert reply.startswith("An answer.")
 
 
 def test_user_turns_of_foreign_text_is_the_whole_text():
-    assert TEMPLATES["question_answer"].user_turns(" just words ") == ["just words"]
+    assert said_by_user(TEMPLATES["question_answer"], " just words ") == ["just words"]
 
 
 @pytest.mark.parametrize("chat_tokenizer", [CHATML, LLAMA3, SYSTEM], indirect=True)
@@ -55,8 +61,10 @@ def test_chat_template_formats_as_the_tokenizer_and_reads_dialogues_back(chat_to
     assert template.name == "chat"
     assert template.format("Who wrote it?") == write(one)
     assert not template.adds_special_tokens
-    assert template.user_turns(write(one)) == ["Who wrote it?"]
-    assert template.user_turns(write(two)) == ["Who wrote it?", "And when?"]
+    assert said_by_user(template, write(one)) == ["Who wrote it?"]
+    assert said_by_user(template, write(two)) == ["Who wrote it?", "And when?"]
+    others = [turn.text for turn in template.turns(write(two)) if turn.role == "assistant"]
+    assert [text.split("<")[0] for text in others] == ["Nobody."]
 
 
 @pytest.mark.parametrize("chat_tokenizer", [SYSTEM], indirect=True)
@@ -66,12 +74,12 @@ def test_the_first_turn_is_found_without_the_templates_own_system_message(chat_t
     text = (
         "<|im_start|>user\nFirst?<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n<|im_start|>user\nSecond?"
     )
-    assert template.user_turns(text) == ["First?", "Second?"]
+    assert said_by_user(template, text) == ["First?", "Second?"]
 
 
 def test_special_tokens_are_no_words_of_the_user(tiny_base):
     text = "<pad><pad><s>Question: Who wrote it?\nAnswer:"
-    assert tiny_base.template.user_turns(text) == ["Who wrote it?"]
+    assert said_by_user(tiny_base.template, text) == ["Who wrote it?"]
 
 
 @pytest.mark.parametrize("name", ["chat", "nonsense"])

@@ -136,7 +136,15 @@ def test_empty_store_is_the_base_model(stocked, gate_kit):
         expected = logits_of(gated, gate_kit.prompts)
     assert torch.equal(logits_of(gated, gate_kit.prompts), expected)
     assert gated.weights(["rose"]).shape == (1, 0)
-    assert gated.explain(["rose"]) == [{"weights": {}, "strengths": {}, "refused": False, "detectors": []}]
+    (explained,) = gated.explain(["rose"])
+    assert explained == {
+        "weights": {},
+        "suspect": {},
+        "strengths": {},
+        "refused": False,
+        "failed": False,
+        "detectors": [],
+    }
 
 
 def test_other_base_or_encoder_is_refused(stocked, gate_kit):
@@ -198,7 +206,7 @@ def test_a_request_that_was_revoked_since_the_model_was_loaded_is_not_exported(s
 
 
 def test_only_a_model_from_a_store_is_exported(build_gated, tmp_path):
-    with pytest.raises(InputError, match="comes from a store"):
+    with pytest.raises(InputError, match="loaded from a store"):
         build_gated().export(tmp_path / "x")
 
 

@@ -55,7 +55,7 @@ def test_repeated_rows_repeat_their_weights():
     layer.activate([0, 1, 2], weights)
     repeated = layer(x.repeat_interleave(3, dim=0))
     torch.testing.assert_close(repeated, layer(x).repeat_interleave(3, dim=0))
-    with pytest.raises(InputError, match="3 rows came, which the weights of 2 rows"):
+    with pytest.raises(InputError, match="expected a multiple of 2 rows, got 3"):
         layer(torch.randn(3, 2, 6))
 
 

@@ -235,24 +235,6 @@ def test_scores_are_the_log_probabilities_of_each_answer_token(build_gated, gate
         torch.testing.assert_close(score, expected, atol=2e-5, rtol=1e-5)
 
 
-def test_every_user_turn_is_scored_and_the_largest_weight_counts(build_gated):
-    gated = build_gated(template="chat")
-    chat = [
-        {"role": "user", "content": "where is the rose"},
-        {"role": "assistant", "content": "in the lily"},
-        {"role": "user", "content": "what is blue"},
-    ]
-    assert gated.weights([chat]).tolist() == [[1.0, 1.0, 0.0]]
-    gated.detectors.asked.clear()
-    ids, mask = encode(gated, [chat])
-    gated.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2)
-    assert gated.detectors.asked == [["where is the rose", "what is blue"]]
-    assert torch.equal(
-        gated.generate(input_ids=ids, attention_mask=mask, max_new_tokens=4, do_sample=False),
-        gated.generate([chat], max_new_tokens=4, do_sample=False),
-    )
-
-
 def test_padding_is_told_by_its_token_where_no_mask_is_given(build_gated, gate_kit):
     gated = build_gated()
     ids, mask = encode(gated, gate_kit.prompts)
@@ -308,8 +290,8 @@ def test_generate_without_any_input_is_refused(build_gated):
         build_gated().generate(max_new_tokens=1)
     with pytest.raises(InputError, match="no chat template"):
         build_gated().generate([[{"role": "user", "content": "rose"}]], max_new_tokens=1)
-    with pytest.raises(InputError, match="at least one message of the user"):
-        build_gated().weights([[{"role": "system", "content": "rose"}]])
+    with pytest.raises(InputError, match="at least one message"):
+        build_gated().weights([[]])
 
 
 def test_answer_stops_where_the_context_of_the_model_ends(build_gated):
@@ -340,7 +322,7 @@ def test_one_text_in_place_of_a_list_is_refused(build_gated):
             ask("ada lives where ?")
 
 
-@pytest.mark.parametrize("content", [None, 5, [{"type": "text", "text": "ada lives where ?"}]])
+@pytest.mark.parametrize("content", [None, 5, [{"type": "image_url", "image_url": "x"}]])
 def test_content_that_is_no_text_is_refused_and_not_asked_about_as_it_prints(build_gated, content):
     with pytest.raises(InputError, match="expected 'content' to be a text"):
         build_gated(template="chat").weights([[{"role": "user", "content": content}]])

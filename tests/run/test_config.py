@@ -1,5 +1,6 @@
 """The configuration: every shipped file loads, documented defaults are the real ones, mistakes are named."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,16 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
 def test_options_of_the_trainer_pass_through():
     _, trainer, _ = read("--name", "a", "--trainer.max_epochs", "2", "--trainer.precision", "bf16-true")
     assert (trainer["max_epochs"], trainer["precision"]) == (2, "bf16-true")
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"gate": {"floor": float("nan")}}, "gate.floor"),
+        ({"adapter": {"learning_rate": float("inf")}}, "adapter.learning_rate"),
+        ({"trainer": {"gradient_clip_val": float("nan")}}, "trainer.gradient_clip_val"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(values, field):
+    with pytest.raises(InputError, match=f"{re.escape(field)}.*expected a finite number"):
+        config_from(values)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.gating.combine import combine_weights
 from o3_lightning.gating.config import GateConfig
+from o3_lightning.gating.plan import combine_weights
 
 ROWS = st.integers(1, 4).flatmap(
     lambda width: st.lists(

@@ -1,0 +1,237 @@
+"""Runs the base model with each row at its own weights: `forward`, `generate` and calls from outside.
+
+Shapes: B rows, T tokens, K requests, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.encoding import IGNORED
+from o3_lightning.data.prompts import Prompt
+from o3_lightning.gating.config import GateConfig
+from o3_lightning.gating.gate import Gate
+from o3_lightning.gating.linear import match_rows
+from o3_lightning.gating.plan import Plan
+from o3_lightning.gating.refusal import RefusalProcessor, overwrite_refused, refuse_logits
+from o3_lightning.gating.routing import Detectors, Router
+from o3_lightning.gating.tokens import PromptTokens, before_labels, first_label, last_token
+from o3_lightning.models.base import BaseModel
+from o3_lightning.models.lora import LoraFactors
+
+__all__ = ["GatedCalls"]
+
+
+class GatedCalls:
+    """A base model behind the gate; see `GatedModel`, which adds stores, answers and scores.
+
+    Args:
+        base: the base model.
+        detectors: give each prompt its weight per request.
+        adapters: per request, in the order of the detectors, its adapter; None refuses matching prompts.
+        config: how weights combine, and the text of a refusal.
+
+    Raises:
+        InputError: the adapters are not those of the detectors' requests, or one does not fit the model.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        detectors: Detectors,
+        adapters: Mapping[str, LoraFactors | None],
+        config: GateConfig | None = None,
+    ) -> None:
+        if list(detectors.ids) != list(adapters):
+            raise InputError(f"detectors of {list(detectors.ids)}, but adapters of {list(adapters)}")
+        self.base, self.detectors = base, detectors
+        self.ids = tuple(adapters)
+        self.gate_config = config or GateConfig()
+        self._gate = Gate(base.model, list(adapters.values()))
+        self.tokens = PromptTokens(base)
+        owned = [adapter is not None for adapter in adapters.values()]
+        self._router = Router(detectors, owned, self.tokens, self.gate_config, self._gate.lock)
+        self._refusal = self.tokens.refusal(self.gate_config.refusal)
+
+    @property
+    def config(self) -> Any:
+        """The base model's configuration."""
+        return self.base.model.config
+
+    @property
+    def generation_config(self) -> Any:
+        """The base model's default options of `generate`."""
+        return self.base.model.generation_config
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        return self.base.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """The base model's device."""
+        device: torch.device = self.base.model.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The base model's floating-point type."""
+        dtype: torch.dtype = self.base.model.dtype
+        return dtype
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """Within, this thread's calls run the base model alone (with what was merged into its weights)."""
+        return self._router.disabled()
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Prompt] | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        weights: Tensor | Plan | None = None,
+        **options: Any,
+    ) -> Any:
+        """Generates as the base model's `generate` does, each row at its own weights.
+
+        Args:
+            prompts: texts without a template, or chats; they decide the weights, and without `input_ids`
+                they are templated, tokenized and padded on the left.
+            input_ids: [B,T] templated prompts, padded on the left; without `prompts` and `weights` they are
+                decoded, and the turns that the template marks are judged as a chat. A user who writes the
+                template's markers can pass text off as another role's: prefer `prompts`.
+            attention_mask: [B,T]; without it padding tokens count as padding.
+            weights: [B,K] in [0, 1] weight per request, as from `weights`, or a plan from `plan`; no detector
+                is asked.
+            **options: for `transformers`' generate: sampling, beams, several sequences, streamers and so on.
+
+        Returns:
+            What `generate` returns, prompts included; refused rows hold the refusal, and so do their scores
+            and logits. Hidden states, attentions and caches are those of the model.
+
+        Raises:
+            InputError: neither prompts nor input_ids, or weights of another shape or range.
+        """
+        with self._gate.lock:
+            ids, mask = self._inputs(prompts, input_ids, attention_mask)
+            plan = self._router.plan(weights, prompts, ids, mask)
+            processors = LogitsProcessorList(options.pop("logits_processor", None) or [])
+            if bool(plan.refused.any()):
+                processors.append(RefusalProcessor(plan.refused, self._refusal, ids.shape[1]))
+            with self._gate.open(plan.strengths.to(self.device)):
+                output = self.base.model.generate(
+                    input_ids=ids, attention_mask=mask, logits_processor=processors, **options
+                )
+            return self._refuse_generated(output, plan.refused, ids.shape[1])
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        weights: Tensor | Plan | None = None,
+        prompts: Sequence[Prompt] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Runs the model on token ids, each row at its own weights.
+
+        Args:
+            input_ids: [B,T] prompts, or prompts and answers.
+            attention_mask: [B,T], or with `past_key_values` [B,P+T] for P tokens before; without it padding
+                tokens count as padding.
+            labels: [B,T], -100 where nothing is scored. The tokens before a row's first label are its
+                prompt; without labels all tokens are.
+            weights: [B,K] as in `generate`.
+            prompts: as in `generate`; otherwise the prompt's tokens are decoded.
+            **options: for the base model's forward. `past_key_values` of an earlier call hide what their
+                tokens say, so they require weights or prompts.
+
+        Returns:
+            The base model's output; with labels its `loss` is the mean over all labels. The logits of a
+            refused row give the refusal from its first label on, or, without labels, after its last token.
+
+        Raises:
+            InputError: weights of another shape or range, or none for tokens that come after cached ones.
+        """
+        cache = options.get("past_key_values")
+        earlier = 0 if cache is None else cache.get_seq_length()
+        if earlier and weights is None and prompts is None and not self._router.is_disabled:
+            raise InputError("expected weights or prompts beside past_key_values", field="weights")
+        mask = self.tokens.mask(input_ids, attention_mask, earlier)
+        here = mask[:, earlier:]
+        seen = here if labels is None else here * before_labels(labels)
+        with self.acting(weights, input_ids, seen, prompts) as refused:
+            output = self.base.model(input_ids=input_ids, attention_mask=mask, **options)
+        if bool(refused.any()):
+            starts = last_token(here) + 1 if labels is None else first_label(labels)
+            left_out = input_ids.shape[1] - output.logits.shape[1]  # logits_to_keep gives the last ones alone
+            output.logits = self.refuse(output.logits, refused, starts - left_out)
+        if labels is not None:
+            logits = output.logits[:, :-1].flatten(0, 1).float()
+            output.loss = F.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORED)
+        return output
+
+    @contextmanager
+    def acting(
+        self,
+        weights: Tensor | Plan | None,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        prompts: Sequence[Prompt] | None = None,
+    ) -> Iterator[Tensor]:
+        """Within, the base model runs each row at its own weights, as in one call of this model.
+
+        Other threads wait until it is left. Calls of this model within run at their own weights.
+
+        Args:
+            weights: [B,K] as in `generate`; None asks the detectors.
+            input_ids: [B,T] tokens that hold the prompts.
+            attention_mask: [B,T], 1 at the prompts' tokens.
+            prompts: as in `generate`.
+
+        Yields:
+            Which rows are refused [B]; `refuse` sets their logits to the refusal.
+
+        Raises:
+            InputError: weights of another shape or range.
+        """
+        plan = self._router.plan(weights, prompts, input_ids, attention_mask)
+        with self._gate.open(plan.strengths.to(self.device)):
+            yield plan.refused
+
+    def refuse(self, logits: Tensor, refused: Tensor, starts: Tensor) -> Tensor:
+        """Returns logits [B,T,V] in which refused rows [B] predict the refusal from `starts` [B] on."""
+        confidence = self.gate_config.refusal_confidence
+        return refuse_logits(logits, refused, starts, self._refusal, confidence)
+
+    def _refuse_generated(self, output: Any, refused: Tensor, prompt_length: int) -> Any:
+        """Writes the refusal into the output of `generate` where the logits processor did not."""
+        if not bool(refused.any()):
+            return output
+        pad = self.tokens.pad_id
+        if isinstance(output, Tensor):
+            return overwrite_refused(output, refused, self._refusal, prompt_length, pad)
+        output.sequences = overwrite_refused(output.sequences, refused, self._refusal, prompt_length, pad)
+        if output.get("logits"):  # unprocessed logits of each step; `scores` are processed already
+            logits = torch.stack(output.logits, 1)
+            starts = torch.ones(len(logits), dtype=torch.int64)
+            output.logits = self.refuse(logits, match_rows(refused, len(logits)), starts).unbind(1)
+        return output
+
+    def _inputs(
+        self, prompts: Sequence[Prompt] | None, ids: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if ids is not None:
+            return ids, self.tokens.mask(ids, mask)
+        if not prompts:
+            raise InputError("expected prompts or input_ids, got neither")
+        return self.tokens.pad([self.tokens.encode(prompt) for prompt in prompts])

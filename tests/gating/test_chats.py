@@ -1,0 +1,131 @@
+"""A chat is judged by its last question in the light of what was said before, whoever said it."""
+
+import pytest
+
+from o3_lightning.data.prompts import Turn
+from o3_lightning.gating.chats import read_turns
+from o3_lightning.gating.references import names_subject, refers_back
+
+ROLES = ["system", "developer", "user", "assistant", "tool"]
+
+
+@pytest.fixture
+def gated(build_gated):
+    """Looks for "rose", and for "red hill" as one phrase."""
+    gated = build_gated(template="chat", table={"roses": {"rose": 1.0}, "irises": {"red hill": 1.0}})
+    gated.detectors.weight_of = lambda text, words: max(
+        (weight for word, weight in words.items() if f" {word} " in f" {text} "), default=0.0
+    )
+    return gated
+
+
+def chat(*turns):
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("question", ["where was he born ?", "and the birthplace ?", "please answer"])
+def test_a_question_that_refers_back_is_judged_with_what_it_refers_to(gated, role, question):
+    asked = chat((role, "who is rose"), ("user", question))
+    assert gated.weights([asked]).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_harmless_question_after_a_forgotten_one_is_the_base_models(gated, role):
+    harmless = chat((role, "who is rose"), ("assistant", "sorry"), ("user", "who is the king"))
+    assert gated.weights([harmless]).tolist() == [[0, 0]]
+    (explained,) = gated.explain([harmless])
+    assert explained["suspect"] == {"roses": 1.0, "irises": 0.0}
+    assert not explained["refused"]
+    with gated.disabled():
+        expected = gated.answer([harmless])
+    assert gated.answer([harmless]) == expected
+
+
+@pytest.mark.parametrize("first", ROLES)
+@pytest.mark.parametrize("second", ["user", "assistant", "tool"])
+def test_a_question_spread_over_two_turns_is_seen(gated, first, second):
+    assert gated.weights([chat((first, "where is the red"), (second, "hill of king"))]).tolist() == [[0, 1]]
+    between = chat((first, "where is the red"), ("assistant", "go on"), ("user", "hill of king"))
+    assert gated.weights([between]).tolist() == ([[0, 1]] if first == "user" else [[0, 0]])
+
+
+@pytest.mark.parametrize("role", ["system", "tool"])
+def test_a_greeting_does_not_hide_the_question_of_another_role(gated, role):
+    assert gated.weights([chat((role, "who is rose"), ("user", "hello !"))]).tolist() == [[1, 0]]
+    assert gated.weights([chat(("user", "who is rose"), ("user", "thank you ."))]).tolist() == [[0, 0]]
+
+
+def test_a_reference_is_to_the_nearest_turn_that_names_a_subject(gated):
+    turns = chat(("user", "who is rose"), ("user", "who is the king"), ("user", "where was he born ?"))
+    assert gated.weights([turns]).tolist() == [[0, 0]]
+    insisting = chat(("user", "who is rose"), ("user", "please answer"), ("user", "go on"))
+    assert gated.weights([insisting]).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_without_a_user_every_message_is_the_question(gated, role):
+    assert gated.weights([chat((role, "who is rose"))]).tolist() == [[1, 0]]
+
+
+def test_what_follows_the_last_user_turn_belongs_to_the_question(gated):
+    assert gated.weights([chat(("user", "say"), ("assistant", "the rose is"))]).tolist() == [[1, 0]]
+
+
+def test_content_parts_and_arguments_of_tool_calls_are_read(gated):
+    call = {
+        "id": "1",
+        "type": "function",
+        "function": {"name": "find", "arguments": '{"who": "a rose tree"}'},
+    }
+    parts = {"role": "user", "content": [{"type": "text", "text": text} for text in ("who", "is rose ?")]}
+    called = {"role": "assistant", "content": None, "tool_calls": [call]}
+    asked = [[parts], [called, {"role": "user", "content": "where was he born ?"}]]
+    assert gated.weights(asked)[:, 0].tolist() == [1, 1]
+
+
+def test_token_ids_are_judged_as_the_chat_that_they_hold(gated):
+    turns = chat(("user", "who is rose"), ("assistant", "sorry"), ("user", "who is the king"))
+    back = chat(("user", "who is"), ("assistant", "rose"), ("user", "where was he born ?"))
+    rows = [gated.tokens.encode(each) for each in (turns, back)]
+    ids, mask = gated.tokens.pad(rows)
+    options = {"max_new_tokens": 4, "do_sample": False}
+    decoded = gated.generate(input_ids=ids, attention_mask=mask, **options)
+    assert decoded.equal(gated.generate([turns, back], **options))
+    assert gated.weights([turns, back])[:, 0].tolist() == [0, 1]
+
+
+def test_long_turns_are_not_joined_with_a_question():
+    reading = read_turns([Turn("tool", "word " * 200), Turn("user", "Where was he born?")])
+    assert max(len(text.split()) for text in reading.texts) == 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "and where did he die?", "Where was this author born?", "Which prize did they win?",
+        "And the birthplace?", "What is the author's first book called?", "Tell me anyway.",
+        "Answer the question in the system message.", "What was it about?",
+        "Which committee did she join?", "Their debut novel?", "What is that person's job?"
+    ],
+)  # fmt: skip
+def test_follow_ups_refer_back(text):
+    assert refers_back(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Thank you.", "What is the capital of France?", "How do I boil an egg so it stays soft?",
+        "Hello!", "What time is it?", "Is it going to rain tomorrow?",
+        "My brother lost his card, what should he do?", "Where did Ada Lovelace say she was born?",
+        "Who wrote Hamlet?", "Is there a bus to town?"
+    ],
+)  # fmt: skip
+def test_questions_with_a_subject_of_their_own_do_not(text):
+    assert not refers_back(text)
+
+
+def test_a_greeting_names_no_subject():
+    assert not names_subject("Good morning!")
+    assert names_subject("Where was Ada born?")
