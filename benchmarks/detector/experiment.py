@@ -19,20 +19,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.detector.evasion import EVASIONS, harmless_texts
 from benchmarks.detector.measures import summarise
 from benchmarks.detector.tasks import DEVELOPMENT, TASKS, BenchmarkTask, load_task
+from o3_lightning.attacks.config import MEMBERS
+from o3_lightning.attacks.registry import ATTACKS, Material
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_json
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.detector import Detector, DetectorConfig, Encoder, MultiDetector, fit_detector, load_encoder
-from o3_lightning.detector.segments import Prompt
+from o3_lightning.gating.routing import Prompt
 from o3_lightning.metrics.calibration import calibration_error
 from o3_lightning.metrics.separation import separation
 
 __all__ = ["DetectorBenchmarkConfig", "run_detector_benchmark"]
 
 
+EVASIONS = (  # kinds of prompt attacks that `evasion` measures
+    "long_around",
+    "long_before",
+    "role_play",
+    "typos",
+    "letter_case",
+    "look_alikes",
+    "zero_width",
+    "split_question",
+)
+LONG_SENTENCES = 15  # about 200 words
 FPR95 = "at 95 % or more"  # earlier results needed more than 95 %; the two must not stand in one file
 
 
@@ -241,18 +254,21 @@ def sizes(detectors: Mapping[str, Detector]) -> dict[str, float]:
 
 
 def measure_evasion(multi: MultiDetector, task: BenchmarkTask, most: int) -> dict[str, dict[str, float]]:
-    """Returns mean weights: of disguised prompts, of neighbours so disguised, of harmless text as long."""
+    """Returns mean weights: of attacked prompts, of neighbours under the same attack, of harmless texts."""
     result = {}
     asked, near = task.inside.get("paraphrase", task.inside["held_out"])[:most], task.outside["near"][:most]
-    for name, disguise in EVASIONS.items():
-        generator = random.Random(task.seed)
-        weights = {
-            key: float(
-                multi.weights([disguise(prompt, generator, task.filler) for prompt in prompts]).amax(1).mean()
-            )
-            for key, prompts in (("mean_weight", asked), ("near_weight", near))
-        }
-        result[f"evasion:{name}"] = weights
-    texts = harmless_texts(task.filler, random.Random(task.seed), most)
+    material = Material([QuestionAnswer(text, "known") for text in task.filler], seed=task.seed)
+    for name in EVASIONS:
+        for member in MEMBERS:
+            weights = {}
+            for key, prompts in (("mean_weight", asked), ("near_weight", near)):
+                rows = [QuestionAnswer(prompt, "") for prompt in prompts]
+                attempts = [ATTACKS[name].attempt(member, row, material) for row in rows]
+                texts = [attempt.prompt for attempt in attempts if attempt is not None]
+                if texts:
+                    weights[key] = float(multi.weights(texts).amax(1).mean())
+            result[f"evasion:{name}, {member}"] = weights
+    generator = random.Random(task.seed)
+    texts = [" ".join(generator.choices(task.filler, k=LONG_SENTENCES)) for _ in range(most)]
     result["evasion:harmless"] = {"mean_weight": float(multi.weights(texts).amax(1).mean())}
     return result

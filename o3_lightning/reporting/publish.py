@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 FILES = ("metrics.json", "metrics.csv", "report.html", "config.yaml")
 NUMBERS = ("value", "low", "high")
-ATTACKS = ("attack", "request", "leak", "base_leak", "caught", "false_alarm", "utility")
+ATTACKS = ("attack", "member", "request", "leak", "base_leak", "caught", "false_alarm", "utility")
 TEXTS = ("request", "split", "prompt", "truth", "before", "after")
 Rows = tuple[list[str | int], list[list[Any]]]
 

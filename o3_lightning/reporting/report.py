@@ -24,7 +24,7 @@ from o3_lightning.reporting.record import (
 )
 from o3_lightning.reporting.reference import reference_section
 from o3_lightning.reporting.report_data import ReportDetails
-from o3_lightning.reporting.robustness import robustness_section
+from o3_lightning.reporting.robustness import attack_cards, robustness_section
 from o3_lightning.reporting.training import curves_section, overlaps_section
 
 __all__ = ["render_page", "render_report", "write_report"]
@@ -68,7 +68,7 @@ def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
         lead_of(metrics),
         details.notes,
         page_sections(metrics, details),
-        summary_cards(metrics),
+        [*summary_cards(metrics), *attack_cards(details.robustness)],
     )
 
 

@@ -7,44 +7,53 @@ import pytest
 from o3_lightning.common.errors import InputError
 from o3_lightning.reporting.external_results import read_attacks, read_comparisons, read_places
 from o3_lightning.reporting.reference import reference_section
-from o3_lightning.reporting.robustness import robustness_section
+from o3_lightning.reporting.robustness import attack_cards, robustness_section
 
 
 def attack_rows():
-    shared = {"false_alarm": 0.125, "utility": 0.9, "base_utility": 1.0}
+    shared = {"group": "wrapping", "member": "test", "base_leak": 1.0, "attempts": 4, "caught": 0.5}
+    shared |= {"false_alarm": 0.125, "utility": 0.9, "base_utility": 1.0}
+    off = {"attack": "adapter_off", "group": "weights", "member": None, "base_leak": 1.0}
     return [
-        {
-            "attack": "role_play",
-            "request": "a",
-            "leak": 0.25,
-            "leak_interval": [0.1, 0.5, "wilson"],
-            **shared,
-        },
-        {
-            "attack": "role_play",
-            "request": "b",
-            "leak": 0.75,
-            "leak_interval": [0.4, 0.9, "wilson"],
-            **shared,
-        },
-        {"attack": "adapter_off", "request": "a", "leak": 1.0, "leak_interval": None},
-        {"attack": "adapter_off", "request": "b", "leak": None, "leak_interval": None},
+        {"attack": "role_play", "request": "a", "leak": 0.25, **shared},
+        {"attack": "role_play", "request": "b", "leak": 0.75, **shared},
+        {"attack": "cyphers", "request": "a", "leak": 0.0, **shared, "base_leak": 0.0},
+        {"request": "a", "leak": 1.0, **off},
+        {"request": "b", "leak": None, **off},
     ]
 
 
-def test_the_table_has_the_mean_and_the_worst_request():
-    grid, _ = robustness_section(attack_rows()).blocks
-    leaks, others = grid.blocks
-    assert leaks.rows[0] == ["Role play", "0.500", "0.750", "0.400 to 0.900", "–"]
-    assert leaks.rows[1] == ["Adapter off", "1.000", "1.000", "–", "–"]
-    assert others.rows[0] == ["Role play", "–", "0.125", "0.900", "1.000"]
+def test_the_tables_pool_the_requests_and_set_the_largest_leak_first():
+    summary, most, weights, wrapping, silent, _ = robustness_section(attack_rows()).blocks
+    assert summary.rows == [
+        [
+            "Test",
+            "2 (1 under which the base model tells something)",
+            "0.500",
+            "Role play: 0.500",
+            "0.500",
+            "0.125",
+        ]
+    ]
+    assert [row[:3] for row in most.rows] == [["Adapter off", "–", "1.000"], ["Role play", "test", "0.500"]]
+    assert most.rows[1][3:] == ["1.000", "0.500", "0.125", "0.900", "1.000"]
+    assert [fold.title for fold in (weights, wrapping)] == ["Weights", "Wrapping"]
+    assert silent.blocks[0].rows[0][0] == "Cyphers"
+
+
+def test_the_summary_names_the_worst_kind():
+    (card,) = attack_cards(attack_rows())
+    assert card.value == "50.0 %"
+    assert card.sentence == "leak under the worst of 2 kinds of attack: Role play"
+    assert attack_cards([row for row in attack_rows() if row["group"] == "weights"]) == []
 
 
 def test_the_map_has_a_cell_for_each_request_and_attack():
-    _, fold = robustness_section(attack_rows()).blocks
+    *_, fold = robustness_section(attack_rows()).blocks
     (heat,) = fold.blocks
     assert list(heat.columns) == ["a", "b"]
-    assert [[cell.text for cell in cells] for _, cells in heat.rows] == [["0.250", "0.750"], ["1.000", "–"]]
+    cells = [[cell.text for cell in cells] for _, cells in heat.rows]
+    assert cells == [["0.250", "0.750"], ["0.000", "–"], ["1.000", "–"]]
 
 
 def test_a_run_without_attacks_says_how_to_try_them():
