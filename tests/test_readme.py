@@ -31,7 +31,10 @@ def test_tables_of_the_detectors_are_those_of_their_results():
         cells = [pair_cell(own.get(pair)) for pair in PAIRS]
         cells.append(" / ".join(weight_cell(own.get(split)) for split in WEIGHTS))
         assert f"| {name} | {' | '.join(cells)} |" in lines
-        beside = [measured[label] for label in ("default", "k9", "paper_untrained", "official_untrained")]
+        beside = [
+            measured[label]
+            for label in ("default", "cosine_maha_lexical", "paper_untrained", "official_untrained")
+        ]
         cells = [f"{pair_cell(one[PAIRS[0]])}, {weight_cell(one['near'])}" for one in beside]
         assert f"| {name} | {' | '.join(cells)} |" in lines
 

@@ -18,6 +18,7 @@ from o3_kernels import LayerScores, layer_scores
 from o3_lightning.detector.base import DETECTORS
 from o3_lightning.detector.calibration import cross_fit, tail_weights
 from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.constants import CENTROIDS, FOLDS, GAMMA, MOST_RANK, NU, ROWS_PER_CENTROID
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.feature_evidence import Details, FeatureEvidence
 from o3_lightning.detector.layer_statistics import fit_precision, spherical_centroids
@@ -87,7 +88,7 @@ class BoundaryEvidence(FeatureEvidence):
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns the weights of standardised scores by `tail_weights`."""
-        return tail_weights(scores, self.config.tail, self.config.sharpness)
+        return tail_weights(scores, self.config.tail_quantile, self.config.slope_power)
 
 
 def warn_if_small(inputs: PromptInputs, config: DetectorConfig) -> list[str]:
@@ -113,7 +114,7 @@ def fit_boundary(features: Tensor, config: DetectorConfig, seed: int) -> Boundar
     state = fit_layers(features, config, seed)
     vectors = cross_fit(
         len(features),
-        config.folds,
+        FOLDS,
         seed,
         lambda fitted, scored: layer_vectors(
             features[scored], fit_layers(features[fitted], config, seed), config
@@ -121,7 +122,7 @@ def fit_boundary(features: Tensor, config: DetectorConfig, seed: int) -> Boundar
     )
     center, spread = center_and_spread(vectors)
     shifted = POSITIVE_SHIFT + (vectors - center) / spread
-    slope = fit_one_class(shifted, nu=config.nu).clamp_min(0) / shifted.shape[1]
+    slope = fit_one_class(shifted, nu=NU).clamp_min(0) / shifted.shape[1]
     state = replace(state, center=center, spread=spread, slope=slope)
     return replace(state, gate=torch.stack(center_and_spread(boundary_scores(vectors, state))))
 
@@ -137,9 +138,9 @@ def fit_layers(features: Tensor, config: DetectorConfig, seed: int) -> BoundaryS
     """Fits mean, shrunk precision and bank at every layer."""
     rows = features.double()
     layers = F.normalize(rows, dim=-1).unbind(dim=1)
-    count = max(1, min(config.centroids, len(rows) // config.rows_per_centroid))
+    count = max(1, min(CENTROIDS, len(rows) // ROWS_PER_CENTROID))
     mean = rows.mean(dim=0)
-    fitted = [fit_precision(centred, config.most_rank) for centred in (rows - mean).unbind(dim=1)]
+    fitted = [fit_precision(centred, MOST_RANK) for centred in (rows - mean).unbind(dim=1)]
     banks = [unit if config.bank == "examples" else spherical_centroids(unit, count, seed) for unit in layers]
     one = torch.ones(len(layers), dtype=torch.float64)
     return BoundaryState(
@@ -165,14 +166,14 @@ def score_layers(features: Tensor, state: BoundaryState, config: DetectorConfig)
         state.bank[None],
         None,
         MAHALANOBIS_WEIGHT * weights,
-        config.gamma * weights,
+        GAMMA * weights,
     )
 
 
 def layer_vectors(features: Tensor, state: BoundaryState, config: DetectorConfig) -> Tensor:
     """Returns gamma * cosine - 0.5 * squared distance at each layer [N, L], higher = closer."""
     scores = score_layers(features, state, config)
-    return (config.gamma * scores.cosine + MAHALANOBIS_WEIGHT * scores.mahalanobis)[0]
+    return (GAMMA * scores.cosine + MAHALANOBIS_WEIGHT * scores.mahalanobis)[0]
 
 
 def boundary_scores(vectors: Tensor, state: BoundaryState) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from scipy.stats import beta
 from torch import Tensor
 
-__all__ = ["RecallCheck", "check_recall", "cross_fit", "folds_of", "stretch_of", "tail_weights"]
+__all__ = ["RecallCheck", "check_recall", "cross_fit", "fit_scale_floor", "folds_of", "tail_weights"]
 
 HALF = 0.5
 CONFIDENCE = 0.95  # of the lower bound on recall
@@ -51,13 +51,13 @@ def cross_fit(rows: int, folds: int, seed: int, score: Callable[[Tensor, Tensor]
     return result
 
 
-def tail_weights(scores: Tensor, tail: float, sharpness: float = 1.0) -> Tensor:
-    """Returns min(1, p / tail) ^ sharpness, p the chance that a standard normal variable is below the score.
+def tail_weights(scores: Tensor, tail_quantile: float, slope_power: float = 1.0) -> Tensor:
+    """Returns min(1, p / tail_quantile) ^ slope_power, p = P(z < score) of a standard normal z.
 
     Args:
         scores: standardised scores of any shape: 0 for a typical unseen forget prompt.
-        tail: share of a normal distribution that gets a weight below 1, in (0, 1).
-        sharpness: how steeply the weight falls inside the tail, at least 1.
+        tail_quantile: share of a normal distribution that gets a weight below 1, in (0, 1).
+        slope_power: how steeply the weight falls inside the tail, at least 1.
 
     Returns:
         Weights in [0, 1], float32, never falling in the score: 0 far below, 1 above the tail.
@@ -67,11 +67,11 @@ def tail_weights(scores: Tensor, tail: float, sharpness: float = 1.0) -> Tensor:
         [1.0, 0.0]
     """
     below = HALF * torch.erfc(-scores.double() / math.sqrt(2))
-    weights = (below / tail).clamp(0, 1).pow(sharpness).float()
+    weights = (below / tail_quantile).clamp(0, 1).pow(slope_power).float()
     return torch.where(weights < torch.finfo(torch.float32).eps, torch.zeros_like(weights), weights)
 
 
-def stretch_of(neighbours: Tensor, *, quantile: float, deviations: float) -> float:
+def fit_scale_floor(neighbours: Tensor, *, quantile: float, deviations: float) -> float:
     """Returns how much wider the slope of the weight may be, at least 1, so that made-up neighbours stay out.
 
     Cross-fitting cannot see a phrasing that no forget prompt has. Where the made-up neighbours are far away,
@@ -110,23 +110,32 @@ class RecallCheck:
 
 
 def check_recall(
-    sums: Tensor, stretch: float, *, target: float, tail: float, sharpness: float, folds: int, seed: int
+    sums: Tensor,
+    scale_floor: float,
+    *,
+    target: float,
+    tail_quantile: float,
+    slope_power: float,
+    folds: int,
+    seed: int,
 ) -> RecallCheck:
     """Checks the promised recall on held-out folds.
 
     Args:
         sums: cross-fitted scores before standardising [N], N >= 2.
-        stretch: from `stretch_of`.
+        scale_floor: from `fit_scale_floor`.
         target: promised share, in (0, 1).
-        tail: of `tail_weights`.
-        sharpness: of `tail_weights`.
+        tail_quantile: of `tail_weights`.
+        slope_power: of `tail_weights`.
         folds: parts.
         seed: of the parts.
     """
 
     def weigh(fitted: Tensor, scored: Tensor) -> Tensor:
         spread = sums[fitted].std(correction=0).clamp_min(torch.finfo(sums.dtype).eps)
-        return tail_weights((sums[scored] - sums[fitted].mean()) / (spread * stretch), tail, sharpness)
+        return tail_weights(
+            (sums[scored] - sums[fitted].mean()) / (spread * scale_floor), tail_quantile, slope_power
+        )
 
     weights = cross_fit(len(sums), folds, seed, weigh)
     found = int((weights >= HALF).sum())

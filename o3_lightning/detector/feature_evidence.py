@@ -17,6 +17,10 @@ from torch import Tensor
 
 from o3_lightning.detector.base import Evidence, EvidenceGroup, FitTask, Fitted, Saved
 from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.constants import (
+    LORA_ALPHA,
+    LORA_RANK,
+)
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.prompt_features import PromptInputs, read_inputs
 from o3_lightning.detector.segments import Prompt, prompt_texts
@@ -79,7 +83,7 @@ class FeatureEvidence(Evidence):
         lora: dict[str, Tensor] = {}
         if config.objective != "none":
             lora, report["training"] = train_encoder(encoder, inputs.tokens, config, seed, task.trainer)
-            encoder = with_lora(encoder, lora, config.training)
+            encoder = with_lora(encoder, lora)
             inputs = dataclasses.replace(inputs, features=encoder.encode_tokens(inputs.tokens))
         state, figures, more = cls.fit_state(encoder, inputs, config, seed)
         return Fitted(cls(config, state, lora), {**report, **figures}, warnings + more)
@@ -115,17 +119,14 @@ class FeatureEvidence(Evidence):
         """Returns what decides which texts are read and how they are encoded, scored and weighted."""
         config = self.config
         shapes = tuple((name, tuple(value.shape)) for name, value in sorted(self.lora.items()))
-        scaling = config.training.alpha / config.training.rank
+        scaling = LORA_ALPHA / LORA_RANK
         return (
             config.normalise,
             config.reading,
             config.repair_spelling,
             config.segments,
             config.channels,
-            config.within_layers,
-            config.lexical_power,
-            config.lexical_buckets,
-            (config.tail, config.sharpness),
+            (config.tail_quantile, config.slope_power),
             (shapes, scaling) if shapes else None,
         )
 
@@ -184,7 +185,7 @@ class FeatureGroup(EvidenceGroup):
         tokens = encoder.tokenize(texts)
         words = encoder.words(tokens)
         if self.loras:
-            scaling = self.config.training.alpha / self.config.training.rank
+            scaling = LORA_ALPHA / LORA_RANK
             features = encode_stacked(encoder, self.loras, scaling, tokens)
         else:
             features = encoder.encode_tokens(tokens).expand(len(self.scorers), -1, -1, -1)

@@ -9,8 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_lightning.detector.calibration import check_recall, cross_fit, stretch_of
+from o3_lightning.detector.calibration import check_recall, cross_fit, fit_scale_floor
 from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.constants import (
+    FOLDS,
+    LEXICAL_POWER,
+    MOST_SWAPS,
+    SUBJECT_COPIES,
+    SUBJECT_KIN,
+    SWAP_DEVIATIONS,
+    SWAP_QUANTILE,
+    WITHIN_LAYERS,
+)
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.entity_direction import Kin, replace_tokens
 from o3_lightning.detector.prompt_features import (
@@ -69,13 +79,15 @@ def calibrate_fusion(
     made_up = made_up_neighbours(encoder, inputs, config, seed)
     near = stack_inputs([made_up, others.inputs]) if others else made_up
     scores = combine_channels(score_rows(encoder.information, near, state, config), state)[:, 0]
-    stretch = stretch_of(scores, quantile=config.swap_quantile, deviations=config.swap_deviations)
-    figures: dict[str, Any] = {"stretch": stretch, "neighbour_score": float(scores.median())}
+    scale_floor = fit_scale_floor(scores, quantile=SWAP_QUANTILE, deviations=SWAP_DEVIATIONS)
+    figures: dict[str, Any] = {"scale_floor": scale_floor, "neighbour_score": float(scores.median())}
     if len(inputs) >= config.smallest_request:
-        figures["recall"], more = promise(combine_channels(channels, state)[:, 0], stretch, config, seed + 1)
+        figures["recall"], more = promise(
+            combine_channels(channels, state)[:, 0], scale_floor, config, seed + 1
+        )
         warnings += more
     known = know_words([*inputs.words, *inputs.other_words], config)
-    return replace(state, known=known, score_spread=state.score_spread * stretch), figures, warnings
+    return replace(state, known=known, score_spread=state.score_spread * scale_floor), figures, warnings
 
 
 def unseen_channels(
@@ -99,20 +111,20 @@ def unseen_channels(
         state = fit_rows(inputs, fitted, config, seed, others)
         return score_rows(encoder.information, inputs.rows(scored), state, config)
 
-    return cross_fit(len(inputs), config.folds, seed, score), []
+    return cross_fit(len(inputs), FOLDS, seed, score), []
 
 
 def promise(
-    sums: Tensor, stretch: float, config: DetectorConfig, seed: int
+    sums: Tensor, scale_floor: float, config: DetectorConfig, seed: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns whether the promised recall is kept by cross-fitted sums [N], and a warning where it is not."""
     check = check_recall(
         sums,
-        stretch,
+        scale_floor,
         target=config.recall,
-        tail=config.tail,
-        sharpness=config.sharpness,
-        folds=config.folds,
+        tail_quantile=config.tail_quantile,
+        slope_power=config.slope_power,
+        folds=FOLDS,
         seed=seed,
     )
     warning = (
@@ -127,10 +139,10 @@ def fit_rows(
 ) -> FusionState:
     """Fits the channels to some of the prompts, and to those made up from them."""
     chosen = inputs.rows(rows)
-    features = select_layers(chosen.features, config.within_layers)
+    features = select_layers(chosen.features, WITHIN_LAYERS)
     made_up = None
     if others and (mine := torch.isin(others.owners, rows)).any():
-        made_up = select_layers(others.inputs.features[mine], config.within_layers)
+        made_up = select_layers(others.inputs.features[mine], WITHIN_LAYERS)
     return fit_fusion(features, chosen.words, config, seed, made_up)
 
 
@@ -138,8 +150,8 @@ def score_rows(
     information: Tensor, inputs: PromptInputs, state: FusionState, config: DetectorConfig
 ) -> Tensor:
     """Returns raw channel scores [N, K, C]."""
-    features = select_layers(inputs.features, config.within_layers)
-    return fusion_channels(features, inputs.words, state, information, config.lexical_power)
+    features = select_layers(inputs.features, WITHIN_LAYERS)
+    return fusion_channels(features, inputs.words, state, information, LEXICAL_POWER)
 
 
 def standardise(state: FusionState, channels: Tensor) -> FusionState:
@@ -155,9 +167,9 @@ def standardise(state: FusionState, channels: Tensor) -> FusionState:
 def made_up_neighbours(
     encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
 ) -> PromptInputs:
-    """Returns the forget prompts with their rarest tokens exchanged, at most `config.most_swaps` of them."""
+    """Returns the forget prompts with their rarest tokens exchanged, at most `MOST_SWAPS` of them."""
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(inputs), generator=generator)[: config.most_swaps].tolist()
+    chosen = torch.randperm(len(inputs), generator=generator)[:MOST_SWAPS].tolist()
     table = SwapTable(encoder.pieces, encoder.information)
     swapped = swap_rare_tokens(
         [inputs.tokens[row] for row in chosen],
@@ -172,7 +184,7 @@ def made_up_neighbours(
 def prompts_about_others(
     encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
 ) -> OtherPrompts | None:
-    """Returns the forget prompts with other names and without any, of at most `config.most_swaps` prompts.
+    """Returns the forget prompts with other names and without any, of at most `MOST_SWAPS` prompts.
 
     Returns:
         None where the request has no subject, and where its prompts are too few to cross-fit.
@@ -182,10 +194,10 @@ def prompts_about_others(
         return None
     known = {token for tokens in inputs.tokens for token in tokens}
     embeddings = encoder.model.get_input_embeddings().weight
-    kin = Kin(embeddings, encoder.pieces, known, count=config.subject_kin)
+    kin = Kin(embeddings, encoder.pieces, known, count=SUBJECT_KIN)
     kinds = {token: kin.near(token) for token in sorted(inputs.subject)}
     generator = random.Random(seed)  # noqa: S311 - not for secrets
-    chosen = generator.sample(holders, min(len(holders), config.most_swaps))
-    draws = [None, *[generator] * config.subject_copies]
+    chosen = generator.sample(holders, min(len(holders), MOST_SWAPS))
+    draws = [None, *[generator] * SUBJECT_COPIES]
     made = [replace_tokens(inputs.tokens[row], kinds, draw) for draw in draws for row in chosen]
     return OtherPrompts(read_tokens(encoder, made), torch.tensor(chosen * len(draws)))

@@ -17,6 +17,14 @@ from torch import Tensor
 from o3_lightning.detector.base import DETECTORS, EvidenceGroup
 from o3_lightning.detector.calibration import tail_weights
 from o3_lightning.detector.config import CHANNELS, DetectorConfig
+from o3_lightning.detector.constants import (
+    LEAST_WORDS,
+    LEXICAL_POWER,
+    MOST_SEGMENTS,
+    STRIDE_WORDS,
+    WINDOW_WORDS,
+    WITHIN_LAYERS,
+)
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.feature_evidence import (
     Details,
@@ -65,13 +73,13 @@ class FusionEvidence(FeatureEvidence):
 
     def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
         """Returns standardised scores [S, K]: 0 for a typical unseen forget prompt, 1 its deviation."""
-        features = select_layers(inputs.features, self.config.within_layers)
-        return fused_scores(features, inputs.words, self.state, information, self.config.lexical_power)
+        features = select_layers(inputs.features, WITHIN_LAYERS)
+        return fused_scores(features, inputs.words, self.state, information, LEXICAL_POWER)
 
     def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
         """Returns the standardised channels and the whitened cosine of each layer."""
         z = (score_rows(information, inputs, self.state, self.config) - self.state.center) / self.state.spread
-        layers = whitened_layers(select_layers(inputs.features, self.config.within_layers), self.state)
+        layers = whitened_layers(select_layers(inputs.features, WITHIN_LAYERS), self.state)
         names = [(place, name) for place, name in enumerate(CHANNELS) if name in self.config.channels]
         return [
             [
@@ -83,7 +91,7 @@ class FusionEvidence(FeatureEvidence):
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns the weights of standardised scores by `tail_weights`."""
-        return tail_weights(scores, self.config.tail, self.config.sharpness)
+        return tail_weights(scores, self.config.tail_quantile, self.config.slope_power)
 
     @classmethod
     def group(cls, members: Sequence[Any]) -> EvidenceGroup:
@@ -191,9 +199,9 @@ def read_variants(
     read = list(dict.fromkeys(read_text(text, config) for text in wholes))
     settings, segments = config.segments, []
     if settings.enabled:
-        window, stride = settings.window_words, settings.stride_words
-        found = cut_segments(wholes[0], window_words=window, stride_words=stride, most=settings.most)
-        segments = [read_text(part, config) for part in found if part.count(" ") + 1 >= settings.least_words]
+        window, stride = WINDOW_WORDS, STRIDE_WORDS
+        found = cut_segments(wholes[0], window_words=window, stride_words=stride, most=MOST_SEGMENTS)
+        segments = [read_text(part, config) for part in found if part.count(" ") + 1 >= LEAST_WORDS]
     if config.repair_spelling:
         read = list(dict.fromkeys([*read, *(repair(text) for text in read)]))
     return read, [part for part in dict.fromkeys(segments) if part not in read]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from o3_lightning.detector.config import TrainingConfig
+from o3_lightning.detector.constants import MASKED_FRACTION
 from o3_lightning.detector.encoder import Encoder, pool_hidden_states
 from o3_lightning.detector.losses import contrastive_entropy, entity_swap_loss, info_nce
 
@@ -98,9 +99,7 @@ class EncoderTraining(lightning.LightningModule):
         special = torch.tensor(sorted(tokenizer.all_special_ids), device=ids.device)
         free = mask.bool() & ~torch.isin(ids, special)
         chance = torch.rand(ids.shape, device=ids.device).masked_fill(~free, torch.inf)
-        hidden = free & (
-            (chance < self.config.masked_fraction) | (chance == chance.amin(dim=1, keepdim=True))
-        )
+        hidden = free & ((chance < MASKED_FRACTION) | (chance == chance.amin(dim=1, keepdim=True)))
         mask_id = tokenizer.mask_token_id if tokenizer.mask_token_id is not None else tokenizer.unk_token_id
         return ids.masked_fill(hidden, mask_id), hidden
 

@@ -19,6 +19,7 @@ from o3_kernels import LayerScores, layer_scores
 from o3_lightning.detector.base import DETECTORS
 from o3_lightning.detector.boundary import MAHALANOBIS_WEIGHT, fit_one_class, warn_if_small
 from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.constants import NU, USED_FRACTION
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.feature_evidence import Details, FeatureEvidence
 from o3_lightning.detector.prompt_features import PromptInputs
@@ -118,12 +119,12 @@ class OfficialEvidence(FeatureEvidence):
 def fit_official(features: Tensor, config: DetectorConfig) -> OfficialState:
     """Fits the official statistics to features [N, L, D]."""
     N = len(features)
-    used = max(1, min(N - 1, int(config.used_fraction * N))) if N > 1 else 1
+    used = max(1, min(N - 1, int(USED_FRACTION * N))) if N > 1 else 1
     rows = features.double()
     mean, bank = rows[:used].mean(dim=0), F.normalize(rows[:used], dim=-1).transpose(0, 1).contiguous()
     root = precision_root(empirical_precision(rows[:used]))
     vectors = official_layer_scores(rows, mean, root, bank)[:, 1:]
-    slope = fit_one_class(vectors[:used], nu=config.nu)
+    slope = fit_one_class(vectors[:used], nu=NU)
     scores = vectors @ slope
     gate = fit_official_gate(scores[:used], scores[used:] if N > 1 else scores)
     place = torch.tensor([gate.used, gate.rest, gate.deviation], dtype=torch.float64)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.constants import NAME_SHARE, SUBJECT_SHARE
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.entity_direction import find_subject
 from o3_lightning.detector.text import normalise_text
@@ -110,8 +111,8 @@ def read_subject(encoder: Encoder, prompts: Sequence[str], config: DetectorConfi
     return find_subject(
         list(dict.fromkeys(prompts)),
         pieces,
-        name_share=config.name_share,
-        subject_share=config.subject_share,
+        name_share=NAME_SHARE,
+        subject_share=SUBJECT_SHARE,
     )
 
 

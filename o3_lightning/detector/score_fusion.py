@@ -21,6 +21,15 @@ from torch.nn import functional as F
 
 from o3_kernels import LayerScores, layer_scores
 from o3_lightning.detector.config import CHANNELS, DetectorConfig
+from o3_lightning.detector.constants import (
+    CENTROIDS,
+    CERTAIN_COUNT,
+    CERTAIN_FRACTION,
+    LEXICAL_BUCKETS,
+    MOST_RANK,
+    ROWS_PER_CENTROID,
+    WITHIN_RANK,
+)
 from o3_lightning.detector.entity_direction import fit_direction
 from o3_lightning.detector.layer_statistics import (
     WhitenedCentroids,
@@ -133,12 +142,12 @@ def fit_fusion(
     """
     rows = features.double()
     unit, last = F.normalize(rows, dim=-1), rows[:, -1]
-    scale, whitening = fit_precision(last - last.mean(dim=0), config.most_rank)
+    scale, whitening = fit_precision(last - last.mean(dim=0), MOST_RANK)
     within, centroids = fit_clusters(unit, config, seed)
     bank = unit[:, -1] if config.bank == "examples" else centroids
     direction, offset = torch.zeros_like(rows[0]), rows.new_zeros(())
     if others is not None:
-        direction, offset = fit_direction(unit, F.normalize(others.double(), dim=-1), config.most_rank)
+        direction, offset = fit_direction(unit, F.normalize(others.double(), dim=-1), MOST_RANK)
     tensors = {
         "mean": last.mean(dim=0)[None],
         "scale": scale[None],
@@ -165,10 +174,10 @@ def fit_fusion(
 
 def fit_clusters(unit: Tensor, config: DetectorConfig, seed: int) -> tuple[list[WhitenedCentroids], Tensor]:
     """Returns whitened centroids at each layer of unit rows [N, L, D], and plain ones [M, D] of the last."""
-    count = max(1, min(config.centroids, len(unit) // config.rows_per_centroid))
+    count = max(1, min(CENTROIDS, len(unit) // ROWS_PER_CENTROID))
     centroids = [spherical_centroids(rows, count, seed) for rows in unit.unbind(dim=1)]
     fitted = [
-        fit_whitened_centroids(rows, nearest_centroid(rows, own), config.within_rank)
+        fit_whitened_centroids(rows, nearest_centroid(rows, own), WITHIN_RANK)
         for rows, own in zip(unit.unbind(dim=1), centroids, strict=True)
     ]
     return fitted, centroids[-1]
@@ -184,8 +193,8 @@ def weigh_channels(config: DetectorConfig, *, subject: bool) -> Tensor:
 
 def know_words(tokens: Sequence[Sequence[int]], config: DetectorConfig) -> Tensor:
     """Returns the word table [1, H] of prompts, given as token ids without special tokens."""
-    certain = max(config.certain_count, config.certain_fraction * len(tokens))
-    return fit_word_table(tokens, buckets=config.lexical_buckets, certain_count=certain)[None]
+    certain = max(CERTAIN_COUNT, CERTAIN_FRACTION * len(tokens))
+    return fit_word_table(tokens, buckets=LEXICAL_BUCKETS, certain_count=certain)[None]
 
 
 def pad_stack(parts: Sequence[Tensor], *, repeat: bool = False) -> Tensor:

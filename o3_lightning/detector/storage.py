@@ -16,6 +16,17 @@ from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import digest_bytes, write_atomically, write_json
 from o3_lightning.detector.base import DETECTORS, Evidence, Saved
 from o3_lightning.detector.config import DetectorConfig, SegmentConfig, TrainingConfig
+from o3_lightning.detector.constants import (
+    GAMMA,
+    LEAST_WORDS,
+    LEXICAL_POWER,
+    LORA_ALPHA,
+    LORA_RANK,
+    MOST_SEGMENTS,
+    STRIDE_WORDS,
+    WINDOW_WORDS,
+    WITHIN_LAYERS,
+)
 
 __all__ = ["FORMAT_VERSION", "Stored", "read_detector", "write_detector"]
 
@@ -26,8 +37,32 @@ DROPPED_TENSORS = {
     "layers": BOUNDARY_TENSORS,
     "official": (*BOUNDARY_TENSORS, "scale", "center", "spread"),
 }
-# fields of format 3 that are constants now, and the values with which a stored detector scores as it did
-CONSTANTS = {"boundary": ("none", "linear"), "layer_weights": ("uniform", "official")}
+RENAMED = {"tail": "tail_quantile", "sharpness": "slope_power"}
+# fields of format 3 that are constants now, by section, and the values with which a detector scores as it did
+CONSTANTS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "": {
+        "boundary": ("none", "linear"),
+        "layer_weights": ("uniform", "official"),
+        "within_layers": (WITHIN_LAYERS,),
+        "lexical_power": (LEXICAL_POWER,),
+        "gamma": (GAMMA,),
+    },
+    "training": {"alpha": (LORA_ALPHA,), "rank": (LORA_RANK,)},
+    "segments": {
+        "window_words": (WINDOW_WORDS,),
+        "stride_words": (STRIDE_WORDS,),
+        "most": (MOST_SEGMENTS,),
+        "least_words": (LEAST_WORDS,),
+    },
+}
+# further ones that only the fit reads
+DROPPED = {
+    "": "folds centroids rows_per_centroid most_rank within_rank swap_quantile swap_deviations most_swaps "
+    "name_share subject_share subject_kin subject_copies lexical_buckets certain_count certain_fraction nu "
+    "used_fraction",
+    "training": "dropout targets masked_fraction",
+    "segments": "",
+}
 TENSOR_FILE, JSON_FILE = "detector.safetensors", "detector.json"
 JSON_FIELDS = {
     "format": int,
@@ -39,8 +74,6 @@ JSON_FIELDS = {
     "shapes": dict,
     "tensors_sha256": str,
 }
-
-
 NO_CONVERTER = "there is no converter: fit the detector again from the request's prompts"
 
 
@@ -93,7 +126,7 @@ def read_detector(folder: Path) -> tuple[Stored, dict[str, Evidence]]:
     path = folder / JSON_FILE
     described = read_description(path)
     if described["format"] == SINGLE_PART:
-        drop_constants(described["config"], path)
+        upgrade_config(described["config"], path)
     config = read_config(described["config"], path)
     content = read_bytes(folder / TENSOR_FILE)
     if digest_bytes(content) != described["tensors_sha256"]:
@@ -171,11 +204,30 @@ def read_description(path: Path) -> dict[str, Any]:
     return value
 
 
-def drop_constants(config: dict[str, Any], path: Path) -> None:
-    """Removes settings of format 3 that are constants now, in place; refuses any other value."""
-    for name, values in CONSTANTS.items():
-        if name in config and config.pop(name) not in values:
-            raise StoreError(f"{path}: field 'config.{name}': expected {' or '.join(values)}; {NO_CONVERTER}")
+def upgrade_config(config: dict[str, Any], path: Path) -> None:
+    """Turns settings of format 3 into those of format 4, in place.
+
+    Raises:
+        StoreError: a setting that is a constant now had another value, with which scores would change.
+    """
+    for section, fields in CONSTANTS.items():
+        own = config.get(section, {}) if section else config
+        if not isinstance(own, dict):
+            continue
+        for name in DROPPED[section].split():
+            own.pop(name, None)
+        for name, values in fields.items():
+            if name in own and (given := own.pop(name)) not in values:
+                expected = " or ".join(map(str, values))
+                raise StoreError(
+                    f"{path}: field 'config.{name}': expected {expected}, got {given}; {NO_CONVERTER}"
+                )
+    config.setdefault("reading", "plain")  # format 3 knew no other
+    for old, new in RENAMED.items():
+        if old in config:
+            config[new] = config.pop(old)
+    if config.get("preset") == "k9":
+        config["preset"] = "cosine_maha_lexical"
 
 
 def read_config(value: dict[str, Any], path: Path) -> DetectorConfig:

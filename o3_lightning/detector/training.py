@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.detector.config import DetectorConfig, TrainingConfig
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.constants import LORA_ALPHA, LORA_DROPOUT, LORA_RANK
 from o3_lightning.detector.encoder import Encoder, find_encoder
 from o3_lightning.detector.prompt_features import special_ids
 from o3_lightning.detector.pseudo_negatives import SwapTable, swap_rare_tokens
@@ -44,14 +45,14 @@ def train_encoder(
 
     settings = config.training
     head = pretrained_head(encoder) if settings.mlm_coefficient > 0 else None
-    targets = lora_targets(encoder.model, settings.targets)
+    targets = lora_targets(encoder.model)
     table = SwapTable(encoder.pieces, encoder.information)
     special = special_ids(encoder)
     swapped = swap_rare_tokens(tokens, special, table, fraction=config.swap_fraction, seed=seed)
     lora = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
+        r=LORA_RANK,
+        lora_alpha=LORA_ALPHA,
+        lora_dropout=LORA_DROPOUT,
         target_modules=list(targets),
     )
     with torch.random.fork_rng(devices=[]):
@@ -105,31 +106,25 @@ def adapter_tensors(model: Any) -> dict[str, Tensor]:
     }
 
 
-def with_lora(encoder: Encoder, lora: Mapping[str, Tensor], training: TrainingConfig) -> Encoder:
+def with_lora(encoder: Encoder, lora: Mapping[str, Tensor]) -> Encoder:
     """Returns the encoder seen through an adapter; both share one model."""
     fields = {name: getattr(encoder, name) for name in Encoder.__dataclass_fields__}
-    return LoraEncoder(**fields, lora=lora, scaling=training.alpha / training.rank)
+    return LoraEncoder(**fields, lora=lora, scaling=LORA_ALPHA / LORA_RANK)
 
 
-def lora_targets(model: nn.Module, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Returns the last names of the linear modules that get a LoRA.
-
-    Args:
-        model: the encoder's model.
-        wanted: last names; empty for query, key and value under the names that models give them.
+def lora_targets(model: nn.Module) -> tuple[str, ...]:
+    """Returns the last names of a model's query, key and value modules, which get a LoRA.
 
     Raises:
-        InputError: the model has none of them.
+        InputError: the model has none under a known name.
     """
     names = {
         name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }
-    found = tuple(sorted(names & set(wanted or QUERY_KEY_VALUE)))
-    if not found or (wanted and len(found) < len(set(wanted))):
-        message = (
-            f"expected linear modules out of {', '.join(sorted(names))}, got {wanted or QUERY_KEY_VALUE}"
-        )
-        raise InputError(message, field="detector.training.targets")
+    found = tuple(sorted(names.intersection(QUERY_KEY_VALUE)))
+    if not found:
+        message = f"expected linear modules of {', '.join(QUERY_KEY_VALUE)}; got {', '.join(sorted(names))}"
+        raise InputError(message, field="detector.encoder")
     return found
 
 

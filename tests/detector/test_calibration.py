@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from o3_lightning.detector.calibration import check_recall, cross_fit, folds_of, stretch_of, tail_weights
+from o3_lightning.detector.calibration import check_recall, cross_fit, fit_scale_floor, folds_of, tail_weights
 
 
 def test_folds_score_every_row_once_and_never_fit_on_it():
@@ -40,14 +40,14 @@ def test_weight_is_zero_far_away_and_one_close():
     assert tail_weights(torch.tensor([-1e9, 1e9]), 0.1).tolist() == [0.0, 1.0]
 
 
-def test_stretch_grows_only_with_room():
-    assert stretch_of(torch.full((10,), -2.0), quantile=0.95, deviations=4.0) == 1.0
-    assert stretch_of(torch.full((10,), -40.0), quantile=0.95, deviations=4.0) == 10.0
+def test_scale_floor_grows_only_with_room():
+    assert fit_scale_floor(torch.full((10,), -2.0), quantile=0.95, deviations=4.0) == 1.0
+    assert fit_scale_floor(torch.full((10,), -40.0), quantile=0.95, deviations=4.0) == 10.0
 
 
 def test_recall_check_on_normal_scores_meets_its_target():
     scores = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    check = check_recall(scores, 1.0, target=0.9, tail=0.04, sharpness=1.0, folds=5, seed=0)
+    check = check_recall(scores, 1.0, target=0.9, tail_quantile=0.04, slope_power=1.0, folds=5, seed=0)
     expected = 1 - norm.cdf(norm.ppf(0.02))
     assert abs(check.measured - expected) < 0.02
     assert check.lower < check.measured
@@ -62,20 +62,20 @@ def test_the_conformal_weight_spares_the_whole_share_that_may_be_lost(rows, targ
     def conformal(lost):
         scores = torch.zeros(rows, dtype=torch.float64)
         scores[:lost] = -1
-        options = {"tail": 0.05, "sharpness": 1.0, "folds": rows, "seed": 0}
+        options = {"tail_quantile": 0.05, "slope_power": 1.0, "folds": rows, "seed": 0}
         return check_recall(scores, 0.01, target=target, **options).conformal
 
     assert conformal(rank - 1) == 1.0
     assert conformal(rank) == 0.0
 
 
-def test_sharpness_is_a_power_of_the_tails_share():
+def test_slope_power_is_a_power_of_the_tails_share():
     plain, sharp = (tail_weights(torch.linspace(-4, 1, 30), 0.1, power) for power in (1.0, 2.0))
     torch.testing.assert_close(sharp, plain.square(), rtol=1e-5, atol=1e-6)
 
 
 def test_recall_check_fails_with_a_heavy_tail():
     scores = torch.cat([torch.zeros(80), torch.full((20,), -30.0)]) + 0.01 * torch.arange(100)
-    check = check_recall(scores, 0.1, target=0.9, tail=0.04, sharpness=1.0, folds=5, seed=0)
+    check = check_recall(scores, 0.1, target=0.9, tail_quantile=0.04, slope_power=1.0, folds=5, seed=0)
     assert check.measured < 0.9
     assert not check.met

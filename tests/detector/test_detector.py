@@ -1,6 +1,5 @@
 import dataclasses
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -72,7 +71,7 @@ def damage_key(folder, key):
 def damage_config(folder):
     path = folder / "detector.json"
     value = json.loads(path.read_text())
-    value["config"]["tail"] = 7
+    value["config"]["tail_quantile"] = 7
     path.write_text(json.dumps(value))
 
 
@@ -92,7 +91,7 @@ def drop_tensor(folder):
         (lambda folder: (folder / "detector.json").write_text("{"), "detector.json: damaged"),
         (lambda folder: (folder / "detector.json").write_text("[]"), "expected an object"),
         (lambda folder: damage_key(folder, "encoder_digest"), "field 'encoder_digest': missing"),
-        (damage_config, "field 'config': field 'detector.tail'"),
+        (damage_config, "field 'config': field 'detector.tail_quantile'"),
         (drop_tensor, "detector.safetensors: damaged"),
     ],
 )
@@ -109,17 +108,36 @@ def as_format_3(folder):
     save_file({name.partition(".")[2]: value for name, value in load_file(path).items()}, path)
     described["shapes"] = {name.partition(".")[2]: shape for name, shape in described["shapes"].items()}
     del described["parts"]
+    config = described["config"]
+    config["tail"], config["sharpness"] = config.pop("tail_quantile"), config.pop("slope_power")
+    del config["reading"], config["salt"]
+    config |= {"boundary": "none", "layer_weights": "uniform", "folds": 10, "within_layers": 3}
+    config["training"] |= {"alpha": 32, "rank": 8, "targets": []}
+    config["segments"] |= {"window_words": 16}
     described |= {"format": 3, "tensors_sha256": digest_bytes(path.read_bytes())}
     json_path.write_text(json.dumps(described))
 
 
-def test_a_store_of_format_3_is_still_read(encoder, fitted, people, tmp_path):
-    alone = replace(fitted, parts={"fusion": fitted.parts["fusion"]})
+def test_a_store_of_format_3_is_still_read(encoder, people, tmp_path):
+    alone = fit_detector(encoder, people["forget"], DetectorConfig(reading="plain"), seed=0)
     alone.save(tmp_path)
     as_format_3(tmp_path)
     prompts = people["held_out"]
     old, new = (MultiDetector(encoder, {"a": d}) for d in (Detector.load(tmp_path), alone))
     assert torch.equal(old.scores(prompts), new.scores(prompts))
+
+
+def test_a_store_of_format_3_with_a_setting_that_is_a_constant_now_is_refused(fitted, tmp_path):
+    fitted.save(tmp_path)
+    as_format_3(tmp_path)
+    path = tmp_path / "detector.json"
+    described = json.loads(path.read_text())
+    described["config"]["within_layers"] = 2
+    path.write_text(json.dumps(described))
+    with pytest.raises(
+        StoreError, match=r"'config\.within_layers': expected 3, got 2; there is no converter"
+    ):
+        Detector.load(tmp_path)
 
 
 @pytest.mark.parametrize("version", [1, 2, 5])
@@ -159,7 +177,7 @@ def test_smallest_requests_work_and_warn(encoder, people, count):
     assert float(weights[1]) <= 0.01
 
 
-@pytest.mark.parametrize("preset", ["k9", "paper", "official"])
+@pytest.mark.parametrize("preset", ["cosine_maha_lexical", "paper", "official"])
 @pytest.mark.parametrize("count", [1, 20], ids=["one prompt", "all equal"])
 def test_smallest_requests_have_a_weight_under_every_preset(encoder, people, preset, count):
     config = DetectorConfig(preset=preset, objective="none")
@@ -178,7 +196,7 @@ def test_empty_and_long_prompts_are_told(encoder, people):
     assert any("cut to the 256 tokens" in warning for warning in warnings)
 
 
-@pytest.mark.parametrize("preset", ["k9", "paper", "official"])
+@pytest.mark.parametrize("preset", ["cosine_maha_lexical", "paper", "official"])
 def test_other_presets_fit_and_load(encoder, people, preset, tmp_path):
     config = DetectorConfig(preset=preset, objective="none")
     own = dataclasses.replace(encoder, pooling=config.pooling)

@@ -22,7 +22,7 @@ def test_prompts_about_others_come_from_the_fitted_rows_alone(rows, made_up, mon
     seen = []
     monkeypatch.setattr(fitting, "fit_fusion", lambda *arguments: seen.extend(arguments))
     others = OtherPrompts(inputs_of([100.0, 102.0, 200.0, 202.0]), torch.tensor([0, 2, 0, 2]))
-    config = DetectorConfig(within_layers=3)
+    config = DetectorConfig()
     fit_rows(inputs_of([0.0, 1.0, 2.0, 3.0]), torch.tensor(rows), config, 0, others)
     features, words, _, _, found = seen
     assert features[:, 0, 0].tolist() == [float(row) for row in rows]

@@ -95,7 +95,7 @@ def test_default_yaml_holds_the_defaults():
 
 
 def test_a_run_reads_back_the_configuration_it_wrote(tmp_path):
-    config, _, _ = read("--name", "again", "--adapter.rank", "4", "--detector.preset", "k9")
+    config, _, _ = read("--name", "again", "--adapter.rank", "4", "--detector.preset", "cosine_maha_lexical")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(to_plain(config)))
     assert read("--config", str(path))[0] == config
@@ -137,7 +137,7 @@ def test_the_command_line_overrides_the_file():
         (["--seed", "-1"], "field 'seed': expected an integer >= 0, got -1"),
         (["--name", "../up"], "field 'name'"),
         (["--gate.combine", "all"], "field 'gate.combine'"),
-        (["--detector.tail", "2"], "detector.tail"),
+        (["--detector.tail_quantile", "2"], "detector.tail_quantile"),
         (["--data.requests", "forget.jsonl"], "a list is written '[one, two]'"),
     ],
 )

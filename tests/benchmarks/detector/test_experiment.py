@@ -35,7 +35,7 @@ def test_the_benchmark_names_every_task():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("detectors: {a: {presett: k9}}", "detector 'a': .*presett"),
+        ("detectors: {a: {presett: cosine_maha_lexical}}", "detector 'a': .*presett"),
         ("detectors: {a: {}}\nseed: [0]", "unknown key 'seed'"),
         ("detectors: {a: {}}\ntasks: [moon]", "got 'moon'"),
         ("detectors: {a: {}}\nseeds: [-1]", "integers >= 0"),
@@ -77,10 +77,10 @@ def test_changed_settings_are_measured_again(tmp_path):
     output = tmp_path / "x.json"
     for tail in (0.1, 0.2):
         config = DetectorBenchmarkConfig(
-            ("fictitious",), {"one": DetectorConfig(tail=tail)}, (0,), evasion=False, most_prompts=4
+            ("fictitious",), {"one": DetectorConfig(tail_quantile=tail)}, (0,), evasion=False, most_prompts=4
         )
         results = run_detector_benchmark(config, tmp_path, output)
-        assert results["settings"]["one"]["tail"] == tail
+        assert results["settings"]["one"]["tail_quantile"] == tail
 
 
 def test_missing_data_is_left_out_and_named(tmp_path):
