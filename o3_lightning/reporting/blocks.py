@@ -56,12 +56,12 @@ class Heat:
 
 @dataclass(frozen=True)
 class Chart:
-    """An inline picture; `legend` holds (series number, name)."""
+    """An inline SVG picture; `legend` holds the CSS style and the name of each line."""
 
     kind: ClassVar[str] = "chart"
     caption: str
     picture: Markup
-    legend: Sequence[tuple[int, str]] = ()
+    legend: Sequence[tuple[str, str]] = ()
     note: str = ""
 
 

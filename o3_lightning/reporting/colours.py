@@ -1,17 +1,18 @@
 """Colours of the page: a scale for heat maps and a few colours for lines, for light and dark.
 
-Every text on a coloured cell is black or white, whichever stands out more: at least 4.5 to 1. Lines keep at
+The text of a coloured cell is black or white, whichever has more contrast: at least 4.5 to 1. Lines have at
 least 3 to 1 to the page (WCAG 2.2, success criteria 1.4.3 and 1.4.11) and differ in their dashes too.
 """
 
 from __future__ import annotations
 
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+
 __all__ = [
     "LINES",
     "SERIES",
-    "STEPS",
-    "classes_css",
     "contrast",
+    "heat_css",
     "heat_step",
     "line_style",
     "palette_css",
@@ -25,23 +26,17 @@ SERIES = {
     "light": ("#0072b2", "#c2500a", "#00785a", "#a8497f", "#866a00", "#5b5bd6"),
     "dark": ("#5cb3f0", "#ff9b5c", "#3ccb9e", "#f08cc0", "#e3c04a", "#a9a8ff"),
 }
-DASHES = ("none", "7 3", "2 3", "10 3 2 3", "4 2", "1 2")
+DASHES = ("", "7 3", "2 3", "10 3 2 3", "4 2", "1 2")
 LINES = len(DASHES) ** 2
 LINEAR_BELOW = 0.04045
 
 
-def channels(colour: str) -> tuple[int, int, int]:
-    """Red, green and blue of "#rrggbb", 0 to 255."""
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
 def luminance(colour: str) -> float:
     """Relative luminance of "#rrggbb", 0 to 1, as WCAG defines it."""
-    linear = [
-        part / 12.92 if part <= LINEAR_BELOW else ((part + 0.055) / 1.055) ** 2.4
-        for part in (value / 255 for value in channels(colour))
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    red, green, blue = (
+        part / 12.92 if part <= LINEAR_BELOW else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)
+    )
+    return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
 
 
 def contrast(first: str, second: str) -> float:
@@ -56,24 +51,18 @@ def contrast(first: str, second: str) -> float:
 
 
 def text_on(colour: str) -> str:
-    """Returns black or white, whichever reads better on a colour."""
+    """Returns black or white, whichever has more contrast to a colour."""
     return max(("#000000", "#ffffff"), key=lambda text: contrast(text, colour))
 
 
 def scale(theme: str) -> list[str]:
     """Returns the colours of the heat scale of "light" or "dark", from lowest to highest."""
-    low, middle, high = (channels(colour) for colour in SCALES[theme])
-    colours = []
-    for step in range(STEPS):
-        place = 2 * step / (STEPS - 1)
-        left, right, share = (low, middle, place) if place <= 1 else (middle, high, place - 1)
-        mixed = (round(a + (b - a) * share) for a, b in zip(left, right, strict=True))
-        colours.append("#" + "".join(f"{value:02x}" for value in mixed))
-    return colours
+    colours = LinearSegmentedColormap.from_list(theme, SCALES[theme])
+    return [to_hex(colours(step / (STEPS - 1))) for step in range(STEPS)]
 
 
 def heat_step(value: float, low: float = 0.0, high: float = 1.0) -> int:
-    """Returns the place of a value on the heat scale, 0 to STEPS - 1; values outside take the nearest end.
+    """Returns the position of a value on the heat scale, 0 to STEPS - 1; values outside take the nearest end.
 
     Example:
         >>> heat_step(0.0), heat_step(0.5), heat_step(2.0)
@@ -83,30 +72,23 @@ def heat_step(value: float, low: float = 0.0, high: float = 1.0) -> int:
     return round(min(max(share, 0.0), 1.0) * (STEPS - 1))
 
 
-def line_style(place: int) -> tuple[int, int]:
-    """Returns which colour and which dash the line at a place takes; no two of the first 36 are alike.
+def line_style(series: int) -> tuple[int, str]:
+    """Returns colour number and SVG dashes ("" for a solid line) of a line; the first 36 are all different.
 
     Example:
         >>> line_style(0), line_style(6)
-        ((0, 0), (0, 1))
+        ((0, ''), (0, '7 3'))
     """
-    turn, colour = divmod(place % LINES, len(DASHES))
-    return colour, (colour + turn) % len(DASHES)
+    turn, colour = divmod(series % LINES, len(DASHES))
+    return colour, DASHES[(colour + turn) % len(DASHES)]
 
 
 def palette_css(theme: str) -> str:
-    """Returns the CSS variables of one theme: heat cells, their texts, and lines."""
+    """Returns the CSS variables of one theme: heat cells, their text, and lines."""
     heat = [f"--heat-{i}:{c};--ink-{i}:{text_on(c)};" for i, c in enumerate(scale(theme))]
-    lines = [f"--series-{i}:{colour};" for i, colour in enumerate(SERIES[theme])]
-    return "".join(heat + lines)
+    return "".join(heat + [f"--series-{i}:{colour};" for i, colour in enumerate(SERIES[theme])])
 
 
-def classes_css() -> str:
-    """Returns the CSS classes that use those variables."""
-    heat = [f".h{i}{{background:var(--heat-{i});color:var(--ink-{i})}}" for i in range(STEPS)]
-    lines = [
-        f".s{i}{{stroke:var(--series-{colour});stroke-dasharray:{DASHES[dash]}}}.d{i}{{fill:var(--series-{colour})}}"
-        for i in range(LINES)
-        for colour, dash in [line_style(i)]
-    ]
-    return "\n".join(heat + lines)
+def heat_css() -> str:
+    """Returns the CSS classes of heat cells."""
+    return "\n".join(f".h{i}{{background:var(--heat-{i});color:var(--ink-{i})}}" for i in range(STEPS))

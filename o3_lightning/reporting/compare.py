@@ -14,7 +14,7 @@ from o3_lightning.reporting.blocks import Fold, Section, Table
 from o3_lightning.reporting.cards import summary_cards
 from o3_lightning.reporting.formatting import DASH, binary_size, fraction, mebibytes, number
 from o3_lightning.reporting.long_form import COLUMNS, long_form
-from o3_lightning.reporting.plane import plane_section
+from o3_lightning.reporting.outcome import plane_section
 from o3_lightning.reporting.report import render_page
 
 __all__ = ["ComparedRun", "comparison_csv", "differing_settings", "render_comparison", "warnings_of"]

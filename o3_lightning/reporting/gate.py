@@ -12,12 +12,14 @@ from o3_lightning.metrics.calibration import HALF
 from o3_lightning.reporting.blocks import Cell, Heat, Section, Table, few_then_fold
 from o3_lightning.reporting.colours import heat_step
 from o3_lightning.reporting.formatting import OWN_SPLITS, fraction, is_number, name_of
-from o3_lightning.reporting.svg import histogram_bars
 
 __all__ = ["bin_weights", "detector_section", "mistakes_section", "weights_section"]
 
 BINS = 20
 SHOWN = 3  # requests whose tables stand open
+LOWEST = 5  # height of a bar in percent
+STRIP = Markup('<div class="strip" role="img" aria-label="{}">{}</div>')
+BAR = Markup('<span style="height:{:.1f}%" title="{}"></span>')
 SCALE = Markup('<span class="ruler"><span>0</span><span>weight</span><span>1</span></span>')
 
 
@@ -53,10 +55,27 @@ def histogram_row(request: str, split: str, weights: Sequence[float]) -> list[st
     numbers = [float(weight) for weight in weights if is_number(weight)]
     own = split in OWN_SPLITS
     wrong = sum((weight < HALF) == own for weight in numbers)
-    names = [f"weight {i / BINS:g} to {(i + 1) / BINS:g}" for i in range(BINS)]
     description = f"Weights of {request} on {name_of(split)}: mean {fraction(mean_of(numbers))}"
-    picture = histogram_bars(bin_weights(numbers), names, description)
-    return [picture, fraction(mean_of(numbers)), f"{wrong} of {len(numbers)}"]
+    return [
+        histogram(bin_weights(numbers), description),
+        fraction(mean_of(numbers)),
+        f"{wrong} of {len(numbers)}",
+    ]
+
+
+def histogram(counts: Sequence[int], description: str) -> Markup:
+    """Returns bars over equal bins of [0, 1]; a bar is never lower than `LOWEST`, so that one prompt shows.
+
+    Args:
+        counts: prompts per bin.
+        description: text alternative of the picture.
+    """
+    bars, total = [], sum(counts)
+    for place, count in enumerate(counts):
+        height = max(100 * count / max(counts), LOWEST) if count else 0
+        title = f"weight {place / len(counts):g} to {(place + 1) / len(counts):g}: {count} of {total}"
+        bars.append(BAR.format(height, title))
+    return STRIP.format(description, Markup("").join(bars))
 
 
 def bin_weights(weights: Sequence[float], bins: int = BINS) -> list[int]:

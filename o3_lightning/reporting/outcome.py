@@ -1,20 +1,48 @@
-"""What the requests and the utility became: persistence heat maps and utility over the requests."""
+"""Outcome of a run: the plane of forgetting and utility, persistence heat maps, utility over the requests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from o3_lightning.evaluation.plane import Place
 from o3_lightning.metrics.registry import METRICS
 from o3_lightning.reporting.blocks import Block, Cell, Chart, Fold, Grid, Heat, Section, Table, side_by_side
 from o3_lightning.reporting.cards import main_metric
 from o3_lightning.reporting.colours import heat_step
 from o3_lightning.reporting.formatting import METRIC_SENTENCES, fraction, is_number, name_of
-from o3_lightning.reporting.svg import line_chart, series_index
+from o3_lightning.reporting.pictures import line_chart, numbered, plane_chart
 
-__all__ = ["persistence_section", "utility_section"]
+__all__ = ["persistence_section", "plane_section", "utility_section"]
 
 Metrics = Mapping[str, Any]
+ENDS, SIDE = ("value", "low", "high"), "{} ({}–{})"
+
+
+def plane_section(places: Mapping[str, Place]) -> Section:
+    """Returns the plane of forgetting and utility; models that lack a side are left out."""
+    whole = {name: place for name, place in places.items() if {"forget", "utility"} <= set(place)}
+    return Section(
+        "plane",
+        "Forgetting and keeping",
+        "Left is forgotten, up is kept: unlearning aims at the upper left corner. The horizontal axis is the "
+        "accuracy on held-out prompts of all requests, the vertical axis that on all utility splits, rows "
+        "pooled; the arms of a point are 95 % intervals over the rows.",
+        [Grid([plane_chart(whole), plane_table(whole)])] if whole else [],
+        "The run measured no accuracy on both sides.",
+    )
+
+
+def plane_table(places: Mapping[str, Place]) -> Table:
+    """The numbers of the plane."""
+    rows = [
+        [
+            name,
+            *(SIDE.format(*(fraction(place[side][key]) for key in ENDS)) for side in ("forget", "utility")),
+        ]
+        for name, place in zip(numbered(places), places.values(), strict=True)
+    ]
+    return Table("", ["Model", "Forgotten", "Rest"], rows)
 
 
 def persistence_section(metrics: Metrics) -> Section:
@@ -130,7 +158,8 @@ def utility_chart(metric: str, splits: Mapping[str, Sequence[Any]], columns: Seq
     lines = {name: points for name, points in lines.items() if points}
     if not lines:
         return None
-    picture = line_chart(
+    return line_chart(
+        name_of(metric),
         lines,
         x_label="model after request",
         y_label=f"{name_of(metric)} (fraction)" if is_fraction(metric) else name_of(metric),
@@ -138,7 +167,6 @@ def utility_chart(metric: str, splits: Mapping[str, Sequence[Any]], columns: Seq
         columns=columns,
         y_limits=scale_limits([value for points in lines.values() for _, value in points]),
     )
-    return Chart(name_of(metric), picture, [(series_index(i), name) for i, name in enumerate(lines)])
 
 
 def utility_table(metric: str, splits: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> Table:

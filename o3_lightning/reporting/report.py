@@ -12,10 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from o3_lightning.common.files import write_atomically
 from o3_lightning.reporting.blocks import Card, Section
 from o3_lightning.reporting.cards import summary_cards
-from o3_lightning.reporting.colours import classes_css, palette_css
+from o3_lightning.reporting.colours import heat_css, palette_css
 from o3_lightning.reporting.gate import detector_section, mistakes_section, weights_section
-from o3_lightning.reporting.outcome import persistence_section, utility_section
-from o3_lightning.reporting.plane import plane_section
+from o3_lightning.reporting.outcome import persistence_section, plane_section, utility_section
 from o3_lightning.reporting.record import (
     configuration_section,
     cost_section,
@@ -93,7 +92,7 @@ def render_page(
         cards=cards,
         sections=sections,
         palettes=palettes,
-        classes=classes_css(),
+        classes=heat_css(),
     )
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from o3_lightning.common.errors import InputError
 from o3_lightning.evaluation.plane import Place
 
 __all__ = ["ReportDetails"]
@@ -30,11 +29,6 @@ class ReportDetails:
         comparisons: by model, how it compares with one that never knew: `comparison` of an evaluation.
         beside: other models on the plane by name, results of `place_on_plane`.
         notes: sentences at the top of the page, e.g. what a reader must know before comparing.
-
-    Example:
-        >>> details = ReportDetails("demo", weights={"a": {"seen": [1.0]}})
-        >>> ReportDetails.from_dict(details.to_dict()) == details
-        True
     """
 
     title: str
@@ -48,33 +42,3 @@ class ReportDetails:
     comparisons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     beside: Mapping[str, Place] = field(default_factory=dict)
     notes: Sequence[str] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the details as plain JSON."""
-        return {
-            **asdict(self),
-            "samples": [dict(sample) for sample in self.samples],
-            "robustness": [dict(row) for row in self.robustness],
-            "notes": list(self.notes),
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> ReportDetails:
-        """Returns details from plain JSON.
-
-        Args:
-            value: what `to_dict` gave; only "title" must be there.
-
-        Returns:
-            The details, equal to those that were written.
-
-        Raises:
-            InputError: "title" is missing, or a key is unknown.
-        """
-        known = {part.name for part in fields(cls)}
-        unknown = sorted(set(value) - known)
-        if unknown or "title" not in value:
-            problem = f"unknown key {', '.join(unknown)}" if unknown else "title is missing"
-            raise InputError(f"expected {', '.join(sorted(known))}; {problem}", field="details")
-        sequences = {name: tuple(value[name]) for name in ("samples", "robustness", "notes") if name in value}
-        return cls(**{**value, **sequences})

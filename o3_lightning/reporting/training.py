@@ -8,7 +8,7 @@ from typing import Any
 from o3_lightning.reporting.blocks import Block, Chart, Fold, Grid, Heat, Section, Table, side_by_side
 from o3_lightning.reporting.formatting import fraction, is_number, name_of, number
 from o3_lightning.reporting.outcome import heat_cell
-from o3_lightning.reporting.svg import line_chart, series_index
+from o3_lightning.reporting.pictures import line_chart
 
 __all__ = ["curves_section", "overlaps_section"]
 
@@ -53,25 +53,23 @@ def curves_section(
 
 def loss_chart(name: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Chart | None:
     """The lines of one loss; None where no step has it."""
-    lines, legend = {}, []
-    for place, (request, steps) in enumerate(curves.items()):
-        points = [
+    lines = {
+        request: [
             (float(step.get(STEP, count)), float(step[name]))
             for count, step in enumerate(steps, start=1)
             if is_number(step.get(name)) and is_number(step.get(STEP, count))
         ]
-        lines[request] = points
-        if points:
-            legend.append((series_index(place), request))
-    if not legend:
+        for request, steps in curves.items()
+    }
+    if not any(lines.values()):
         return None
-    picture = line_chart(
+    return line_chart(
+        name_of(name),
         lines,
         x_label="step",
         y_label=name_of(name),
         description=f"{name_of(name)} over the steps of training",
     )
-    return Chart(name_of(name), picture, legend)
 
 
 def adapter_table(adapters: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -10,9 +10,9 @@ from typing import Any
 
 from o3_lightning.reporting.blocks import Block, Card, Chart, Grid, Section, Table
 from o3_lightning.reporting.formatting import fraction
+from o3_lightning.reporting.pictures import line_chart
 from o3_lightning.reporting.record import configuration_section
 from o3_lightning.reporting.report import render_page
-from o3_lightning.reporting.svg import line_chart, series_index
 
 __all__ = ["render_search"]
 
@@ -68,10 +68,10 @@ def rewards_section(report: Mapping[str, Any]) -> Section:
 
 def chart(lines: Mapping[str, Any], label: str, caption: str, limits: tuple[float, float] | None) -> Chart:
     """One picture over the queries."""
-    legend = [(series_index(place), name) for place, name in enumerate(lines)]
     description = f"{caption} over the queries"
-    picture = line_chart(lines, x_label="query", y_label=label, description=description, y_limits=limits)
-    return Chart(caption, picture, legend)
+    return line_chart(
+        caption, lines, x_label="query", y_label=label, description=description, y_limits=limits
+    )
 
 
 def averaged(values: list[float], window: int) -> list[tuple[float, float]]:

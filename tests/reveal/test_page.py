@@ -65,7 +65,7 @@ def test_the_page_shows_instructions_and_no_answer_and_stands_alone(revealed, tm
     assert "Ann &amp; Bob" in page
     assert "Question &lt;2&gt; about {topic}?" in page
     assert not any(said.lower() in page.lower() for said in SAID.values())
-    assert tags.names.count("polyline") == 3  # reward, relevance, answers found
+    assert page.count("</title><path") == 3  # reward, relevance, answers found
     assert "script" not in tags.names
     assert all(link.startswith("#") for link in tags.links)
     assert json.loads((tmp_path / "reveal.json").read_text())["queries"] == 4

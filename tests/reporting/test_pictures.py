@@ -7,39 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o3_lightning.reporting.gate import bin_weights
-from o3_lightning.reporting.plane import plane_chart, plane_table
-from o3_lightning.reporting.svg import Frame, column_ticks, histogram_bars, line_chart, nice_ticks, thin
+from o3_lightning.reporting.gate import bin_weights, histogram
+from o3_lightning.reporting.outcome import plane_table
+from o3_lightning.reporting.pictures import column_ticks, line_chart, plane_chart, thin
 
 
 def points_of(picture):
-    lines = re.findall(r'points="([^"]*)"', picture)
-    return [[tuple(float(v) for v in pair.split(",")) for pair in text.split()] for text in lines]
+    """The points of each drawn line, in pixels."""
+    shapes = ElementTree.fromstring(str(picture)).iterfind(".//g[title]/path")
+    found = (re.findall(r"[ML] (-?[\d.]+) (-?[\d.]+)", shape.get("d")) for shape in shapes)
+    return [[(float(x), float(y)) for x, y in pairs] for pairs in found]
 
 
-@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
-def test_ticks_cover_the_range_in_equal_steps(low, width):
-    ticks = nice_ticks(low, low + width)
-    rounding = 1e-6 * max(1, abs(low), width)
-    assert ticks[0] <= low + rounding
-    assert ticks[-1] >= low + width - rounding
-    assert 2 <= len(ticks) <= 13
-
-
-def test_ticks_of_one_value_surround_it():
-    assert nice_ticks(2.0, 2.0)[0] < 2.0 < nice_ticks(2.0, 2.0)[-1]
-
-
-def test_frame_maps_limits_to_the_edges_and_upward():
-    frame = Frame((0.0, 10.0), (0.0, 1.0))
-    assert frame.across(5.0) == pytest.approx((frame.across(0.0) + frame.across(10.0)) / 2)
-    assert frame.upward(1.0) < frame.upward(0.0)
+def drawn(points, **options):
+    words = {"x_label": "x", "y_label": "y", "description": "d", **options}
+    return line_chart("caption", points, **words)
 
 
 def test_line_chart_is_well_formed_and_to_scale():
-    picture = line_chart(
-        {"a": [(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)]}, x_label="x", y_label="y", description="a <line>"
-    )
+    picture = drawn({"a": [(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)]}, description="a <line>").picture
     assert ElementTree.fromstring(str(picture)).get("aria-label") == "a <line>"
     (x0, y0), (x1, y1), (x2, y2) = points_of(picture)[0]
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
@@ -49,17 +35,34 @@ def test_line_chart_is_well_formed_and_to_scale():
 
 def test_line_chart_of_one_point_and_of_equal_values_draws():
     for points in ([(1.0, 0.0)], [(1.0, 2.0), (2.0, 2.0)], [(1.0, -3.0), (2.0, -1.0)]):
-        picture = line_chart({"a": points}, x_label="x", y_label="y", description="d")
-        assert len(points_of(picture)[0]) == len(points)
+        picture = drawn({"a": points}).picture
+        assert picture.count("<circle") == len(points)
         assert "nan" not in picture
+        assert all(0 < y < 200 for line in points_of(picture) for _, y in line)
+
+
+def test_lines_without_points_are_left_out_and_the_others_keep_their_colours():
+    lines = {"a": [], "b": [(0.0, 1.0), (1.0, 0.0)]}
+    chart = drawn(lines)
+    assert [name for _, name in chart.legend] == ["b"]
+    assert chart.legend == drawn({**lines, "a": lines["b"]}).legend[1:]
+
+
+def test_pictures_repeat_to_the_byte_and_hold_no_id_and_no_colour_of_their_own():
+    lines = {str(n): [(0.0, n), (1.0, n / 2)] for n in range(7)}
+    picture = drawn(lines).picture
+    assert picture == drawn(lines).picture
+    assert not re.search(r"#|\bid=|font|url", picture)
+    assert {f"var(--series-{n})" for n in range(6)} <= set(re.findall(r"var\([a-z0-9-]+\)", picture))
 
 
 def test_names_in_pictures_are_escaped():
-    picture = line_chart(
-        {"<b>": [(0.0, 1.0)]}, x_label="<i>", y_label="&", description='"', columns=["<u>", "<s>"]
-    )
+    picture = drawn(
+        {"<b>": [(0.0, 1.0)]}, x_label="<i>", y_label="$x & y$", description='"', columns=["<u>", "<s>"]
+    ).picture
     assert not re.search(r"<[bius]>", picture)
-    ElementTree.fromstring(str(picture))
+    texts = [element.text for element in ElementTree.fromstring(str(picture)).iter("text")]
+    assert {"<i>", "$x & y$", "<u>", "<s>"} <= set(texts)
 
 
 def test_long_curves_keep_their_mean():
@@ -79,11 +82,12 @@ def test_column_names_become_numbers_where_they_do_not_fit():
 
 
 def test_bars_are_proportional_and_one_prompt_is_seen():
-    picture = histogram_bars([1000, 500, 0, 1], ["w", "x", "y", "z"], "d")
-    heights = [float(rect.get("height")) for rect in ElementTree.fromstring(str(picture)).iter("rect")]
+    picture = histogram([1000, 500, 0, 1], "d")
+    heights = [float(height) for height in re.findall(r"height:([\d.]+)%", picture)]
     assert heights[0] == 2 * heights[1]
-    assert len(heights) == 3
-    assert heights[2] >= 1
+    assert heights[2] == 0
+    assert heights[3] >= 3
+    assert "weight 0 to 0.25: 1000 of 1501" in picture
 
 
 @given(st.lists(st.floats(0, 1), max_size=50))
@@ -102,9 +106,11 @@ def test_models_on_the_plane_are_numbered_and_labels_do_not_stand_on_each_other(
     places = {"base": stand(1, 1), "ours": stand(0, 1), "theirs": stand(0.01, 1), "third": stand(0.1, 1)}
     chart = plane_chart(places)
     assert [name for _, name in chart.legend] == ["1 base", "2 ours", "3 theirs", "4 third"]
-    found = re.findall(r'<text class="label" x="([\d.]+)" y="([\d.]+)">([\d, ]+)</text>', chart.picture)
-    assert [text for *_, text in found] == ["1", "2, 3", "4"]
-    boxes = [(float(x), float(y), len(text)) for x, y, text in found]
+    texts = list(ElementTree.fromstring(str(chart.picture)).iter("text"))
+    found = [text for text in texts if text.text in ("1", "2, 3", "4")]
+    assert [text.text for text in found] == ["1", "2, 3", "4"]
+    assert [text.get("text-anchor") for text in found] == ["end", "start", "start"]
+    boxes = [(float(text.get("x")), float(text.get("y")), len(text.text)) for text in found]
     assert all(x + 6 * length <= 345 for x, _, length in boxes)
     (left, first, length), (right, second, _) = boxes[1:]
     assert second > first or left + 6 * length < right
