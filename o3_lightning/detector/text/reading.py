@@ -27,13 +27,14 @@ NAMED = "s|pad|unk|mask|bos|eos|sep|cls|extra_id_\\d{1,3}|start_of_turn|end_of_t
 SPECIAL = re.compile(
     rf"<\|[^<>|\n]{{1,40}}\|>|</?(?:{NAMED})>|\[/?(?:SEP|CLS|PAD|MASK|UNK|INST)\]|<</?SYS>>", re.IGNORECASE
 )
-TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>|<!--|-->|/\*|\*/")
+TAG = re.compile(r"(?:</?[a-zA-Z][^<>]{0,200}>)+|<!--|-->|/\*|\*/")
 ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\([nrtbf\"'/\\])")
 URL = re.compile(r"(?:https?://|www\.)[^\s<>\"')\]]+", re.IGNORECASE)
 BLOB = re.compile(r"(?<![\w+/=-])[\w+/-]{24,}={0,2}(?![\w+/=])")
 HEX = re.compile(r"(?<![0-9a-zA-Z])(?:[0-9a-fA-F]{2}[ :]?){8,}(?![0-9a-zA-Z])")
 BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{8,}={0,2}(?![A-Za-z0-9+/=_-])")
 LIST_MARK = re.compile(r"(?m)^[ \t]*(?:(?:[#>*|=+-]{1,8}|\d{1,3}[.)])[ \t]+)+")
+SUBTITLE = re.compile(r"(?m)^\d{1,5}\n(?=\d)|^(?:\d\d:){1,2}\d\d[,.]\d{3}.*\n")
 SYMBOLS = re.compile(r"([^\w\s])(?:[^\S\n]?\1){2,}|[^\w\s\"'“”‘’.,?!]{3,}")
 LETTER_RUN = re.compile(r"([^\W_])\1{5,}")
 REPEATED = re.compile(r"(?<!\w)(\w{1,12})(?:[^\w\n]{1,4}\1(?!\w)){3,}")
@@ -90,7 +91,7 @@ def glue(match: re.Match[str]) -> str:
 
 def clean_text(text: str) -> str:
     """Returns what is text for an encoder: no marks, addresses, encoded runs, symbols or list marks."""
-    text = LIST_MARK.sub("", strip_marks(html.unescape(text) if "&" in text else text))
+    text = SUBTITLE.sub("", LIST_MARK.sub("", strip_marks(html.unescape(text) if "&" in text else text)))
     text = URL.sub(" ", STAMP.sub(" ", text))
     text = HEX.sub(" ", BLOB.sub(lambda match: match.group() if is_words(match.group()) else " ", text))
     text = SYMBOLS.sub(lambda match: match.group(1) if (match.group(1) or "x") in ".?!" else " ", text)
