@@ -157,7 +157,7 @@ class AdapterModule(LightningModule):
         if not hidden:
             return output.logits, None
         states = output.hidden_states
-        layer = self.objective.forget.layer
+        layer = getattr(self.objective.forget.settings(), "layer", None)
         return output.logits, states[len(states) // 2 if layer is None else min(layer, len(states) - 1)]
 
     def penalty(self) -> Tensor | None:

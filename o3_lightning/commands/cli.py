@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
@@ -19,7 +20,7 @@ from o3_lightning import __version__
 from o3_lightning.common.errors import InputError, O3Error
 from o3_lightning.common.program import program_name
 
-__all__ = ["main"]
+__all__ = ["main", "work_for_parent"]
 
 COMMANDS = {
     "run": "unlearn every request of a configuration, one after the other, evaluate and report",
@@ -126,3 +127,11 @@ def set_up_process() -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=module)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def work_for_parent() -> None:
+    """Runs the command line in a process started by `training.launch`; ends when the parent process does."""
+    from o3_lightning.training.launch import end_with_parent
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    main()

@@ -1,21 +1,45 @@
 """Objectives: what an adapter is trained to do with a forget set, one loss a file, behind one registry."""
 
-from o3_lightning.objectives.batch_views import Objective, Settings, View
+from o3_lightning.objectives.batch_views import (
+    ANSWER,
+    REFUSAL,
+    RETAIN_REFUSAL,
+    WRONG,
+    Objective,
+    Parameter,
+    Settings,
+    View,
+)
+from o3_lightning.objectives.batch_views import RETAIN as RETAINED
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
-from o3_lightning.objectives.registry import FORGET, RETAIN
+from o3_lightning.objectives.reductions import mean_of_rows, mean_of_tokens
+from o3_lightning.objectives.registry import FORGET, RETAIN, forget_objective, retain_objective
 from o3_lightning.objectives.targets import build_retain_texts, build_texts, check_needs, load_refusals
+from o3_lightning.objectives.tokens import row_nll, token_nll
 
 __all__ = [
+    "ANSWER",
     "FORGET",
+    "REFUSAL",
     "RETAIN",
+    "RETAINED",
+    "RETAIN_REFUSAL",
+    "WRONG",
     "ForgetObjective",
     "Objective",
     "ObjectiveConfig",
+    "Parameter",
     "RetainObjective",
     "Settings",
     "View",
     "build_retain_texts",
     "build_texts",
     "check_needs",
+    "forget_objective",
     "load_refusals",
+    "mean_of_rows",
+    "mean_of_tokens",
+    "retain_objective",
+    "row_nll",
+    "token_nll",
 ]

@@ -1,13 +1,16 @@
 """AP: answer preservation, retained questions keep their answers rather than a refusal."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from o3_lightning.objectives.batch_views import RETAIN, RETAIN_REFUSAL, Objective, View
+from o3_lightning.objectives.batch_views import RETAIN, RETAIN_REFUSAL, Parameter, Settings, View
 from o3_lightning.objectives.reductions import mean_of_rows
+from o3_lightning.objectives.registry import retain_objective
 from o3_lightning.objectives.tokens import row_nll
 
-__all__ = ["RETAIN_OBJECTIVE", "ap_loss"]
+__all__ = ["ap_loss"]
 
 
 def ap_loss(answer: View, refusal: View, beta: float) -> Tensor:
@@ -25,9 +28,12 @@ def ap_loss(answer: View, refusal: View, beta: float) -> Tensor:
     return -1 / beta * mean_of_rows(logsigmoid(beta * gap), answer.labels)
 
 
-RETAIN_OBJECTIVE = Objective(
+@retain_objective(
     "ap",
-    lambda views, settings: ap_loss(views[RETAIN], views[RETAIN_REFUSAL], settings.beta),
-    (RETAIN, RETAIN_REFUSAL),
-    beta=0.1,
+    RETAIN,
+    RETAIN_REFUSAL,
+    parameters=[Parameter("beta", 0.1, "inverse temperature, above 0", open=True)],
 )
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return ap_loss(views[RETAIN], views[RETAIN_REFUSAL], settings.beta)

@@ -1,12 +1,15 @@
 """CEU: cross entropy to the model's own distribution without the true token."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import ANSWER, Objective
+from o3_lightning.objectives.batch_views import ANSWER, Settings, View
 from o3_lightning.objectives.reductions import mean_of_tokens
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import shift
 
-__all__ = ["OBJECTIVE", "ceu_loss"]
+__all__ = ["ceu_loss"]
 
 
 def ceu_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -24,4 +27,7 @@ def ceu_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return mean_of_tokens(-(goal * kept.log_softmax(-1)).sum(-1), labels)
 
 
-OBJECTIVE = Objective("ceu", lambda views, _: ceu_loss(views[ANSWER].logits, views[ANSWER].labels), (ANSWER,))
+@forget_objective("ceu", ANSWER)
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return ceu_loss(views[ANSWER].logits, views[ANSWER].labels)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.objectives.batch_views import Objective, Settings
-from o3_lightning.objectives.me import DIRECTIONS
 from o3_lightning.objectives.registry import FORGET, RETAIN
 
 __all__ = ["ForgetObjective", "ObjectiveConfig", "RetainObjective"]
@@ -22,14 +22,8 @@ class ForgetObjective:
         name: "refusal" (learn to say "I don't know"), "random_labels", "ga", "npo", "simnpo", "dpo", "me",
             "undial", "wga", "satimp", "ceu", "rmu" or "llmu".
         coefficient: factor of the loss, above 0.
-        beta: the method's temperature or exponent, at least 0; null takes the published value (npo and dpo
-            0.1, simnpo 4.5, undial 10, satimp 5, others 1).
-        second_beta: satimp's second exponent, at least 0; null takes the published 1.
-        delta: simnpo's margin in nats a token; published 0.
-        direction: me's divergence: "uniform_to_model" as in its authors' code, "model_to_uniform" as in
-            their paper.
-        steering: length of rmu's target vector, above 0; 2 as in open-unlearning.
-        layer: rmu's hidden layer, counted from 0 for the embedding; null takes the middle one.
+        parameters: numbers of the objective itself by name, such as {beta: 0.2}; what is left out takes the
+            published value. `--help` lists them.
         refusals: a text file with one refusal a line; null takes the embedded list.
         refusal_count: how many of the refusals one request uses, drawn by its seed; 0 uses all. A few are
             learnt in far fewer steps than many.
@@ -37,34 +31,24 @@ class ForgetObjective:
             code does, instead of one of the row's wrong answers.
 
     Raises:
-        InputError: an unknown name or direction, or a number outside its range.
+        InputError: an unknown name or parameter, or a number outside its range.
     """
 
     name: str = "refusal"
     coefficient: float = 1.0
-    beta: float | None = None
-    second_beta: float | None = None
-    delta: float = 0.0
-    direction: str = DIRECTIONS[0]
-    steering: float = 2.0
-    layer: int | None = None
+    parameters: dict[str, float | int | bool | str | None] = field(default_factory=dict)
     refusals: str | None = None
     refusal_count: int = 2
     official_labels: bool = False
 
     def __post_init__(self) -> None:
-        check_name(self.name, tuple(FORGET), "objective.forget.name")
-        check_name(self.direction, DIRECTIONS, "objective.forget.direction")
+        check_name(self.name, FORGET.names(), "objective.forget.name")
         check_positive(self.coefficient, "objective.forget.coefficient")
-        check_positive(self.steering, "objective.forget.steering")
-        check_beta(self.beta, self.name, "objective.forget.beta")
-        check_beta(self.second_beta, "", "objective.forget.second_beta")
+        self.objective.check(self.parameters, "objective.forget.parameters")
         if self.refusal_count < 0:
             raise InputError(
                 f"expected 0 or more, got {self.refusal_count}", field="objective.forget.refusal_count"
             )
-        if self.layer is not None and self.layer < 0:
-            raise InputError(f"expected 0 or more, got {self.layer}", field="objective.forget.layer")
 
     @property
     def objective(self) -> Objective:
@@ -73,14 +57,7 @@ class ForgetObjective:
 
     def settings(self, seed: int = 0) -> Settings:
         """Returns the numbers the loss reads, published values filled in."""
-        return Settings(
-            beta=self.objective.beta if self.beta is None else self.beta,
-            second_beta=self.objective.second_beta if self.second_beta is None else self.second_beta,
-            delta=self.delta,
-            direction=self.direction,
-            steering=self.steering,
-            seed=seed,
-        )
+        return self.objective.settings(self.parameters, seed)
 
 
 @dataclass(frozen=True)
@@ -90,8 +67,7 @@ class RetainObjective:
     Args:
         name: "none", "gd", "kl", "ap" or "rmu"; all but "none" need retained data.
         coefficient: factor of the loss, above 0.
-        beta: ap's temperature, above 0; null takes the published 0.1.
-        every_token: kl counts prompt and padding too, as the published codes do.
+        parameters: numbers of the objective itself by name, as for the forget set.
 
     Raises:
         InputError: an unknown name, or a number outside its range.
@@ -99,25 +75,28 @@ class RetainObjective:
 
     name: str = NO_RETAIN
     coefficient: float = 1.0
-    beta: float | None = None
-    every_token: bool = False
+    parameters: dict[str, float | int | bool | str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_name(self.name, (NO_RETAIN, *RETAIN), "objective.retain.name")
+        check_name(self.name, [NO_RETAIN, *RETAIN.names()], "objective.retain.name")
         check_positive(self.coefficient, "objective.retain.coefficient")
-        check_beta(self.beta, self.name, "objective.retain.beta")
+        if self.objective is not None:
+            self.objective.check(self.parameters, "objective.retain.parameters")
+        elif self.parameters:
+            raise InputError(
+                "expected no parameters without an objective", field="objective.retain.parameters"
+            )
 
     @property
     def objective(self) -> Objective | None:
         """The loss and what it asks for; None without retained data."""
-        return RETAIN.get(self.name)
+        return None if self.name == NO_RETAIN else RETAIN[self.name]
 
     def settings(self, seed: int = 0) -> Settings:
         """Returns the numbers the loss reads, published values filled in."""
-        published = 1.0 if self.objective is None else self.objective.beta
-        return Settings(
-            beta=published if self.beta is None else self.beta, every_token=self.every_token, seed=seed
-        )
+        if self.objective is None:
+            return Settings(seed=seed)
+        return self.objective.settings(self.parameters, seed)
 
 
 @dataclass(frozen=True)
@@ -138,10 +117,7 @@ class ObjectiveConfig:
         return self.retain.objective is not None
 
 
-DIVIDES_BY_BETA = frozenset({"npo", "simnpo", "dpo", "ap"})
-
-
-def check_name(name: str, known: tuple[str, ...], field: str) -> None:
+def check_name(name: str, known: Sequence[str], field: str) -> None:
     """Refuses a name that is not known."""
     if name not in known:
         raise InputError(f"expected one of {', '.join(known)}, got {name!r}", field=field)
@@ -151,13 +127,3 @@ def check_positive(value: float, field: str) -> None:
     """Refuses what is not above 0 (NaN included)."""
     if not 0 < value < float("inf"):
         raise InputError(f"expected a number above 0, got {value}", field=field)
-
-
-def check_beta(beta: float | None, name: str, field: str) -> None:
-    """Refuses an exponent below 0, and 0 where the method divides by it."""
-    if beta is None:
-        return
-    if name in DIVIDES_BY_BETA:
-        check_positive(beta, field)
-    elif not 0 <= beta < float("inf"):
-        raise InputError(f"expected a number of at least 0, got {beta}", field=field)

@@ -1,13 +1,16 @@
 """DPO: prefer a refusal to the true answer."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, Objective, View
+from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, Parameter, Settings, View
 from o3_lightning.objectives.reductions import mean_of_rows
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import row_nll
 
-__all__ = ["OBJECTIVE", "dpo_loss"]
+__all__ = ["dpo_loss"]
 
 
 def dpo_loss(preferred: View, rejected: View, beta: float) -> Tensor:
@@ -32,10 +35,13 @@ def dpo_loss(preferred: View, rejected: View, beta: float) -> Tensor:
     return -2 / beta * mean_of_rows(logsigmoid(beta * gap), rejected.labels)
 
 
-OBJECTIVE = Objective(
+@forget_objective(
     "dpo",
-    lambda views, settings: dpo_loss(views[REFUSAL], views[ANSWER], settings.beta),
-    (ANSWER, REFUSAL),
+    ANSWER,
+    REFUSAL,
     reference=(ANSWER, REFUSAL),
-    beta=0.1,
+    parameters=[Parameter("beta", 0.1, "inverse temperature, above 0", open=True)],
 )
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return dpo_loss(views[REFUSAL], views[ANSWER], settings.beta)

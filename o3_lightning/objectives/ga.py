@@ -1,11 +1,14 @@
 """GA: gradient ascent on the true answers."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import ANSWER, Objective
+from o3_lightning.objectives.batch_views import ANSWER, Settings, View
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import mean_nll
 
-__all__ = ["OBJECTIVE", "ga_loss"]
+__all__ = ["ga_loss"]
 
 
 def ga_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -21,4 +24,7 @@ def ga_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return -mean_nll(logits, labels)
 
 
-OBJECTIVE = Objective("ga", lambda views, _: ga_loss(views[ANSWER].logits, views[ANSWER].labels), (ANSWER,))
+@forget_objective("ga", ANSWER)
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return ga_loss(views[ANSWER].logits, views[ANSWER].labels)

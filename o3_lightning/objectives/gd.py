@@ -1,11 +1,14 @@
 """GD: keep learning the retained answers."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import RETAIN, Objective
+from o3_lightning.objectives.batch_views import RETAIN, Settings, View
+from o3_lightning.objectives.registry import retain_objective
 from o3_lightning.objectives.tokens import mean_nll
 
-__all__ = ["RETAIN_OBJECTIVE", "gd_loss"]
+__all__ = ["gd_loss"]
 
 
 def gd_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -21,6 +24,7 @@ def gd_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return mean_nll(logits, labels)
 
 
-RETAIN_OBJECTIVE = Objective(
-    "gd", lambda views, _: gd_loss(views[RETAIN].logits, views[RETAIN].labels), (RETAIN,)
-)
+@retain_objective("gd", RETAIN)
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return gd_loss(views[RETAIN].logits, views[RETAIN].labels)

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import RETAIN, Objective, Settings, View
+from o3_lightning.objectives.batch_views import RETAIN, Parameter, Settings, View
 from o3_lightning.objectives.reductions import mean_of_rows, mean_of_tokens
+from o3_lightning.objectives.registry import retain_objective
 from o3_lightning.objectives.tokens import log_probabilities
 
-__all__ = ["RETAIN_OBJECTIVE", "kl_loss"]
+__all__ = ["kl_loss"]
 
 
 def kl_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, *, every_token: bool = False) -> Tensor:
@@ -30,11 +31,16 @@ def kl_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, *, every_t
     return mean_of_tokens(divergence[:, :-1], labels)  # a token is predicted one place before it
 
 
+@retain_objective(
+    "kl",
+    RETAIN,
+    reference=(RETAIN,),
+    parameters=[
+        Parameter("every_token", False, "average over prompt and padding too, as the published codes do")
+    ],
+)
 def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
     """The loss on retained data."""
     view = views[RETAIN]
     reference = view.need("reference_logits")
     return kl_loss(view.logits, view.labels, reference, every_token=settings.every_token)
-
-
-RETAIN_OBJECTIVE = Objective("kl", compute, (RETAIN,), reference=(RETAIN,))

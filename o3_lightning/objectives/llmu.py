@@ -1,12 +1,15 @@
 """LLMU: gradient ascent on the true answers together with descent on wrong ones."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import ANSWER, WRONG, Objective, View
+from o3_lightning.objectives.batch_views import ANSWER, WRONG, Parameter, Settings, View
 from o3_lightning.objectives.ga import ga_loss
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import mean_nll
 
-__all__ = ["OBJECTIVE", "llmu_loss"]
+__all__ = ["llmu_loss"]
 
 
 def llmu_loss(answer: View, wrong: View, beta: float = 1.0) -> Tensor:
@@ -24,6 +27,9 @@ def llmu_loss(answer: View, wrong: View, beta: float = 1.0) -> Tensor:
     return ga_loss(answer.logits, answer.labels) + beta * mean_nll(wrong.logits, wrong.labels)
 
 
-OBJECTIVE = Objective(
-    "llmu", lambda views, settings: llmu_loss(views[ANSWER], views[WRONG], settings.beta), (ANSWER, WRONG)
+@forget_objective(
+    "llmu", ANSWER, WRONG, parameters=[Parameter("beta", 1.0, "weight of the wrong answers, at least 0")]
 )
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return llmu_loss(views[ANSWER], views[WRONG], settings.beta)

@@ -1,14 +1,16 @@
 """ME: maximum entropy, every token as likely as any other."""
 
 import math
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import ANSWER, Objective
+from o3_lightning.objectives.batch_views import ANSWER, Parameter, Settings, View
 from o3_lightning.objectives.reductions import mean_of_tokens
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import shift
 
-__all__ = ["DIRECTIONS", "OBJECTIVE", "me_loss"]
+__all__ = ["DIRECTIONS", "me_loss"]
 
 DIRECTIONS = ("uniform_to_model", "model_to_uniform")
 
@@ -38,8 +40,18 @@ def me_loss(logits: Tensor, labels: Tensor, direction: str = "uniform_to_model")
     raise ValueError(f"expected one of {', '.join(DIRECTIONS)}, got {direction!r}")
 
 
-OBJECTIVE = Objective(
+@forget_objective(
     "me",
-    lambda views, settings: me_loss(views[ANSWER].logits, views[ANSWER].labels, settings.direction),
-    (ANSWER,),
+    ANSWER,
+    parameters=[
+        Parameter(
+            "direction",
+            DIRECTIONS[0],
+            "divergence as in the code, or model_to_uniform as in the paper",
+            choices=DIRECTIONS,
+        )
+    ],
 )
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return me_loss(views[ANSWER].logits, views[ANSWER].labels, settings.direction)

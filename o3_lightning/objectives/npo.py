@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from o3_lightning.objectives.batch_views import ANSWER, Objective, Settings, View
+from o3_lightning.objectives.batch_views import ANSWER, Parameter, Settings, View
 from o3_lightning.objectives.reductions import mean_of_rows
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import row_nll
 
-__all__ = ["OBJECTIVE", "npo_loss"]
+__all__ = ["npo_loss"]
 
 
 def npo_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, beta: float) -> Tensor:
@@ -28,10 +29,13 @@ def npo_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, beta: flo
     return -2 / beta * mean_of_rows(logsigmoid(beta * gap), labels)
 
 
+@forget_objective(
+    "npo",
+    ANSWER,
+    reference=(ANSWER,),
+    parameters=[Parameter("beta", 0.1, "inverse temperature, above 0", open=True)],
+)
 def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
     """The loss on the true answers."""
     view = views[ANSWER]
     return npo_loss(view.logits, view.labels, view.need("reference_logits"), settings.beta)
-
-
-OBJECTIVE = Objective("npo", compute, (ANSWER,), reference=(ANSWER,), beta=0.1)

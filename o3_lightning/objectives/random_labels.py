@@ -1,11 +1,14 @@
 """Random labels: learn wrong answers to the forget prompts."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import WRONG, Objective
+from o3_lightning.objectives.batch_views import WRONG, Settings, View
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import mean_nll
 
-__all__ = ["OBJECTIVE", "random_labels_loss"]
+__all__ = ["random_labels_loss"]
 
 
 def random_labels_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -22,6 +25,7 @@ def random_labels_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return mean_nll(logits, labels)
 
 
-OBJECTIVE = Objective(
-    "random_labels", lambda views, _: random_labels_loss(views[WRONG].logits, views[WRONG].labels), (WRONG,)
-)
+@forget_objective("random_labels", WRONG)
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return random_labels_loss(views[WRONG].logits, views[WRONG].labels)

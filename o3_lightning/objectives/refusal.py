@@ -1,11 +1,14 @@
 """Refusal: learn to say "I don't know" to the forget prompts."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import REFUSAL, Objective
+from o3_lightning.objectives.batch_views import REFUSAL, Settings, View
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import mean_nll
 
-__all__ = ["OBJECTIVE", "refusal_loss"]
+__all__ = ["refusal_loss"]
 
 
 def refusal_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -21,6 +24,7 @@ def refusal_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return mean_nll(logits, labels)
 
 
-OBJECTIVE = Objective(
-    "refusal", lambda views, _: refusal_loss(views[REFUSAL].logits, views[REFUSAL].labels), (REFUSAL,)
-)
+@forget_objective("refusal", REFUSAL)
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return refusal_loss(views[REFUSAL].logits, views[REFUSAL].labels)

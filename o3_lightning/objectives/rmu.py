@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Objective, Settings, View
+from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Parameter, Settings, View
 from o3_lightning.objectives.reductions import mean_of_tokens
+from o3_lightning.objectives.registry import forget_objective, retain_objective
 
-__all__ = ["OBJECTIVE", "RETAIN_OBJECTIVE", "control_vector", "rmu_loss", "rmu_retain_loss"]
+__all__ = ["control_vector", "rmu_loss", "rmu_retain_loss"]
 
 
 def control_vector(width: int, steering: float, seed: int) -> Tensor:
@@ -48,6 +49,17 @@ def rmu_retain_loss(hidden: Tensor, labels: Tensor, reference_hidden: Tensor) ->
     return mean_of_tokens(distance, labels)
 
 
+@forget_objective(
+    "rmu",
+    ANSWER,
+    hidden=True,
+    parameters=[
+        Parameter(
+            "steering", 2.0, "length of the target vector, above 0; 2 as in open-unlearning", open=True
+        ),
+        Parameter("layer", None, "hidden layer, counted from 0 for the embedding; null takes the middle one"),
+    ],
+)
 def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
     """The loss on forget data."""
     view = views[ANSWER]
@@ -57,11 +69,8 @@ def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
     return rmu_loss(hidden, view.labels, target.to(hidden.device, dtype))
 
 
+@retain_objective("rmu", RETAIN, reference=(RETAIN,), hidden=True)
 def compute_retain(views: Mapping[str, View], settings: Settings) -> Tensor:
     """The loss on retained data."""
     view = views[RETAIN]
     return rmu_retain_loss(view.need("hidden"), view.labels, view.need("reference_hidden"))
-
-
-OBJECTIVE = Objective("rmu", compute, (ANSWER,), hidden=True)
-RETAIN_OBJECTIVE = Objective("rmu", compute_retain, (RETAIN,), reference=(RETAIN,), hidden=True)

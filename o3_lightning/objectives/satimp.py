@@ -1,12 +1,15 @@
 """SatImp: gradient ascent, weighted by saturation and importance."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import ANSWER, Objective
+from o3_lightning.objectives.batch_views import ANSWER, Parameter, Settings, View
 from o3_lightning.objectives.reductions import mean_of_tokens
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import token_nll
 
-__all__ = ["OBJECTIVE", "satimp_loss"]
+__all__ = ["satimp_loss"]
 
 
 def satimp_loss(logits: Tensor, labels: Tensor, beta: float, second_beta: float) -> Tensor:
@@ -26,12 +29,14 @@ def satimp_loss(logits: Tensor, labels: Tensor, beta: float, second_beta: float)
     return -mean_of_tokens(p**beta * (1 - p).clamp(min=0) ** second_beta * nll, labels)
 
 
-OBJECTIVE = Objective(
+@forget_objective(
     "satimp",
-    lambda views, settings: satimp_loss(
-        views[ANSWER].logits, views[ANSWER].labels, settings.beta, settings.second_beta
-    ),
-    (ANSWER,),
-    beta=5.0,
-    second_beta=1.0,
+    ANSWER,
+    parameters=[
+        Parameter("beta", 5.0, "exponent of the saturation, at least 0"),
+        Parameter("second_beta", 1.0, "exponent of the importance, at least 0"),
+    ],
 )
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return satimp_loss(views[ANSWER].logits, views[ANSWER].labels, settings.beta, settings.second_beta)

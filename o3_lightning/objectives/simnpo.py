@@ -1,13 +1,17 @@
 """SimNPO: negative preference optimisation without a reference, normalised by length."""
 
+import math
+from collections.abc import Mapping
+
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from o3_lightning.objectives.batch_views import ANSWER, Objective
+from o3_lightning.objectives.batch_views import ANSWER, Parameter, Settings, View
 from o3_lightning.objectives.reductions import mean_of_rows
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import row_nll
 
-__all__ = ["OBJECTIVE", "simnpo_loss"]
+__all__ = ["simnpo_loss"]
 
 
 def simnpo_loss(logits: Tensor, labels: Tensor, beta: float, delta: float = 0.0) -> Tensor:
@@ -26,11 +30,14 @@ def simnpo_loss(logits: Tensor, labels: Tensor, beta: float, delta: float = 0.0)
     return -2 / beta * mean_of_rows(logsigmoid(beta * gap), labels)
 
 
-OBJECTIVE = Objective(
+@forget_objective(
     "simnpo",
-    lambda views, settings: simnpo_loss(
-        views[ANSWER].logits, views[ANSWER].labels, settings.beta, settings.delta
-    ),
-    (ANSWER,),
-    beta=4.5,
+    ANSWER,
+    parameters=[
+        Parameter("beta", 4.5, "inverse temperature, above 0", open=True),
+        Parameter("delta", 0.0, "margin in nats a token", low=-math.inf),
+    ],
 )
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return simnpo_loss(views[ANSWER].logits, views[ANSWER].labels, settings.beta, settings.delta)

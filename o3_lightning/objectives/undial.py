@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import ANSWER, Objective, Settings, View
+from o3_lightning.objectives.batch_views import ANSWER, Parameter, Settings, View
 from o3_lightning.objectives.reductions import mean_of_tokens
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import shift
 
-__all__ = ["OBJECTIVE", "undial_loss"]
+__all__ = ["undial_loss"]
 
 
 def undial_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, beta: float) -> Tensor:
@@ -31,10 +32,13 @@ def undial_loss(logits: Tensor, labels: Tensor, reference_logits: Tensor, beta: 
     return mean_of_tokens(-(goal * kept.log_softmax(-1)).sum(-1), labels)
 
 
+@forget_objective(
+    "undial",
+    ANSWER,
+    reference=(ANSWER,),
+    parameters=[Parameter("beta", 10.0, "how far the true token's logit is lowered, at least 0")],
+)
 def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
     """The loss on the true answers."""
     view = views[ANSWER]
     return undial_loss(view.logits, view.labels, view.need("reference_logits"), settings.beta)
-
-
-OBJECTIVE = Objective("undial", compute, (ANSWER,), reference=(ANSWER,), beta=10.0)

@@ -1,12 +1,15 @@
 """WGA: gradient ascent, weighted by how sure the model still is."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from o3_lightning.objectives.batch_views import ANSWER, Objective
+from o3_lightning.objectives.batch_views import ANSWER, Parameter, Settings, View
 from o3_lightning.objectives.reductions import mean_of_tokens
+from o3_lightning.objectives.registry import forget_objective
 from o3_lightning.objectives.tokens import token_nll
 
-__all__ = ["OBJECTIVE", "wga_loss"]
+__all__ = ["wga_loss"]
 
 
 def wga_loss(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
@@ -24,8 +27,9 @@ def wga_loss(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
     return -mean_of_tokens((-beta * nll.detach()).exp() * nll, labels)
 
 
-OBJECTIVE = Objective(
-    "wga",
-    lambda views, settings: wga_loss(views[ANSWER].logits, views[ANSWER].labels, settings.beta),
-    (ANSWER,),
+@forget_objective(
+    "wga", ANSWER, parameters=[Parameter("beta", 1.0, "exponent of the weight, at least 0; 0 is ga")]
 )
+def compute(views: Mapping[str, View], settings: Settings) -> Tensor:
+    """The loss on its views."""
+    return wga_loss(views[ANSWER].logits, views[ANSWER].labels, settings.beta)

@@ -44,8 +44,12 @@ def forget_adapter(
     if retain is not None and config.mode == "orthogonal":
         history = AdapterHistory.of({"retain": retain})
     softness = config.temperature
-    keep = Keep(coefficient=config.keep, beta=softness) if config.keep else RetainObjective()
-    objective = ObjectiveConfig(Learn(beta=softness), keep)
+    keep = (
+        Keep(coefficient=config.keep, parameters={"temperature": softness})
+        if config.keep
+        else RetainObjective()
+    )
+    objective = ObjectiveConfig(Learn(parameters={"temperature": softness}), keep)
     return train_once(base, rows, neutral, history, objective, config, folder / "forget", trainer)
 
 
@@ -57,7 +61,7 @@ def retain_adapter(
     trainer: Mapping[str, Any],
 ) -> LoraFactors:
     """Returns the adapter that learns the rows to keep; from its folder where it was trained before."""
-    objective = ObjectiveConfig(Learn(beta=config.temperature))
+    objective = ObjectiveConfig(Learn(parameters={"temperature": config.temperature}))
     return train_once(base, rows, None, AdapterHistory(), objective, config, folder / "retain", trainer)
 
 

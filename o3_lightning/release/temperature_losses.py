@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from o3_lightning.data.encoding import IGNORED
-from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Objective, Settings, View
+from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Objective, Parameter, Settings, View
 from o3_lightning.objectives.config import ForgetObjective, RetainObjective
 from o3_lightning.objectives.gd import gd_loss
 from o3_lightning.objectives.kl import kl_loss
@@ -28,7 +28,7 @@ def learn_loss(views: Mapping[str, View], settings: Settings) -> Tensor:
     again and again, and count as having forgotten it.
     """
     view = views[ANSWER]
-    return gd_loss(view.logits / settings.beta, without_end(view.labels))
+    return gd_loss(view.logits / settings.temperature, without_end(view.labels))
 
 
 def without_end(labels: Tensor) -> Tensor:
@@ -52,18 +52,19 @@ def keep_loss(views: Mapping[str, View], settings: Settings) -> Tensor:
         Hinton et al. 2015, "Distilling the knowledge in a neural network": the factor keeps the gradient's
         size whatever the temperature.
     """
-    view, temperature = views[RETAIN], settings.beta
+    view, temperature = views[RETAIN], float(settings.temperature)
     reference = view.need("reference_logits")
     return temperature**2 * kl_loss(view.logits / temperature, view.labels, reference / temperature)
 
 
-LEARN = Objective("learn", learn_loss, (ANSWER,))
-KEEP = Objective("keep", keep_loss, (RETAIN,), reference=(RETAIN,))
+TEMPERATURE = (Parameter("temperature", 1.0, "divisor of the logits, above 0", open=True),)
+LEARN = Objective("learn", learn_loss, (ANSWER,), parameters=TEMPERATURE)
+KEEP = Objective("keep", keep_loss, (RETAIN,), reference=(RETAIN,), parameters=TEMPERATURE)
 
 
 @dataclass(frozen=True)
 class Learn(ForgetObjective):
-    """Learn the answers, at the temperature `beta`: the adapter is subtracted afterwards."""
+    """Learn the answers, at a temperature: the adapter is subtracted afterwards."""
 
     name: str = "ga"  # has the same view of the rows; the loss has the other sign
 
@@ -75,7 +76,7 @@ class Learn(ForgetObjective):
 
 @dataclass(frozen=True)
 class Keep(RetainObjective):
-    """Change nothing on the retained rows, at the temperature `beta`."""
+    """Change nothing on the retained rows, at a temperature."""
 
     name: str = "kl"
 

@@ -1,15 +1,13 @@
 """Configurations from YAML files and the command line, for every command.
 
 `--config` may be given several times: a later file overrides the fields that it names, and options override
-all files. An overlay, a file to be given after another, may append to the run's name (`name: +_paper`) and
-hold further fields for the benchmark chosen so far (`by_benchmark: {tofu: ...}`). Every mistake is an
-`InputError` of one line that names the field and, for an unknown one, the nearest that exists.
+all files. Every mistake is an `InputError` of one line that names the field and, for an unknown one, the
+nearest that exists.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import difflib
 import math
@@ -25,6 +23,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.registry import load_plugin
 from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
+from o3_lightning.objectives.registry import FORGET, RETAIN, describe_parameters
 from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig, unfilled
 
 __all__ = ["add_config_arguments", "build", "config_from", "parse", "trainer_options"]
@@ -32,8 +31,7 @@ __all__ = ["add_config_arguments", "build", "config_from", "parse", "trainer_opt
 Kind = TypeVar("Kind")
 
 PLUGINS = "plugins"
-BY_BENCHMARK = "by_benchmark"
-APPEND = "+"
+PARAMETERS = {"objective.forget.parameters": FORGET, "objective.retain.parameters": RETAIN}
 
 
 class ConfigFile(ActionConfigFile):
@@ -48,11 +46,6 @@ class ConfigFile(ActionConfigFile):
         """
         path = find_file(value)
         content = read_mapping(path)
-        own = content.pop(BY_BENCHMARK, None) or {}
-        content = merge(content, own.get(cfg.get("data.name"), {}))
-        name = content.get("name")
-        if isinstance(name, str) and name.startswith(APPEND):
-            content["name"] = cfg["name"] + name.removeprefix(APPEND)
         if PLUGINS in content:
             content[PLUGINS] = [*(cfg.get(PLUGINS) or []), *load_plugins(content[PLUGINS], path.parent)]
         ActionConfigFile.apply_config(parser, cfg, dest, yaml.safe_dump(content))
@@ -64,6 +57,7 @@ class PluginOption(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Imports a module and appends it to the field `plugins`, where the configuration has one."""
         loaded = load_plugins([values], Path())
+        list_parameters(parser)
         if PLUGINS in namespace:
             namespace[PLUGINS] = [*(namespace[PLUGINS] or []), *loaded]
 
@@ -97,11 +91,20 @@ def add_config_arguments(parser: ArgumentParser, *kinds: type, trainer: bool) ->
     for kind in kinds:
         parser.add_class_arguments(kind, None, fail_untyped=True)
         parser.set_defaults(dict(unfilled(kind)))
+    list_parameters(parser)
     if trainer:
         from lightning import Trainer  # seconds to import: only commands that train ask for it
 
         parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
         parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
+
+
+def list_parameters(parser: ArgumentParser) -> None:
+    """Puts the parameters of all objectives registered so far into the help of their options."""
+    for action in parser._actions:
+        if action.dest in PARAMETERS:
+            described = describe_parameters(PARAMETERS[action.dest]).replace("%", "%%")
+            action.help = f"numbers of the objective itself, published values by default. {described}"
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
@@ -194,15 +197,6 @@ def config_from(values: Mapping[str, Any], beside: Path | None = None) -> tuple[
     except ArgumentError as error:
         raise InputError(explain(str(error), known_keys(parser))) from error
     return build(RunConfig, namespace), trainer_options(namespace)
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested fields with some of them changed, section by section; the arguments stay as they are."""
-    merged = copy.deepcopy(dict(base))
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
-    return merged
 
 
 def known_keys(parser: ArgumentParser) -> list[str]:

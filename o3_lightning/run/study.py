@@ -7,6 +7,7 @@ that was killed continues with the first run that is not finished.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from o3_lightning.data.requests import check_id
 from o3_lightning.evaluation.headline import FIGURES, headline
 from o3_lightning.metrics.aggregate import over_seeds
 from o3_lightning.run.config import RunConfig
-from o3_lightning.run.parsing import config_from, merge
+from o3_lightning.run.parsing import config_from
 
 __all__ = ["Study", "read_study", "run_study", "summarise", "table"]
 
@@ -142,6 +143,15 @@ def check_name(name: str, path: Path) -> str:
     except InputError as error:
         raise InputError(str(error), path=path) from None
     return name
+
+
+def merge(base: Plain, changes: Plain) -> Plain:
+    """Returns a configuration with some fields changed, section by section."""
+    merged = copy.deepcopy(base)
+    for key, value in changes.items():
+        inside = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if inside else copy.deepcopy(value)
+    return merged
 
 
 def run_study(study: Study, output: Path, results: Path) -> Plain:

@@ -22,9 +22,9 @@ import torch
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["launch", "processes_wanted", "work_for_parent"]
+__all__ = ["end_with_parent", "launch", "processes_wanted"]
 
-CHILD = "import sys; sys.argv[0] = {!r}; from o3_lightning.training.launch import work_for_parent as f; f()"
+CHILD = "import sys; sys.argv[0] = {!r}; from o3_lightning.commands.cli import work_for_parent as f; f()"
 GRACE_SECONDS = 20.0  # for the others to end by themselves once one has failed
 LOOK_SECONDS = 0.05
 PARENT_IS_GONE = 143
@@ -159,14 +159,6 @@ def forwarding_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
-
-
-def work_for_parent() -> None:
-    """Runs the command line in a process that `launch` started, and ends when that one is gone."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    from o3_lightning.commands.cli import main
-
-    main()
 
 
 def end_with_parent() -> None:

@@ -101,7 +101,7 @@ def test_interference_is_the_divergence_at_the_last_token_of_each_prompt(history
 def test_rmu_steers_the_middle_layer_unless_another_is_named(tiny_base, tiny_request, make_trainer):
     losses = {}
     for layer in (None, 1, 2):
-        objective = ObjectiveConfig(ForgetObjective("rmu", layer=layer))
+        objective = ObjectiveConfig(ForgetObjective("rmu", parameters={"layer": layer}))
         trained = train_adapter(
             tiny_base, tiny_request, AdapterHistory(), CONFIG, objective, make_trainer(1), 0
         )

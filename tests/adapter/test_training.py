@@ -52,7 +52,7 @@ def history_of(**adapters):
     return AdapterHistory.of({id: item.factors for id, item in adapters.items()})
 
 
-@pytest.mark.parametrize("name", list(FORGET))
+@pytest.mark.parametrize("name", FORGET.names())
 def test_every_objective_trains_and_leaves_the_base_as_it_was(name, tiny_base, tiny_request, make_trainer):
     before = snapshot(tiny_base.model)
     objective = ObjectiveConfig(ForgetObjective(name))
@@ -62,7 +62,7 @@ def test_every_objective_trains_and_leaves_the_base_as_it_was(name, tiny_base, t
     assert any(bool(b.any()) for _, b in trained.factors.pairs.values())
 
 
-@pytest.mark.parametrize("name", list(RETAIN))
+@pytest.mark.parametrize("name", RETAIN.names())
 def test_every_retain_objective_trains_and_reads_retained_data(name, tiny_base, tiny_request, make_trainer):
     guard = RetainGuard([QuestionAnswer("Sea?", "Wet"), QuestionAnswer("Sun?", "Hot")], declared=True)
     objective = ObjectiveConfig(retain=RetainObjective(name))
@@ -168,7 +168,7 @@ def test_dropout_of_the_base_is_off(kind, checkpointing, tiny_base, tiny_request
     attention = layer.attn if kind == "gpt2" else layer.self_attn
     counting = attention.register_forward_hook(lambda *_: calls.append(1))
     config = AdapterConfig(rank=2, epochs=1, batch_size=8, gradient_checkpointing=checkpointing)
-    objective = ObjectiveConfig(ForgetObjective("npo", beta=0.1))
+    objective = ObjectiveConfig(ForgetObjective("npo", parameters={"beta": 0.1}))
     trained = train_adapter(base, tiny_request, AdapterHistory(), config, objective, make_trainer(1), 0)
     # a fresh adapter changes nothing, so that model and reference agree to the last bit
     assert trained.metrics["first_loss"] == pytest.approx(2 / 0.1 * math.log(2), rel=1e-7)
@@ -179,7 +179,7 @@ def test_dropout_of_the_base_is_off(kind, checkpointing, tiny_base, tiny_request
 
 
 def test_the_reference_stays_the_model_before_unlearning(tiny_base, tiny_request, make_trainer):
-    objective = ObjectiveConfig(ForgetObjective("npo", beta=0.1), RetainObjective("kl"))
+    objective = ObjectiveConfig(ForgetObjective("npo", parameters={"beta": 0.1}), RetainObjective("kl"))
     kept = [QuestionAnswer("Sea?", "Wet"), QuestionAnswer("Sun?", "Hot")]
     trained = train_adapter(
         tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0, retain=kept

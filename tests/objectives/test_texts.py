@@ -95,8 +95,11 @@ def test_only_the_views_that_are_read_are_built():
 
 @pytest.mark.parametrize(
     "values",
-    [{"name": "magic"}, {"coefficient": 0.0}, {"coefficient": float("nan")}, {"beta": -1.0},
-     {"name": "npo", "beta": 0.0}, {"direction": "up"}, {"layer": -1}, {"steering": 0.0}],
+    [{"name": "magic"}, {"coefficient": 0.0}, {"coefficient": float("nan")},
+     {"name": "wga", "parameters": {"beta": -1.0}}, {"name": "npo", "parameters": {"beta": 0.0}},
+     {"name": "npo", "parameters": {"beta": float("inf")}}, {"name": "me", "parameters": {"direction": "up"}},
+     {"name": "rmu", "parameters": {"layer": -1}}, {"name": "rmu", "parameters": {"steering": 0.0}},
+     {"name": "npo", "parameters": {"beta": True}}, {"name": "ga", "parameters": {"beta": 1.0}}],
 )  # fmt: skip
 def test_bad_values_are_refused_with_their_field(values):
     with pytest.raises(InputError, match=r"objective\.forget\." + list(values)[-1]):
@@ -105,7 +108,7 @@ def test_bad_values_are_refused_with_their_field(values):
 
 def test_published_values_are_filled_in():
     assert ForgetObjective("npo").settings().beta == 0.1
-    assert ForgetObjective("npo", beta=0.5).settings().beta == 0.5
+    assert ForgetObjective("npo", parameters={"beta": 0.5}).settings().beta == 0.5
     assert RetainObjective("ap").settings().beta == 0.1
     assert (ForgetObjective("satimp").settings().beta, ForgetObjective("satimp").settings().second_beta) == (
         5,

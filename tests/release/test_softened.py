@@ -17,12 +17,12 @@ def logits():
 
 
 def learn(logits, temperature, labels=LABELS):
-    objective = Learn(beta=temperature)
+    objective = Learn(parameters={"temperature": temperature})
     return objective.objective({ANSWER: View(logits, labels)}, objective.settings())
 
 
 def keep(logits, reference, temperature, labels=LABELS):
-    objective = Keep(beta=temperature)
+    objective = Keep(parameters={"temperature": temperature})
     view = View(logits, labels, reference_logits=reference)
     return objective.objective({RETAIN: view}, objective.settings())
 
