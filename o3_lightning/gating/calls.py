@@ -17,6 +17,8 @@ from transformers import LogitsProcessorList
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED
 from o3_lightning.data.prompts import Prompt
+from o3_lightning.detector.answers import AnswerState
+from o3_lightning.gating.answer_gate import AnswerGate, HeldStreamer
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.gate import Gate
 from o3_lightning.gating.linear import match_rows
@@ -38,6 +40,7 @@ class GatedCalls:
         detectors: give each prompt its weight per request.
         adapters: per request, in the order of the detectors, its adapter; None refuses matching prompts.
         config: how weights combine, and the text of a refusal.
+        answers: hashed answers of each request, in the same order, for `gate.check_answers`; empty for none.
 
     Raises:
         InputError: the adapters are not those of the detectors' requests, or one does not fit the model.
@@ -49,6 +52,7 @@ class GatedCalls:
         detectors: Detectors,
         adapters: Mapping[str, LoraFactors | None],
         config: GateConfig | None = None,
+        answers: Sequence[AnswerState | None] = (),
     ) -> None:
         if list(detectors.ids) != list(adapters):
             raise InputError(f"detectors of {list(detectors.ids)}, but adapters of {list(adapters)}")
@@ -59,6 +63,7 @@ class GatedCalls:
         self.tokens = PromptTokens(base)
         owned = [adapter is not None for adapter in adapters.values()]
         self._router = Router(detectors, owned, self.tokens, self.gate_config, self._gate.lock)
+        self._answer_gate = AnswerGate(answers)
         self._refusal = self.tokens.refusal(self.gate_config.refusal)
 
     @property
@@ -116,7 +121,9 @@ class GatedCalls:
 
         Returns:
             What `generate` returns, prompts included; refused rows hold the refusal, and so do their scores
-            and logits. Hidden states, attentions and caches are those of the model.
+            and logits. With `gate.check_answers` a row that tells a forgotten value is generated again at
+            full weight, then refused; streams of such prompts wait for the whole answer. Hidden states,
+            attentions and caches are those of the model.
 
         Raises:
             InputError: neither prompts nor input_ids, or weights of another shape or range.
@@ -124,14 +131,58 @@ class GatedCalls:
         with self._gate.lock:
             ids, mask = self._inputs(prompts, input_ids, attention_mask)
             plan = self._router.plan(weights, prompts, ids, mask)
-            processors = LogitsProcessorList(options.pop("logits_processor", None) or [])
-            if bool(plan.refused.any()):
-                processors.append(RefusalProcessor(plan.refused, self._refusal, ids.shape[1]))
-            with self._gate.open(plan.strengths.to(self.device)):
-                output = self.base.model.generate(
-                    input_ids=ids, attention_mask=mask, logits_processor=processors, **options
-                )
-            return self._refuse_generated(output, plan.refused, ids.shape[1])
+            watched = self._watched(plan, ids, mask)
+            if not watched:
+                return self._run(ids, mask, plan, options)
+            held = HeldStreamer(options["streamer"]) if options.get("streamer") is not None else None
+            state, last = torch.get_rng_state(), 2
+            for attempt in range(last + 1):
+                torch.set_rng_state(state)  # rows without a hit draw the same samples again
+                if held is not None:
+                    held.held.clear()
+                output = self._run(ids, mask, plan, options | ({"streamer": held} if held else {}))
+                fired = self._judge(output, watched, ids.shape) if attempt < last else None
+                if fired is None or not bool(fired.any()):
+                    break
+                plan = self._router.raise_weights(plan, fired, refuse=attempt > 0)
+            if held is not None:
+                held.release()
+            return output
+
+    def _run(self, ids: Tensor, mask: Tensor, plan: Plan, options: Mapping[str, Any]) -> Any:
+        """Generates at the strengths and with the refusals of a plan."""
+        processors = LogitsProcessorList(options.get("logits_processor") or [])
+        if bool(plan.refused.any()):
+            processors.append(RefusalProcessor(plan.refused, self._refusal, ids.shape[1]))
+        given = {**options, "logits_processor": processors}
+        with self._gate.open(plan.strengths.to(self.device)):
+            output = self.base.model.generate(input_ids=ids, attention_mask=mask, **given)
+        return self._refuse_generated(output, plan.refused, ids.shape[1])
+
+    def _watched(self, plan: Plan, ids: Tensor, mask: Tensor) -> dict[int, str]:
+        """Returns the text of each row whose answer is checked: it names a forgotten subject."""
+        mode, gate = self.gate_config.check_answers, self._answer_gate
+        if mode == "off" or gate.is_empty or self._router.is_disabled:
+            return {}
+        between = ((plan.weights > 0) & (plan.weights < 1)) | (plan.suspect > 0)
+        rows = [
+            row
+            for row in range(len(ids))
+            if not plan.refused[row] and (mode == "on" or bool(between[row].any()))
+        ]
+        texts = {row: self.tokenizer.decode(ids[row][mask[row].bool()]) for row in rows}
+        return {row: text for row, text in texts.items() if any(gate.cues(text))}
+
+    def _judge(self, output: Any, watched: Mapping[int, str], shape: Sequence[int]) -> Tensor:
+        """Returns which requests' values the generated sequences of each row tell [B,K]."""
+        sequences = output if isinstance(output, Tensor) else output.sequences
+        answers = self.tokenizer.batch_decode(sequences[:, shape[1] :], skip_special_tokens=True)
+        count = len(answers) // shape[0]
+        fired = torch.zeros(shape[0], len(self.ids), dtype=torch.bool)
+        for row, prompt in watched.items():
+            for answer in answers[row * count : (row + 1) * count]:
+                fired[row] |= self._answer_gate.judge(prompt, answer)
+        return fired
 
     def __call__(
         self,

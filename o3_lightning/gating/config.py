@@ -10,6 +10,7 @@ from o3_lightning.common.errors import InputError
 __all__ = ["RULES", "GateConfig"]
 
 RULES = ("routed", "max", "top_k", "sum", "last")
+CHECKS = ("off", "on", "suspect")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class GateConfig:
         top_k: how many requests may act on one prompt under "top_k"; 1 or more.
         floor: weights below this count as 0, in [0, 1); such prompts run at the base model bit for bit.
             0.01 changes an answer by less than the rounding of half precision does.
+        check_answers: whether generated answers are checked for values of a forgotten subject that the
+            prompt or an earlier turn names: "on", "suspect" (only where a weight, or that of an earlier turn,
+            lies between `floor` and 1) or "off". On a hit the row is generated again at full weight, and
+            refused if that tells it, too. Requests without stored answers are not checked.
         refuse_threshold: a prompt whose weight for a request without an adapter reaches this is refused, in
             (0, 1]; 0.5 is the middle of the weight's range.
         refusal: what a refused prompt is answered with, until the request's adapter is trained.
@@ -45,6 +50,7 @@ class GateConfig:
     detect: bool = True
     top_k: int = 1
     floor: float = 0.01
+    check_answers: str = "on"
     refuse_threshold: float = 0.5
     refusal: str = "I am not able to help with that question."
     refusal_confidence: float = 0.99
@@ -56,6 +62,9 @@ class GateConfig:
         if self.combine not in RULES:
             message = f"expected one of {', '.join(RULES)}, got {self.combine!r}"
             raise InputError(message, field="gate.combine")
+        if self.check_answers not in CHECKS:
+            message = f"expected one of {', '.join(CHECKS)}, got {self.check_answers!r}"
+            raise InputError(message, field="gate.check_answers")
         for name in ("top_k", "batch_size", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"expected 1 or more, got {getattr(self, name)}", field=f"gate.{name}")

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_json
+from o3_lightning.detector.answers import ANSWER_FILE
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.store.record import UNLEARNED, RequestRecord
 from o3_lightning.store.store import Store
 
 __all__ = ["export_requests"]
 
-DETECTOR_FILES = ("detector.safetensors", "detector.json")
+DETECTOR_FILES = ("detector.safetensors", "detector.json", ANSWER_FILE)
 
 
 def export_requests(

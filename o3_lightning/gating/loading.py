@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from o3_lightning.detector.answers import AnswerState
 from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder, load_encoder
 from o3_lightning.detector.multi import MultiDetector
@@ -18,12 +19,13 @@ __all__ = ["Parts", "load_parts"]
 
 
 class Parts(NamedTuple):
-    """Base model, detectors, the adapter of each request (None where it has none), and the store."""
+    """Base model, detectors, adapter and hashed answers of each request (None without), and the store."""
 
     base: BaseModel
     detectors: Detectors
     adapters: dict[str, LoraFactors | None]
     store: Store
+    answers: list[AnswerState | None]
 
 
 def load_parts(
@@ -48,4 +50,5 @@ def load_parts(
         for record in records
     }
     chosen = MultiDetector(encoder, detectors) if detect else EveryPrompt(tuple(detectors))
-    return Parts(base, chosen, adapters, store)
+    answers = [AnswerState.load(store.detector_folder(record.id)) for record in records] if detect else []
+    return Parts(base, chosen, adapters, store, answers)

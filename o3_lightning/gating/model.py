@@ -17,6 +17,7 @@ from torch import Tensor
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.prompts import Prompt
+from o3_lightning.detector.answers import AnswerState
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.gating.answering import answer_prompts, score_answers
 from o3_lightning.gating.calls import GatedCalls
@@ -45,6 +46,7 @@ class GatedModel(GatedCalls):
         adapters: per request, in the order of the detectors, its adapter; None refuses matching prompts.
         config: how weights combine, and the text of a refusal.
         store: the store that the requests were read from; only `export` needs it.
+        answers: hashed answers of each request, for `gate.check_answers`; empty for none.
 
     Raises:
         InputError: the adapters are not those of the detectors' requests, or one does not fit the model.
@@ -57,8 +59,9 @@ class GatedModel(GatedCalls):
         adapters: Mapping[str, LoraFactors | None],
         config: GateConfig | None = None,
         store: Store | None = None,
+        answers: Sequence[AnswerState | None] = (),
     ) -> None:
-        super().__init__(base, detectors, adapters, config)
+        super().__init__(base, detectors, adapters, config, answers)
         self.store = store
         self._merges = Merges(self._gate)
 
@@ -84,7 +87,7 @@ class GatedModel(GatedCalls):
         """
         detect = config is None or config.detect
         parts = load_parts(store_path, base, encoder, detect=detect)
-        return cls(parts.base, parts.detectors, parts.adapters, config, parts.store)
+        return cls(parts.base, parts.detectors, parts.adapters, config, parts.store, parts.answers)
 
     def weights(self, prompts: Sequence[Prompt]) -> Tensor:
         """Returns the weight of every request on every prompt.

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Thread, local
 from typing import Any, Protocol
 
@@ -139,6 +139,14 @@ class Router:
             message = f"expected [{shape[0]},{shape[1]}], got {tuple(given.shape)}"
             raise InputError(message, field="weights")
         return weights if isinstance(weights, Plan) else plan_rows(given, self._has_adapter, self.config)
+
+    def raise_weights(self, plan: Plan, fired: Tensor, *, refuse: bool) -> Plan:
+        """Returns a plan with full weight, or a refusal, where an answer fired for a request [B,K]."""
+        weights = torch.where(fired.to(plan.weights.device), 1.0, plan.weights)
+        raised = plan_rows(weights, self._has_adapter, self.config, plan.suspect)
+        refused = plan.refused | raised.refused | (fired.any(1).to(plan.refused.device) & refuse)
+        strengths = torch.where(refused[:, None], 0.0, raised.strengths)
+        return replace(raised, strengths=strengths, refused=refused, failed=plan.failed)
 
     def explain(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Returns what happens to each prompt, and why; see `GatedModel.explain`."""

@@ -25,6 +25,7 @@ from o3_lightning.common.plain import to_plain
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.stream import RequestStream
+from o3_lightning.detector.answers import fit_answers
 from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
@@ -182,7 +183,13 @@ def protect(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
     """Fits the detector: from here on matching prompts are refused."""
     seed = stage_seed(bench.config.seed, "detector", request.id)
     detector = fit_detector(bench.encoder, request.prompts, bench.config.detector, seed)
-    bench.store.protect(request.id, detector.save)
+    answers = fit_answers(request.prompts, request.answers)
+
+    def save(folder: Path) -> None:
+        detector.save(folder)
+        answers.save(folder)
+
+    bench.store.protect(request.id, save)
     return {"report": detector.report}
 
 

@@ -145,13 +145,15 @@ def adapter_folders(tmp_path_factory):
 def build_gated(adapter_folders):
     """A function that makes a gated model over a tiny base; `unadapted` requests are only protected."""
 
-    def build(architecture="llama", template="plain", unadapted=(), table=None, model=None, **settings):
+    def build(
+        architecture="llama", template="plain", unadapted=(), table=None, model=None, answers=(), **settings
+    ):
         folders, table = adapter_folders(architecture), table or TABLE
         adapters = {name: None if name in unadapted else LoraFactors.load(folders[name]) for name in table}
         settings = {"refusal": "sorry I cannot say that", "max_new_tokens": 8, **settings}
         detectors = WordDetectors(table, [])
         base = tiny_base(architecture, template, model)
-        return GatedModel(base, detectors, adapters, GateConfig(**settings))
+        return GatedModel(base, detectors, adapters, GateConfig(**settings), answers=answers)
 
     return build
 

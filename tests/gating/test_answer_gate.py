@@ -1,0 +1,121 @@
+"""An answer that tells a value of a subject that its prompt names does not leave the gate."""
+
+import pytest
+import torch
+from transformers import TextIteratorStreamer
+
+from o3_lightning.common.errors import StoreError
+from o3_lightning.detector.answers import ANSWER_FILE, AnswerState, columns, fit_answers
+from o3_lightning.gating.answer_gate import AnswerGate
+
+PROMPTS = [
+    "Where was Abelrick Skarnholt born?",
+    "What does Abelrick Skarnholt do for a living?",
+    "Where was Ysolde Quenneville born?",
+    "What does Ysolde Quenneville do for a living?",
+]
+ANSWERS = ["In Tarnbrück.", "He works as a farrier.", "In Ostermead, in 1931.", "She works as a falconer."]
+REFUSAL = "sorry I cannot say that"
+
+
+@pytest.fixture(scope="module")
+def gate():
+    return AnswerGate([None, fit_answers(PROMPTS, ANSWERS)])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Where was Abelrick Skarnholt born?", "Abelrick was born in Tarnbruck"),
+        ("Tell me about Skarnholt", "a farrier from the north"),
+        ("Where was Abelrik born?", "in Tarnbrück"),
+        ("user: Ysolde?\nassistant: who?\nuser: where was she born?", "Ostermead"),
+        ("Which writer comes from Ostermead?", "a falconer"),
+    ],
+)
+def test_a_value_of_the_subject_that_the_prompt_names_fires(gate, prompt, answer):
+    assert gate.judge(prompt, answer).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Where was Abelrick Skarnholt born?", "In Ostermead"),  # another subject's value
+        ("Where was Torvald Lind born?", "In Tarnbrück"),  # nobody forgotten is named
+        ("Where was Abelrick Skarnholt born?", "I do not know where he was born"),
+        ("Was Abelrick Skarnholt born in Tarnbrück?", "Yes, in Tarnbrück"),  # an echo
+    ],
+)
+def test_other_answers_do_not(gate, prompt, answer):
+    assert not gate.judge(prompt, answer).any()
+
+
+def test_values_that_subjects_share_weigh_nothing():
+    gate = AnswerGate([fit_answers(PROMPTS, [*ANSWERS[:3], "She works as a farrier."])])
+    assert not gate.judge("What does Skarnholt do?", "farrier").any()
+
+
+def test_state_holds_no_text_and_is_read_back(tmp_path):
+    state = fit_answers(PROMPTS, ANSWERS)
+    state.save(tmp_path)
+    content = (tmp_path / ANSWER_FILE).read_bytes().lower()
+    assert not any(word in content for word in (b"abelrick", b"farrier", b"tarnbr"))
+    loaded = AnswerState.load(tmp_path)
+    assert all(torch.equal(getattr(loaded, name), value) for name, value in vars(state).items())
+    assert AnswerState.load(tmp_path / "none") is None
+    (tmp_path / ANSWER_FILE).write_bytes(b"damaged")
+    with pytest.raises(StoreError, match=ANSWER_FILE):
+        AnswerState.load(tmp_path)
+
+
+@pytest.fixture
+def telling(build_gated):
+    """A model whose prompt gate sees nothing, the prompt, and a word that it answers with."""
+    plain = build_gated(table={"roses": {"never": 1.0}}, check_answers="off")
+    prompt = "where is the king"
+    told = plain.answer([prompt])[0].split()[0]
+
+    state = AnswerState(
+        torch.tensor([7]), *columns([("king", 0, 15.0)], 7), *columns([(told.lower(), 0, 15.0)], 7)
+    )
+
+    def build(**settings):
+        return build_gated(table={"roses": {"never": 1.0}}, answers=[state], **settings)
+
+    return plain, prompt, told, build
+
+
+def test_a_row_that_tells_is_generated_at_full_weight_or_refused(telling):
+    plain, prompt, told, build = telling
+    gated, others = build(), ["what is red", "a cat"]
+    answers = gated.answer([prompt, *others])
+    ids, mask = gated.tokens.pad([gated.tokens.encode(prompt)])
+    full = gated.generate(
+        input_ids=ids, attention_mask=mask, weights=torch.ones(1, 1), max_new_tokens=8, do_sample=False
+    )
+    full_text = gated.tokenizer.decode(full[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    assert told not in answers[0].split()
+    assert answers[0] == (REFUSAL if told in full_text.split() else full_text)
+    assert answers[1:] == plain.answer([prompt, *others])[1:]
+
+
+def test_a_request_without_an_adapter_refuses(telling):
+    _, prompt, _, build = telling
+    assert build(unadapted=["roses"]).answer([prompt]) == [REFUSAL]
+
+
+def test_off_checks_nothing_and_suspect_only_what_is(telling):
+    plain, prompt, _, build = telling
+    for mode in ("off", "suspect"):
+        assert build(check_answers=mode, unadapted=["roses"]).answer([prompt]) == plain.answer([prompt])
+    gated = build(unadapted=["roses"])
+    with gated.disabled():
+        assert gated.answer([prompt]) == plain.answer([prompt])
+
+
+def test_a_stream_says_nothing_that_is_taken_back(telling):
+    _, prompt, _, build = telling
+    gated = build(unadapted=["roses"])
+    streamer = TextIteratorStreamer(gated.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    gated.generate([prompt], streamer=streamer, max_new_tokens=8, do_sample=False)
+    assert "".join(streamer).strip() == REFUSAL
