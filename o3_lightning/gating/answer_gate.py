@@ -17,7 +17,7 @@ from o3_lightning.detector.text.frequencies import is_listed
 
 __all__ = ["AnswerGate", "HeldStreamer"]
 
-FIRES = 17.0  # nats of names and values together; chosen on the demo's first request
+FIRES = 17.0  # nats of names and values together: half a rare name and one uncommon word
 Index = dict[int, list[tuple[int, float]]]
 
 

@@ -9,6 +9,7 @@ Shapes: N texts, K requests.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from o3_lightning.data.prompts import Turn
+from o3_lightning.detector.text.frequencies import is_listed
 from o3_lightning.gating.references import is_social, names_subject, refers_back
 
 __all__ = ["Completion", "Evidence", "Reading", "read_turns", "weigh_reading"]
@@ -35,7 +37,8 @@ class Completion(NamedTuple):
 
     Args:
         text: turns joined up to the last one.
-        parts: what it is made of; it counts only where none of these has the weight of a question.
+        parts: what it is made of; it counts only where none of these has the weight of a question. Empty
+            where a word is split between turns: it counts in any case.
     """
 
     text: str
@@ -105,8 +108,11 @@ def weigh_reading(reading: Reading, weight_of: Callable[[str], Tensor]) -> Evide
     """Returns the evidence on one prompt from the weights [K] of its texts."""
     weights = largest([weight_of(text) for text in reading.question])
     for each in reading.completions:
-        whole, parts = weight_of(each.text), largest([weight_of(part) for part in each.parts])
-        weights = torch.maximum(weights, torch.where(parts >= EMERGES, 0.0, whole))
+        whole = weight_of(each.text)
+        if each.parts:
+            told = largest([weight_of(part) for part in each.parts])
+            whole = torch.where(told >= EMERGES, 0.0, whole)
+        weights = torch.maximum(weights, whole)
     context = [weight_of(text) for text in reading.context]
     return Evidence(weights, largest(context) if context else torch.zeros_like(weights))
 
@@ -143,7 +149,9 @@ def completions(earlier: Sequence[Turn], asked: Sequence[str]) -> Iterable[Compl
         for size in sorted({min(size - 1, len(texts)) for size in WINDOWS} if texts else ()):
             before = [tail(text, FRAGMENT_WORDS) for text in texts[-size:]]
             for glue in (join, rejoin):
-                yield Completion(glue([*before, last]), (*before, glue(before), last))
+                joined = glue([*before, last])
+                halved = glue is rejoin and is_halved(before[-1], last)
+                yield Completion(joined, () if halved else (*before, glue(before), last))
 
 
 def join(texts: Iterable[str]) -> str:
@@ -158,6 +166,12 @@ def rejoin(texts: Sequence[str]) -> str:
         within = text[-1:].isalpha() and other[:1].islower()
         text += other if within else f" {other}"
     return text
+
+
+def is_halved(before: str, last: str) -> bool:
+    """Returns whether a turn starts with the second half of a word: lower-case letters that are no word."""
+    word = re.match(r"[^\W\d_]+", last)
+    return word is not None and before[-1:].isalpha() and word[0].islower() and not is_listed(word[0])
 
 
 def tail(text: str, words: int) -> str:

@@ -8,6 +8,7 @@ has no antecedent within it ("and where did he die?"), or where it points at ear
 from __future__ import annotations
 
 import re
+from itertools import dropwhile
 
 __all__ = ["is_social", "names_subject", "refers_back"]
 
@@ -126,7 +127,7 @@ def refers_back(text: str) -> bool:
         if bare in OTHERS and place < first and not empty_it and not introduces(words, place):
             return True
         pointed = bare in DEMONSTRATIVES or (bare == "the" and place < first)
-        if pointed and is_generic(words[place + 1 : place + 3]):
+        if pointed and is_generic(words[place + 1 :]):
             return True
     return False
 
@@ -143,7 +144,8 @@ def has_antecedent(spelt: list[str], own: list[int], place: int, *, person: bool
 
 def is_generic(following: list[str]) -> bool:
     """Returns whether a noun phrase, such as "author", leaves open who is meant."""
-    return bool(following) and following[0] in GENERIC and following[-1] not in SPECIFIC
+    rest = list(dropwhile(lambda word: word in GENERIC, following))
+    return len(rest) < len(following) and not (rest and rest[0] in SPECIFIC)
 
 
 def is_social(text: str) -> bool:
