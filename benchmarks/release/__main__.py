@@ -27,7 +27,7 @@ class Study:
         results: file of the results; the overlap study's table and plot are written beside it.
 
     Raises:
-        InputError: fewer than one author, a seed below 0, or neither an overlap study nor worlds.
+        InputError: fewer than one author, or a seed below 0.
     """
 
     overlap: tuple[float, ...] = ()
@@ -40,19 +40,19 @@ class Study:
             raise InputError(f"expected 1 or more, got {self.authors}", field="authors")
         if any(seed < 0 for seed in self.worlds):
             raise InputError(f"expected seeds >= 0, got {list(self.worlds)}", field="worlds")
-        if not self.overlap and not self.worlds:
-            raise InputError("give --overlap PENALTIES or --worlds SEEDS")
 
 
 def main(arguments: list[str]) -> None:
     """Measures, writes and prints.
 
     Raises:
-        InputError: bad input.
+        InputError: bad input, or neither penalties nor worlds.
     """
     parser = config_parser("release", "Measures releases.", ReleaseConfig, Study, trainer=True)
     namespace = read_arguments(parser, arguments)
     config, study = build(ReleaseConfig, namespace), build(Study, namespace)
+    if not study.overlap and not study.worlds:
+        raise InputError("give --overlap PENALTIES or --worlds SEEDS")
     trainer, path = trainer_options(namespace), Path(study.results)
     if study.overlap:
         rows = overlap_study(config, trainer, config.folder / "overlap", study.overlap)

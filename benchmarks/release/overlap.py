@@ -13,7 +13,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically, write_json
 from o3_lightning.release.adapters import forget_adapter, retain_adapter
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.release.context import open_bench
+from o3_lightning.release.context import open_context
 from o3_lightning.release.steps import try_lambda
 
 __all__ = ["COLUMNS", "overlap_study", "overlap_table", "write_study"]
@@ -45,18 +45,18 @@ def overlap_study(
     """
     if not config.requests:
         raise InputError("the study needs given rows, for instance those that reveal wrote", field="requests")
-    bench, rows = open_bench(config, trainer, folder), []
-    given = bench.knowledge.rows
-    retain = retain_adapter(bench.base, bench.kept(), config, folder / "shared", trainer)
+    context, rows = open_context(config, trainer, folder), []
+    given = context.facts.rows
+    retain = retain_adapter(context.base, context.kept(), config, folder / "shared", trainer)
     for penalty in penalties:
         shape = replace(config.adapter, penalty_side="both", penalty_coefficient=penalty)
         own = replace(config, mode="orthogonal" if penalty else "naive", adapter=shape)
         place = folder / f"penalty_{penalty:g}"
-        forget = forget_adapter(bench.base, given, bench.kept(), retain, own, place, trainer)
+        forget = forget_adapter(context.base, given, context.kept(), retain, own, place, trainer)
         found = overlap_matrices(AdapterHistory.of({"forget": forget, "retain": retain}))
         overlaps = {name: found[name][0][1] for name in ("row_overlap", "column_overlap", "update_cosine")}
         for value in sorted(config.lambdas):
-            trial = try_lambda(bench, given, forget, None, value)
+            trial = try_lambda(context, given, forget, None, value)
             rows.append({"penalty": penalty, **overlaps, **trial})
     return rows
 

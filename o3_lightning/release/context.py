@@ -16,15 +16,15 @@ from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.measure import measure_author
 from o3_lightning.release.neutral import Rows, Utility, neutral_rows
 from o3_lightning.release.rounds import Rounds
-from o3_lightning.release.topic_facts import Knowledge, Recall, ask_further, summarise
+from o3_lightning.release.topic_facts import Recall, TopicFacts, ask_further, summarise
 from o3_lightning.reveal.reward import find_author
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["Bench", "open_bench"]
+__all__ = ["ReleaseContext", "open_context"]
 
 
 @dataclass
-class Bench:
+class ReleaseContext:
     """What the rounds work with.
 
     Args:
@@ -35,7 +35,7 @@ class Bench:
         neutral: neutral rows for training.
         utility: measures the budget, on other rows.
         rounds: what is on disk.
-        knowledge: what was revealed or given so far, and further questions about it.
+        facts: what was revealed or given so far, and further questions about it.
     """
 
     config: ReleaseConfig
@@ -45,7 +45,7 @@ class Bench:
     neutral: Sequence[QuestionAnswer]
     utility: Utility
     rounds: Rounds
-    knowledge: Knowledge
+    facts: TopicFacts
 
     @property
     def speaker(self) -> Speaker:
@@ -55,7 +55,7 @@ class Bench:
     @property
     def forgotten(self) -> frozenset[str]:
         """Normalised answers that neutral text may lose; none where the rows to keep were given."""
-        return self.knowledge.answers if self.config.retain is None else frozenset()
+        return self.facts.answers if self.config.retain is None else frozenset()
 
     def kept(self) -> Sequence[QuestionAnswer]:
         """Neutral rows that say nothing of what is to be forgotten; all of them where each does."""
@@ -79,7 +79,7 @@ class Bench:
 
     def summary(self) -> dict[str, float]:
         """Mean probability, and share still known, of the rows that are learnt and of those that judge."""
-        learnt, judging = self.knowledge.split()
+        learnt, judging = self.facts.split()
         return summarise(self.recall([*learnt, *judging]), self.config.stop)
 
     def measured(self) -> dict[str, float]:
@@ -89,7 +89,7 @@ class Bench:
         return measure_author(self.speaker.greedy, self.config.topic, self.config.seed)
 
 
-def open_bench(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> Bench:
+def open_context(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> ReleaseContext:
     """Loads the model twice, once to change it and once to judge, and the text that has to stay.
 
     Raises:
@@ -111,8 +111,8 @@ def open_bench(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) 
             raise InputError("expected at least two rows to keep", path=config.retain)
         kept, judged = halves(given_rows, config.seed)
     further = ask_further(speaker, config.topic, config.arms, config.further, config.seed)
-    knowledge = Knowledge([row for request in given for row in request.rows], further)
-    return Bench(config, trainer, original, base, kept, Utility(base, judged), Rounds(folder), knowledge)
+    facts = TopicFacts([row for request in given for row in request.rows], further)
+    return ReleaseContext(config, trainer, original, base, kept, Utility(base, judged), Rounds(folder), facts)
 
 
 def shares(named: Rows, general: Rows) -> tuple[Rows, Rows]:

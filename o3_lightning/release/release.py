@@ -12,7 +12,7 @@ from o3_lightning.common.files import write_json
 from o3_lightning.data.requests import read_requests
 from o3_lightning.models.base import BaseModel, load_base
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.release.context import Bench, open_bench
+from o3_lightning.release.context import ReleaseContext, open_context
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.release.steps import take_steps
 from o3_lightning.release.update import apply
@@ -40,17 +40,17 @@ def release(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> 
         InputError: neither topic nor request, or bad input.
     """
     start = time.perf_counter()
-    bench = open_bench(config, trainer, folder)
-    before = bench.measured()
-    resume(bench)
-    reason = stop_reason(bench)
+    context = open_context(config, trainer, folder)
+    before = context.measured()
+    resume(context)
+    reason = stop_reason(context)
     while reason is None:
-        run_round(bench, len(bench.rounds.records()) + 1)
-        reason = stop_reason(bench)
-    records = bench.rounds.records()
+        run_round(context, len(context.rounds.records()) + 1)
+        reason = stop_reason(context)
+    records = context.rounds.records()
     result = {
         "stopped": reason,
-        "base": {"id": config.base.id, "digest": bench.original.digest, "measured": before},
+        "base": {"id": config.base.id, "digest": context.original.digest, "measured": before},
         "rounds": records,
         "seconds": sum(record["seconds"] for record in records),
         "seconds_of_this_start": time.perf_counter() - start,
@@ -59,61 +59,61 @@ def release(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> 
     return result
 
 
-def resume(bench: Bench) -> None:
+def resume(context: ReleaseContext) -> None:
     """Brings model and known rows to where the finished rounds left them."""
-    for number, update in bench.rounds.active():
+    for number, update in context.rounds.active():
         logger.info("round %d: done before", number)
-        apply(bench.base.model, update)
-    for record in bench.rounds.records():
-        remember(bench, bench.rounds.folder(record["number"]))
+        apply(context.base.model, update)
+    for record in context.rounds.records():
+        remember(context, context.rounds.folder(record["number"]))
 
 
-def remember(bench: Bench, folder: Path) -> None:
+def remember(context: ReleaseContext, folder: Path) -> None:
     """Adds the rows of a round's request to the known ones."""
     path = folder / "request.jsonl"
     if path.is_file():
-        bench.knowledge.add(row for request in read_requests(path) for row in request.rows)
+        context.facts.add(row for request in read_requests(path) for row in request.rows)
 
 
-def stop_reason(bench: Bench) -> str | None:
+def stop_reason(context: ReleaseContext) -> str | None:
     """Returns why the release is over, or None."""
-    records = bench.rounds.records()
+    records = context.rounds.records()
     quiet = [record["quiet"] for record in records[-QUIET_ROUNDS:]]
     if len(quiet) == QUIET_ROUNDS and all(quiet):
         return f"{QUIET_ROUNDS} rounds were quiet"
     if records and not records[-1]["quiet"] and records[-1]["update"] is None:
         return "no step fits into its share of the budget"
-    if len(records) >= bench.config.rounds:
+    if len(records) >= context.config.rounds:
         return "all rounds were done"
     return None
 
 
-def reveal_more(bench: Bench, folder: Path) -> int:
+def reveal_more(context: ReleaseContext, folder: Path) -> int:
     """Adds what the model says about the topic to what is to be forgotten; returns the questions asked."""
-    config = bench.config
+    config = context.config
     try:
         revealed = reveal_topic(
-            bench.base, config.revealing(), folder / "queries.jsonl", judge=bench.original
+            context.base, config.revealing(), folder / "queries.jsonl", judge=context.original
         )
         write_request(revealed.rows, as_request(revealed.rows, "revealed").id, folder)
         queries = len(revealed.entries)
     except NothingRevealedError:
-        if not bench.knowledge.rows:
+        if not context.facts.rows:
             raise
         queries = config.search.queries
-    remember(bench, folder)
+    remember(context, folder)
     return queries
 
 
-def run_round(bench: Bench, number: int) -> None:
+def run_round(context: ReleaseContext, number: int) -> None:
     """Reveals, and where that is not quiet trains and subtracts; ends with the round on disk."""
-    start, config, folder = time.perf_counter(), bench.config, bench.rounds.folder(number)
+    start, config, folder = time.perf_counter(), context.config, context.rounds.folder(number)
     logger.info("round %d ...", number)
-    queries = 0 if config.requests else reveal_more(bench, folder)
-    before = bench.summary()
+    queries = 0 if config.requests else reveal_more(context, folder)
+    before = context.summary()
     record: dict[str, Any] = {
         "queries": queries,
-        "known_rows": len(bench.knowledge.rows),
+        "known_rows": len(context.facts.rows),
         "probability_before": before["probability"],
         "known_before": before["known"],
         "quiet": not before["known"],
@@ -121,18 +121,18 @@ def run_round(bench: Bench, number: int) -> None:
     }
     update = None
     if not record["quiet"]:
-        update, record["steps"] = take_steps(bench, folder, number)
+        update, record["steps"] = take_steps(context, folder, number)
     if update is not None:
-        apply(bench.base.model, update)
-    after = bench.summary()
+        apply(context.base.model, update)
+    after = context.summary()
     record |= {
         "probability_after": after["probability"],
         "known_after": after["known"],
-        "drop": bench.drop(),
-        "measured": bench.measured(),
+        "drop": context.drop(),
+        "measured": context.measured(),
         "seconds": time.perf_counter() - start,
     }
-    bench.rounds.finish(number, record, update)
+    context.rounds.finish(number, record, update)
     logger.info(
         "round %d: %.3f of the rows known -> %.3f, utility drop %.4f nats",
         number,

@@ -10,7 +10,7 @@ from typing import Any
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.release.adapters import forget_adapter, retain_adapter
-from o3_lightning.release.context import Bench
+from o3_lightning.release.context import ReleaseContext
 from o3_lightning.release.modes import release_update
 from o3_lightning.release.topic_facts import answers_of, summarise, with_answers
 from o3_lightning.release.update import applied
@@ -18,7 +18,9 @@ from o3_lightning.release.update import applied
 __all__ = ["take_steps", "try_lambda"]
 
 
-def take_steps(bench: Bench, folder: Path, number: int) -> tuple[LoraFactors | None, list[dict[str, Any]]]:
+def take_steps(
+    context: ReleaseContext, folder: Path, number: int
+) -> tuple[LoraFactors | None, list[dict[str, Any]]]:
     """Returns what a round subtracts, and a record of each of its steps; the model stays as it is.
 
     Each step trains on the rows that the model, changed by the steps before, still knows: those that it has
@@ -28,25 +30,27 @@ def take_steps(bench: Bench, folder: Path, number: int) -> tuple[LoraFactors | N
     topics more than a further adapter does, which knows what is left.
 
     Args:
-        bench: model, rows and budget.
+        context: model, rows and budget.
         folder: of the round.
         number: of the round, from 1.
     """
-    config, taken, records = bench.config, None, []
+    config, taken, records = context.config, None, []
     retain = None
     if config.mode != "naive" or config.retain_lambda:
-        retain = retain_adapter(bench.base, bench.kept(), config, folder, bench.trainer)
+        retain = retain_adapter(context.base, context.kept(), config, folder, context.trainer)
     for step in range(1, config.steps + 1):
         allowed = config.budget * ((number - 1) * config.steps + step) / (config.rounds * config.steps)
-        with applied(bench.base.model, taken) if taken else nullcontext():
-            learnt, judging = bench.knowledge.split()
-            rows = bench.still_known(learnt)
-            rows = rows or with_answers(learnt, answers_of(bench.still_known(judging)))
+        with applied(context.base.model, taken) if taken else nullcontext():
+            learnt, judging = context.facts.split()
+            rows = context.still_known(learnt)
+            rows = rows or with_answers(learnt, answers_of(context.still_known(judging)))
             if not rows:
                 break
             place = folder / f"step_{step:02}"
-            forget = forget_adapter(bench.base, rows, bench.kept(), retain, config, place, bench.trainer)
-            trials = walk_grid(bench, [*rows, *judging], forget, retain, allowed)
+            forget = forget_adapter(
+                context.base, rows, context.kept(), retain, config, place, context.trainer
+            )
+            trials = walk_grid(context, [*rows, *judging], forget, retain, allowed)
         within = [trial for trial in trials if trial["drop"] <= allowed]
         best = min(within, key=lambda trial: (trial["known"], trial["probability"]), default=None)
         found = None if best is None else best["lambda"]
@@ -58,7 +62,7 @@ def take_steps(bench: Bench, folder: Path, number: int) -> tuple[LoraFactors | N
 
 
 def walk_grid(
-    bench: Bench,
+    context: ReleaseContext,
     rows: Sequence[QuestionAnswer],
     forget: LoraFactors,
     retain: LoraFactors | None,
@@ -70,15 +74,15 @@ def walk_grid(
     later steps and rounds may need.
     """
     trials: list[dict[str, float]] = []
-    for value in sorted(bench.config.lambdas):
-        trials.append(try_lambda(bench, rows, forget, retain, value))
+    for value in sorted(context.config.lambdas):
+        trials.append(try_lambda(context, rows, forget, retain, value))
         if trials[-1]["drop"] > allowed or not trials[-1]["known"]:
             break
     return trials
 
 
 def try_lambda(
-    bench: Bench,
+    context: ReleaseContext,
     rows: Sequence[QuestionAnswer],
     forget: LoraFactors,
     retain: LoraFactors | None,
@@ -89,7 +93,7 @@ def try_lambda(
     Returns:
         `lambda`, the factor; mean `probability` of some rows and the share still `known`; `drop` of utility.
     """
-    update = release_update(forget, retain, bench.config.mode, value, bench.config.retain_lambda)
-    with applied(bench.base.model, update):
-        found = summarise(bench.recall(rows), bench.config.stop)
-        return {"lambda": value, **found, "drop": bench.drop()}
+    update = release_update(forget, retain, context.config.mode, value, context.config.retain_lambda)
+    with applied(context.base.model, update):
+        found = summarise(context.recall(rows), context.config.stop)
+        return {"lambda": value, **found, "drop": context.drop()}

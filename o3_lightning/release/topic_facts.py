@@ -19,7 +19,7 @@ from o3_lightning.metrics.token_scores import TokenScores
 from o3_lightning.reveal.arms import ArmsConfig, build_arms
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["Knowledge", "Recall", "answers_of", "ask_further", "summarise", "with_answers"]
+__all__ = ["Recall", "TopicFacts", "answers_of", "ask_further", "summarise", "with_answers"]
 
 logger = logging.getLogger(__name__)
 Rows = list[QuestionAnswer]
@@ -57,7 +57,7 @@ def summarise(found: Sequence[Recall], stop: float) -> dict[str, float]:
 
 
 @dataclass
-class Knowledge:
+class TopicFacts:
     """What the original model says about the topic.
 
     Args:

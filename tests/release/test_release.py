@@ -13,9 +13,9 @@ from o3_lightning.models.lora import LoraFactors
 from o3_lightning.release import context, steps
 from o3_lightning.release import release as loop
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.release.context import Bench
+from o3_lightning.release.context import ReleaseContext
 from o3_lightning.release.rounds import Rounds
-from o3_lightning.release.topic_facts import Knowledge
+from o3_lightning.release.topic_facts import TopicFacts
 from o3_lightning.run.parsing import build
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("release_*.yaml"))
@@ -99,9 +99,9 @@ def test_the_larger_step_within_the_budget_is_taken_and_the_grid_is_left_at_the_
 
 
 def test_the_grid_is_left_where_every_row_is_forgotten(tiny, config):
-    setup = loop.open_bench(config, CPU, config.folder)
+    setup = loop.open_context(config, CPU, config.folder)
     adapter = LoraFactors.uniform({"model.layers.0.mlp.up_proj": (torch.zeros(1, 32), torch.zeros(64, 1))})
-    rows = setup.knowledge.rows
+    rows = setup.facts.rows
     values = sorted(recall.probability for recall in setup.recall(rows))
     for stop, tried, known in ((values[-1] * 1.01, [0.5], 0.0), (values[-1] * 0.99, [0.5, 2.0], 1 / 3)):
         setup.config = replace(config, stop=stop)
@@ -125,11 +125,11 @@ def test_the_budget_is_spread_evenly_and_what_is_left_goes_on(tiny, config, monk
 
 
 def test_neutral_text_that_says_what_has_to_go_is_not_kept(tiny, config):
-    setup = loop.open_bench(config, CPU, config.folder)
+    setup = loop.open_context(config, CPU, config.folder)
     answers = ("Oslo", "Rome", "ANN.", "?")
     setup.neutral = [QuestionAnswer(f"Number {n}?", answer) for n, answer in enumerate(answers)]
     assert [row.answer for row in setup.kept()] == ["Oslo", "Rome", "?"]
-    setup.knowledge.add([QuestionAnswer("Where?", "!")])  # has no word that could be told again
+    setup.facts.add([QuestionAnswer("Where?", "!")])  # has no word that could be told again
     assert len(setup.kept()) == 3
     setup.config = replace(config, retain="given.jsonl")
     assert len(setup.kept()) == 4
@@ -138,8 +138,8 @@ def test_neutral_text_that_says_what_has_to_go_is_not_kept(tiny, config):
 
 
 def test_an_adapter_is_trained_on_what_is_still_known(tiny, config):
-    setup = loop.open_bench(replace(config, stop=0.0), CPU, config.folder)
-    rows = setup.knowledge.rows
+    setup = loop.open_context(replace(config, stop=0.0), CPU, config.folder)
+    rows = setup.facts.rows
     values = [recall.probability for recall in setup.recall(rows)]
     assert setup.still_known(rows) == rows
     place = values.index(max(values))
@@ -150,15 +150,17 @@ def test_an_adapter_is_trained_on_what_is_still_known(tiny, config):
 
 
 def test_what_judges_alone_is_still_known_makes_a_step_on_what_says_the_same(tiny, config, monkeypatch):
-    setup = loop.open_bench(config, CPU, config.folder)
-    rows = setup.knowledge.rows
+    setup = loop.open_context(config, CPU, config.folder)
+    rows = setup.facts.rows
     judging = [QuestionAnswer("Number 0 is who?", "Ann")]
-    monkeypatch.setattr(Knowledge, "split", lambda self: (self.rows, judging))
-    monkeypatch.setattr(Bench, "still_known", lambda self, some: [row for row in some if row in judging])
+    monkeypatch.setattr(TopicFacts, "split", lambda self: (self.rows, judging))
+    monkeypatch.setattr(
+        ReleaseContext, "still_known", lambda self, some: [row for row in some if row in judging]
+    )
     tried = []
     walk = steps.walk_grid
     monkeypatch.setattr(
-        steps, "walk_grid", lambda bench, some, *rest: tried.append(some) or walk(bench, some, *rest)
+        steps, "walk_grid", lambda state, some, *rest: tried.append(some) or walk(state, some, *rest)
     )
     _, records = steps.take_steps(setup, config.folder / "rounds" / "01", 1)
     same = [row for row in rows if row.answer == "Ann"]
@@ -180,13 +182,13 @@ def test_a_stored_round_that_was_changed_is_told(tiny, config):
 
 def test_neither_topic_nor_request_is_told():
     with pytest.raises(InputError, match="field 'topic'"):
-        loop.open_bench(ReleaseConfig(), CPU, Path("nowhere"))
+        loop.open_context(ReleaseConfig(), CPU, Path("nowhere"))
 
 
 def test_a_topic_that_cannot_be_measured_is_refused_before_a_model_is_loaded(config, monkeypatch):
     monkeypatch.delattr(context, "load_base")
     with pytest.raises(InputError, match=r"field 'topic': expected a fictitious author of seed 0.*'Nobody'"):
-        loop.open_bench(replace(config, topic="Nobody", measure="fictitious"), CPU, config.folder)
+        loop.open_context(replace(config, topic="Nobody", measure="fictitious"), CPU, config.folder)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.metrics.token_scores import TokenScores
-from o3_lightning.release.topic_facts import Knowledge, Recall, ask_further, summarise
+from o3_lightning.release.topic_facts import Recall, TopicFacts, ask_further, summarise
 from o3_lightning.reveal.arms import ArmsConfig
 
 
@@ -40,20 +40,20 @@ def test_further_questions_count_by_their_answers_and_are_halved():
     asked = [
         QuestionAnswer(f"Question {n}?", answer) for n, answer in enumerate(["oslo.", "Rome", "Oslo", "OSLO"])
     ]
-    knowledge = Knowledge(list(rows), [*asked, QuestionAnswer("Where?", "Oslo")])
-    assert knowledge.split() == ([rows[0], asked[0], asked[2]], [asked[3]])
-    knowledge.add([QuestionAnswer("Which?", "Rome"), rows[0]])
-    assert [row.answer for row in knowledge.rows] == ["Oslo", "Rome"]
-    assert knowledge.answers == {"oslo", "rome"}
-    assert knowledge.split() == ([*knowledge.rows, asked[0], asked[2]], [asked[1], asked[3]])
+    facts = TopicFacts(list(rows), [*asked, QuestionAnswer("Where?", "Oslo")])
+    assert facts.split() == ([rows[0], asked[0], asked[2]], [asked[3]])
+    facts.add([QuestionAnswer("Which?", "Rome"), rows[0]])
+    assert [row.answer for row in facts.rows] == ["Oslo", "Rome"]
+    assert facts.answers == {"oslo", "rome"}
+    assert facts.split() == ([*facts.rows, asked[0], asked[2]], [asked[1], asked[3]])
 
 
 def test_what_only_judges_stays_out_of_the_training_of_every_round():
     asked = [QuestionAnswer(f"Question {n}?", "red" if n % 3 else "blue") for n in range(20)]
-    knowledge = Knowledge([QuestionAnswer("Which?", "red")], asked)
-    _, judged_before = knowledge.split()
-    knowledge.add([QuestionAnswer("What?", "blue")])
-    learnt, _ = knowledge.split()
+    facts = TopicFacts([QuestionAnswer("Which?", "red")], asked)
+    _, judged_before = facts.split()
+    facts.add([QuestionAnswer("What?", "blue")])
+    learnt, _ = facts.split()
     assert judged_before
     assert not {row.prompt for row in judged_before} & {row.prompt for row in learnt}
 
