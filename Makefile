@@ -12,7 +12,7 @@ TESTS ?= tests
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -22,7 +22,7 @@ demo: $(STAMP)  ## unlearn three requests on the embedded benchmark, offline, in
 	$(BIN)/python train.py run --config $(CONFIG)
 
 test: $(STAMP)  ## all fast tests, offline, with coverage
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(TESTS) -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(TESTS) -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 check: $(STAMP)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -13,11 +13,9 @@ class LengthDetectors:
 
     ids = ("a", "b")
 
-    def scores(self, prompts):
-        return torch.tensor([[float(prompt.count(name)) for name in self.ids] for prompt in prompts])
-
-    def weigh(self, scores):
-        return scores.clamp(0, 1)
+    def judge(self, prompts):
+        scores = torch.tensor([[float(prompt.count(name)) for name in self.ids] for prompt in prompts])
+        return scores, scores.clamp(0, 1)
 
 
 def request(letter):

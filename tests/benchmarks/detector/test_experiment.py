@@ -62,7 +62,7 @@ def test_benchmark_writes_continues_and_prints(tmp_path, capsys):
     main(["--config", str(experiment)])
     out, err = capsys.readouterr()
     assert "| fictitious | default | 1" in out
-    assert "| two turns | " in out
+    assert "| harmless | " in out
     assert "1/1 fictitious, default, seed 0" in err
     first = json.loads((tmp_path / "small.json").read_text())
     main(["--config", str(experiment)])
