@@ -25,7 +25,6 @@ from o3_lightning.common.plain import to_plain
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.detector.answers import fit_answers
 from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
@@ -45,7 +44,7 @@ from o3_lightning.run.inputs import (
     training_reads,
 )
 from o3_lightning.run.results import BASE_STAGE, finish_run
-from o3_lightning.run.reuse import Predecessor, open_predecessor
+from o3_lightning.run.reuse import Predecessor, open_predecessor, save_detector
 from o3_lightning.store.record import UNLEARNED
 from o3_lightning.store.store import Store
 from o3_lightning.training.processes import ALONE, Processes
@@ -148,7 +147,7 @@ def unlearn(bench: Bench, number: int, request: UnlearningRequest) -> None:
     stage = f"{number:02}-{request.id}"
     bench.processes.once(lambda: register(bench, stage, request))
     if bench.earlier is not None and request.id in bench.earlier.ids:
-        take_over(bench, bench.earlier, stage, request.id)
+        take_over(bench, bench.earlier, stage, request)
         return
     bench.folder.stage(f"{stage}-protect", lambda: bench.processes.once(lambda: protect(bench, request)))
     if not bench.config.refuse_only:
@@ -172,9 +171,9 @@ def register(bench: Bench, stage: str, request: UnlearningRequest) -> None:
     bench.store.register(request, {name: to_plain(getattr(bench.config, name)) for name in sections})
 
 
-def take_over(bench: Bench, earlier: Predecessor, stage: str, id: str) -> None:
+def take_over(bench: Bench, earlier: Predecessor, stage: str, request: UnlearningRequest) -> None:
     """Takes a request's detector and adapter, and what was noted of them, from an earlier run."""
-    bench.processes.once(lambda: earlier.give(id, bench.store))
+    bench.processes.once(lambda: earlier.give(request, bench.store))
     for kind in earlier.kinds:
         bench.folder.stage(f"{stage}-{kind}", partial(earlier.stage, f"{stage}-{kind}"))
 
@@ -183,13 +182,7 @@ def protect(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
     """Fits the detector: from here on matching prompts are refused."""
     seed = stage_seed(bench.config.seed, "detector", request.id)
     detector = fit_detector(bench.encoder, request.prompts, bench.config.detector, seed)
-    answers = fit_answers(request.prompts, request.answers)
-
-    def save(folder: Path) -> None:
-        detector.save(folder)
-        answers.save(folder)
-
-    bench.store.protect(request.id, save)
+    bench.store.protect(request.id, partial(save_detector, detector, request))
     return {"report": detector.report}
 
 

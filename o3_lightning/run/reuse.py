@@ -18,6 +18,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import leaves, to_plain
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import UnlearningRequest
+from o3_lightning.detector.answers import fit_answers
 from o3_lightning.detector.detector import Detector
 from o3_lightning.evaluation.evaluate import UTILITY, digest_rows
 from o3_lightning.models.lora import LORA_CONFIG, LORA_WEIGHTS
@@ -29,7 +30,7 @@ from o3_lightning.store.store import Store
 from o3_lightning.store.view import StoreView
 from o3_lightning.training.run_folder import RunFolder, decisive, differing
 
-__all__ = ["Predecessor", "open_predecessor"]
+__all__ = ["Predecessor", "open_predecessor", "save_detector"]
 
 logger = logging.getLogger(__name__)
 
@@ -112,11 +113,16 @@ class Predecessor:
             message = f"that run would train otherwise (its rows of '{RETAIN_SPLIT}' differ)"
             raise InputError(message, path=self.folder.path, field=FIELD)
 
-    def give(self, id: str, store: Store) -> None:
-        """Puts a registered request's detector and adapter into a store, unless they are there."""
+    def give(self, request: UnlearningRequest, store: Store) -> None:
+        """Puts a registered request's detector and adapter into a store, unless they are there.
+
+        The answers' hashes are made again from the rows, for an earlier run may have none.
+        """
+        id = request.id
         status = store.record(id).status
         if status == REGISTERED:
-            status = store.protect(id, Detector.load(self.store.detector_folder(id)).save).status
+            detector = Detector.load(self.store.detector_folder(id))
+            status = store.protect(id, partial(save_detector, detector, request)).status
         if status == PROTECTED != self.status:
             adapter = self.store.adapter_folder(id)
             store.unlearn(id, partial(copy_adapter, adapter), self.store.record(id).metrics)
@@ -138,6 +144,12 @@ def open_predecessor(config: RunConfig, trainer: Mapping[str, Any], inputs: Inpu
             earlier.check_retained(digest_rows(stream.utility[RETAIN_SPLIT]))
     logger.info("taken over from %s: %s", config.take_over, ", ".join(earlier.ids))
     return earlier
+
+
+def save_detector(detector: Detector, request: UnlearningRequest, folder: Path) -> None:
+    """Writes a request's detector and the hashes of its answers, as the store keeps them."""
+    detector.save(folder)
+    fit_answers(request.prompts, request.answers).save(folder)
 
 
 def copy_adapter(there: Path, here: Path) -> None:
