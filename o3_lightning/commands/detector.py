@@ -40,7 +40,7 @@ def fit(config: RunConfig, identifier: str) -> list[str]:
     from o3_lightning.detector.detector import fit_detector
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.detector.multi import MultiDetector
-    from o3_lightning.evaluation.detector import evaluate_detectors
+    from o3_lightning.evaluation.detectors import evaluate_detectors
 
     stream, request = choose_request(config, identifier)
     encoder = load_configured_encoder(config.detector)

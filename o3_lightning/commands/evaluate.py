@@ -82,7 +82,7 @@ def evaluate(config: RunConfig, choice: EvaluateChoice, processes: Processes) ->
 
 def measure(session: EvaluationSession, model: GatedModel, name: str, reference: str) -> list[str]:
     """Measures every split."""
-    from o3_lightning.evaluation.evaluate import splits_of
+    from o3_lightning.evaluation.splits import splits_of
     from o3_lightning.evaluation.table import as_lines
 
     content = session.measure(model, name, reference)

@@ -10,7 +10,7 @@ from o3_lightning.commands.common import new_parser
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically
 from o3_lightning.common.yaml import read_mapping
-from o3_lightning.evaluation.plane import Place
+from o3_lightning.evaluation.combined import Place
 from o3_lightning.reporting.compare import ComparedRun, comparison_csv, render_comparison
 from o3_lightning.run.parsing import parse
 from o3_lightning.run.results import render_again

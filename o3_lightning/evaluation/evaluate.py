@@ -6,18 +6,18 @@ Each prompt's weights are computed once and held for its answer and for every sc
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.common.files import digest_json
 from o3_lightning.common.plain import evenly_spaced, mean_of
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.collecting import Collector, split_needs
 from o3_lightning.evaluation.config import METRICS, EvaluationConfig
 from o3_lightning.evaluation.passes import BatchRunner
+from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows, splits_of
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.aggregate import confidence_interval
 from o3_lightning.metrics.evidence import Evidence, Kind
@@ -27,20 +27,14 @@ from o3_lightning.metrics.registry import measure
 from o3_lightning.training.processes import ALONE, Processes
 
 __all__ = [
-    "HOLDOUT",
-    "UTILITY",
     "EvaluationContext",
     "SplitResult",
-    "digest_rows",
     "evaluate_split",
     "evaluate_stream",
-    "splits_of",
 ]
 
 logger = logging.getLogger(__name__)
 
-UTILITY = "utility"
-HOLDOUT = "holdout"  # where a stream has rows that no model was shown
 SETTINGS = {  # where a user gives what rows alone never have
     "entail": " (evaluation.entailment_model)",
     "rate_gibberish": " (evaluation.gibberish_model)",
@@ -144,11 +138,6 @@ def evaluate_split(
     )
 
 
-def digest_rows(rows: Sequence[QuestionAnswer]) -> str:
-    """SHA-256 of the rows of a split."""
-    return digest_json([asdict(row) for row in rows])
-
-
 def measure_all(metrics: Sequence[str], evidence: Evidence) -> dict[str, list[float | None]]:
     """Every metric's values per example."""
     return {name: list(measure(name, evidence)) for name in metrics}
@@ -171,19 +160,6 @@ def keep_samples(collector: Collector, count: int) -> list[dict[str, Any]]:
         }
         for index in evenly_spaced(range(len(collector.rows)), count)
     ]
-
-
-def splits_of(stream: RequestStream) -> Iterator[tuple[str, str, Sequence[QuestionAnswer], Kind]]:
-    """Yields owner, name, rows and kind of every split; the owner is a request, or "utility".
-
-    A request without held-out prompts has only "seen".
-    """
-    for request in stream.requests:
-        for split, rows in (("seen", request.rows), ("held_out", request.held_out)):
-            if rows:
-                yield request.id, split, rows, "forget"
-    for split, kept in stream.utility.items():
-        yield UTILITY, split, kept, "keep"
 
 
 def evaluate_stream(

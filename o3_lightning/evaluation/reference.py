@@ -13,9 +13,9 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.stream import RequestStream
+from o3_lightning.evaluation.combined import ACCURACY
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.evaluate import HOLDOUT, UTILITY, digest_rows, splits_of
-from o3_lightning.evaluation.plane import ACCURACY
+from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows, splits_of
 from o3_lightning.metrics.membership import CHANCE, MEMBERSHIP_METRICS, membership_auc, privacy_leak
 from o3_lightning.metrics.quality import forget_quality
 

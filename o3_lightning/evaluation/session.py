@@ -14,11 +14,9 @@ from o3_lightning.common.files import digest_file, digest_json, write_atomically
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.attack_table import attack_summary
-from o3_lightning.evaluation.checks import check_prompts
 from o3_lightning.evaluation.combined import combine
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream, splits_of
-from o3_lightning.evaluation.finished import FinishedSplits
+from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
 from o3_lightning.evaluation.reference import (
     check_rows,
     compare,
@@ -28,6 +26,7 @@ from o3_lightning.evaluation.reference import (
     with_reference,
 )
 from o3_lightning.evaluation.robustness import Robustness
+from o3_lightning.evaluation.splits import FinishedSplits, check_prompts, splits_of
 from o3_lightning.evaluation.table import as_csv
 from o3_lightning.evaluation.ungated import load_plain
 from o3_lightning.gating.model import GatedModel

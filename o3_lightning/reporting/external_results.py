@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.evaluation.plane import Place, place_on_plane
+from o3_lightning.evaluation.combined import Place, place_on_plane
 
 __all__ = ["read_attacks", "read_comparisons", "read_places"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from o3_lightning.evaluation.plane import Place
+from o3_lightning.evaluation.combined import Place
 
 __all__ = ["ReportDetails"]
 

@@ -16,8 +16,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream, load_stream
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
-from o3_lightning.evaluation.checks import check_prompts
-from o3_lightning.evaluation.evaluate import HOLDOUT, UTILITY, digest_rows
+from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, check_prompts, digest_rows
 from o3_lightning.models.base import BaseModel, load_base
 from o3_lightning.objectives.targets import check_needs
 from o3_lightning.run.config import RunConfig

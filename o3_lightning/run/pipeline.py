@@ -28,9 +28,8 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
-from o3_lightning.evaluation.detector import evaluate_detectors
+from o3_lightning.evaluation.detectors import evaluate_detectors, gate_errors
 from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
-from o3_lightning.evaluation.gate_errors import gate_errors
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
 from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig

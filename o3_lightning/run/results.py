@@ -11,6 +11,7 @@ from o3_lightning.common.environment import describe_environment, peak_memory_mi
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically, write_json
 from o3_lightning.data.stream import RequestStream
+from o3_lightning.evaluation.combined import Place, place_on_plane
 from o3_lightning.evaluation.persistence import (
     backward_transfers,
     persistence_matrices,
@@ -18,7 +19,6 @@ from o3_lightning.evaluation.persistence import (
     utility_ratio,
     utility_series,
 )
-from o3_lightning.evaluation.plane import Place, place_on_plane
 from o3_lightning.reporting.external_results import read_attacks, read_comparisons, read_places
 from o3_lightning.reporting.long_form import long_form
 from o3_lightning.reporting.publish import publish

@@ -20,7 +20,7 @@ from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.detector.answers import fit_answers
 from o3_lightning.detector.detector import Detector
-from o3_lightning.evaluation.evaluate import UTILITY, digest_rows
+from o3_lightning.evaluation.splits import UTILITY, digest_rows
 from o3_lightning.models.lora import LORA_CONFIG, LORA_WEIGHTS
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import RETAIN_SPLIT, Inputs, evaluating

@@ -44,14 +44,6 @@ class Processes:
         """Whether this process writes files and talks."""
         return self.rank == 0
 
-    def gather(self, value: Value) -> list[Value]:
-        """Returns every process's value, in the order of the ranks; all have to call it."""
-        if self.count == 1:
-            return [value]
-        values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value)
-        return values
-
     def once(self, work: Callable[[], Value]) -> Value:
         """Has the first process do some work, and returns its result, or raises its error, in all of them."""
         if self.count == 1:

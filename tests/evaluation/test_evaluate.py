@@ -14,12 +14,11 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream, load_stream
-from o3_lightning.evaluation.checks import check_prompts
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_split, evaluate_stream
-from o3_lightning.evaluation.finished import FinishedSplits
 from o3_lightning.evaluation.reference import check_rows, compare, read_reference, reference_losses
 from o3_lightning.evaluation.session import EvaluationSession
+from o3_lightning.evaluation.splits import FinishedSplits, check_prompts
 from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.models.base import BaseConfig
 from o3_lightning.training.processes import ALONE

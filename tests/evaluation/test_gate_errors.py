@@ -4,7 +4,7 @@ import pytest
 
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.gate_errors import gate_errors
+from o3_lightning.evaluation.detectors import gate_errors
 
 STREAM = RequestStream(
     "made",

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from o3_lightning.commands.cli import main
-from o3_lightning.evaluation.plane import place_on_plane
+from o3_lightning.evaluation.combined import place_on_plane
 from o3_lightning.reporting.compare import ComparedRun, render_comparison, warnings_of
 from o3_lightning.reporting.long_form import COLUMNS, long_form
 

@@ -5,7 +5,7 @@ import torch
 
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.detector import evaluate_detectors
+from o3_lightning.evaluation.detectors import evaluate_detectors
 
 
 class LengthDetectors:

@@ -1,0 +1,149 @@
+"""How well detectors separate their requests from other prompts, and which prompts the gate gets wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.detector.multi import MultiDetector
+from o3_lightning.metrics.calibration import HALF, calibration_error, request_confusion
+from o3_lightning.metrics.separation import separation
+
+__all__ = ["detector_splits", "evaluate_detectors", "gate_errors"]
+
+NONE = "none"
+Weights = Mapping[str, Mapping[str, Sequence[float]]]
+OWN = ("seen", "held_out")
+UNDEFINED = {"auroc": None, "aupr": None, "fpr95": None}
+
+
+def detector_splits(stream: RequestStream) -> dict[str, dict[str, list[str]]]:
+    """Returns, per request, prompts by split: its own, those of other requests, utility splits, probes."""
+    shared = {name: [row.prompt for row in rows] for name, rows in stream.utility.items()}
+    shared.update({name: list(prompts) for name, prompts in stream.probes.items()})
+    splits: dict[str, dict[str, list[str]]] = {}
+    for request in stream.requests:
+        others = [prompt for other in stream.requests if other.id != request.id for prompt in other.prompts]
+        own = {"seen": request.prompts, "held_out": [row.prompt for row in request.held_out]}
+        splits[request.id] = {
+            name: prompts for name, prompts in {**own, "other_requests": others, **shared}.items() if prompts
+        }
+    return splits
+
+
+def evaluate_detectors(
+    detectors: MultiDetector, stream: RequestStream
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, list[float]]]]:
+    """Returns the separation of each request from each split, and the weights behind it.
+
+    Prompts are ranked by score, because weights tie at 0 and 1. `auroc`, `aupr` and `fpr95` of the request's
+    own splits are None.
+
+    Args:
+        detectors: of all requests of the stream.
+        stream: requests, utility and probes.
+
+    Returns:
+        `[request][split]` = `auroc`, `aupr`, `fpr95` (held-out prompts against the split where the request
+        has some, else its seen prompts) and `mean_weight`; and `[request][split]` = weights per prompt.
+    """
+    splits = detector_splits(stream)
+    prompts = list(
+        dict.fromkeys(prompt for own in splits.values() for part in own.values() for prompt in part)
+    )
+    place = {prompt: index for index, prompt in enumerate(prompts)}
+    scores, weights = (values.tolist() for values in detectors.judge(prompts))
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    histograms: dict[str, dict[str, list[float]]] = {}
+    for column, name in enumerate(detectors.ids):
+        if name not in splits:
+            continue
+        own = {
+            split: [scores[place[prompt]][column] for prompt in part] for split, part in splits[name].items()
+        }
+        histograms[name] = {
+            split: [weights[place[prompt]][column] for prompt in part] for split, part in splits[name].items()
+        }
+        table[name] = separate(own, histograms[name])
+    return table, histograms
+
+
+def separate(
+    scores: Mapping[str, Sequence[float]], weights: Mapping[str, Sequence[float]]
+) -> dict[str, dict[str, Any]]:
+    """Separation and mean weight of each split of one request."""
+    inside = scores.get("held_out") or scores["seen"]
+    rows: dict[str, dict[str, Any]] = {}
+    for split, outside in scores.items():
+        rows[split] = {
+            **(UNDEFINED if split in OWN else separation(inside, outside)),
+            "mean_weight": sum(weights[split]) / len(weights[split]),
+            "prompts": len(weights[split]),
+        }
+    return rows
+
+
+def gate_errors(stream: RequestStream, weights: Weights, listed: int) -> dict[str, Any]:
+    """Returns mistakes, calibration and confusion of the gate, from weights that were computed before.
+
+    Args:
+        stream: requests, utility and probes.
+        weights: `[request][split]`, the second result of `evaluate_detectors` of all requests of the stream.
+        listed: number of misses and of false alarms per request that are kept as text, worst first; 0 keeps
+            no text.
+
+    Returns:
+        `mistakes[request]`: prompts with `split` and `weight`: misses (below 0.5 on its own splits) and
+        false alarms (0.5 or more on others). `calibration[request]`: balanced calibration error in [0, 1] of
+        its own prompts against all others. `confusion`: `rows` (owners; the last are utility prompts),
+        `columns` (the request of the largest weight, or "none") and `values`, counts of prompts.
+    """
+    splits = detector_splits(stream)
+    return {
+        "mistakes": {name: mistakes(splits[name], weights[name], listed) for name in weights},
+        "calibration": {name: calibration(own) for name, own in weights.items()},
+        "confusion": confusion(stream, weights),
+    }
+
+
+def mistakes(
+    splits: Mapping[str, Sequence[str]], weights: Mapping[str, Sequence[float]], listed: int
+) -> list[dict[str, Any]]:
+    """A request's worst misses, then its worst false alarms."""
+    rows: list[dict[str, Any]] = [
+        {"split": split, "prompt": prompt, "weight": weight}
+        for split, prompts in splits.items()
+        for prompt, weight in zip(prompts, weights[split], strict=True)
+    ]
+    missed = [row for row in rows if row["split"] in OWN and row["weight"] < HALF]
+    alarms = [row for row in rows if row["split"] not in OWN and row["weight"] >= HALF]
+    missed.sort(key=lambda row: row["weight"])
+    alarms.sort(key=lambda row: -row["weight"])
+    return [*missed[:listed], *alarms[:listed]]
+
+
+def calibration(weights: Mapping[str, Sequence[float]]) -> float | None:
+    """A request's calibration error; None without prompts of others."""
+    inside, outside = (
+        [weight for split, values in weights.items() if (split in OWN) == own for weight in values]
+        for own in (True, False)
+    )
+    return calibration_error(inside, outside) if inside and outside else None
+
+
+def confusion(stream: RequestStream, weights: Weights) -> dict[str, Any]:
+    """Counts of the prompts of each request, and of utility prompts, by the request of the largest weight."""
+    names = [request.id for request in stream.requests]
+    columns = []
+    for name in names:
+        others = iter(weights[name].get("other_requests", ()))
+        column: list[float] = []
+        for request in stream.requests:
+            own = request.id == name
+            column += weights[name]["seen"] if own else [next(others) for _ in request.prompts]
+        columns.append([*column, *(weight for split in stream.utility for weight in weights[name][split])])
+    owners: list[int | None] = [i for i, request in enumerate(stream.requests) for _ in request.prompts]
+    owners += [None] * sum(len(rows) for rows in stream.utility.values())
+    counts = request_confusion(list(zip(*columns, strict=True)), owners)
+    return {"rows": [*names, "utility"], "columns": [*names, NONE], "values": counts}

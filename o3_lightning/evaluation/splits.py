@@ -1,0 +1,103 @@
+"""The splits of a request stream: their order, their digests, a check of their prompts, finished results."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import digest_json, write_json
+from o3_lightning.data.requests import QuestionAnswer, read_rows
+from o3_lightning.data.stream import RequestStream
+from o3_lightning.metrics.evidence import Kind
+from o3_lightning.models.base import BaseModel
+from o3_lightning.training.processes import ALONE, Processes
+
+__all__ = ["HOLDOUT", "UTILITY", "FinishedSplits", "check_prompts", "digest_rows", "splits_of"]
+
+logger = logging.getLogger(__name__)
+
+UTILITY = "utility"
+HOLDOUT = "holdout"  # rows that no model was trained on, if the stream has some
+
+
+def splits_of(stream: RequestStream) -> Iterator[tuple[str, str, Sequence[QuestionAnswer], Kind]]:
+    """Yields owner, name, rows and kind of every split; the owner is a request id or "utility".
+
+    A request without held-out prompts has only the split "seen".
+    """
+    for request in stream.requests:
+        for split, rows in (("seen", request.rows), ("held_out", request.held_out)):
+            if rows:
+                yield request.id, split, rows, "forget"
+    for split, kept in stream.utility.items():
+        yield UTILITY, split, kept, "keep"
+
+
+def digest_rows(rows: Sequence[QuestionAnswer]) -> str:
+    """Returns the SHA-256 of the rows of a split."""
+    return digest_json([asdict(row) for row in rows])
+
+
+def check_prompts(stream: RequestStream, base: BaseModel) -> None:
+    """Checks, before anything runs, that every prompt leaves room for an answer in the model's context.
+
+    Args:
+        stream: the splits, and the files that their rows were read from.
+        base: the model that will answer.
+
+    Raises:
+        InputError: a prompt is at least as long as the context; the message names file and line, or the row.
+    """
+    for path in stream.files:
+        for _ in read_rows(path, count_tokens=base.count_tokens, context_tokens=base.context_tokens):
+            pass
+    for owner, split, rows, _ in splits_of(stream):
+        for number, row in enumerate(rows, start=1):
+            tokens = base.count_tokens(row.prompt)
+            if tokens >= base.context_tokens:
+                message = f"{owner}/{split}, row {number}: {tokens} tokens"
+                message = f"{message}, the model's context is {base.context_tokens}: {row.prompt[:60]!r}"
+                raise InputError(message, field="prompt")
+
+
+@dataclass(frozen=True)
+class FinishedSplits:
+    """The results of finished splits, one JSON file each: an interrupted evaluation continues after them.
+
+    Args:
+        folder: holds one folder per digest; may be missing.
+        digest: of everything that determines the results; files of another digest are ignored.
+        processes: the first one reads and writes.
+    """
+
+    folder: Path
+    digest: str
+    processes: Processes = ALONE
+
+    def resume(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Returns a split's result from its file, or computes and stores it.
+
+        Args:
+            name: of the split, with '/' between its parts.
+            work: returns a JSON object; called by every process.
+        """
+        path = self.folder / self.digest[:16] / f"{name.replace('/', '--')}.json"
+        found = self.processes.once(lambda: json.loads(path.read_text()) if path.is_file() else None)
+        if found is not None:
+            logger.info("  %s: already finished", name)
+            return dict(found)
+        result = work()
+        if self.processes.is_first:
+            write_json(path, result)
+        return result
+
+    def remove(self) -> None:
+        """Deletes all files, once the whole evaluation is written."""
+        if self.processes.is_first:
+            shutil.rmtree(self.folder, ignore_errors=True)
