@@ -1,4 +1,4 @@
-"""The store on disk: requests, detectors and adapters, and a journal that vouches for every byte of them."""
+"""The store on disk: requests, detectors, adapters, and a journal with the digest of every file."""
 
 from o3_lightning.store.record import PROTECTED, REGISTERED, REVOKED, UNLEARNED, RequestRecord
 from o3_lightning.store.store import Store

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import to_json
+from o3_lightning.store.record import RequestRecord
 from o3_lightning.store.store import Store
-from o3_lightning.store.table import format_records
 from o3_lightning.store.verify import verify_store
 
-__all__ = ["VERBS", "run_store_command"]
+__all__ = ["VERBS", "format_records", "run_store_command"]
 
 VERBS = ("list", "show", "revoke", "restore", "verify", "remove")
 WITHOUT_REQUEST = frozenset({"list", "verify"})
+HEAD = ("request", "status", "rows", "digest", "metrics")
+SHOWN_DIGITS = 12
+SHOWN_METRICS = ("loss", "steps", "retained_rows_read")  # `requests show` prints all
+RIGHT_ALIGNED = frozenset({"rows"})
 
 
 def run_store_command(store_path: str | Path, verb: str, request_id: str | None = None) -> str:
-    """Carries out one verb and returns what to print.
+    """Runs one verb and returns the text to print.
 
     Args:
         store_path: the store's folder.
@@ -26,8 +31,8 @@ def run_store_command(store_path: str | Path, verb: str, request_id: str | None 
         request_id: the request; "list" and "verify" take none.
 
     Raises:
-        InputError: an unknown verb, a request where none is taken or none where one is, or no such request.
-        StoreError: the store is missing or damaged; for "verify" the message names each damage.
+        InputError: an unknown verb, a request id that is missing or not accepted, or an unknown request.
+        StoreError: the store is missing or damaged; for "verify" the message lists every damaged file.
     """
     if verb not in VERBS:
         raise InputError(f"expected one of {', '.join(VERBS)}, got {verb!r}", field="verb")
@@ -49,7 +54,7 @@ def run_store_command(store_path: str | Path, verb: str, request_id: str | None 
 
 
 def describe_health(path: Path) -> str:
-    """Returns that a store is as its journal says, or raises with every difference."""
+    """Returns that a store matches its journal, or raises with every difference."""
     problems = verify_store(path)
     if problems:
         raise StoreError(f"{path}: {len(problems)} damaged: {'; '.join(problems)}")
@@ -61,3 +66,34 @@ def describe_request(store: Store, request_id: str) -> str:
     record = asdict(store.record(request_id))
     history = [f"{entry.time} {entry.event}" for entry in store.history(request_id)]
     return to_json({**record, "history": history})
+
+
+def format_records(records: Sequence[RequestRecord]) -> str:
+    """Returns a header and one line per request, columns aligned, without a final line end.
+
+    Example:
+        >>> print(format_records([RequestRecord("a", "protected", 40, "f" * 64, {}, {"loss": 0.25})]))
+        request  status     rows  digest        metrics
+        a        protected    40  ffffffffffff  loss=0.25
+    """
+    if not records:
+        return "no requests"
+    rows = [HEAD, *(cells_of(record) for record in records)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    return "\n".join(align(row, widths) for row in rows)
+
+
+def cells_of(record: RequestRecord) -> tuple[str, ...]:
+    """Returns a record's cells, in the order of the head."""
+    shown = [name for name in SHOWN_METRICS if name in record.metrics]
+    metrics = " ".join(f"{name}={record.metrics[name]:.4g}" for name in shown)
+    return record.id, record.status, str(record.rows), record.digest[:SHOWN_DIGITS], metrics
+
+
+def align(row: Sequence[str], widths: Sequence[int]) -> str:
+    """Returns a row with its cells padded to the widths of their columns."""
+    cells = [
+        cell.rjust(width) if name in RIGHT_ALIGNED else cell.ljust(width)
+        for name, cell, width in zip(HEAD, row, widths, strict=True)
+    ]
+    return "  ".join(cells).rstrip()

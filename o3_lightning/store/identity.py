@@ -1,4 +1,4 @@
-"""What a store was made for, and how an empty one comes into being."""
+"""store.json: the base model and encoder that a store belongs to; creating an empty store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDENTITY_KEYS = ("base_id", "base_digest", "encoder_id", "encoder_digest")
 
 
 def write_new_store(root: Path, identity: Mapping[str, str]) -> None:
-    """Writes an empty store; store.json comes last, and makes it one."""
+    """Writes an empty store; store.json is written last and marks it as complete."""
     if (root / STORE).exists():
         raise StoreError(f"{root}: there is a store already")
     journal = root / JOURNAL
@@ -42,10 +42,10 @@ def write_new_store(root: Path, identity: Mapping[str, str]) -> None:
 
 
 def read_identity(root: Path) -> dict[str, str]:
-    """Returns what a store was made for.
+    """Returns ids and digests of the base model and the encoder of a store.
 
     Raises:
-        StoreError: there is no store, or it is of another version or damaged.
+        StoreError: there is no store, it has another format version, or store.json is damaged.
     """
     path = root / STORE
     try:

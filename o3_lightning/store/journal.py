@@ -1,11 +1,11 @@
-"""The journal: one line a state change, bound to the line before it, with the digest of every file concerned.
+"""The journal: one line per state change, chained by digests, with the digest of every file of the request.
 
-The journal is what makes a change final. A line is written after the files it speaks of are safe on disk
-under a temporary name, and before they are moved into place; so whatever moment a process dies at, the
-journal says which state the store is in (see `transaction`).
+Appending a line commits a change: it is written after the new files are synced under a temporary name, and
+before they are moved into place. Whenever a process is killed, the journal determines the state of the store
+(see `transaction`).
 
-The chain is not keyed: it finds accidents and careless hands. Whoever can rewrite the whole store can also
-rewrite its journal; keep `Journal.head` elsewhere to notice that.
+The chain is not keyed: it detects accidents and manual edits. Whoever can rewrite the whole store can also
+rewrite its journal; keep a copy of `Journal.head` elsewhere to detect that.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Entry:
     """One state change.
 
     Args:
-        sequence: 0 for the line that made the store, then one more each line.
+        sequence: 0 for the line that created the store, then increasing by one.
         event: 'create', 'register', 'protect', 'unlearn', 'revoke', 'restore' or 'remove'.
-        request: the id, empty for 'create'.
-        files: digest of every file that the request has after the change, by its path within the request's
-            folder; for 'create' the digest of store.json.
-        time: when, in UTC, to the second.
-        previous: digest of the line before.
+        request: the request's id; empty for 'create'.
+        files: digest of every file of the request after the change, by its path within the request's folder;
+            for 'create' the digest of store.json.
+        time: UTC, in seconds.
+        previous: digest of the previous line.
     """
 
     sequence: int
@@ -54,22 +54,22 @@ class Entry:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every other field: what the next line repeats as `previous`."""
+        """SHA-256 over all fields; the next line holds it as `previous`."""
         return digest_json(asdict(self))
 
     def to_line(self) -> bytes:
-        """Returns the line with its end, always the same bytes for the same entry."""
+        """Returns the line with its line end; equal entries give equal bytes."""
         return (to_json({**asdict(self), "digest": self.digest}, indent=None) + "\n").encode()
 
 
 @dataclass
 class Journal:
-    """What a journal file holds, and what is wrong with it.
+    """The content of a journal file, and its damage.
 
     Args:
-        entries: every line that could be read.
-        problems: one text a damaged line, naming it.
-        torn: bytes after the last line end; a killed write leaves them.
+        entries: the readable lines.
+        problems: one message per damaged line.
+        torn: bytes after the last line end, left by an interrupted write.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -78,16 +78,16 @@ class Journal:
 
     @property
     def head(self) -> str:
-        """Digest of the last line."""
+        """Digest of the last line; zeros for an empty journal."""
         return self.entries[-1].digest if self.entries else START
 
     @property
     def next_sequence(self) -> int:
-        """The number that the next line will have."""
+        """The sequence number of the next line."""
         return self.entries[-1].sequence + 1 if self.entries else 0
 
     def current(self) -> dict[str, Entry]:
-        """Returns the last line of every request that was not removed, in the order of registration."""
+        """Returns the latest line of each request that was not removed, in the order of registration."""
         latest: dict[str, Entry] = {}
         for entry in self.entries:
             if entry.event == REMOVE:
@@ -98,7 +98,7 @@ class Journal:
 
 
 def parse_journal(content: bytes) -> Journal:
-    """Returns the lines of a journal, and by number every line that is not as it was written."""
+    """Parses a journal; damaged lines are listed by number in `problems`."""
     *lines, torn = content.split(b"\n")
     journal = Journal(torn=torn)
     previous: str | None = START
@@ -115,7 +115,7 @@ def parse_journal(content: bytes) -> Journal:
 
 
 def check_line(raw: bytes, sequence: int, previous: str | None) -> tuple[str, Entry | None]:
-    """Returns what is wrong with a line (empty if nothing) and the entry if it can be told."""
+    """Returns the problem of a line (empty if it has none), and its entry if it can be parsed."""
     try:
         value = json.loads(raw)
         claimed = value.pop("digest")
@@ -132,7 +132,7 @@ def check_line(raw: bytes, sequence: int, previous: str | None) -> tuple[str, En
 
 
 def read_entry(value: Any) -> Entry:
-    """Returns an entry whose every field is safe to use; raises ValueError or TypeError otherwise."""
+    """Returns an entry after validating every field; raises ValueError or TypeError."""
     entry = Entry(**value)
     texts = (entry.event, entry.request, entry.time, entry.previous)
     if type(entry.sequence) is not int or not all(isinstance(text, str) for text in texts):
@@ -151,19 +151,19 @@ def read_entry(value: Any) -> Entry:
 
 
 def is_safe_path(path: str) -> bool:
-    """True for a plain relative path that stays within its folder."""
+    """Whether a path is relative and stays within its folder."""
     pure = PurePosixPath(path)
     plain = bool(path) and "\\" not in path and "\0" not in path and pure.as_posix() == path
     return plain and not pure.is_absolute() and ".." not in pure.parts and path != "."
 
 
 def now_text() -> str:
-    """Returns the present time in UTC, to the second."""
+    """Returns the current time in UTC, in seconds."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def append_entry(path: Path, entry: Entry) -> None:
-    """Adds a line and syncs it; when that fails the journal is as long as before.
+    """Appends a line and syncs the file; truncates it to its former length if that fails.
 
     Raises:
         OSError: the disk is full or the file may not be written.

@@ -1,18 +1,33 @@
-"""What the store tells about one request: its status and what is known of it, and never its text."""
+"""The record of one request: status, size, digest, configuration, metrics; never text of the forget set."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.common.errors import StoreError
+from safetensors import SafetensorError
+
+from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import to_json
 from o3_lightning.data.requests import check_id
 
-__all__ = ["PROTECTED", "REGISTERED", "REVOKED", "STATUSES", "UNLEARNED", "RequestRecord"]
+__all__ = [
+    "ADAPTER",
+    "PROTECTED",
+    "RECORD",
+    "REGISTERED",
+    "REVOKED",
+    "STATUSES",
+    "UNLEARNED",
+    "RequestRecord",
+    "status_of",
+    "writer_of",
+]
+
+ADAPTER, RECORD = "adapter", "request.json"  # within the folder of a request
 
 REGISTERED, PROTECTED, UNLEARNED, REVOKED = "registered", "protected", "unlearned", "revoked"
 STATUSES = (REGISTERED, PROTECTED, UNLEARNED, REVOKED)
@@ -26,12 +41,12 @@ class RequestRecord:
         id: the request's id, also the name of its folder.
         status: 'registered', 'protected' (has a detector), 'unlearned' (has an adapter too) or 'revoked'.
         rows: size of the forget set.
-        digest: SHA-256 of the forget set, which tells forget sets apart without keeping their text.
-        configuration: how the detector and the adapter were made, as plain JSON.
-        metrics: numbers of the training, by name.
+        digest: SHA-256 of the forget set, which identifies it without keeping its text.
+        configuration: of the detector and the adapter, as plain JSON.
+        metrics: training metrics by name.
 
     Raises:
-        StoreError: a field is not what it has to be.
+        StoreError: a field has another type or an invalid value.
     """
 
     id: str
@@ -58,7 +73,7 @@ class RequestRecord:
 
     @property
     def is_gated(self) -> bool:
-        """Whether the gate acts on the request: it has a detector and is not revoked."""
+        """Whether the gate uses the request: it has a detector and is not revoked."""
         return self.status in (PROTECTED, UNLEARNED)
 
     def to_text(self) -> str:
@@ -74,7 +89,7 @@ class RequestRecord:
         """Returns the record in a `request.json`.
 
         Raises:
-            StoreError: the file cannot be read or does not hold a record.
+            StoreError: the file cannot be read or is not a record.
         """
         try:
             value = json.loads(path.read_bytes())
@@ -86,3 +101,42 @@ class RequestRecord:
         if not isinstance(value, dict) or set(value) != expected:
             raise StoreError(f"{path}: expected an object with {', '.join(sorted(expected))}")
         return RequestRecord(**value)
+
+
+def status_of(files: Mapping[str, str]) -> str:
+    """Returns the status of a request with these files unless it is revoked."""
+    if any(path.startswith(f"{ADAPTER}/") for path in files):
+        return UNLEARNED
+    return PROTECTED if len(files) > 1 else REGISTERED
+
+
+def writer_of(
+    record: RequestRecord, save: Callable[[Path], None] | None = None, part: str = ""
+) -> Callable[[Path], None]:
+    """Returns a function that writes a request's new files into a folder: those of `save`, and the record."""
+
+    def write(folder: Path) -> None:
+        target = folder / part
+        target.mkdir(exist_ok=True)
+        if save is not None:
+            try:
+                save(target)
+            except SafetensorError as error:
+                raise StoreError(f"{target}: {error}") from error
+            check_saved(target, record.id)
+        try:
+            text = record.to_text()
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"request '{record.id}': configuration or metrics are not JSON: {error}"
+            ) from error
+        (folder / RECORD).write_text(text, encoding="utf-8")
+
+    return write
+
+
+def check_saved(folder: Path, id: str) -> None:
+    """Raises if `save` wrote nothing, or the file that the store itself writes."""
+    names = [path.name for path in folder.iterdir()]
+    if not names or RECORD in names:
+        raise StoreError(f"request '{id}': expected a detector or adapter to be saved, got {sorted(names)}")

@@ -1,14 +1,14 @@
-"""The store on disk: requests with their detectors and adapters, each change of them whole or not at all.
+"""The store on disk: requests with their detectors and adapters; every change is atomic.
 
 Layout (format 1)::
 
     store.json                           format; id and digest of the base model and of the encoder
-    journal.jsonl                        one line a state change, see `journal`
+    journal.jsonl                        one line per state change, see `journal`
     requests/<id>/request.json           status, size and digest of the forget set, configuration, metrics
     requests/<id>/detector.safetensors   and detector.json
     requests/<id>/adapter/               plain PEFT: adapter_model.safetensors and adapter_config.json
 
-Nothing of the forget set's text is written, and nothing that could hold code is read.
+No text of the forget set is written, and no file format that can contain code is read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,16 @@ from typing import Any, ClassVar, Self
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.store.identity import IDENTITY_KEYS, write_new_store
-from o3_lightning.store.record import PROTECTED, REGISTERED, REVOKED, UNLEARNED, RequestRecord
-from o3_lightning.store.request_files import ADAPTER, status_of, writer_of
+from o3_lightning.store.record import (
+    ADAPTER,
+    PROTECTED,
+    REGISTERED,
+    REVOKED,
+    UNLEARNED,
+    RequestRecord,
+    status_of,
+    writer_of,
+)
 from o3_lightning.store.transaction import Session, locked
 from o3_lightning.store.verify import STORE, WAIT_SECONDS, verify_store
 from o3_lightning.store.view import StoreView
@@ -31,9 +39,9 @@ __all__ = ["Store"]
 
 
 class Store(StoreView):
-    """Requests on disk; make one with `Store.create`, `Store.open` or `Store.open_or_create`.
+    """A writable store; obtain one with `Store.create`, `Store.open` or `Store.open_or_create`.
 
-    Every call finishes or sweeps what a killed write left. A writer waits for another one.
+    Every call completes or rolls back a write that was interrupted by a kill. Writers wait for each other.
     """
 
     refusal: ClassVar[str] = ""
@@ -42,17 +50,17 @@ class Store(StoreView):
     def create(
         cls, path: str | Path, base_id: str, base_digest: str, encoder_id: str, encoder_digest: str
     ) -> Self:
-        """Makes an empty store for one base model and one encoder.
+        """Creates an empty store for one base model and one encoder.
 
         Args:
-            path: a folder that does not exist, is empty, or holds what a killed `create` left.
-            base_id: name of the base model.
+            path: a folder that does not exist, is empty, or was left by an interrupted `create`.
+            base_id: id of the base model.
             base_digest: digest of its weights.
-            encoder_id: name of the detectors' encoder.
+            encoder_id: id of the detectors' encoder.
             encoder_digest: digest of its weights.
 
         Raises:
-            StoreError: the folder holds something already, or may not be written.
+            StoreError: the folder is not empty or not writable.
         """
         root = Path(path)
         identity = dict(zip(IDENTITY_KEYS, (base_id, base_digest, encoder_id, encoder_digest), strict=True))
@@ -70,21 +78,21 @@ class Store(StoreView):
     def open_or_create(
         cls, path: str | Path, base_id: str, base_digest: str, encoder_id: str, encoder_digest: str
     ) -> Self:
-        """Opens the store if there is one, else makes it; raises what `open` and `create` raise."""
+        """Opens the store, or creates it if there is none; raises as `open` and `create`."""
         if (Path(path) / STORE).exists():
             return cls.open(path, base_digest, encoder_digest)
         return cls.create(path, base_id, base_digest, encoder_id, encoder_digest)
 
     def register(self, request: UnlearningRequest, configuration: Mapping[str, Any]) -> RequestRecord:
-        """Notes a request; registering the same forget set again returns its record as it is.
+        """Adds a request; registering the same forget set again returns the existing record.
 
         Args:
-            request: only its id, size and digest are kept.
-            configuration: how it will be unlearned, as plain JSON without any text of the forget set.
+            request: only its id, size and digest are stored.
+            configuration: of detector and adapter, as plain JSON without text of the forget set.
 
         Raises:
-            InputError: the id belongs to another forget set, or differs from one only in case.
-            StoreError: the store is damaged, locked, full or may not be written.
+            InputError: another forget set has the id, or an id that differs only in case.
+            StoreError: the store is damaged, locked or not writable, or the disk is full.
         """
         with self._session() as session:
             known = session.journal.current()
@@ -107,15 +115,15 @@ class Store(StoreView):
             return record
 
     def protect(self, id: str, save: Callable[[Path], None]) -> RequestRecord:
-        """Adds or replaces a request's detector: from now on matching prompts are refused.
+        """Adds or replaces a request's detector: matching prompts are refused from then on.
 
         Args:
-            id: a request that is not revoked.
-            save: writes detector.safetensors and detector.json into the folder it is given.
+            id: of a request that is not revoked.
+            save: writes detector.safetensors and detector.json into a given folder.
 
         Raises:
-            InputError: no such request, or it is revoked.
-            StoreError: the store is damaged, locked, full or may not be written; then nothing changed.
+            InputError: unknown request, or it is revoked.
+            StoreError: the store is damaged, locked or not writable, or the disk is full; nothing changes.
         """
         with self._session() as session:
             record, files = self._standing(session, id)
@@ -125,16 +133,16 @@ class Store(StoreView):
             return record
 
     def unlearn(self, id: str, save: Callable[[Path], None], metrics: Mapping[str, float]) -> RequestRecord:
-        """Adds or replaces a request's adapter: from now on matching prompts run through it.
+        """Adds or replaces a request's adapter: matching prompts run through it from then on.
 
         Args:
-            id: a request that is protected or unlearned.
-            save: writes adapter_model.safetensors and adapter_config.json into the folder it is given.
-            metrics: finite numbers of the training, by name.
+            id: of a request that is protected or unlearned.
+            save: writes adapter_model.safetensors and adapter_config.json into a given folder.
+            metrics: finite training metrics by name.
 
         Raises:
-            InputError: no such request, it is revoked or has no detector, or a metric is not finite.
-            StoreError: the store is damaged, locked, full or may not be written; then nothing changed.
+            InputError: unknown request, it is revoked or has no detector, or a metric is not finite.
+            StoreError: the store is damaged, locked or not writable, or the disk is full; nothing changes.
         """
         with self._session() as session:
             record, files = self._standing(session, id)
@@ -146,39 +154,39 @@ class Store(StoreView):
             return record
 
     def revoke(self, id: str) -> RequestRecord:
-        """Takes a request out of the gate and keeps its files; revoking twice does nothing.
+        """Excludes a request from the gate and keeps its files; no effect if it is already revoked.
 
         Raises:
-            InputError: no such request.
-            StoreError: the store is damaged, locked, full or may not be written.
+            InputError: unknown request.
+            StoreError: the store is damaged, locked or not writable, or the disk is full.
         """
         return self._mark(id, "revoke")
 
     def restore(self, id: str) -> RequestRecord:
-        """Puts a revoked request back as it was; does nothing to one that is not revoked.
+        """Restores a revoked request to its former status; no effect if it is not revoked.
 
         Raises:
-            InputError: no such request.
-            StoreError: the store is damaged, locked, full or may not be written.
+            InputError: unknown request.
+            StoreError: the store is damaged, locked or not writable, or the disk is full.
         """
         return self._mark(id, "restore")
 
     def remove(self, id: str) -> None:
-        """Deletes a request's files for good, damaged ones too; the journal keeps its id and file digests.
+        """Permanently deletes a request's files, damaged or not; the journal keeps its id and file digests.
 
         Raises:
-            InputError: no such request.
-            StoreError: the journal is damaged, the store is locked or may not be written.
+            InputError: unknown request.
+            StoreError: the journal is damaged, or the store is locked or not writable.
         """
         with self._session() as session:
             self._entry(session, id)
             session.commit("remove", id)
 
     def verify(self) -> list[str]:
-        """Returns one text for each changed, missing or added file or journal line; none means all is well.
+        """Returns one message per changed, missing or added file or journal line; see `verify_store`.
 
         Raises:
-            StoreError: there is no journal at all, or another process holds the lock.
+            StoreError: there is no journal, or another process holds the lock.
         """
         return verify_store(self.path, self.lock_seconds)
 
@@ -191,7 +199,7 @@ class Store(StoreView):
         return record, entry.files
 
     def _mark(self, id: str, event: str) -> RequestRecord:
-        """Revokes or restores a request unless it is so already."""
+        """Revokes or restores a request unless it already is."""
         with self._session() as session:
             entry = self._entry(session, id)
             record = self._read(session, id)

@@ -1,14 +1,14 @@
-"""One change of the store, whole or not at all, whatever moment the process dies at.
+"""Atomic changes of the store, safe against a kill at any moment.
 
 The steps of a change, all under the store's lock:
 
 1. the new files are written and synced in `.pending-<n>`, where n is the number of the next journal line;
-2. line n is appended to the journal and synced: from here on the change is final;
-3. the files are moved to their place, files that are no longer needed are deleted, `.pending-<n>` is deleted.
+2. line n is appended to the journal and synced: this commits the change;
+3. the files are moved into place, files that are no longer needed and `.pending-<n>` are deleted.
 
-Whoever opens the store next finds `.pending-<n>` if a step was cut short. Without line n the change never
-happened and the folder is swept; with line n the moves are done again. A last line that a kill tore is cut
-off, but only where `.pending-<n>` shows that a change was under way: any other tear is damage.
+After an interruption, the next process that opens the store finds `.pending-<n>`. Without line n the change
+is rolled back by deleting the folder; with line n step 3 is repeated. An incomplete last line is cut off only
+if `.pending-<n>` shows that a change was in progress; otherwise it is reported as damage.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Session:
 
     Args:
         root: the store's folder.
-        journal: the journal as it is now.
-        refusal: why the store may only be read; empty if it may be written.
+        journal: its current journal.
+        refusal: the reason why the store is read-only; empty if it is writable.
     """
 
     root: Path
@@ -59,21 +59,21 @@ class Session:
         write: Callable[[Path], None] | None = None,
         kept: Collection[str] = (),
     ) -> Entry:
-        """Makes one change final.
+        """Commits one change.
 
         Args:
-            event: what happens.
-            request: to which request.
-            write: writes the new files into the empty folder it is given; None writes none.
-            kept: paths of the request's present files that stay as they are, unless written anew.
+            event: one of `journal.EVENTS`.
+            request: the request's id.
+            write: writes the new files into a given empty folder; None writes none.
+            kept: paths of the request's current files that are kept unless `write` replaces them.
 
         Returns:
             The new journal line.
 
         Raises:
-            StoreError: the store may not be written, or `write` made something that is not a plain tensor or
-                JSON file.
-            OSError: the disk is full or refuses; the store is then as before.
+            StoreError: the store is not writable, or `write` created something else than tensor, JSON or
+                Markdown files.
+            OSError: a write failed, as on a full disk; the store is unchanged.
         """
         if self.refusal:
             raise StoreError(f"{self.root}: may not be written: {self.refusal}")
@@ -97,11 +97,11 @@ class Session:
         return entry
 
     def next_entry(self, event: str, request: str, files: dict[str, str]) -> Entry:
-        """Returns the line that would come next."""
+        """Returns the next journal line."""
         return Entry(self.journal.next_sequence, event, request, files, now_text(), self.journal.head)
 
     def finish(self, pending: Path, entry: Entry) -> None:
-        """Moves what a final change wrote into place; doing it twice does no harm."""
+        """Moves the files of a committed change into place; idempotent."""
         folder = self.folder(entry.request)
         for path in staged_files(pending):
             if entry.files.get(path) != digest_file(pending / path):
@@ -119,7 +119,7 @@ class Session:
         shutil.rmtree(pending)
 
     def drop_replaced(self, folder: Path, entry: Entry) -> None:
-        """Deletes the files that the line before had and this one has not."""
+        """Deletes the files that the request's previous line has and this one does not."""
         earlier = [
             item for item in self.journal.entries if item.request == entry.request and item is not entry
         ]
@@ -127,7 +127,7 @@ class Session:
             (folder / path).unlink(missing_ok=True)
 
     def recover(self) -> None:
-        """Finishes or sweeps what a killed write left."""
+        """Completes or rolls back an interrupted change."""
         last = self.journal.next_sequence - 1
         if self.refusal:
             if (self.root / f"{PENDING}{last}").exists():
@@ -149,10 +149,10 @@ class Session:
 
 @contextmanager
 def locked(root: Path, seconds: float) -> Iterator[str]:
-    """Holds the store's lock and yields an empty text, or why the folder may only be read.
+    """Holds the store's lock and yields an empty text, or the reason why the folder is read-only.
 
     Raises:
-        StoreError: another process held the lock for all of `seconds`.
+        StoreError: another process held the lock for `seconds`.
     """
     lock = FileLock(root / LOCK)
     try:
@@ -170,16 +170,16 @@ def locked(root: Path, seconds: float) -> Iterator[str]:
 
 @contextmanager
 def open_session(root: Path, seconds: float, *, strict: bool = True, refusal: str = "") -> Iterator[Session]:
-    """Locks a store, mends what a killed write left and yields it; OSErrors become StoreErrors.
+    """Locks a store, recovers from an interrupted change and yields it; OSErrors become StoreErrors.
 
     Args:
         root: the store's folder.
         seconds: how long to wait for the lock.
-        strict: whether a damaged journal is refused.
-        refusal: why the store may only be read, however much the system allows; empty if it may be written.
+        strict: whether a damaged journal is an error.
+        refusal: a reason to open the store read-only although it is writable; empty for none.
 
     Raises:
-        StoreError: the journal is missing or damaged, the lock is held, the disk is full or refuses.
+        StoreError: the journal is missing or damaged, the lock is held, or a read or write fails.
     """
     path = root / JOURNAL
     try:
@@ -201,7 +201,7 @@ def open_session(root: Path, seconds: float, *, strict: bool = True, refusal: st
 
 
 def mend_tear(session: Session, content: bytes) -> None:
-    """Cuts off a last line that a kill tore, or reports the tear if no write was under way."""
+    """Cuts off an incomplete last line, or reports it as damage if no change was in progress."""
     journal = session.journal
     if not journal.torn:
         return
@@ -222,7 +222,7 @@ def staged_files(folder: Path) -> list[str]:
     """Returns the relative paths of the files below a folder, sorted.
 
     Raises:
-        StoreError: something is a link, a device or of a kind that could hold code.
+        StoreError: a link, a device, or a file of a suffix that is not allowed.
     """
     found = []
     for path in sorted(folder.rglob("*")):
@@ -236,7 +236,7 @@ def staged_files(folder: Path) -> list[str]:
 
 
 def sync_tree(folder: Path, *, files: bool = True) -> None:
-    """Syncs every folder below and including this one, and the files in them unless they are synced."""
+    """Syncs a folder and all folders below it, and with `files` the files in them."""
     for path in (*folder.rglob("*"), folder):
         if path.is_dir():
             sync_folder(path)

@@ -1,4 +1,4 @@
-"""Comparing a store with its journal, byte by byte: names every file changed, missing or added."""
+"""Verification of a store against its journal: lists every file that was changed, is missing or was added."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from pathlib import Path
 from o3_lightning.common.errors import O3Error
 from o3_lightning.common.files import digest_file
 from o3_lightning.store.journal import CREATE, JOURNAL, Journal
-from o3_lightning.store.record import RequestRecord
+from o3_lightning.store.record import RECORD, RequestRecord
 from o3_lightning.store.transaction import LOCK, REQUESTS, open_session
 
-__all__ = ["RECORD", "STORE", "check_file", "verify_store"]
+__all__ = ["STORE", "check_file", "verify_store"]
 
 STORE = "store.json"
-RECORD = "request.json"
 WAIT_SECONDS = 30.0
 
 
 def verify_store(path: str | Path, lock_seconds: float = WAIT_SECONDS) -> list[str]:
-    """Returns one text for each changed, missing or added file or journal line; none means all is well.
+    """Returns one message per changed, missing or added file or journal line; an empty list if there is none.
 
     Args:
-        path: the store's folder; it may be too damaged to be opened.
-        lock_seconds: how long to wait for a process that is writing.
+        path: the store's folder; damage that prevents opening it is reported too.
+        lock_seconds: timeout for the lock, in seconds.
 
     Raises:
-        StoreError: there is no journal at all, it may not be read, or another process holds the lock.
+        StoreError: the journal is missing or unreadable, or another process holds the lock.
     """
     root = Path(path)
     with open_session(root, lock_seconds, strict=False) as session:
@@ -34,7 +33,7 @@ def verify_store(path: str | Path, lock_seconds: float = WAIT_SECONDS) -> list[s
 
 
 def compare(root: Path, journal: Journal) -> Iterator[str]:
-    """Yields what differs between the files on disk and the journal."""
+    """Yields the differences between the files on disk and the journal."""
     expected = expected_files(journal)
     found = {}
     for path in sorted(root.rglob("*")):
@@ -56,7 +55,7 @@ def compare(root: Path, journal: Journal) -> Iterator[str]:
 
 
 def expected_files(journal: Journal) -> dict[str, str]:
-    """Returns the digest of every file that a store has, by its path."""
+    """Returns the expected digest of every file of a store, by path."""
     expected: dict[str, str] = {}
     for entry in journal.entries:
         if entry.event == CREATE:
@@ -67,12 +66,12 @@ def expected_files(journal: Journal) -> dict[str, str]:
 
 
 def below(folder: str, files: Mapping[str, str]) -> dict[str, str]:
-    """Returns the same digests with their paths put below a folder."""
+    """Returns the digests with a folder prepended to their paths."""
     return {f"{folder}/{path}": digest for path, digest in files.items()}
 
 
 def check_file(path: Path, digest: str) -> str:
-    """Returns what is wrong with a file, or an empty text."""
+    """Returns the problem of a file, or an empty text."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         return "not a plain file"
     if not path.exists():
@@ -84,7 +83,7 @@ def check_file(path: Path, digest: str) -> str:
 
 
 def check_record(path: Path) -> Iterator[str]:
-    """Yields what is wrong with a request's record although its bytes are the journal's."""
+    """Yields the problems of a request's record whose digest is right."""
     try:
         record = RequestRecord.read(path)
     except O3Error as error:

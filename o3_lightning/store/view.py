@@ -1,4 +1,4 @@
-"""A store that is only read: its requests, and the folders of their detectors and adapters."""
+"""Read-only access to a store: its requests, and the folders of their detectors and adapters."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from typing import ClassVar, Self
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.store.identity import read_identity
 from o3_lightning.store.journal import Entry
-from o3_lightning.store.record import RequestRecord
-from o3_lightning.store.request_files import ADAPTER
+from o3_lightning.store.record import ADAPTER, RECORD, RequestRecord
 from o3_lightning.store.transaction import Session, open_session
-from o3_lightning.store.verify import RECORD, STORE, WAIT_SECONDS, check_file
+from o3_lightning.store.verify import STORE, WAIT_SECONDS, check_file
 
 __all__ = ["StoreView"]
 
 
 class StoreView:
-    """Requests on disk, to be looked at; not even what a killed write left is touched.
+    """A store opened read-only; an interrupted change is neither completed nor rolled back.
 
     Every call locks the store, so several processes may use it at once; a reader waits for a writer.
 
     Args:
         path: the store's folder.
         identity: `base_id`, `base_digest`, `encoder_id` and `encoder_digest`.
-        lock_seconds: how long a call waits for another process before it fails.
+        lock_seconds: timeout of a call that waits for another process, in seconds.
     """
 
     refusal: ClassVar[str] = "it was opened to be read only"
@@ -49,12 +48,12 @@ class StoreView:
 
         Args:
             path: the store's folder.
-            base_digest: digest of the base model that will be used; None checks nothing.
-            encoder_digest: digest of the encoder that will be used; None checks nothing.
-            lock_seconds: how long calls wait for another process.
+            base_digest: digest of the base model in use; None skips the check.
+            encoder_digest: digest of the encoder in use; None skips the check.
+            lock_seconds: timeout of calls that wait for another process, in seconds.
 
         Raises:
-            StoreError: no store, another format version, damage, or a store made for another base model or
+            StoreError: there is no store, it is damaged, or it has another format version, base model or
                 encoder; the message names the file, or both digests.
         """
         root = Path(path)
@@ -84,7 +83,7 @@ class StoreView:
         """Returns one request.
 
         Raises:
-            InputError: no such request.
+            InputError: unknown request.
             StoreError: the journal or the record is damaged.
         """
         with self._session() as session:
@@ -92,7 +91,7 @@ class StoreView:
             return self._read(session, id)
 
     def history(self, id: str) -> list[Entry]:
-        """Returns the journal lines of one request, oldest first; none for an id that never was.
+        """Returns the journal lines of one request, oldest first; none for an unknown id.
 
         Raises:
             StoreError: the journal is damaged.
@@ -101,19 +100,19 @@ class StoreView:
             return [entry for entry in session.journal.entries if entry.request == id]
 
     def detector_folder(self, id: str) -> Path:
-        """Returns the folder of a request's detector after checking every byte of it.
+        """Returns the folder of a request's detector after verifying the digest of every file.
 
         Raises:
-            InputError: no such request, or it has no detector.
+            InputError: unknown request, or it has no detector.
             StoreError: a file of the detector is damaged.
         """
         return self._checked_folder(id, "")
 
     def adapter_folder(self, id: str) -> Path:
-        """Returns the folder of a request's adapter after checking every byte of it.
+        """Returns the folder of a request's adapter after verifying the digest of every file.
 
         Raises:
-            InputError: no such request, or it has no adapter.
+            InputError: unknown request, or it has no adapter.
             StoreError: a file of the adapter is damaged.
         """
         return self._checked_folder(id, ADAPTER)
@@ -122,7 +121,7 @@ class StoreView:
         return open_session(self.path, self.lock_seconds, refusal=self.refusal)
 
     def _entry(self, session: Session, id: str) -> Entry:
-        """Returns the last journal line of a request."""
+        """Returns the latest journal line of a request."""
         known = session.journal.current()
         if id not in known:
             names = ", ".join(known) if known else "none"
@@ -130,7 +129,7 @@ class StoreView:
         return known[id]
 
     def _read(self, session: Session, id: str) -> RequestRecord:
-        """Returns a record whose bytes are those that the journal speaks of."""
+        """Returns a record after verifying its digest."""
         path = session.folder(id) / RECORD
         problem = check_file(path, session.journal.current()[id].files.get(RECORD, ""))
         if problem:

@@ -5,9 +5,8 @@ import json
 import pytest
 
 from o3_lightning.common.errors import InputError, StoreError
-from o3_lightning.store.commands import run_store_command
+from o3_lightning.store.commands import format_records, run_store_command
 from o3_lightning.store.record import RequestRecord
-from o3_lightning.store.table import format_records
 
 
 def test_list_is_a_table_with_one_line_a_request(store):
