@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from o3_lightning.evaluation.plane import Place
+from o3_lightning.evaluation.combined import Place
 from o3_lightning.metrics.registry import METRICS
 from o3_lightning.reporting.blocks import Block, Cell, Chart, Fold, Grid, Heat, Section, Table, side_by_side
 from o3_lightning.reporting.cards import main_metric

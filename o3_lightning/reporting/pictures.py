@@ -18,7 +18,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from o3_lightning.evaluation.plane import Place
+from o3_lightning.evaluation.combined import Place
 from o3_lightning.reporting.blocks import Chart
 from o3_lightning.reporting.colours import SERIES, line_style
 from o3_lightning.reporting.formatting import fraction
