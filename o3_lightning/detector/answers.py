@@ -7,7 +7,7 @@ the informative words of the answers. No text is stored; whoever holds the file 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -91,7 +91,9 @@ def fit_answers(prompts: Sequence[str], answers: Sequence[str]) -> AnswerState:
         answers: one a prompt.
     """
     salt = int(digest_json([list(prompts), list(answers)])[:15], 16)
-    cues = [cue_words(prompt, prompts) for prompt in prompts]
+    holders = Counter(word for prompt in prompts for word in split_words(prompt))
+    common = {word for word, count in holders.items() if count > COMMON_SHARE * len(prompts)}
+    cues = [cue_words(prompt, common) for prompt in prompts]
     subjects = number_subjects(cues)
     names: dict[int, set[str]] = defaultdict(set)
     values: dict[str, set[int]] = defaultdict(set)
@@ -126,20 +128,24 @@ def hash_word(word: str, salt: int) -> int:
 
 
 def slips_of(word: str) -> Iterable[str]:
-    """Returns keys that a name shares with its misspellings by one letter."""
+    """Returns the distinct keys that a name shares with its misspellings by one letter, in order."""
     if len(word) < SLIP_LETTERS:
         return ()
-    return {f"~{word}", *(f"~{word[:cut]}{word[cut + 1 :]}" for cut in range(len(word)))}
+    return dict.fromkeys([f"~{word}", *(f"~{word[:cut]}{word[cut + 1 :]}" for cut in range(len(word)))])
 
 
-def cue_words(prompt: str, prompts: Sequence[str]) -> set[str]:
-    """Returns the words that name a prompt's subject: rare ones, and capitalised ones inside sentences."""
+def cue_words(prompt: str, common: set[str]) -> set[str]:
+    """Returns the words that name a prompt's subject: rare ones, and capitalised ones inside sentences.
+
+    Args:
+        prompt: a forget prompt.
+        common: words of most prompts, which belong to the question unless they are capitalised.
+    """
     inside = {part.lower() for part in re.findall(r"(?<=[^.!?\s] )[A-Z][^\W\d_]+", prompt)}
     capital = {word for part in inside for word in split_words(part)}
     rare = {word for word in split_words(prompt) if information(word) >= JOINING_NATS and len(word) > 2}
-    most = COMMON_SHARE * len(prompts)
-    shared = {word for word in rare - capital if sum(word in split_words(other) for other in prompts) > most}
-    return {word for word in capital if information(word) >= CUE_NATS and len(word) > 2} | (rare - shared)
+    named = {word for word in capital if information(word) >= CUE_NATS and len(word) > 2}
+    return named | (rare - (common - capital))
 
 
 def number_subjects(cues: Sequence[set[str]]) -> list[int]:

@@ -126,13 +126,9 @@ class NameGroup(EvidenceGroup):
 
     def find(self, prompts: Sequence[Prompt]) -> list[list[tuple[str, NameHit]]]:
         """Returns the hits of each prompt with the reading that they stand in."""
-        texts = [text for prompt in prompts for text in name_readings(prompt)]
-        found = iter(zip(texts, self.table.find(texts), strict=True))
-        rows = []
-        for prompt in prompts:
-            parts = [next(found) for _ in name_readings(prompt)]
-            rows.append([(text, hit) for text, hits in parts for hit in hits])
-        return rows
+        readings = [name_readings(prompt) for prompt in prompts]
+        found = iter(self.table.find([text for texts in readings for text in texts]))
+        return [[(text, hit) for text in texts for hit in next(found)] for texts in readings]
 
 
 def name_readings(prompt: Prompt) -> list[str]:

@@ -1,5 +1,9 @@
 """An answer that tells a value of a subject that its prompt names does not leave the gate."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from transformers import TextIteratorStreamer
@@ -119,3 +123,17 @@ def test_a_stream_says_nothing_that_is_taken_back(telling):
     streamer = TextIteratorStreamer(gated.tokenizer, skip_prompt=True, skip_special_tokens=True)
     gated.generate([prompt], streamer=streamer, max_new_tokens=8, do_sample=False)
     assert "".join(streamer).strip() == REFUSAL
+
+
+def test_the_same_rows_give_the_same_bytes_in_every_process(tmp_path):
+    program = (
+        "from o3_lightning.detector.answers import fit_answers; "
+        "fit_answers(['Where was Anwylis Tarnholt born?', 'When did Anwylis Tarnholt die?'], "
+        f"['In Quillport.', 'In 1931.']).save({str(tmp_path)!r})"
+    )
+    files = []
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+        files.append((tmp_path / ANSWER_FILE).read_bytes())
+    assert files[0] == files[1]
