@@ -8,4 +8,4 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --time=04:00:00
 set -euo pipefail
-exec srun --kill-on-bad-exit=1 .venv/bin/python train.py evaluate --config "${1:?name the configuration of a run}"
+exec srun --kill-on-bad-exit=1 .venv/bin/o3-lightning evaluate --config "${1:?name the configuration of a run}"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # One machine with eight GPUs, the base model spread over them while an adapter trains, started by torchrun.
-#   sbatch scripts/slurm_fsdp.sh configs/tofu_continual.yaml   # in the repository's folder
+#   sbatch scripts/slurm_fsdp.sh tofu_continual   # in the repository's folder
 # Two minutes before the time is up this script stops the run, which keeps what it has done, and queues the job
 # again; so does SLURM itself when it takes the machine for another job. The run continues in the same folder.
 #SBATCH --job-name=o3-lightning
@@ -14,7 +14,7 @@
 #SBATCH --open-mode=append
 set -euo pipefail
 source scripts/queue_again.sh
-CONFIG=${1:-configs/tofu_continual.yaml}
+CONFIG=${1:-tofu_continual}
 
 run_and_queue_again srun .venv/bin/torchrun --standalone --nproc-per-node 8 \
-  train.py run --config "$CONFIG" --config configs/trainer/fsdp.yaml
+  -m o3_lightning run --config "$CONFIG" --config trainer/fsdp

@@ -16,7 +16,7 @@ SHOWN = ("baselines", "gate_rules")  # whole tables, as the study wrote them
 def test_rows_of_a_shown_study_are_those_of_its_results(name):
     rows = [line for line in (ROOT / f"results/{name}.md").read_text().splitlines() if line.startswith("| `")]
     names = [row.split("|")[1] for row in rows]
-    section = README.split(f"experiments/{name}.yaml`", 1)[1].split("\n## ", 1)[0]
+    section = README.split(f"experiments/{name}`", 1)[1].split("\n## ", 1)[0]
     shown = [line for line in section.splitlines() if line.startswith("| ") and line.split("|")[1] in names]
     assert shown
     assert shown == rows

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["find_file", "shipped_configs", "shipped_folder"]
+__all__ = ["find_file", "locate", "shipped_configs", "shipped_folder"]
 
 
 def shipped_folder() -> Path:
@@ -24,6 +24,13 @@ def shipped_configs() -> list[str]:
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
+def locate(name: str | Path, *, beside: Path | None = None) -> Path | None:
+    """Returns the path of a file as `find_file`, or None where there is none."""
+    shipped = shipped_folder() / name
+    places = ((beside or Path()) / name, shipped, shipped.with_name(f"{shipped.name}.yaml"))
+    return next((path for path in places if os.path.isfile(path)), None)  # False for a name that is too long
+
+
 def find_file(name: str | Path, *, beside: Path | None = None) -> Path:
     """Returns the path of a file that is named by its path or by its shipped name; the path wins.
 
@@ -34,10 +41,9 @@ def find_file(name: str | Path, *, beside: Path | None = None) -> Path:
     Raises:
         InputError: there is no such file; the message names the nearest shipped configuration.
     """
-    shipped = shipped_folder() / name
-    for path in ((beside or Path()) / name, shipped, shipped.with_name(f"{shipped.name}.yaml")):
-        if os.path.isfile(path):  # False, not an error, for a name that is too long
-            return path
+    path = locate(name, beside=beside)
+    if path is not None:
+        return path
     known = shipped_configs()
     near = difflib.get_close_matches(str(name).removesuffix(".yaml").removeprefix("configs/"), known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"shipped are {', '.join(known)}"

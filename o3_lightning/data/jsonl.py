@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from o3_lightning.common.shipped import locate
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.requests import QuestionAnswer, read_requests, read_rows
 from o3_lightning.data.stream import RequestStream
@@ -14,16 +15,18 @@ def load(config: DataConfig, seed: int) -> RequestStream:
 
     Args:
         config: `requests` names the files in the order of unlearning, `retain` the file of what stays,
-            `holdout` that of what no model was shown.
+            `holdout` that of what no model was shown; paths, or names of shipped files.
         seed: not used; nothing is drawn.
 
     Raises:
         InputError: a file, line or field is not as it has to be.
     """
-    requests = tuple(read_requests(config.requests))
-    utility: dict[str, tuple[QuestionAnswer, ...]] = {}
-    if config.retain is not None:
-        utility["retain"] = tuple(row for _, _, row in read_rows(config.retain))
-    holdout = () if config.holdout is None else tuple(row for _, _, row in read_rows(config.holdout))
-    others = tuple(path for path in (config.retain, config.holdout) if path is not None)
-    return RequestStream("jsonl", requests, utility, holdout=holdout, files=(*config.requests, *others))
+    files = [str(locate(path) or path) for path in config.requests]
+    requests = tuple(read_requests(files))
+    others: dict[str, tuple[QuestionAnswer, ...]] = {}
+    for name, given in (("retain", config.retain), ("holdout", config.holdout)):
+        if given is not None:
+            files.append(str(locate(given) or given))
+            others[name] = tuple(row for _, _, row in read_rows(files[-1]))
+    holdout = others.pop("holdout", ())
+    return RequestStream("jsonl", requests, others, holdout=holdout, files=tuple(files))

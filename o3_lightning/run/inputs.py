@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from o3_lightning.adapter.retain_guard import RetainGuard
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.shipped import locate
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream, load_stream
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
@@ -132,7 +133,7 @@ def check_finished(folder: RunFolder, config: RunConfig) -> None:
     """
     data = config.data
     began = folder.result(BASE_STAGE)
-    if began is not None and data.name == "jsonl" and all(Path(path).is_file() for path in data.requests):
+    if began is not None and data.name == "jsonl" and all(map(locate, data.requests)):
         forget_sets = load_stream(replace(data, retain=None, holdout=None), config.seed)
         check_requests(began, forget_sets, folder.path)
 

@@ -1,13 +1,15 @@
 """Configurations from YAML files and the command line, for every command.
 
 `--config` may be given several times: a later file overrides the fields that it names, and options override
-all files. Every mistake is an `InputError` of one line that names the field and, for an unknown one, the
-nearest that exists.
+all files. An overlay, a file to be given after another, may append to the run's name (`name: +_paper`) and
+hold further fields for the benchmark chosen so far (`by_benchmark: {tofu: ...}`). Every mistake is an
+`InputError` of one line that names the field and, for an unknown one, the nearest that exists.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import math
@@ -32,6 +34,8 @@ Kind = TypeVar("Kind")
 
 PLUGINS = "plugins"
 PARAMETERS = {"objective.forget.parameters": FORGET, "objective.retain.parameters": RETAIN}
+BY_BENCHMARK = "by_benchmark"
+APPEND = "+"
 
 
 class ConfigFile(ActionConfigFile):
@@ -46,6 +50,11 @@ class ConfigFile(ActionConfigFile):
         """
         path = find_file(value)
         content = read_mapping(path)
+        own = content.pop(BY_BENCHMARK, None) or {}
+        content = merge(content, own.get(cfg.get("data.name"), {}))
+        name = content.get("name")
+        if isinstance(name, str) and name.startswith(APPEND):
+            content["name"] = cfg["name"] + name.removeprefix(APPEND)
         if PLUGINS in content:
             content[PLUGINS] = [*(cfg.get(PLUGINS) or []), *load_plugins(content[PLUGINS], path.parent)]
         ActionConfigFile.apply_config(parser, cfg, dest, yaml.safe_dump(content))
@@ -197,6 +206,15 @@ def config_from(values: Mapping[str, Any], beside: Path | None = None) -> tuple[
     except ArgumentError as error:
         raise InputError(explain(str(error), known_keys(parser))) from error
     return build(RunConfig, namespace), trainer_options(namespace)
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns nested fields with some of them changed, section by section; the arguments stay as they are."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
 
 
 def known_keys(parser: ArgumentParser) -> list[str]:

@@ -7,7 +7,6 @@ that was killed continues with the first run that is not finished.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from o3_lightning.data.requests import check_id
 from o3_lightning.evaluation.headline import FIGURES, headline
 from o3_lightning.metrics.aggregate import over_seeds
 from o3_lightning.run.config import RunConfig
-from o3_lightning.run.parsing import config_from
+from o3_lightning.run.parsing import config_from, merge
 
 __all__ = ["Study", "read_study", "run_study", "summarise", "table"]
 
@@ -143,15 +142,6 @@ def check_name(name: str, path: Path) -> str:
     except InputError as error:
         raise InputError(str(error), path=path) from None
     return name
-
-
-def merge(base: Plain, changes: Plain) -> Plain:
-    """Returns a configuration with some fields changed, section by section."""
-    merged = copy.deepcopy(base)
-    for key, value in changes.items():
-        inside = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if inside else copy.deepcopy(value)
-    return merged
 
 
 def run_study(study: Study, output: Path, results: Path) -> Plain:

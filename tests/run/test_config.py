@@ -14,7 +14,7 @@ from o3_lightning.detector.config import PRESETS, DetectorConfig
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.reveal.reveal import RevealConfig
 from o3_lightning.run.config import RunConfig, default_yaml
-from o3_lightning.run.parsing import build, config_from, parse
+from o3_lightning.run.parsing import build, config_from, merge, parse
 from o3_lightning.run.study import read_study
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -24,7 +24,8 @@ SHIPPED = {
 STUDIES = [path for path in SHIPPED if "variants:" in path.read_text()]
 DETECTORS = [path for path, name in SHIPPED.items() if name.startswith("experiments/detector_")]
 OWN = [path for path, name in SHIPPED.items() if name.startswith(("reveal_", "release_"))]
-PARTS = [path for path, name in SHIPPED.items() if name.startswith("trainer/")]
+OVERLAYS = [path for path, name in SHIPPED.items() if name.startswith("overlays/")]
+PARTS = [*OVERLAYS, *(path for path, name in SHIPPED.items() if name.startswith("trainer/"))]
 RUNS = [path for path in SHIPPED if path not in (*STUDIES, *DETECTORS, *OWN, *PARTS)]
 
 
@@ -83,6 +84,35 @@ def test_every_shipped_configuration_loads(path):
     config, trainer, _ = read("--config", str(path))
     assert isinstance(config, RunConfig)
     assert trainer["devices"] == 1
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=SHIPPED.get)
+@pytest.mark.parametrize("benchmark", ["clinc150", "scienceqa", "tofu_continual"])
+def test_an_overlay_changes_what_it_says_and_nothing_else(path, benchmark):
+    given = yaml.safe_load(path.read_text())
+    own = given.pop("by_benchmark").get(benchmark.removesuffix("_continual"), {})
+    expected = dict(leaves(merge(given, own)))
+    before, after = (
+        dict(leaves(to_plain(read(*words)[0])))
+        for words in (["--config", benchmark], ["--config", benchmark, "--config", SHIPPED[path]])
+    )
+    assert after["name"] == f"{benchmark}_{path.stem}"
+    assert {**expected, "name": ""}.items() <= {**after, "name": ""}.items()
+    preset = "detector." if "detector.preset" in expected else "name"
+    assert {key for key in after if before[key] != after[key] and not key.startswith(preset)} <= {
+        *expected,
+        "name",
+    }
+
+
+def test_a_name_is_appended_to_what_came_before_and_a_path_wins_over_a_shipped_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read("--config", "demo")[0] == read("--config", str(CONFIGS / "demo.yaml"))[0]
+    assert read("--name", "a", "--config", "overlays/paper", "--seed", "1")[0].name == "a_paper"
+    (tmp_path / "demo").write_text("name: mine\n")
+    assert read("--config", "demo")[0].name == "mine"
+    with pytest.raises(InputError, match="did you mean 'tofu_continual'"):
+        read("--config", "tofu_continal")
 
 
 def test_default_yaml_is_what_the_classes_say():
