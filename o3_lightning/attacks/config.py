@@ -50,7 +50,7 @@ class RobustnessConfig:
     kinds: tuple[str, ...] = ()
     members: tuple[str, ...] = MEMBERS
     weight_attacks: tuple[str, ...] = WEIGHT_ATTACKS
-    rows: int = 6
+    rows: int = 4
     bits: tuple[int, ...] = (8, 4)
     quantiser: str = "auto"
     relearn_rows: tuple[int, ...] = (10, 50)
