@@ -1,4 +1,4 @@
-"""The attack that stores the weights in fewer bits, which may bring back what training had only covered.
+"""Quantisation attack: lower precision may bring back knowledge that unlearning had only suppressed.
 
 Source: Zhang et al. 2024, "Catastrophic failure of LLM unlearning via quantization".
 """
@@ -19,20 +19,20 @@ from o3_lightning.gating.model import GatedModel
 
 __all__ = ["has_real", "quantised", "round_weight"]
 
-REAL_BITS = (4, 8)  # what bitsandbytes has
+REAL_BITS = (4, 8)  # supported by bitsandbytes
 PACKAGE = "bitsandbytes"
-BLOCK = 64  # weights that share a scale in NF4; its path for processors takes whole ones only
+BLOCK = 64  # weights that share a scale in NF4; on CPU the input width must be a multiple
 
 
 def has_real(model: GatedModel, bits: int) -> bool:
-    """Whether bitsandbytes is installed and can store this model's layers in so many bits."""
+    """Returns whether bitsandbytes is installed and supports this model's layers at `bits` bits."""
     if bits not in REAL_BITS or importlib.util.find_spec(PACKAGE) is None:
         return False
     return bits != min(REAL_BITS) or all(layer.in_features % BLOCK == 0 for layer in layers_of(model))
 
 
 def layers_of(model: GatedModel) -> list[nn.Linear]:
-    """The linear layers of the base model, its output layer aside."""
+    """The linear layers of the base model, without its output layer."""
     base: Any = model.base.model
     head = base.get_output_embeddings()
     return [part for part in base.modules() if type(part) is nn.Linear and part is not head]
@@ -40,22 +40,22 @@ def layers_of(model: GatedModel) -> list[nn.Linear]:
 
 @contextmanager
 def quantised(model: GatedModel, bits: int, *, simulated: bool) -> Iterator[None]:
-    """Within, the base model's linear layers hold only `bits` bits; the adapters keep theirs.
+    """Within the context, the base model's linear layers have `bits` bits; adapters keep their precision.
 
-    The output layer and what is not `nn.Linear` stay as they are.
+    The output layer and modules other than `nn.Linear` are not changed.
 
     Args:
-        model: computes as before afterwards.
-        bits: 2 to 16; 4 or 8 where it is not simulated.
-        simulated: round weights to the nearest of symmetric levels, one scale an output channel, and compute
-            as before. Else bitsandbytes stores and computes: 4 bits as NF4 with quantised scales, 8 bits as
-            LLM.int8().
+        model: restored afterwards.
+        bits: 2 to 16; 4 or 8 unless simulated.
+        simulated: round weights to symmetric levels, one scale per output channel, and compute in the
+            original precision. Otherwise bitsandbytes stores and computes: 4 bits as NF4 with quantised
+            scales, 8 bits as LLM.int8().
 
     Source: Dettmers et al. 2022, "LLM.int8()"; Dettmers et al. 2023, "QLoRA".
     """
     layers = layers_of(model)
     try:
-        for layer in layers:  # the gate holds on to the layers, so each stays and computes by another
+        for layer in layers:  # the gate keeps references to the layers, so only their forward is replaced
             made = rounded(layer, bits) if simulated else stored(layer, bits)
             layer.__dict__["forward"] = made.forward
         yield
@@ -74,7 +74,7 @@ def rounded(layer: nn.Linear, bits: int) -> nn.Linear:
 
 def stored(layer: nn.Linear, bits: int) -> nn.Module:
     """A layer of bitsandbytes with the same weight in fewer bits."""
-    logging.getLogger(PACKAGE).setLevel(logging.ERROR)  # it tells of every cast to float16
+    logging.getLogger(PACKAGE).setLevel(logging.ERROR)  # it warns about every cast to float16
     kind: Any = importlib.import_module(PACKAGE).nn
     wide, out, bias = layer.in_features, layer.out_features, layer.bias is not None
     weight = layer.weight.data.clone()

@@ -1,8 +1,8 @@
-"""The attack that fine-tunes on a part of what was forgotten, so that the rest may come back.
+"""Relearning attack: fine-tunes on a part of the forget set and measures whether the rest comes back.
 
-A rate that is too high makes the attacked model answer everything with what it was just told, and a small
-leak would then say nothing. So the attacker tries several rates, looks on the way, keeps rows about other
-things among those trained on, and each result tells what the attacked model still knows of those.
+At too high a learning rate the attacked model answers everything with the trained facts, and a small leak
+proves nothing. The attacker therefore tries several rates, measures during training, mixes in rows about
+other things, and reports the accuracy on such rows.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 def known_rows(request: UnlearningRequest, count: int, seed: int) -> list[QuestionAnswer]:
-    """Returns the rows that an attacker knows: all that tell one fact, then the next, facts in a drawn order.
+    """Returns the rows that an attacker knows: all rows of one fact, then of the next, facts in random order.
 
     Args:
-        request: rows with the same answer tell the same fact.
-        count: rows at most.
+        request: rows with the same answer state the same fact.
+        count: largest number of rows.
         seed: of the order.
     """
     facts: dict[str, list[QuestionAnswer]] = {}
@@ -48,10 +48,10 @@ def known_rows(request: UnlearningRequest, count: int, seed: int) -> list[Questi
 
 @dataclass
 class Attacker:
-    """Trains further at every call; between the calls the base model is what the attacker has so far.
+    """Continues training at every call; in between, the base model computes with the attacker's weights.
 
     Args:
-        model: what is attacked.
+        model: the attacked model.
         wrapped: its base model with the attacker's LoRA.
         examples: encoded rows.
         optimizer: of the LoRA.
@@ -66,7 +66,7 @@ class Attacker:
     epochs: int = 0
 
     def train(self, epochs: int) -> float:
-        """Returns the mean loss of the last of some more passes over the rows, nats a token."""
+        """Trains for some more epochs; returns the mean loss of the last one, in nats per token."""
         losses: list[float] = []
         self.wrapped.train()
         with torch.enable_grad():
@@ -79,7 +79,7 @@ class Attacker:
         return sum(losses) / len(losses)
 
     def step(self, chosen: Sequence[int]) -> float:
-        """One step on some rows; returns their loss before it."""
+        """Takes one optimizer step on some rows; returns their loss before the step."""
         batch = collate([self.examples[row] for row in chosen], self.model.tokens.pad_id).to(
             self.model.device
         )
@@ -100,16 +100,16 @@ def relearning(
     learning_rate: float,
     seed: int,
 ) -> Iterator[Attacker]:
-    """Within, and at weights of zero, the model is what an attacker makes of the unlearned weights.
+    """Within the context, the model at gate weights of zero is the attacker's.
 
-    The request's adapter is folded into the base weights, so that there is no gate to pass, and a LoRA of the
-    attacker's own is trained on rows and their true answers, plain and at a constant rate.
+    The request's adapter is merged into the base weights, which removes the gate, and the attacker's own LoRA
+    is trained on rows and their true answers at a constant learning rate.
 
     Args:
-        model: afterwards as before, to the last bit.
-        request: whose adapter is attacked; a request without one leaves the base model as it is.
-        rows: what the attacker trains on.
-        config: of the attacker's training.
+        model: restored bit for bit afterwards.
+        request: id of the attacked request; without an adapter the base model is attacked as it is.
+        rows: training rows.
+        config: settings of the attacker's training.
         learning_rate: of AdamW.
         seed: of its LoRA and its order of rows.
 
@@ -130,7 +130,7 @@ def relearning(
 
 @contextmanager
 def merged(model: GatedModel, request: str) -> Iterator[None]:
-    """Folds an adapter in and takes it out again."""
+    """Merges an adapter into the base weights and restores them afterwards."""
     folded = True
     try:
         model.merge(request)

@@ -8,12 +8,11 @@ Shapes: B attempts, K requests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jinja2
 import torch
 from torch import Tensor
 
@@ -21,14 +20,13 @@ from o3_lightning.attacks.registry import Attempt
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import evenly_spaced, mean_of
 from o3_lightning.data.encoding import prefix_ids
-from o3_lightning.data.prompts import Prompt
+from o3_lightning.data.prompts import Prompt, read_prompt
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.passes import BatchRunner, answer_rows
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.text import accuracy
-from o3_lightning.models.base import BaseModel
 
 __all__ = ["Asker", "Reply", "Row"]
 
@@ -96,7 +94,7 @@ class Asker:
         """
         room = self.model.base.context_tokens - self.config.max_new_tokens
         encoded = [encode(self.model, attempt, room) for attempt in attempts]
-        lengths = [len(all_text(attempt.prompt)) for attempt in attempts]
+        lengths = [len(str(attempt.prompt)) for attempt in attempts]
         weights = self.runner.map(lengths, lambda rows: self.weigh([attempts[row] for row in rows]), "gating")
         kept = [
             (place, *found)
@@ -159,15 +157,18 @@ class Asker:
 
 def encode(model: GatedModel, attempt: Attempt, room: int) -> tuple[list[int], float] | None:
     """Returns an attempt's tokens within `room` and the share of its filler that was kept, or None."""
-    row = tokens_of(model, attempt.prompt)
-    if row is None or len(row) <= room:
-        return None if row is None else (row, 1.0)
+    try:
+        row = tokens_of(model, attempt.prompt)
+    except InputError:  # malformed, or rejected by the chat template
+        return None
+    if len(row) <= room:
+        return row, 1.0
     low, high = 0.0, 1.0
     best: list[int] | None = None
     for _ in range(HALVINGS if attempt.filler else 0):
         share = (low + high) / 2
         row = tokens_of(model, shorten(attempt, share))
-        if row is not None and len(row) <= room:
+        if len(row) <= room:
             best, low = row, share
         else:
             high = share
@@ -183,40 +184,18 @@ def shorten(attempt: Attempt, share: float) -> str:
     return text.strip()
 
 
-def tokens_of(model: GatedModel, prompt: Prompt) -> list[int] | None:
-    """Returns a prompt's tokens; None where the chat template refuses the chat.
-
-    A base model without a chat template reads a chat in its own template, one exchange after the other.
-    """
+def tokens_of(model: GatedModel, prompt: Prompt) -> list[int]:
+    """Returns a prompt's tokens; without a chat template, turns are written in the model's own template."""
     base = model.base
-    try:
-        if not isinstance(prompt, str) and getattr(base.tokenizer, "chat_template", None):
-            return model.tokens.encode_chat(prompt)
-    except (jinja2.TemplateError, InputError, TypeError):
-        return None
-    text = base.template.format(prompt) if isinstance(prompt, str) else dialogue(base, prompt)
-    return prefix_ids(base.tokenizer, base.template, text)
-
-
-def dialogue(base: BaseModel, messages: Sequence[Mapping[str, Any]]) -> str:
-    """A chat in a prompt template without chats; system and tool messages stand before the next question."""
+    if not isinstance(prompt, str) and getattr(base.tokenizer, "chat_template", None):
+        return model.tokens.encode_chat(prompt)
     parts: list[str] = []
     said: list[str] = []
-    for message in messages:
-        if message["role"] == "assistant":
-            parts.append("".join(base.template.join("\n".join(said), all_text([message]))))
+    for turn in read_prompt(prompt):
+        if turn.role == "assistant":
+            parts.append("".join(base.template.join("\n".join(said), turn.text)))
             said = []
-        else:
-            said.append(all_text([message]))
-    return "\n".join([*parts, base.template.format("\n".join(said))])
-
-
-def all_text(prompt: Prompt) -> str:
-    """All that is said in a prompt."""
-    if isinstance(prompt, str):
-        return prompt
-    contents: list[Any] = [message["content"] for message in prompt]
-    return "\n".join(
-        content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-        for content in contents
-    )
+        else:  # system and tool messages stand before the next question
+            said.append(turn.text)
+    text = "\n".join([*parts, base.template.format("\n".join(said))])
+    return prefix_ids(base.tokenizer, base.template, text)
