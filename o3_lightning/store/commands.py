@@ -40,32 +40,22 @@ def run_store_command(store_path: str | Path, verb: str, request_id: str | None 
         expected = "takes no request" if verb in WITHOUT_REQUEST else "needs the id of a request"
         raise InputError(f"'{verb}' {expected}", field="request_id")
     if verb == "verify":
-        return describe_health(Path(store_path))
+        path = Path(store_path)
+        problems = verify_store(path)
+        if problems:
+            raise StoreError(f"{path}: {len(problems)} damaged: {'; '.join(problems)}")
+        return f"{path}: every byte is as the journal says"
     store = Store.open(store_path)
     if request_id is None:
         return format_records(store.records())
     if verb == "show":
-        return describe_request(store, request_id)
+        history = [f"{entry.time} {entry.event}" for entry in store.history(request_id)]
+        return to_json({**asdict(store.record(request_id)), "history": history})
     if verb == "remove":
         store.remove(request_id)
         return f"{request_id}: removed"
     changed = store.revoke(request_id) if verb == "revoke" else store.restore(request_id)
     return f"{request_id}: {changed.status}"
-
-
-def describe_health(path: Path) -> str:
-    """Returns that a store matches its journal, or raises with every difference."""
-    problems = verify_store(path)
-    if problems:
-        raise StoreError(f"{path}: {len(problems)} damaged: {'; '.join(problems)}")
-    return f"{path}: every byte is as the journal says"
-
-
-def describe_request(store: Store, request_id: str) -> str:
-    """Returns a request's record and its history as JSON."""
-    record = asdict(store.record(request_id))
-    history = [f"{entry.time} {entry.event}" for entry in store.history(request_id)]
-    return to_json({**record, "history": history})
 
 
 def format_records(records: Sequence[RequestRecord]) -> str:
@@ -84,7 +74,7 @@ def format_records(records: Sequence[RequestRecord]) -> str:
 
 
 def cells_of(record: RequestRecord) -> tuple[str, ...]:
-    """Returns a record's cells, in the order of the head."""
+    """Returns a record's cells, in the order of `HEAD`."""
     shown = [name for name in SHOWN_METRICS if name in record.metrics]
     metrics = " ".join(f"{name}={record.metrics[name]:.4g}" for name in shown)
     return record.id, record.status, str(record.rows), record.digest[:SHOWN_DIGITS], metrics

@@ -13,14 +13,16 @@ No text of the forget set is written, and no file format that can contain code i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.common.files import digest_file, to_json, write_atomically
 from o3_lightning.data.requests import UnlearningRequest
-from o3_lightning.store.identity import IDENTITY_KEYS, write_new_store
+from o3_lightning.store.journal import CREATE, JOURNAL, START, Entry, now_text, parse_journal
 from o3_lightning.store.record import (
     ADAPTER,
     PROTECTED,
@@ -31,9 +33,9 @@ from o3_lightning.store.record import (
     status_of,
     writer_of,
 )
-from o3_lightning.store.transaction import Session, locked
+from o3_lightning.store.transaction import REQUESTS, Session, locked
 from o3_lightning.store.verify import STORE, WAIT_SECONDS, verify_store
-from o3_lightning.store.view import StoreView
+from o3_lightning.store.view import FORMAT, IDENTITY_KEYS, StoreView
 
 __all__ = ["Store"]
 
@@ -42,6 +44,11 @@ class Store(StoreView):
     """A writable store; obtain one with `Store.create`, `Store.open` or `Store.open_or_create`.
 
     Every call completes or rolls back a write that was interrupted by a kill. Writers wait for each other.
+
+    Raises:
+        InputError: from every call that names a request, if the store has no such request.
+        StoreError: from every call, if the store is damaged, locked or not writable, or the disk is full;
+            the store is then unchanged.
     """
 
     refusal: ClassVar[str] = ""
@@ -92,7 +99,6 @@ class Store(StoreView):
 
         Raises:
             InputError: another forget set has the id, or an id that differs only in case.
-            StoreError: the store is damaged, locked or not writable, or the disk is full.
         """
         with self._session() as session:
             known = session.journal.current()
@@ -122,8 +128,7 @@ class Store(StoreView):
             save: writes detector.safetensors and detector.json into a given folder.
 
         Raises:
-            InputError: unknown request, or it is revoked.
-            StoreError: the store is damaged, locked or not writable, or the disk is full; nothing changes.
+            InputError: the request is revoked.
         """
         with self._session() as session:
             record, files = self._standing(session, id)
@@ -141,8 +146,7 @@ class Store(StoreView):
             metrics: finite training metrics by name.
 
         Raises:
-            InputError: unknown request, it is revoked or has no detector, or a metric is not finite.
-            StoreError: the store is damaged, locked or not writable, or the disk is full; nothing changes.
+            InputError: the request is revoked or has no detector, or a metric is not finite.
         """
         with self._session() as session:
             record, files = self._standing(session, id)
@@ -154,40 +158,21 @@ class Store(StoreView):
             return record
 
     def revoke(self, id: str) -> RequestRecord:
-        """Excludes a request from the gate and keeps its files; no effect if it is already revoked.
-
-        Raises:
-            InputError: unknown request.
-            StoreError: the store is damaged, locked or not writable, or the disk is full.
-        """
+        """Excludes a request from the gate and keeps its files; no effect if it is already revoked."""
         return self._mark(id, "revoke")
 
     def restore(self, id: str) -> RequestRecord:
-        """Restores a revoked request to its former status; no effect if it is not revoked.
-
-        Raises:
-            InputError: unknown request.
-            StoreError: the store is damaged, locked or not writable, or the disk is full.
-        """
+        """Restores a revoked request to its former status; no effect if it is not revoked."""
         return self._mark(id, "restore")
 
     def remove(self, id: str) -> None:
-        """Permanently deletes a request's files, damaged or not; the journal keeps its id and file digests.
-
-        Raises:
-            InputError: unknown request.
-            StoreError: the journal is damaged, or the store is locked or not writable.
-        """
+        """Permanently deletes a request's files, damaged or not; its id and digests stay in the journal."""
         with self._session() as session:
             self._entry(session, id)
             session.commit("remove", id)
 
     def verify(self) -> list[str]:
-        """Returns one message per changed, missing or added file or journal line; see `verify_store`.
-
-        Raises:
-            StoreError: there is no journal, or another process holds the lock.
-        """
+        """Returns one message per changed, missing or added file or journal line; see `verify_store`."""
         return verify_store(self.path, self.lock_seconds)
 
     def _standing(self, session: Session, id: str) -> tuple[RequestRecord, Mapping[str, str]]:
@@ -208,3 +193,25 @@ class Store(StoreView):
             record = replace(record, status=REVOKED if event == "revoke" else status_of(entry.files))
             session.commit(event, id, writer_of(record), list(entry.files))
             return record
+
+
+def write_new_store(root: Path, identity: Mapping[str, str]) -> None:
+    """Writes an empty store; store.json is written last and marks it as complete."""
+    if (root / STORE).exists():
+        raise StoreError(f"{root}: there is a store already")
+    journal = root / JOURNAL
+    left = journal.exists() and len(parse_journal(journal.read_bytes()).entries) <= 1
+    for path in root.iterdir():
+        leftover = path.name.startswith(".") or (left and path.name in (JOURNAL, REQUESTS))
+        if not leftover or (path.name == REQUESTS and any(path.iterdir())):
+            raise StoreError(f"{root}: expected an empty folder, found {path.name}")
+        if path.suffix == ".tmp":
+            path.unlink()
+    content = to_json({"format": FORMAT, **identity}) + "\n"
+    draft = root / f".{STORE}.tmp"
+    draft.write_text(content, encoding="utf-8")
+    entry = Entry(0, CREATE, "", {STORE: digest_file(draft)}, now_text(), START)
+    write_atomically(journal, entry.to_line())
+    (root / REQUESTS).mkdir(exist_ok=True)
+    write_atomically(root / STORE, content)
+    os.unlink(draft)

@@ -85,7 +85,8 @@ class Session:
                 write(pending)
             files = {path: before.files[path] for path in kept} if before else {}
             files.update({path: digest_file(pending / path) for path in staged_files(pending)})
-            entry = self.next_entry(event, request, files)
+            number, previous = self.journal.next_sequence, self.journal.head
+            entry = Entry(number, event, request, files, now_text(), previous)
             sync_tree(pending)
             sync_folder(self.root)
             append_entry(self.root / JOURNAL, entry)
@@ -95,10 +96,6 @@ class Session:
         self.journal.entries.append(entry)
         self.finish(pending, entry)
         return entry
-
-    def next_entry(self, event: str, request: str, files: dict[str, str]) -> Entry:
-        """Returns the next journal line."""
-        return Entry(self.journal.next_sequence, event, request, files, now_text(), self.journal.head)
 
     def finish(self, pending: Path, entry: Entry) -> None:
         """Moves the files of a committed change into place; idempotent."""

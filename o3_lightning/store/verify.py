@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from o3_lightning.common.errors import O3Error
@@ -61,13 +61,8 @@ def expected_files(journal: Journal) -> dict[str, str]:
         if entry.event == CREATE:
             expected.update(entry.files)
     for request, entry in journal.current().items():
-        expected.update(below(f"{REQUESTS}/{request}", entry.files))
+        expected.update({f"{REQUESTS}/{request}/{path}": digest for path, digest in entry.files.items()})
     return expected
-
-
-def below(folder: str, files: Mapping[str, str]) -> dict[str, str]:
-    """Returns the digests with a folder prepended to their paths."""
-    return {f"{folder}/{path}": digest for path, digest in files.items()}
 
 
 def check_file(path: Path, digest: str) -> str:

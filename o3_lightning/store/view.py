@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar, Self
 
 from o3_lightning.common.errors import InputError, StoreError
-from o3_lightning.store.identity import read_identity
 from o3_lightning.store.journal import Entry
 from o3_lightning.store.record import ADAPTER, RECORD, RequestRecord
 from o3_lightning.store.transaction import Session, open_session
 from o3_lightning.store.verify import STORE, WAIT_SECONDS, check_file
 
-__all__ = ["StoreView"]
+__all__ = ["FORMAT", "IDENTITY_KEYS", "StoreView"]
+
+FORMAT = 1
+IDENTITY_KEYS = ("base_id", "base_digest", "encoder_id", "encoder_digest")
 
 
 class StoreView:
@@ -26,6 +29,10 @@ class StoreView:
         path: the store's folder.
         identity: `base_id`, `base_digest`, `encoder_id` and `encoder_digest`.
         lock_seconds: timeout of a call that waits for another process, in seconds.
+
+    Raises:
+        InputError: from every call that names a request, if the store has no such request.
+        StoreError: from every call, if the journal or a file that the call reads is damaged.
     """
 
     refusal: ClassVar[str] = "it was opened to be read only"
@@ -71,50 +78,27 @@ class StoreView:
         return cls(root, identity, lock_seconds)
 
     def records(self) -> list[RequestRecord]:
-        """Returns every request, in the order of registration.
-
-        Raises:
-            StoreError: the journal or a request's record is damaged.
-        """
+        """Returns every request, in the order of registration."""
         with self._session() as session:
             return [self._read(session, id) for id in session.journal.current()]
 
     def record(self, id: str) -> RequestRecord:
-        """Returns one request.
-
-        Raises:
-            InputError: unknown request.
-            StoreError: the journal or the record is damaged.
-        """
+        """Returns one request."""
         with self._session() as session:
             self._entry(session, id)
             return self._read(session, id)
 
     def history(self, id: str) -> list[Entry]:
-        """Returns the journal lines of one request, oldest first; none for an unknown id.
-
-        Raises:
-            StoreError: the journal is damaged.
-        """
+        """Returns the journal lines of one request, oldest first; none for an unknown id."""
         with self._session() as session:
             return [entry for entry in session.journal.entries if entry.request == id]
 
     def detector_folder(self, id: str) -> Path:
-        """Returns the folder of a request's detector after verifying the digest of every file.
-
-        Raises:
-            InputError: unknown request, or it has no detector.
-            StoreError: a file of the detector is damaged.
-        """
+        """Returns the folder of a request's detector, its files verified; InputError if it has none."""
         return self._checked_folder(id, "")
 
     def adapter_folder(self, id: str) -> Path:
-        """Returns the folder of a request's adapter after verifying the digest of every file.
-
-        Raises:
-            InputError: unknown request, or it has no adapter.
-            StoreError: a file of the adapter is damaged.
-        """
+        """Returns the folder of a request's adapter, its files verified; InputError if it has none."""
         return self._checked_folder(id, ADAPTER)
 
     def _session(self) -> AbstractContextManager[Session]:
@@ -152,3 +136,26 @@ class StoreView:
                 if problem:
                     raise StoreError(f"{session.folder(id) / path}: {problem}")
             return session.folder(id) / part
+
+
+def read_identity(root: Path) -> dict[str, str]:
+    """Returns ids and digests of the base model and the encoder of a store.
+
+    Raises:
+        StoreError: there is no store, it has another format version, or store.json is damaged.
+    """
+    path = root / STORE
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise StoreError(f"{path}: no store here: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: damaged, not JSON: {error}") from error
+    version = value.get("format") if isinstance(value, dict) else None
+    if version != FORMAT:
+        raise StoreError(f"{path}: format version {version!r}; this program reads version {FORMAT}")
+    if set(value) != {"format", *IDENTITY_KEYS} or not all(
+        isinstance(value[key], str) for key in IDENTITY_KEYS
+    ):
+        raise StoreError(f"{path}: damaged, expected the texts {', '.join(IDENTITY_KEYS)}")
+    return {key: value[key] for key in IDENTITY_KEYS}
