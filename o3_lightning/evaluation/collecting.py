@@ -18,8 +18,7 @@ from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.judges import load_encode, load_entail, load_gibberish
 from o3_lightning.evaluation.passes import BatchRunner, answer_rows, gradient_norms, score_pairs, weigh
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.metrics.evidence import Evidence, Kind
-from o3_lightning.metrics.registry import needs_of
+from o3_lightning.metrics.registry import Evidence, Kind, needs_of
 from o3_lightning.metrics.token_scores import TokenScores
 
 __all__ = ["Collector", "options_in", "split_needs"]

@@ -7,8 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from o3_lightning.metrics.aggregate import confidence_interval
-from o3_lightning.metrics.pooling import official_accuracies
-from o3_lightning.metrics.quality import closer_look_utility, forget_efficacy, tofu_utility
+from o3_lightning.metrics.quality import (
+    closer_look_utility,
+    forget_efficacy,
+    official_accuracies,
+    tofu_utility,
+)
 
 __all__ = ["ACCURACY", "Place", "combine", "place_on_plane"]
 

@@ -20,10 +20,9 @@ from o3_lightning.evaluation.passes import BatchRunner
 from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows, splits_of
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.aggregate import confidence_interval
-from o3_lightning.metrics.evidence import Evidence, Kind
 from o3_lightning.metrics.membership import MEMBERSHIP_METRICS
 from o3_lightning.metrics.registry import METRICS as KNOWN_METRICS
-from o3_lightning.metrics.registry import measure
+from o3_lightning.metrics.registry import Evidence, Kind, measure
 from o3_lightning.training.processes import ALONE, Processes
 
 __all__ = [

@@ -17,7 +17,7 @@ from torch import Tensor
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.metrics.evidence import Encode, Entail, RateGibberish
+from o3_lightning.metrics.registry import Encode, Entail, RateGibberish
 
 __all__ = ["load_encode", "load_entail", "load_gibberish"]
 

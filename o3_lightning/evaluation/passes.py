@@ -25,8 +25,8 @@ from o3_lightning.gating.answering import generate_tokens
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.gating.tokens import batches
 from o3_lightning.metrics.collection import RowCollector
-from o3_lightning.metrics.gradients import loss_gradient_norm
-from o3_lightning.metrics.token_scores import TokenScores, score_rows, split_scores
+from o3_lightning.metrics.membership import gradient_norm
+from o3_lightning.metrics.token_scores import TokenScores, score_rows
 from o3_lightning.training.processes import ALONE, Processes
 
 __all__ = ["BatchRunner", "answer_rows", "gradient_norms", "score_pairs", "weigh"]
@@ -124,7 +124,7 @@ def score_pairs(
     def score(chosen: list[int]) -> list[Tensor]:
         batch = collate([examples[row] for row in chosen], model.tokens.pad_id).to(model.device)
         parts = answer_logits(model, batch, weights[chosen])
-        fields = torch.cat([torch.stack(score_rows(*part)).cpu() for part in parts], dim=1)
+        fields = torch.cat([score_rows(*part).cpu() for part in parts], dim=1)
         if bool(fields.isnan().any()):  # such a model answers nothing right, and would pass for unlearned
             raise InputError(
                 f"the model '{base.id}' returns NaN: its weights are damaged, or too large for their type; "
@@ -135,7 +135,7 @@ def score_pairs(
         return list(torch.split(fields, lengths, dim=1))
 
     rows = runner.map([len(example["input_ids"]) for example in examples], score, "scoring")
-    return [scores for row in rows for scores in split_scores(row.view(FIELDS, -1), [len(row) // FIELDS])]
+    return [TokenScores.from_rows(row.view(FIELDS, -1)) for row in rows]
 
 
 def gradient_norms(
@@ -162,7 +162,7 @@ def gradient_norms(
             for row in chosen:
                 batch = collate([examples[row]], model.tokens.pad_id).to(model.device)
                 output = model(batch.input_ids, batch.attention_mask, batch.labels, weights[[row]])
-                found.append(loss_gradient_norm(output.loss, parameters))
+                found.append(gradient_norm(output.loss, parameters))
         return list(torch.tensor(found, dtype=torch.float64))
 
     rows = runner.map([len(example["input_ids"]) for example in examples], norms, "gradients", torch.float64)

@@ -14,7 +14,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_json, write_json
 from o3_lightning.data.requests import QuestionAnswer, read_rows
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.metrics.evidence import Kind
+from o3_lightning.metrics.registry import Kind
 from o3_lightning.models.base import BaseModel
 from o3_lightning.training.processes import ALONE, Processes
 

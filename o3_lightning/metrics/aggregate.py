@@ -1,4 +1,4 @@
-"""From values per example to one number, with the interval that a sceptic asks for."""
+"""Means over examples or seeds, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -15,18 +15,10 @@ __all__ = ["Interval", "Spread", "bootstrap_interval", "confidence_interval", "o
 LEVEL = 0.95
 RESAMPLES = 2000
 
-Statistic = Callable[..., float]
-
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval.
-
-    Args:
-        low: lower end.
-        high: upper end.
-        method: how it was found: "wilson" or "bootstrap"; "none" where one value leaves nothing to resample.
-    """
+    """A confidence interval from `low` to `high`; method "none" where a single value allows no resampling."""
 
     low: float
     high: float
@@ -35,13 +27,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """What several seeds gave.
-
-    Args:
-        mean: over the seeds.
-        deviation: sample standard deviation (divisor n - 1), or None with one seed.
-        seeds: how many there were.
-    """
+    """Mean and sample standard deviation (divisor n - 1; None with one seed) over `seeds` seeds."""
 
     mean: float
     deviation: float | None
@@ -51,22 +37,19 @@ class Spread:
 def confidence_interval(
     values: Sequence[float | None], seed: int, level: float = LEVEL, resamples: int = RESAMPLES
 ) -> Interval | None:
-    """Returns the confidence interval of the mean over the examples.
+    """Returns the confidence interval of the mean over examples; None without any value.
 
-    Values that are all 0 or 1 get Wilson's interval: of 40 answers that all leak nothing, resampling would
-    claim [0, 0], and Wilson's says [0, 0.09]. All others are resampled.
+    Values that are all 0 or 1 get Wilson's interval, because the bootstrap of 40 zeros would be [0, 0] where
+    Wilson's is [0, 0.09]. All others are bootstrapped.
 
     Args:
-        values: one per example; those that are None are left out.
+        values: one per example; None values are left out.
         seed: of the resampling.
         level: in (0, 1).
         resamples: of the bootstrap.
 
-    Returns:
-        The interval, or None where no value is there.
-
     Raises:
-        ValueError: a level outside (0, 1).
+        ValueError: `level` outside (0, 1).
 
     Source:
         `scipy.stats.binomtest` and `scipy.stats.bootstrap`, percentile method.
@@ -89,22 +72,20 @@ def confidence_interval(
 
 def bootstrap_interval(
     samples: Sequence[ArrayLike],
-    statistic: Statistic,
+    statistic: Callable[..., float],
     seed: int,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Returns the percentile bootstrap interval of any statistic of one or several independent samples.
+    """Returns the percentile bootstrap interval of a statistic of one or several independent samples.
 
     Args:
-        samples: each a list of numbers, resampled by itself; at least one number each.
-        statistic: takes the samples as arrays, one argument each, and returns a number.
+        samples: non-empty lists of numbers, resampled independently; if each has one number, the interval
+            is the statistic itself.
+        statistic: maps the samples, one array argument each, to a number.
         seed: of the resampling.
         level: in (0, 1).
-        resamples: how many.
-
-    Returns:
-        The interval; with a single number in every sample it is that statistic itself, method "none".
+        resamples: number of bootstrap samples.
 
     Example:
         >>> from o3_lightning.metrics.separation import area_under_roc
@@ -129,10 +110,7 @@ def bootstrap_interval(
 
 
 def over_seeds(values: Sequence[float]) -> Spread:
-    """Returns mean and deviation over seeds.
-
-    Args:
-        values: one per seed, at least one.
+    """Returns mean and deviation of one value per seed.
 
     Raises:
         ValueError: no value.

@@ -1,7 +1,4 @@
-"""Multiple-choice accuracy that never takes an unreadable answer for a forgotten one.
-
-Shapes: B examples.
-"""
+"""Multiple-choice accuracy; an answer that names no option counts neither as right nor as wrong."""
 
 from __future__ import annotations
 
@@ -19,21 +16,18 @@ ALONE = re.compile(r"\(?([A-Z])\)?[.:)]?")
 
 
 def chosen_letter(answer: str, options: Sequence[str]) -> str | None:
-    """Returns the letter of the one option that an answer names, or None where it names none or several.
+    """Returns the letter of the one option that an answer names; None if it names none or several.
 
-    An answer names an option by "the answer is B" (also "Answer: B", "(B)"), by the letter alone, by the
-    letter and its text ("B. Paris"), or by the option's text alone. Letters beyond the options do not count.
+    An answer names an option by "the answer is B" (also "Answer: B", "(B)"), by the letter alone, by letter
+    and text ("B. Paris"), or by the option's text alone. Letters beyond the options do not count.
 
     Args:
         answer: the generated text.
         options: the option texts, "A" first; at least one.
 
-    Returns:
-        A capital letter, or None.
-
     Source:
-        O3's `eval_o3.py` reads `The answer is ([A-Z]).` only, exactly one match, and counts everything else
-        as wrong; here "Answer: The answer is B." and "The answer is B. The answer is B." both read as B.
+        O3's `eval_o3.py` accepts only one match of `The answer is ([A-Z]).` and counts everything else as
+        wrong; here "Answer: The answer is B." and a repeated "The answer is B." are read as B.
 
     Example:
         >>> options = ["Rome", "Paris"]
@@ -42,24 +36,21 @@ def chosen_letter(answer: str, options: Sequence[str]) -> str | None:
         >>> chosen_letter("The answer is A. The answer is B.", options) is None
         True
     """
-    known = dict(zip(LETTERS, options, strict=False))
-    text = answer.strip()
-    named = set(STATEMENT.findall(text)) or set(by_itself(text, known))
+    known, text = dict(zip(LETTERS, options, strict=False)), answer.strip()
+    named = set(STATEMENT.findall(text))
+    if not named:
+        alone, said = ALONE.fullmatch(text), normalise(text)
+        named = (
+            {alone.group(1)}
+            if alone
+            else {
+                letter
+                for letter, option in known.items()
+                if said and said in (normalise(option), normalise(f"{letter} {option}"))
+            }
+        )
     named &= known.keys()
     return named.pop() if len(named) == 1 else None
-
-
-def by_itself(text: str, known: dict[str, str]) -> list[str]:
-    """The options that the whole text stands for."""
-    alone = ALONE.fullmatch(text)
-    if alone:
-        return [alone.group(1)]
-    said = normalise(text)
-    return [
-        letter
-        for letter, option in known.items()
-        if said and said in (normalise(option), normalise(f"{letter} {option}"))
-    ]
 
 
 @metric(
@@ -67,23 +58,17 @@ def by_itself(text: str, known: dict[str, str]) -> list[str]:
     "answers",
     "truths",
     "choices",
-    forget="lower",
-    keep="higher",
     meaning="whether the answer names the right option; no value where it names none",
 )
 def multiple_choice(
     answers: Sequence[str], truths: Sequence[str], options: Sequence[Sequence[str]]
 ) -> list[float | None]:
-    """Returns 1.0 where an answer names the right option, 0.0 where a wrong one, None where it names none.
+    """Returns 1.0 where an answer names the right option, 0.0 for a wrong one, None where it names none.
 
     Args:
         answers: B generated texts.
         truths: B true answers; each has to name one of its options.
         options: per example the option texts, "A" first.
-
-    Returns:
-        B values; accuracy is the mean over those that are not None, and `unparseable` counts the others:
-        garbage is neither knowing nor forgetting.
 
     Raises:
         ValueError: the lists differ in length, or a truth names no option.
@@ -103,10 +88,5 @@ def multiple_choice(
 
 
 def unparseable(values: Sequence[float | None]) -> int:
-    """Returns how many values are None.
-
-    Example:
-        >>> unparseable([1.0, None])
-        1
-    """
+    """Returns the number of examples without a value."""
     return sum(value is None for value in values)

@@ -1,9 +1,9 @@
 """Collects one tensor per row over batches and processes, as a torchmetrics metric.
 
-Each value is stored with the number of its row: any number of processes returns the same values in the same
-order, and a row that a sampler handed out twice counts once.
+Each value is stored with its row number: any number of processes returns the same values in the same order,
+and a row that a sampler handed out twice counts once.
 
-Shapes: B rows of a batch, N rows in all.
+Shapes: B rows of a batch.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ __all__ = ["RowCollector"]
 
 
 class RowCollector(Metric):
-    """Tensors of one dimension and any length by row number; `compute` gathers them from all processes.
+    """One-dimensional tensors of any length, by row number; `compute` gathers them from all processes.
 
     Args:
         dtype: of the values.
-        sync: whether to gather from all processes of `torch.distributed`; without it the values of this
-            process alone are returned.
+        sync: gather from all processes of `torch.distributed`; False returns only this process's rows.
 
     Example:
         >>> collector = RowCollector(torch.int64)
         >>> collector.update([2, 0], [torch.tensor([5, 6]), torch.tensor([7])])
         >>> collector.update([1], [torch.tensor([8])])
         >>> [row.tolist() for row in collector.compute()]
-        [[7], [8], [5, 6]]
+        [7, 8, [5, 6]]
     """
 
     full_state_update = False
@@ -46,14 +45,10 @@ class RowCollector(Metric):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, rows: Sequence[int], values: Sequence[Tensor]) -> None:
-        """Adds a batch.
-
-        Args:
-            rows: B row numbers.
-            values: B tensors [any length] on any device.
+        """Adds a batch: B row numbers and B tensors of any length on any device.
 
         Raises:
-            ValueError: there are not as many values as rows.
+            ValueError: the number of values differs from the number of rows.
         """
         if len(rows) != len(values):
             raise ValueError(f"expected {len(rows)} values, one per row, got {len(values)}")
@@ -65,14 +60,14 @@ class RowCollector(Metric):
         self.values.append(flat.to(self.device, self.types["values"]))
 
     def compute(self) -> tuple[Tensor, ...]:
-        """Returns the tensor of each row on the CPU, in the order of the row numbers."""
+        """Returns the tensor of each row on the CPU, by row number; torchmetrics squeezes single values."""
         rows, lengths, values = (self.joined(name) for name in self.types)
         parts = torch.split(values, lengths.tolist())
         found = dict(zip(rows.tolist(), parts, strict=True))
         return tuple(found[row] for row in sorted(found))
 
     def joined(self, name: str) -> Tensor:
-        """Returns a state as one tensor; after a synchronisation it is one already."""
+        """A state as one tensor, which it already is after a synchronisation."""
         state = getattr(self, name)
         parts = [state] if isinstance(state, Tensor) else state
         return torch.cat([torch.empty(0, dtype=self.types[name]), *(part.reshape(-1) for part in parts)])
@@ -84,10 +79,10 @@ class RowCollector(Metric):
         should_sync: bool = True,
         distributed_available: Callable[[], bool] | None = None,
     ) -> None:
-        """Gathers the states of all processes; see torchmetrics.
+        """Gathers the states of all processes, see torchmetrics.
 
-        torchmetrics gathers only states that hold a tensor: a process without rows would not take part, and
-        the others would wait for it. It takes part with empty tensors.
+        torchmetrics skips empty states, so a process without rows would not take part and block the others;
+        it takes part with empty tensors.
         """
         for name, dtype in self.types.items():
             if not getattr(self, name):

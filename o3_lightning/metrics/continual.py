@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from o3_lightning.common.plain import mean_of
+
 __all__ = ["backward_transfer", "unlearning_to_utility_ratio"]
 
 SMALLEST_DROP = 0.01
 
 
 def backward_transfer(values: Sequence[Sequence[float]]) -> float | None:
-    """Returns how much earlier requests changed from their own unlearning to the end, on average.
+    """Returns the mean change of earlier requests from their own unlearning to the end of the sequence.
 
     Args:
         values: a persistence matrix [K, K + 1].
@@ -29,34 +31,27 @@ def backward_transfer(values: Sequence[Sequence[float]]) -> float | None:
         >>> backward_transfer([[1.0, 0.0, 0.5], [1.0, 1.0, 0.0]])
         0.5
     """
-    earlier = len(values) - 1
-    if earlier < 1:
-        return None
-    return sum(values[i][-1] - values[i][i + 1] for i in range(earlier)) / earlier
+    return mean_of(row[-1] - row[number] for number, row in enumerate(values[:-1], start=1))
 
 
 def unlearning_to_utility_ratio(
     forget: Sequence[tuple[float, float]], utility: Sequence[tuple[float, float]]
 ) -> float | None:
-    """Returns our reading of U2R: the mean drop on what is forgotten over the mean drop on what is kept.
+    """Returns U2R: the mean accuracy drop on forget prompts over the mean drop on utility prompts.
 
     Args:
         forget: (base, now) accuracies on seen and held-out prompts of all requests.
         utility: (base, now) accuracies on the utility splits.
 
     Returns:
-        The ratio; a utility drop under 0.01 counts as 0.01, so the value is at most 100. None where either
-        side has no pair.
+        The ratio, at most 100 because a utility drop counts as 0.01 or more; None where a side is empty.
 
     Source:
-        O3, figure 2. The paper gives the equation as an image only; this form is our reading of its text.
+        O3, figure 2. The paper gives the equation as an image only; this form follows its text.
 
     Example:
         >>> unlearning_to_utility_ratio([(1.0, 0.0)], [(1.0, 0.9)])
         10.0
     """
-    if not forget or not utility:
-        return None
-    gain = sum(before - after for before, after in forget) / len(forget)
-    loss = sum(before - after for before, after in utility) / len(utility)
-    return round(gain / max(loss, SMALLEST_DROP), 10)
+    gain, loss = (mean_of(before - after for before, after in pairs) for pairs in (forget, utility))
+    return None if gain is None or loss is None else round(gain / max(loss, SMALLEST_DROP), 10)

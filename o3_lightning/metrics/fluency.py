@@ -1,4 +1,4 @@
-"""Whether an answer is still language: how varied its tokens are, how much it repeats itself.
+"""Fluency of generated answers: token variety, repetition, gibberish.
 
 Shapes: B examples, T tokens of an example's generated answer.
 """
@@ -9,8 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from o3_lightning.metrics.evidence import RateGibberish
-from o3_lightning.metrics.registry import metric
+from o3_lightning.metrics.registry import RateGibberish, metric
 
 __all__ = ["gibberish", "repetition", "token_entropy"]
 
@@ -20,18 +19,16 @@ NGRAM = 4
 @metric(
     "token_entropy",
     "answer_tokens",
+    meaning="how varied the answer's tokens are; low = repetitive",
     forget="higher",
-    keep="higher",
-    meaning="how varied the answer's tokens are; low = repeats itself",
 )
 def token_entropy(answer_tokens: Sequence[Sequence[int | str]]) -> list[float]:
-    """Returns the entropy of the answer's token frequencies over that of T different tokens.
+    """Returns the entropy of each answer's token frequencies, divided by log T; B values in [0, 1].
+
+    1 means that no token repeats, 0 that all tokens are the same or that there is at most one.
 
     Args:
-        answer_tokens: B generated answers as tokens, the end of the text left out.
-
-    Returns:
-        B values in [0, 1]: 1 = no token comes twice, 0 = one token over and over, or at most one token.
+        answer_tokens: B generated answers as tokens, without the end token.
 
     Source:
         closer-look `metrics.py`, `compute_token_entropy`: -sum_f f log2 f / log2 T.
@@ -40,33 +37,26 @@ def token_entropy(answer_tokens: Sequence[Sequence[int | str]]) -> list[float]:
         >>> token_entropy([["a", "b", "a", "b"], ["a"]])
         [0.5, 0.0]
     """
-    return [normalised_entropy(tokens) for tokens in answer_tokens]
-
-
-def normalised_entropy(tokens: Sequence[int | str]) -> float:
-    """The entropy of the token frequencies in units of log T."""
-    if len(tokens) < 2:
-        return 0.0
-    shares = [count / len(tokens) for count in Counter(tokens).values()]
-    return -sum(share * math.log2(share) for share in shares) / math.log2(len(tokens)) + 0.0
+    values = []
+    for tokens in answer_tokens:
+        shares = [count / len(tokens) for count in Counter(tokens).values()]
+        entropy = -sum(share * math.log2(share) for share in shares)
+        values.append(entropy / math.log2(len(tokens)) + 0.0 if len(tokens) > 1 else 0.0)
+    return values
 
 
 @metric(
     "repetition",
     "answer_tokens",
-    forget="lower",
+    meaning="share of the answer's 4-grams that occur earlier in it",
     keep="lower",
-    meaning="share of the answer's 4-grams that occurred before in it",
 )
 def repetition(answer_tokens: Sequence[Sequence[int | str]], size: int = NGRAM) -> list[float]:
-    """Returns the share of an answer's n-grams that it has said before: 1 - distinct / all.
+    """Returns the share of repeated n-grams in each answer, 1 - distinct / all; B values in [0, 1).
 
     Args:
-        answer_tokens: B generated answers as tokens, the end of the text left out.
-        size: n, >= 1; 4 is what text generation uses.
-
-    Returns:
-        B values in [0, 1); 0 where an answer has fewer than n tokens.
+        answer_tokens: B generated answers as tokens, without the end token; 0 for fewer than n tokens.
+        size: n, >= 1; 4 is customary in text generation.
 
     Raises:
         ValueError: a size below 1.
@@ -91,20 +81,16 @@ def repetition(answer_tokens: Sequence[Sequence[int | str]], size: int = NGRAM) 
     "gibberish",
     "answers",
     "rate_gibberish",
-    forget="lower",
+    meaning="probability that the answer is gibberish, by a classifier",
     keep="lower",
-    meaning="share to which a classifier finds the answer gibberish",
 )
 def gibberish(answers: Sequence[str], rate: RateGibberish) -> list[float]:
-    """Returns the share to which a classifier finds each answer gibberish.
+    """Returns the classifier's probability that each answer is gibberish; B values in [0, 1].
 
     Args:
         answers: B generated texts.
-        rate: the classifier; OpenUnlearning takes `madhurjindal/autonlp-Gibberish-Detector-492513457`.
-
-    Returns:
-        B values in [0, 1], higher = more gibberish. OpenUnlearning reports the classifier's "clean" class,
-        which is high for fluent text; turn that round in `rate`.
+        rate: the classifier; OpenUnlearning uses `madhurjindal/autonlp-Gibberish-Detector-492513457` and
+            reports its "clean" class, so `rate` returns one minus that.
 
     Raises:
         ValueError: the classifier gives another number of values, or one outside [0, 1].

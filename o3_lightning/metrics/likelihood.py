@@ -1,4 +1,4 @@
-"""Metrics of how likely a model finds given answers, one value per example.
+"""Metrics of the likelihood that a model gives to true and wrong answers, one value per example.
 
 Shapes: B examples, P perturbed answers of an example.
 """
@@ -12,12 +12,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from o3_lightning.metrics.evidence import Kind
-from o3_lightning.metrics.registry import Direction, metric
+from o3_lightning.metrics.registry import Direction, Kind, metric
 
 __all__ = [
     "TRUTH_RATIO_VERSIONS",
-    "TruthRatioVersion",
     "normalised_probability",
     "probability",
     "truth_ratio",
@@ -29,21 +27,12 @@ TRUTH_RATIO_VERSIONS: tuple[TruthRatioVersion, ...] = get_args(TruthRatioVersion
 OPENUNLEARNING_EPSILON = 1e-10
 
 
-@metric(
-    "probability",
-    "losses",
-    forget="lower",
-    keep="higher",
-    meaning="probability of the true answer, per token",
-)
+@metric("probability", "losses", meaning="probability of the true answer, per token")
 def probability(losses: ArrayLike) -> list[float]:
-    """Returns p = exp(-L), the geometric mean of an answer's token probabilities.
+    """Returns p = exp(-L), the geometric mean of an answer's token probabilities; B values in (0, 1].
 
     Args:
-        losses: B mean negative log-likelihoods per token, in nats, each >= 0.
-
-    Returns:
-        B values in (0, 1].
+        losses: B mean negative log-likelihoods per token, nats, each >= 0.
 
     Source:
         TOFU, equation of "Probability": p(a|q)^(1/|a|).
@@ -60,22 +49,17 @@ def probability(losses: ArrayLike) -> list[float]:
     "normalised_probability",
     "losses",
     "perturbed_losses",
-    forget="lower",
-    keep="higher",
     meaning="probability of the true answer among the given answers",
 )
 def normalised_probability(
     true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], epsilon: float = 0.0
 ) -> list[float]:
-    """Returns p / (p + sum_p p_wrong + epsilon), every p being length-normalised.
+    """Returns p / (p + sum_p p_wrong + epsilon) of length-normalised probabilities; B values in [0, 1].
 
     Args:
         true_losses: B mean losses per token of the true answer, nats.
-        perturbed_losses: B lists of P mean losses per token of wrong answers; P >= 1.
+        perturbed_losses: B lists of P >= 1 mean losses per token of wrong answers, nats.
         epsilon: 0 as in TOFU; OpenUnlearning adds 1e-10.
-
-    Returns:
-        B values in [0, 1].
 
     Raises:
         ValueError: the lists differ in length, or an example has no wrong answer.
@@ -90,7 +74,7 @@ def normalised_probability(
     """
     values = []
     for loss, wrong in paired(true_losses, perturbed_losses):
-        # relative to the likeliest answer, so that no exponential vanishes: the ratio stays the same
+        # relative to the most likely answer, so that no exponential underflows
         least = min(loss, wrong.min())
         shares = np.exp(least - np.append(wrong, loss))
         with np.errstate(over="ignore"):
@@ -103,29 +87,29 @@ def normalised_probability(
     "truth_ratio_raw",
     "paraphrased_losses",
     "perturbed_losses",
+    meaning="how much more likely wrong answers are than the true one",
     forget=None,
     keep=None,
-    meaning="how much likelier wrong answers are than the true one",
 )
 def truth_ratio(
     true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], version: TruthRatioVersion = "tofu"
 ) -> list[float]:
-    """Returns R = exp(-mean_p L_p) / exp(-L): how much likelier wrong answers are than the true one.
+    """Returns R = exp(-mean_p L_p) / exp(-L), how much more likely wrong answers are than the true one.
 
     Args:
-        true_losses: B mean losses per token of the true answer, nats. TOFU scores a paraphrase of it; where a
-            benchmark has none, the answer itself is scored.
-        perturbed_losses: B lists of P mean losses per token of wrong answers of the same form; P >= 1.
+        true_losses: B mean losses per token of the true answer, nats. TOFU scores a paraphrase of it, or the
+            answer itself where a benchmark has no paraphrase.
+        perturbed_losses: B lists of P >= 1 mean losses per token of wrong answers of the same form, nats.
         version: "openunlearning" adds 1e-10 to the denominator; the others do not.
 
     Returns:
-        B values, each >= 0; the geometric mean over the wrong answers.
+        B values >= 0, with the geometric mean over the wrong answers.
 
     Raises:
         ValueError: the lists differ in length, an example has no wrong answer, or an unknown version.
 
     Source:
-        TOFU `aggregate_eval_stat.py` (its paper averages arithmetically; the code, as here, geometrically);
+        TOFU `aggregate_eval_stat.py` (the paper averages arithmetically, the code geometrically as here);
         OpenUnlearning `memorization.py`; closer-look `metrics.py`.
 
     Example:
@@ -145,17 +129,14 @@ def truth_ratio(
 
 
 def truth_ratio_quality(ratios: ArrayLike, split: Kind, version: TruthRatioVersion = "tofu") -> list[float]:
-    """Returns a version's reading of raw truth ratios.
+    """Returns B values in [0, 1] that score raw truth ratios as a source defines it.
 
     Args:
         ratios: B raw ratios, each >= 0, of the same version.
-        split: "forget" reads how close a ratio is to 1 (the model no longer tells right from wrong):
-            min(R, 1/R), 1 = forgotten; "keep" rewards a small ratio: max(0, 1 - R), 1 = kept.
-        version: "closer_look" turns the reading of the forget split round: 1 - min(R, 1/R), 0 = forgotten;
-            "openunlearning" takes 1 / (R + 1e-10).
-
-    Returns:
-        B values in [0, 1].
+        split: "forget" gives min(R, 1/R), 1 = forgotten (true and wrong answers are equally likely); "keep"
+            gives max(0, 1 - R), 1 = kept.
+        version: on the forget split "closer_look" gives 1 - min(R, 1/R), 0 = forgotten, and
+            "openunlearning" replaces 1/R by 1 / (R + 1e-10).
 
     Raises:
         ValueError: an unknown version.
@@ -184,12 +165,12 @@ def truth_ratio_quality(ratios: ArrayLike, split: Kind, version: TruthRatioVersi
 def read_truth_ratio(
     true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], split: Kind, version: TruthRatioVersion
 ) -> list[float]:
-    """A version's reading of its own raw ratios."""
+    """The scores of a version's own raw ratios."""
     return truth_ratio_quality(truth_ratio(true_losses, perturbed_losses, version), split, version)
 
 
 def paired(true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike]) -> list[tuple[float, np.ndarray]]:
-    """Each example's loss of the true answer and its losses [P] of the wrong ones."""
+    """Each example's loss of the true answer and losses [P] of the wrong ones."""
     wrong = [np.asarray(losses, float).reshape(-1) for losses in perturbed_losses]
     if any(not len(losses) for losses in wrong):
         raise ValueError("expected at least one perturbed answer for each example")
@@ -197,24 +178,19 @@ def paired(true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike]) -> lis
 
 
 def check_version(version: str) -> None:
-    """Refuses a version that nobody defines."""
+    """Refuses an unknown version."""
     if version not in TRUTH_RATIO_VERSIONS:
         expected = ", ".join(TRUTH_RATIO_VERSIONS)
         raise ValueError(f"expected a truth ratio version out of {expected}, got {version!r}")
 
 
-VERSION_DIRECTIONS: tuple[tuple[TruthRatioVersion, Direction, str], ...] = (
-    ("tofu", "higher", "TOFU: min(R, 1/R) on what is forgotten, max(0, 1 - R) on what is kept"),
+VERSIONS: tuple[tuple[TruthRatioVersion, Direction, str], ...] = (
+    ("tofu", "higher", "TOFU: min(R, 1/R) on forget splits, max(0, 1 - R) on utility splits"),
     ("openunlearning", "higher", "as TOFU's, with 1e-10 in both denominators"),
-    ("closer_look", "lower", "1 - min(R, 1/R) on what is forgotten, max(0, 1 - R) on what is kept"),
+    ("closer_look", "lower", "1 - min(R, 1/R) on forget splits, max(0, 1 - R) on utility splits"),
 )
-for version, direction, meaning in VERSION_DIRECTIONS:
-    metric(
-        f"truth_ratio@{version}",
-        "paraphrased_losses",
-        "perturbed_losses",
-        "kind",
-        forget=direction,
-        keep="higher",
-        meaning=meaning,
-    )(partial(read_truth_ratio, version=version))
+for version, direction, meaning in VERSIONS:
+    needs = ("paraphrased_losses", "perturbed_losses", "kind")
+    metric(f"truth_ratio@{version}", *needs, meaning=meaning, forget=direction)(
+        partial(read_truth_ratio, version=version)
+    )

@@ -1,16 +1,18 @@
-"""Membership inference: values that tell training data from unseen data, one per example, and what they show.
+"""Membership inference: values per example that tell training data from unseen data, and their AUC.
 
 Every value has the sign of a loss: lower = looks more like training data.
 
-Shapes: B examples, T tokens of an example's answer.
+Shapes: B examples.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -20,12 +22,12 @@ from o3_lightning.metrics.token_scores import TokenScores, counted
 
 __all__ = [
     "MEMBERSHIP_METRICS",
+    "gradient_norm",
     "membership_auc",
     "min_k",
     "min_k_plus_plus",
     "privacy_leak",
     "reference_difference",
-    "relative_difference",
     "zlib_ratio",
 ]
 
@@ -48,19 +50,16 @@ CHANCE = 0.5
     "mia_zlib",
     "losses",
     "truths",
+    meaning="membership value: loss over compressed length",
     forget=None,
     keep=None,
-    meaning="membership value: loss over compressed length",
 )
 def zlib_ratio(losses: ArrayLike, texts: Sequence[str]) -> list[float]:
-    """Returns the mean loss per token over the length of the zlib-compressed text.
+    """Returns each answer's mean loss per token over the length of its zlib-compressed text, nats per byte.
 
     Args:
         losses: B mean losses per token, nats.
         texts: B answers.
-
-    Returns:
-        B values, nats per byte.
 
     Raises:
         ValueError: the lists differ in length.
@@ -72,28 +71,24 @@ def zlib_ratio(losses: ArrayLike, texts: Sequence[str]) -> list[float]:
         >>> zlib_ratio([1.8], ["a"])
         [0.2]
     """
-    sizes = [len(zlib.compress(text.encode())) for text in texts]
-    pairs = zip(np.asarray(losses, float).tolist(), sizes, strict=True)
-    return [loss / size for loss, size in pairs]
+    pairs = zip(np.asarray(losses, float).tolist(), texts, strict=True)
+    return [loss / len(zlib.compress(text.encode())) for loss, text in pairs]
 
 
 @metric(
     "mia_min_k",
     "token_scores",
+    meaning="membership value: loss of the 40 % least likely tokens",
     forget=None,
     keep=None,
-    meaning="membership value: loss of the 40 % least likely tokens",
 )
 def min_k(scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: bool = True) -> list[float]:
-    """Returns minus the mean log-probability of the least likely tokens.
+    """Returns minus the mean log-probability of the least likely tokens; B values >= 0, nats.
 
     Args:
         scores: B answers.
-        share: of the tokens, rounded down but one at least; in (0, 1]. OpenUnlearning's runs use 0.4.
-        drop_last: whether the last token (the end of the text) is left out, as OpenUnlearning does.
-
-    Returns:
-        B values >= 0, nats.
+        share: of the tokens, in (0, 1], rounded down but at least one token. OpenUnlearning's runs use 0.4.
+        drop_last: leave out the last token (the end token), as OpenUnlearning does.
 
     Raises:
         ValueError: a share outside (0, 1].
@@ -102,7 +97,6 @@ def min_k(scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: boo
         Shi et al. 2024 (Min-K% Prob); OpenUnlearning `mia/min_k.py`.
 
     Example:
-        >>> import torch
         >>> flat = torch.ones(4)
         >>> min_k([TokenScores(-torch.arange(4.0), -flat, flat, flat > 0)], 0.5, drop_last=False)
         [2.5]
@@ -113,31 +107,22 @@ def min_k(scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: boo
 @metric(
     "mia_min_k_plus_plus",
     "token_scores",
+    meaning="membership value: the same, standardised over the vocabulary",
     forget=None,
     keep=None,
-    meaning="membership value: the same, standardised over the vocabulary",
 )
 def min_k_plus_plus(
     scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: bool = True
 ) -> list[float]:
-    """Returns `min_k` of log-probabilities that are standardised over the vocabulary at each position.
+    """Returns `min_k` of log-probabilities standardised over the vocabulary at each position.
 
-    Args:
-        scores: B answers.
-        share: as in `min_k`.
-        drop_last: as in `min_k`.
-
-    Returns:
-        B values without unit. A position's deviation counts as 0.001 at least.
-
-    Raises:
-        ValueError: a share outside (0, 1].
+    The values have no unit; a standard deviation below 0.001 counts as 0.001. Arguments and errors are those
+    of `min_k`.
 
     Source:
         Zhang et al. 2025 (Min-K%++); OpenUnlearning `mia/min_k_plus_plus.py`.
 
     Example:
-        >>> import torch
         >>> flat = torch.ones(1)
         >>> min_k_plus_plus([TokenScores(-3 * flat, -flat, 2 * flat, flat > 0)])
         [1.0]
@@ -152,7 +137,7 @@ def min_k_plus_plus(
 
 
 def least_likely(values: Tensor, share: float) -> float:
-    """Minus the mean of the smallest values, of which `share` count."""
+    """Minus the mean of the smallest `share` of the values."""
     if not 0 < share <= 1:
         raise ValueError(f"expected a share in (0, 1], got {share}")
     count = max(1, int(len(values) * share))
@@ -163,19 +148,16 @@ def least_likely(values: Tensor, share: float) -> float:
     "mia_reference",
     "losses",
     "reference_losses",
+    meaning="membership value: loss less that of a reference model",
     forget=None,
     keep=None,
-    meaning="membership value: loss less that of a reference model",
 )
 def reference_difference(losses: ArrayLike, reference_losses: ArrayLike) -> list[float]:
-    """Returns L - L_reference, per example.
+    """Returns L - L_reference of each example, nats.
 
     Args:
         losses: B mean losses per token of the model, nats.
         reference_losses: B mean losses per token of a model that never saw the data, nats.
-
-    Returns:
-        B values, nats.
 
     Raises:
         ValueError: the lists differ in length.
@@ -191,8 +173,38 @@ def reference_difference(losses: ArrayLike, reference_losses: ArrayLike) -> list
     return [loss - reference for loss, reference in pairs]
 
 
+def gradient_norm(loss: Tensor, parameters: Sequence[Tensor], order: float = 2.0) -> float:
+    """Returns the mean, over parameters, of the norm of one example's gradient, >= 0.
+
+    Args:
+        loss: scalar, the mean loss of one example's answer tokens, with its graph.
+        parameters: with `requires_grad`; those that the loss does not depend on are left out of the mean.
+            Their `grad` is not touched, where the reference code zeroes it.
+        order: of the norm: 1, 2 or infinity.
+
+    Raises:
+        ValueError: the loss depends on no parameter, or another order.
+
+    Source:
+        Duan et al. 2024; OpenUnlearning `mia/gradnorm.py`: the mean of the parameters' norms, not the norm
+        of the whole gradient.
+
+    Example:
+        >>> weight = torch.ones(2, requires_grad=True)
+        >>> round(gradient_norm(weight.sum(), [weight]), 4)
+        1.4142
+    """
+    if order not in (1, 2, math.inf):
+        raise ValueError(f"expected a norm of order 1, 2 or infinity, got {order}")
+    gradients = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+    norms = [float(part.detach().float().norm(p=order)) for part in gradients if part is not None]
+    if not norms:
+        raise ValueError("expected the gradient of at least one parameter")
+    return sum(norms) / len(norms)
+
+
 def membership_auc(forget: ArrayLike, unseen: ArrayLike) -> float:
-    """Returns how often an unseen example has a higher value than a forgotten one, ties counting half.
+    """Returns the probability that an unseen example has a higher value than a forgotten one, ties half.
 
     Args:
         forget: membership values of the forget set, at least one.
@@ -200,7 +212,7 @@ def membership_auc(forget: ArrayLike, unseen: ArrayLike) -> float:
 
     Returns:
         A value in [0, 1]: 1 = the forget set still looks like training data, 0.5 = like unseen data,
-        below 0.5 = even stranger than unseen data.
+        below 0.5 = less familiar than unseen data.
 
     Source:
         OpenUnlearning `mia/utils.py`: forget = 0, holdout = 1.
@@ -213,43 +225,31 @@ def membership_auc(forget: ArrayLike, unseen: ArrayLike) -> float:
 
 
 def privacy_leak(auc: float, reference_auc: float = CHANCE) -> float:
-    """Returns privleak: how far 1 - AUC is from that of a model that never saw the forget set, in percent.
+    """Returns privleak: the relative difference of 1 - AUC to that of a retrained model, in percent.
 
     Args:
-        auc: of the unlearned model, in [0, 1], signed as in `membership_auc`.
-        reference_auc: of the retrained model; 0.5 where there is none.
+        auc: of the unlearned model, in [0, 1], see `membership_auc`.
+        reference_auc: of a model retrained without the forget set; 0.5 where there is none.
 
     Returns:
         A percentage; 0 is best, below 0 the forget set is still recognised, above 0 it is over-unlearned.
 
     Source:
-        MUSE, "PrivLeak"; OpenUnlearning `privleak`, which likewise adds 1e-10 to the denominator.
+        MUSE, "PrivLeak"; OpenUnlearning `privleak` and `rel_diff`, which also add 1e-10 to the denominator.
 
     Example:
         >>> round(privacy_leak(1.0), 6), round(privacy_leak(0.5), 6)
         (-100.0, 0.0)
     """
-    return relative_difference(1 - auc, 1 - reference_auc)
-
-
-def relative_difference(value: float, reference: float) -> float:
-    """Returns (value - reference) / (reference + 1e-10) in percent.
-
-    Source:
-        OpenUnlearning `rel_diff`.
-
-    Example:
-        >>> round(relative_difference(0.75, 0.5), 6)
-        50.0
-    """
+    value, reference = 1 - auc, 1 - reference_auc
     return (value - reference) / (reference + SMALLEST_REFERENCE) * 100
 
 
-metric("mia_loss", "losses", forget=None, keep=None, meaning="membership value: mean loss per token")(list)
+metric("mia_loss", "losses", meaning="membership value: mean loss per token", forget=None, keep=None)(list)
 metric(
     "mia_gradient_norm",
     "gradient_norms",
+    meaning="membership value: mean norm of the parameters' gradients",
     forget=None,
     keep=None,
-    meaning="membership value: mean norm of the parameters' gradients",
 )(list)

@@ -1,4 +1,4 @@
-"""How much of an answer a model says by itself, token by token; one value per example.
+"""Memorization: how much of an answer greedy decoding reproduces, token by token.
 
 Shapes: B examples, T tokens of an example's answer.
 """
@@ -15,21 +15,14 @@ __all__ = ["exact_memorization", "extraction_strength"]
 
 
 @metric(
-    "exact_memorization",
-    "token_scores",
-    forget="lower",
-    keep="higher",
-    meaning="share of the answer's tokens that are the most likely ones",
+    "exact_memorization", "token_scores", meaning="share of the answer's tokens that are the most likely ones"
 )
 def exact_memorization(scores: Sequence[TokenScores], *, drop_last: bool = True) -> list[float]:
-    """Returns the share of answer tokens that are the model's likeliest ones, teacher forced.
+    """Returns the share of teacher-forced answer tokens that are the model's argmax; B values in [0, 1].
 
     Args:
         scores: B answers.
-        drop_last: whether the last token (the end of the text) is left out, as OpenUnlearning does.
-
-    Returns:
-        B values in [0, 1].
+        drop_last: leave out the last token (the end token), as OpenUnlearning does.
 
     Source:
         OpenUnlearning `exact_memorization`; Tirumala et al. 2022.
@@ -46,23 +39,18 @@ def exact_memorization(scores: Sequence[TokenScores], *, drop_last: bool = True)
 @metric(
     "extraction_strength@openunlearning",
     "token_scores",
-    forget="lower",
-    keep="higher",
     meaning="the same with OpenUnlearning's floor of one token",
 )
 def extraction_strength(
     scores: Sequence[TokenScores], *, floor: bool = True, drop_last: bool = True
 ) -> list[float]:
-    """Returns 1 - k / T, k being the shortest prefix from which on every token is the likeliest one.
+    """Returns 1 - k / T, k being the shortest prefix after which every token is the argmax; B values.
 
     Args:
         scores: B answers.
-        floor: True gives 1 / T to an answer of which not even the last token is the likeliest, as
-            OpenUnlearning's code does (its loop ends one step early); False gives 0, as the definition says.
-        drop_last: whether the last token (the end of the text) is left out, as OpenUnlearning does.
-
-    Returns:
-        B values in [0, 1].
+        floor: give 1 / T to an answer of which not even the last token is the argmax, as OpenUnlearning's
+            code does (its loop ends one step early); False gives 0, as the definition says.
+        drop_last: leave out the last token (the end token), as OpenUnlearning does.
 
     Source:
         Carlini et al. 2021; OpenUnlearning `extraction_strength`.
@@ -84,7 +72,5 @@ def extraction_strength(
 metric(
     "extraction_strength",
     "token_scores",
-    forget="lower",
-    keep="higher",
     meaning="share of the answer that greedy decoding completes from the shortest sufficient prefix",
 )(partial(extraction_strength, floor=False))

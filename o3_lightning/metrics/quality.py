@@ -1,37 +1,42 @@
-"""What benchmarks combine from many metrics: forget quality, model utility, forget efficacy.
+"""Numbers that benchmarks combine from many metrics: forget quality, utility, efficacy, O3's accuracies.
 
 Shapes: B and C examples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import hmean, ks_2samp
 
+from o3_lightning.common.plain import mean_of
+from o3_lightning.metrics.choice import unparseable
+
 __all__ = [
-    "CLOSER_LOOK_METRICS",
-    "TOFU_METRICS",
-    "TOFU_SPLITS",
     "Combined",
     "ForgetQuality",
+    "OfficialAccuracies",
+    "Pooled",
     "closer_look_utility",
     "forget_efficacy",
     "forget_quality",
+    "official_accuracies",
+    "pool",
     "tofu_utility",
 ]
 
 Aggregates = Mapping[str, Mapping[str, float | None]]
+Groups = Mapping[str, Sequence[float | None]]
 
 TOFU_SPLITS = {
     "retained_authors": "probability",
     "real_authors": "normalised_probability",
     "world_facts": "normalised_probability",
 }
-"""TOFU's utility splits, and the probability that each of them takes."""
+"""TOFU's utility splits, and the probability metric of each."""
 TOFU_METRICS = ("rouge_l_recall", "truth_ratio@tofu")
 CLOSER_LOOK_METRICS = (
     "rouge_l_recall",
@@ -45,11 +50,11 @@ EFFICACY_METRICS = ("probability", *(name for name in CLOSER_LOOK_METRICS if nam
 
 @dataclass(frozen=True)
 class ForgetQuality:
-    """What the Kolmogorov-Smirnov test says.
+    """Result of a Kolmogorov-Smirnov test.
 
     Args:
-        p_value: in [0, 1]; 1 = the unlearned model cannot be told from the retrained one.
-        statistic: largest distance of both distribution functions, in [0, 1].
+        p_value: in [0, 1]; a small one tells the unlearned model from the retrained one.
+        statistic: largest distance between the distribution functions, in [0, 1].
     """
 
     p_value: float
@@ -58,11 +63,11 @@ class ForgetQuality:
 
 @dataclass(frozen=True)
 class Combined:
-    """A number made of several metrics.
+    """A number combined from several metrics.
 
     Args:
-        value: in [0, 1], or None where a part is missing: a mean over fewer parts would be another metric.
-        parts: by "split/metric" (or "metric"), what went in.
+        value: in [0, 1]; None where a part is missing, because a mean over fewer parts is another metric.
+        parts: the combined values by "split/metric" (or "metric").
         missing: names of the parts that were not measured.
     """
 
@@ -71,19 +76,50 @@ class Combined:
     missing: tuple[str, ...]
 
 
-def forget_quality(ratios: ArrayLike, retrained_ratios: ArrayLike) -> ForgetQuality:
-    """Returns how alike the truth ratios on the forget set are to those of a model that never saw it.
+@dataclass(frozen=True)
+class Pooled:
+    """One metric over several groups of examples.
 
     Args:
-        ratios: B raw truth ratios of the unlearned model on the forget set.
-        retrained_ratios: C raw truth ratios of the model retrained without it.
+        pooled: mean over all examples, as O3 reports it; None where there is no value.
+        mean: mean of the groups' means, so that small and large requests count alike.
+        groups: mean of each group; None where a group has no value.
+        unparseable: number of examples without a value; they are in no mean.
+    """
 
-    Returns:
-        p-value and statistic of the two-sided two-sample test.
+    pooled: float | None
+    mean: float | None
+    groups: Mapping[str, float | None]
+    unparseable: int
+
+
+@dataclass(frozen=True)
+class OfficialAccuracies:
+    """The accuracies in O3's tables.
+
+    Args:
+        seen: S.U., on the forget prompts of all requests so far; lower is better.
+        held_out: D.U., on other prompts of the same knowledge; lower is better.
+        retained: R.D., on prompts of the same benchmark that are kept; higher is better.
+        utility: U.1, U.2 ..., on other benchmarks; higher is better.
+    """
+
+    seen: Pooled
+    held_out: Pooled
+    retained: Pooled
+    utility: Pooled
+
+
+def forget_quality(ratios: ArrayLike, retrained_ratios: ArrayLike) -> ForgetQuality:
+    """Returns the two-sided two-sample KS test of truth ratios on the forget set.
+
+    Args:
+        ratios: B raw truth ratios of the unlearned model.
+        retrained_ratios: C raw truth ratios of a model retrained without the forget set.
 
     Source:
-        TOFU `aggregate_eval_stat.py`: `scipy.stats.ks_2samp`. TOFU tests the inverse ratios, which gives the
-        same values.
+        TOFU `aggregate_eval_stat.py`: `scipy.stats.ks_2samp` of the inverse ratios, which gives the same
+        values.
 
     Example:
         >>> forget_quality([0.1, 0.2], [0.1, 0.2])
@@ -94,20 +130,16 @@ def forget_quality(ratios: ArrayLike, retrained_ratios: ArrayLike) -> ForgetQual
 
 
 def tofu_utility(aggregates: Aggregates) -> Combined:
-    """Returns TOFU's model utility: the harmonic mean of three metrics on three splits.
+    """Returns TOFU's model utility: the harmonic mean of three metrics on three splits; 0 if one part is 0.
 
     Args:
         aggregates: `[split][metric]`, with the splits and probabilities of `TOFU_SPLITS` and the metrics of
-            `TOFU_METRICS`; anything else is not looked at.
-
-    Returns:
-        The nine parts and their harmonic mean, 0 as soon as one part is 0.
+            `TOFU_METRICS`; others are ignored.
 
     Source:
         TOFU, "Model utility", and `aggregate_eval_stat.py`.
     """
-    wanted = [(split, metric) for split, chance in TOFU_SPLITS.items() for metric in (chance, *TOFU_METRICS)]
-    return harmonic(aggregates, wanted)
+    return harmonic(aggregates, TOFU_SPLITS, TOFU_METRICS)
 
 
 def closer_look_utility(aggregates: Aggregates, probabilities: Mapping[str, str] = TOFU_SPLITS) -> Combined:
@@ -115,40 +147,33 @@ def closer_look_utility(aggregates: Aggregates, probabilities: Mapping[str, str]
 
     Args:
         aggregates: `[split][metric]`.
-        probabilities: the splits, and the probability that each takes; TOFU's by default. Its real-world
-            benchmark takes `{"neighbours": "probability"}` and adds general tasks of another harness.
-
-    Returns:
-        The parts and their harmonic mean.
+        probabilities: the splits and their probability metrics. closer-look's real-world benchmark uses
+            `{"neighbours": "probability"}` and adds general tasks of another harness.
 
     Source:
         closer-look `metrics.py`, `get_eval_results`.
     """
-    wanted = [
-        (split, metric)
+    return harmonic(aggregates, probabilities, CLOSER_LOOK_METRICS)
+
+
+def harmonic(aggregates: Aggregates, probabilities: Mapping[str, str], metrics: Iterable[str]) -> Combined:
+    """The harmonic mean of each split's probability and the other metrics."""
+    found = {
+        f"{split}/{name}": aggregates.get(split, {}).get(name)
         for split, chance in probabilities.items()
-        for metric in (chance, *CLOSER_LOOK_METRICS)
-    ]
-    return harmonic(aggregates, wanted)
-
-
-def harmonic(aggregates: Aggregates, wanted: Sequence[tuple[str, str]]) -> Combined:
-    """The harmonic mean of some parts."""
-    found = {f"{split}/{metric}": aggregates.get(split, {}).get(metric) for split, metric in wanted}
+        for name in (chance, *metrics)
+    }
     parts = {name: value for name, value in found.items() if value is not None}
     lacking = tuple(name for name in found if name not in parts)
     return Combined(None if lacking else float(hmean(list(parts.values()))), parts, lacking)
 
 
 def forget_efficacy(aggregates: Mapping[str, float | None]) -> Combined:
-    """Returns closer-look's forget efficacy: 1 - mean of five metrics on the forget split, 1 = forgotten.
+    """Returns closer-look's forget efficacy: 1 - mean of five metrics on a forget split, 1 = forgotten.
 
     Args:
-        aggregates: by metric, on one forget split: probability, ROUGE-L recall, `truth_ratio@closer_look`,
-            cosine similarity and entailment; token entropy is not part of it.
-
-    Returns:
-        The five parts and the value in [0, 1].
+        aggregates: by metric: probability, ROUGE-L recall, `truth_ratio@closer_look`, cosine similarity and
+            entailment.
 
     Source:
         closer-look `metrics.py`, `get_eval_results`.
@@ -160,3 +185,33 @@ def forget_efficacy(aggregates: Mapping[str, float | None]) -> Combined:
     parts = {name: value for name in EFFICACY_METRICS if (value := aggregates.get(name)) is not None}
     lacking = tuple(name for name in EFFICACY_METRICS if name not in parts)
     return Combined(None if lacking else 1 - sum(parts.values()) / len(parts), parts, lacking)
+
+
+def pool(groups: Groups) -> Pooled:
+    """Returns a metric's means over several groups of values.
+
+    Example:
+        >>> pool({"a": [1.0, 0.0, 0.0], "b": [1.0, None]})
+        Pooled(pooled=0.5, mean=0.6666666666666666, groups={'a': 0.3333333333333333, 'b': 1.0}, unparseable=1)
+    """
+    means = {name: mean_of(values) for name, values in groups.items()}
+    everything = [value for values in groups.values() for value in values]
+    return Pooled(mean_of(everything), mean_of(means.values()), means, unparseable(everything))
+
+
+def official_accuracies(
+    seen: Groups, held_out: Groups, retained: Groups, utility: Groups
+) -> OfficialAccuracies:
+    """Returns S.U., D.U., R.D. and the utilities from accuracies per example.
+
+    Args:
+        seen: by unlearned request, on its own prompts.
+        held_out: by unlearned request, on its held-out prompts.
+        retained: by split of the same benchmark.
+        utility: by other benchmark.
+
+    Source:
+        O3, section 5.1; its code counts an unreadable answer as wrong, hence as forgotten; here it is counted
+        separately.
+    """
+    return OfficialAccuracies(pool(seen), pool(held_out), pool(retained), pool(utility))

@@ -1,9 +1,9 @@
-"""The registry of metrics: each is declared beside its function, by the decorator `metric`.
+"""The registry of metrics, and the evidence that they read; the decorator `metric` registers a function.
 
 A metric gives one value per example of one split. What compares two splits or two models starts from these
-values and is in `metrics.quality`, `metrics.membership` and `metrics.continual`.
+values: `metrics.quality`, `metrics.membership` and `metrics.continual`.
 
-Shapes: B examples.
+Shapes: B examples of the split, P perturbed answers of an example, D width of an embedding.
 """
 
 from __future__ import annotations
@@ -12,34 +12,77 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
+from torch import Tensor
+
 from o3_lightning.common.registry import Registry
-from o3_lightning.metrics.evidence import Evidence, Kind
+from o3_lightning.metrics.token_scores import TokenScores
 
-__all__ = ["METRICS", "NEEDS", "Direction", "Metric", "Values", "measure", "metric", "missing", "needs_of"]
+__all__ = ["METRICS", "NEEDS", "Evidence", "Kind", "Metric", "measure", "metric", "missing", "needs_of"]
 
+Kind = Literal["forget", "keep"]
 Direction = Literal["lower", "higher"]
 Values = Sequence[float | None]
 Function = TypeVar("Function", bound=Callable[..., Values])
+Encode = Callable[[Sequence[str]], Tensor]
+"""Texts to embeddings [B, D] of any length."""
+Entail = Callable[[Sequence[str], Sequence[str]], Sequence[bool]]
+"""Premises and hypotheses [B] to whether each premise entails its hypothesis."""
+RateGibberish = Callable[[Sequence[str]], Sequence[float]]
+"""Texts to the probability in [0, 1] that each is gibberish."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was collected from a model on one split; a field that was not collected is None.
+
+    Args:
+        kind: "forget" for a split that is to be forgotten, "keep" for utility.
+        prompts: B prompts.
+        truths: B true answers.
+        answers: B generated answers.
+        answer_tokens: tokens (ids or pieces) of each generated answer, without the end token.
+        token_scores: B scores of the true answers.
+        paraphrased_losses: B mean losses per token of the paraphrased true answer, nats; the loss of the
+            true answer where an example has no paraphrase.
+        perturbed_losses: per example P >= 1 mean losses per token of its wrong answers, nats.
+        reference_losses: B mean losses per token of the true answers under a reference model, nats.
+        gradient_norms: B values of `metrics.membership.gradient_norm`.
+        choices: options of each example, "A" first; the true answer names one of them.
+        encode: a sentence encoder.
+        entail: a natural-language-inference model.
+        rate_gibberish: a gibberish classifier.
+    """
+
+    kind: Kind
+    prompts: Sequence[str]
+    truths: Sequence[str]
+    answers: Sequence[str] | None = None
+    answer_tokens: Sequence[Sequence[int | str]] | None = None
+    token_scores: Sequence[TokenScores] | None = None
+    paraphrased_losses: Sequence[float] | None = None
+    perturbed_losses: Sequence[Sequence[float]] | None = None
+    reference_losses: Sequence[float] | None = None
+    gradient_norms: Sequence[float] | None = None
+    choices: Sequence[Sequence[str]] | None = None
+    encode: Encode | None = None
+    entail: Entail | None = None
+    rate_gibberish: RateGibberish | None = None
+
+    @property
+    def losses(self) -> list[float]:
+        """B mean losses per token of the true answers, nats."""
+        if self.token_scores is None:
+            raise ValueError("the evidence has no token_scores")
+        return [scores.loss for scores in self.token_scores]
+
 
 NEEDS = tuple(field.name for field in fields(Evidence) if field.default is None)
 """The fields of `Evidence` that are None unless they were collected."""
-ROOM = "o3_lightning.metrics"
-MODULES = ("text", "choice", "likelihood", "fluency", "similarity", "memorization", "membership")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric.
-
-    Args:
-        name: its name in configurations and results; "metric@version" where sources define it differently.
-        function: from the arguments to B values; None where an example has no value.
-        arguments: the fields or properties of `Evidence` that the function takes, in order.
-        forget: the better direction on a forget split; None if neither is better: a membership value has a
-            meaning only against unseen data, a raw truth ratio only against a retrained model.
-        keep: the better direction on a utility split, or None.
-        meaning: one sentence for reports.
-    """
+    """A registered metric; the fields are the arguments of `metric`."""
 
     name: str
     function: Callable[..., Values]
@@ -55,24 +98,32 @@ class Metric:
         return tuple(name for name in fields if name in NEEDS)
 
     def direction(self, kind: Kind) -> Direction | None:
-        """Returns the better direction on a split of this kind."""
+        """Returns the better direction on a split of this kind; None if neither is better."""
         return self.forget if kind == "forget" else self.keep
 
 
-METRICS: Registry[Metric] = Registry("metric", [f"{ROOM}.{module}" for module in MODULES])
+MODULES = ("text", "choice", "likelihood", "fluency", "similarity", "memorization", "membership")
+METRICS: Registry[Metric] = Registry("metric", [f"o3_lightning.metrics.{module}" for module in MODULES])
 
 
 def metric(
-    name: str, *arguments: str, forget: Direction | None, keep: Direction | None, meaning: str
+    name: str,
+    *arguments: str,
+    meaning: str,
+    forget: Direction | None = "lower",
+    keep: Direction | None = "higher",
 ) -> Callable[[Function], Function]:
-    """Returns a decorator that registers a function as a metric and leaves the function as it is.
+    """Returns a decorator that registers a function as a metric and returns it unchanged.
 
     Args:
-        name: see `Metric`.
-        arguments: see `Metric`; such as "answers", "truths", "losses", "token_scores", "answer_tokens".
-        forget: see `Metric`.
-        keep: see `Metric`.
-        meaning: see `Metric`.
+        name: in configurations and results; "metric@version" where sources define it differently.
+        arguments: the fields or properties of `Evidence` that the function takes, in order, such as
+            "answers", "truths", "losses" or "token_scores". It returns B values, None where an example has
+            no value.
+        meaning: one sentence for reports.
+        forget: the better direction on a forget split. None if neither is better: a membership value has a
+            meaning only against unseen data, a raw truth ratio only against a retrained model.
+        keep: the better direction on a utility split, or None.
 
     Raises:
         ValueError: an argument that `Evidence` does not have, or another metric has the name.
@@ -95,7 +146,7 @@ def metric(
 
 
 def missing(name: str, evidence: Evidence) -> list[str]:
-    """Returns the fields that a metric needs and that the evidence lacks.
+    """Returns the fields that a metric needs and the evidence lacks.
 
     Raises:
         InputError: no metric has this name.
@@ -104,7 +155,7 @@ def missing(name: str, evidence: Evidence) -> list[str]:
 
 
 def needs_of(names: Iterable[str]) -> set[str]:
-    """Returns the fields of `Evidence` that some metrics need together.
+    """Returns all fields of `Evidence` that the named metrics need.
 
     Raises:
         InputError: no metric has one of the names.
@@ -113,11 +164,7 @@ def needs_of(names: Iterable[str]) -> set[str]:
 
 
 def measure(name: str, evidence: Evidence) -> Values:
-    """Returns the metric's value of each example, None where an example has none.
-
-    Args:
-        name: of a registered metric.
-        evidence: of one split.
+    """Returns a metric's value of each example, None where an example has none.
 
     Raises:
         InputError: no metric has this name.

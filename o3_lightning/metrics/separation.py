@@ -1,4 +1,4 @@
-"""How well scores tell the forget set's prompts from others; the sign is fixed: higher = forget."""
+"""How well scores separate the forget set's prompts from others; higher = forget."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def area_under_roc(inside: Sequence[float], outside: Sequence[float]) -> float:
         outside: scores of other prompts, at least one.
 
     Returns:
-        A value in [0, 1]; 0.5 is chance, and below 0.5 the score points the wrong way: it is not turned.
+        A value in [0, 1]; 0.5 is chance, below 0.5 the score has the wrong sign.
 
     Source:
         scikit-learn's `roc_auc_score`. The official O3 code keeps the better of both signs; this does not.
@@ -27,41 +27,35 @@ def area_under_roc(inside: Sequence[float], outside: Sequence[float]) -> float:
         >>> area_under_roc([0.9, 0.8], [0.1, 0.8])
         0.875
     """
-    labels, scores = label(inside, outside)
-    return float(roc_auc_score(labels, scores))
+    return float(roc_auc_score(*label(inside, outside)))
 
 
 def average_precision(inside: Sequence[float], outside: Sequence[float]) -> float:
     """Returns the area under the precision-recall curve, forget prompts being positive, in [0, 1]."""
-    labels, scores = label(inside, outside)
-    return float(average_precision_score(labels, scores))
+    return float(average_precision_score(*label(inside, outside)))
 
 
 def false_positive_rate(inside: Sequence[float], outside: Sequence[float], recall: float = 0.95) -> float:
-    """Returns the share of other prompts at or above the highest threshold that still catches `recall`.
+    """Returns the share in [0, 1] of other prompts at or above the highest threshold that reaches `recall`.
 
     Args:
         inside: scores of the forget set's prompts.
         outside: scores of other prompts.
-        recall: share of forget prompts to catch, in (0, 1]; 0.95 is the field's FPR95.
-
-    Returns:
-        A value in [0, 1].
+        recall: share of forget prompts to find, in (0, 1]; 0.95 is the field's FPR95.
 
     Source:
-        scikit-learn's `roc_curve`; the field's FPR at 95 % TPR.
+        scikit-learn's `roc_curve`.
 
     Example:
         >>> false_positive_rate([0.9, 0.8], [0.1, 0.85])
         0.5
     """
-    labels, scores = label(inside, outside)
-    false_positives, true_positives, _ = roc_curve(labels, scores, drop_intermediate=False)
+    false_positives, true_positives, _ = roc_curve(*label(inside, outside), drop_intermediate=False)
     return float(false_positives[np.argmax(true_positives >= recall)])
 
 
 def separation(inside: Sequence[float], outside: Sequence[float]) -> dict[str, float]:
-    """Returns `auroc`, `aupr` and `fpr95`, the three functions of this file, for tables of detectors.
+    """Returns `auroc`, `aupr` and `fpr95`, the three functions of this file.
 
     Example:
         >>> separation([2.0, 3.0], [0.0, 1.0])
@@ -75,6 +69,6 @@ def separation(inside: Sequence[float], outside: Sequence[float]) -> dict[str, f
 
 
 def label(inside: Sequence[float], outside: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels and scores of both groups together."""
-    labels = np.concatenate([np.ones(len(inside)), np.zeros(len(outside))])
+    """Labels and scores of both groups together."""
+    labels = np.repeat([1.0, 0.0], [len(inside), len(outside)])
     return labels, np.concatenate([np.asarray(inside, float), np.asarray(outside, float)])

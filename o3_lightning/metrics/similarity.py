@@ -1,4 +1,4 @@
-"""Whether an answer means what the truth means, by models that are handed in.
+"""Semantic similarity of answer and truth, judged by models that the caller provides.
 
 Shapes: B examples, D width of an embedding.
 """
@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from o3_lightning.metrics.evidence import Encode, Entail, Kind
-from o3_lightning.metrics.registry import metric
+from o3_lightning.metrics.registry import Encode, Entail, Kind, metric
 from o3_lightning.metrics.text import rouge_l_recall
 
 __all__ = ["cosine_similarity", "entailment"]
@@ -23,23 +22,18 @@ LEAST_ROUGE = 0.1
     "answers",
     "truths",
     "encode",
-    forget="lower",
-    keep="higher",
     meaning="cosine of the sentence embeddings of answer and truth",
 )
 def cosine_similarity(answers: Sequence[str], truths: Sequence[str], encode: Encode) -> list[float]:
-    """Returns max(0, cos) of the sentence embeddings of answer and truth.
+    """Returns max(0, cos) of the sentence embeddings of answer and truth; B values in [0, 1].
 
     Args:
         answers: B generated texts.
         truths: B true answers.
-        encode: the sentence encoder; closer-look takes `paraphrase-MiniLM-L6-v2`.
-
-    Returns:
-        B values in [0, 1].
+        encode: the sentence encoder; closer-look uses `paraphrase-MiniLM-L6-v2`.
 
     Raises:
-        ValueError: the lists differ in length, or the encoder does not give one row a text.
+        ValueError: the lists differ in length, or the encoder does not give one row per text.
 
     Source:
         closer-look `metrics.py`, `eval_cosine_similarity`.
@@ -66,8 +60,6 @@ def cosine_similarity(answers: Sequence[str], truths: Sequence[str], encode: Enc
     "truths",
     "entail",
     "kind",
-    forget="lower",
-    keep="higher",
     meaning="whether answer and truth entail each other, by an inference model",
 )
 def entailment(
@@ -77,19 +69,16 @@ def entailment(
     kind: Kind,
     least_rouge: float = LEAST_ROUGE,
 ) -> list[float]:
-    """Returns 1.0 where one of answer and truth entails the other, else 0.0.
+    """Returns 1.0 where one of answer and truth entails the other, else 0.0; B values.
 
     Args:
         answers: B generated texts.
         truths: B true answers.
-        entail: the inference model; closer-look takes `sileod/deberta-v3-base-tasksource-nli`.
+        entail: the inference model; closer-look uses `sileod/deberta-v3-base-tasksource-nli`.
         kind: "forget" asks whether the answer entails the truth, "keep" whether the truth entails the answer.
-            closer-look's real-world benchmark asks the first of every split.
-        least_rouge: answers whose ROUGE-L recall is lower count as 0.0, whatever the model says; where it has
-            no value the model alone decides.
-
-    Returns:
-        B values, each 0.0 or 1.0; their mean is the entailment score.
+            closer-look's real-world benchmark asks the first on every split.
+        least_rouge: answers with a lower ROUGE-L recall count as 0.0, whatever the model says; without a
+            ROUGE value the model alone decides.
 
     Raises:
         ValueError: the lists differ in length, or the model gives another number of values.

@@ -13,34 +13,25 @@ from typing import Any, Literal
 from o3_lightning.data.normalise import normalise
 from o3_lightning.metrics.registry import metric
 
-__all__ = ["accuracy", "rouge", "rouge_l_recall"]
+__all__ = ["accuracy", "rouge", "rouge_l_recall", "says"]
 
 RougeKind = Literal["rouge1", "rougeL"]
 RougePart = Literal["recall", "precision", "fmeasure"]
-READABLE = re.compile("[a-z0-9]")  # what `rouge_score` makes words of
+READABLE = re.compile("[a-z0-9]")  # the only characters that `rouge_score` reads
 
 
-@metric(
-    "accuracy",
-    "answers",
-    "truths",
-    forget="lower",
-    keep="higher",
-    meaning="whether the answer contains the truth",
-)
+@metric("accuracy", "answers", "truths", meaning="whether the answer contains the truth")
 def accuracy(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
-    """Returns 1.0 where an answer says the truth, case and punctuation aside, else 0.0.
+    """Returns 1.0 where an answer contains the truth, else 0.0; B values.
 
-    The truth's words have to stand in the answer together and in order; more words around them change
-    nothing, so a forgotten fact that slips out in a longer sentence counts as known. Where words are written
-    together (Chinese, Japanese, Thai, Korean with its particles) characters count as words.
+    The truth's words have to occur together and in order, ignoring case and punctuation; other words may
+    surround them, so a forgotten fact inside a longer sentence counts as known. In scripts without spaces
+    between words (Chinese, Japanese, Thai; Korean with its particles) characters count as words. An empty or
+    garbled answer counts as 0.0.
 
     Args:
         answers: B generated texts.
         truths: B true answers.
-
-    Returns:
-        B values, each 0.0 or 1.0. An empty or garbled answer counts as 0.0.
 
     Raises:
         ValueError: the lists differ in length.
@@ -53,7 +44,7 @@ def accuracy(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
 
 
 def says(answer: str, truth: str) -> bool:
-    """Whether the truth's words stand in the answer, together and in order."""
+    """Returns whether the truth's words occur in the answer, see `accuracy`."""
     words = normalise(truth)
     return bool(words) and f" {words} " in f" {normalise(answer)} "
 
@@ -64,24 +55,24 @@ def rouge(
     kind: RougeKind = "rougeL",
     part: RougePart = "recall",
 ) -> list[float | None]:
-    """Returns the words that answer and truth share: as a multiset (ROUGE-1) or in order (ROUGE-L).
+    """Returns the overlap of the words of answer and truth; B values in [0, 1].
 
     Args:
         answers: B generated texts.
         truths: B true answers, the references.
-        kind: "rouge1" or "rougeL".
+        kind: "rouge1" compares the words as multisets, "rougeL" in order.
         part: "recall" (shared words over the truth's), "precision" or "fmeasure" (F1).
 
     Returns:
-        B values in [0, 1]; None where the truth has no word of Latin letters without accents or digits: the
-        package reads no others, and a 0 would say that all was forgotten.
+        None where the truth has no character of a-z or 0-9: `rouge_score` reads no others, and 0 would mean
+        that everything was forgotten.
 
     Raises:
         ValueError: the lists differ in length.
 
     Source:
         The package `rouge_score` with stemming, as in TOFU (recall) and MUSE (F1 of ROUGE-L), which give 0
-        where ours is None.
+        where this gives None.
 
     Example:
         >>> rouge(["it is in Paris"], ["in Paris France"], "rougeL", "fmeasure")
@@ -94,19 +85,12 @@ def rouge(
     ]
 
 
-def rouge_l_recall(answers: Sequence[str], truths: Sequence[str]) -> list[float | None]:
-    """Returns the share of the truth's words that stand in the answer in order: `rouge` with its defaults.
-
-    Example:
-        >>> rouge_l_recall(["it is in Paris"], ["in Paris France"])
-        [0.6666666666666666]
-    """
-    return rouge(answers, truths)
+rouge_l_recall = partial(rouge, kind="rougeL", part="recall")
 
 
 @lru_cache(maxsize=2)
 def rouge_scorer(kind: str) -> Any:
-    """The scorer that the field uses; made once a kind, for it loads a stemmer."""
+    """The scorer of one kind, cached because it loads a stemmer."""
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer([kind], use_stemmer=True)
@@ -119,6 +103,4 @@ ROUGE: tuple[tuple[str, RougeKind, RougePart, str], ...] = (
     ("rouge_l_f1", "rougeL", "fmeasure", "F1 of the words that answer and truth share in order"),
 )
 for name, kind, part, meaning in ROUGE:
-    metric(name, "answers", "truths", forget="lower", keep="higher", meaning=meaning)(
-        partial(rouge, kind=kind, part=part)
-    )
+    metric(name, "answers", "truths", meaning=meaning)(partial(rouge, kind=kind, part=part))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_calibration_error
 
-from o3_lightning.metrics.calibration import calibration_error, request_confusion, request_weights
+from o3_lightning.metrics.calibration import calibration_error, request_confusion
 
 weights = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12)
 
@@ -58,15 +58,8 @@ def test_confusion_counts_every_prompt_once(rows):
     assert request_confusion(table, owners) == counts.tolist()
 
 
-def test_mean_weights_of_each_owner():
-    means = request_weights([[1.0, 0.2], [0.0, 0.4], [0.5, 0.0]], [0, 0, None])
-    assert means[0] == pytest.approx([0.5, 0.3])
-    assert means[1:] == [[None, None], [0.5, 0.0]]
-
-
-@pytest.mark.parametrize("function", [request_confusion, request_weights])
-def test_shapes_and_owners_are_checked(function):
+def test_shapes_and_owners_are_checked():
     with pytest.raises(ValueError, match=r"expected weights \[1, K\]"):
-        function([0.5], [0])
+        request_confusion([0.5], [0])
     with pytest.raises(ValueError, match="owners from 0 to 1"):
-        function([[0.5, 0.5]], [2])
+        request_confusion([[0.5, 0.5]], [2])

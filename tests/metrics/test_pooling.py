@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o3_lightning.metrics.pooling import official_accuracies, pool
+from o3_lightning.metrics.quality import official_accuracies, pool
 
 groups = st.dictionaries(
     st.text(min_size=1, max_size=3), st.lists(st.sampled_from([0.0, 1.0]), min_size=1), min_size=1, max_size=4

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from o3_lightning.metrics.evidence import Evidence
 from o3_lightning.metrics.membership import MEMBERSHIP_METRICS
 from o3_lightning.metrics.quality import CLOSER_LOOK_METRICS, EFFICACY_METRICS, TOFU_METRICS, TOFU_SPLITS
-from o3_lightning.metrics.registry import METRICS, NEEDS, measure, missing, needs_of
+from o3_lightning.metrics.registry import METRICS, NEEDS, Evidence, measure, missing, needs_of
 from o3_lightning.metrics.token_scores import score_tokens
 
 BARE = Evidence("forget", ["p, a longer prompt", "q, another one"], ["B", "A"])
