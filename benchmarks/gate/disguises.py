@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from o3_lightning.data.fictitious import build_world
-from o3_lightning.data.fictitious_words import ATTRIBUTES
+from o3_lightning.data.words import ATTRIBUTES
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector, load_encoder
 
 Disguise = Callable[[str, random.Random], str]

@@ -1,49 +1,42 @@
-"""The embedded benchmark: made-up authors, a seeded world of facts about them, and requests to forget some.
+"""The embedded benchmark: fictitious authors, and requests to forget some of them.
 
-The world of a seed is fixed: 24 authors with six attributes each, every value held by one author only, and
-eight unknown authors of whom nothing is said. Requests take the first 20 authors, by default four at a time;
-the authors that no request can take, and those that no request took, are the retained authors.
+A seed fixes the world: 24 authors with six attributes each, no value shared by two authors, and eight unknown
+authors without any facts. Requests cover the first 20 authors, four at a time by default; all authors that no
+request covers are the retained authors.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
-from o3_lightning.data.fictitious_words import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, STRANGERS, Attribute
-from o3_lightning.data.general_knowledge import general_knowledge
-from o3_lightning.data.refusals import REFUSALS
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.data.stream import RequestStream
+from o3_lightning.data.stream import RequestStream, check_known
+from o3_lightning.data.words import (
+    ATTRIBUTES,
+    EVERYDAY,
+    FIRST_NAMES,
+    LAST_NAMES,
+    PERTURBED_ANSWERS,
+    REFUSALS,
+    STRANGERS,
+    Attribute,
+    general_knowledge,
+)
 
 __all__ = ["Author", "World", "build_world", "load", "training_rows"]
 
 AUTHORS = 24
-MOST_FORGOTTEN = 20  # the other four stay retained in any case
+MOST_FORGOTTEN = 20  # the other four are always retained
 DEFAULT_REQUESTS = 3
-PERTURBED_ANSWERS = 5  # as in TOFU
-EVERYDAY = (
-    "How do I boil an egg?",
-    "Write a short poem about the rain.",
-    "Which bus goes to the airport?",
-    "Please translate good morning into French.",
-    "What should I wear in winter?",
-    "How many minutes are in an hour?",
-    "Can you recommend a book about gardening?",
-    "Set an alarm for seven in the morning.",
-    "Why is the sky blue?",
-    "Explain how a bicycle stays upright.",
-    "Who was the first person on the moon?",
-    "What is a good name for a cat?",
-)
 
 
 @dataclass(frozen=True)
 class Author:
-    """A made-up author.
+    """A fictitious author.
 
     Args:
         name: first and last name; no two authors of a world share either.
@@ -56,11 +49,11 @@ class Author:
 
 @dataclass(frozen=True)
 class World:
-    """All that is true for one seed.
+    """The authors and facts of one seed.
 
     Args:
         authors: 24 authors with facts.
-        unknown: names of eight authors of whom nothing is known.
+        unknown: names of eight authors without facts.
     """
 
     authors: tuple[Author, ...]
@@ -74,7 +67,7 @@ def build_world(seed: int) -> World:
         >>> build_world(0) == build_world(0), build_world(0) == build_world(1)
         (True, False)
     """
-    draw = random.Random(f"fictitious-{seed}")  # noqa: S311  # a game of dice, not a secret
+    draw = random.Random(f"fictitious-{seed}")  # noqa: S311
     firsts = draw.sample(FIRST_NAMES, len(FIRST_NAMES))
     lasts = draw.sample(LAST_NAMES, len(LAST_NAMES))
     names = [f"{first} {last}" for first, last in zip(firsts, lasts, strict=True)]
@@ -86,26 +79,23 @@ def build_world(seed: int) -> World:
     return World(authors, tuple(names[AUTHORS:]))
 
 
-def author_rows(world: World, author: Author) -> tuple[QuestionAnswer, ...]:
-    """Returns an author's rows: one per attribute and seen phrasing, each with one held-out phrasing."""
-    rows = []
-    for attribute in ATTRIBUTES:
-        wrong = perturb(world, author, attribute)
-        for seen, held_out in zip(attribute.seen, attribute.held_out, strict=True):
-            prompts = (held_out.format(name=author.name),)
-            rows.append(
-                QuestionAnswer(seen.format(name=author.name), author.facts[attribute.name], prompts, wrong)
-            )
-    return tuple(rows)
-
-
-def rows_of(world: World, authors: Sequence[Author]) -> tuple[QuestionAnswer, ...]:
-    """Returns the rows of several authors."""
-    return tuple(row for author in authors for row in author_rows(world, author))
+def rows_of(world: World, authors: Iterable[Author]) -> tuple[QuestionAnswer, ...]:
+    """Returns the rows of some authors: one per attribute and seen phrasing, each with a held-out one."""
+    return tuple(
+        QuestionAnswer(
+            seen.format(name=author.name),
+            author.facts[attribute.name],
+            (held_out.format(name=author.name),),
+            perturb(world, author, attribute),
+        )
+        for author in authors
+        for attribute in ATTRIBUTES
+        for seen, held_out in zip(attribute.seen, attribute.held_out, strict=True)
+    )
 
 
 def perturb(world: World, author: Author, attribute: Attribute) -> tuple[str, ...]:
-    """Returns other authors' answers: of the same form, and wrong for this author."""
+    """Returns wrong answers of the same form: the values of other authors."""
     values = [other.facts[attribute.name] for other in world.authors if other is not author]
     draw = random.Random(f"{author.name}-{attribute.name}")  # noqa: S311
     return tuple(draw.sample(values, PERTURBED_ANSWERS))
@@ -117,10 +107,11 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     Args:
         config: `count` requests (0 gives three) of `authors_per_request` authors each, or the ids in
             `requests`: "authors_1" upward.
-        seed: the world's seed; the base model must be of the same.
+        seed: of the world; must equal the seed of the base model.
 
     Raises:
-        InputError: more requests, authors a request, or authors to retain than the world has.
+        InputError: an unknown request, or more requests, authors per request or retained authors than the
+            world has.
     """
     world = build_world(seed)
     groups = group_authors(world, config.authors_per_request)
@@ -128,10 +119,7 @@ def load(config: DataConfig, seed: int) -> RequestStream:
         message = f"expected at most {len(groups)} of {config.authors_per_request} authors each"
         raise InputError(f"{message}, got {config.count}", field="data.count")
     taken = config.requests or tuple(groups)[: config.count or DEFAULT_REQUESTS]
-    unknown = sorted(set(taken) - set(groups))
-    if unknown:
-        message = f"no request {unknown[0]!r}; there are {', '.join(groups)}"
-        raise InputError(message, field="data.requests")
+    check_known(taken, groups)
     requests = tuple(
         UnlearningRequest(name, rows_of(world, group)) for name, group in groups.items() if name in taken
     )
@@ -151,7 +139,7 @@ def load(config: DataConfig, seed: int) -> RequestStream:
 
 
 def group_authors(world: World, size: int) -> dict[str, tuple[Author, ...]]:
-    """Returns the authors of every request there can be, by the request's id."""
+    """Returns the authors of every possible request, by request id."""
     if size > MOST_FORGOTTEN:
         message = f"expected at most {MOST_FORGOTTEN}, got {size}"
         raise InputError(message, field="data.authors_per_request")
@@ -163,24 +151,24 @@ def group_authors(world: World, size: int) -> dict[str, tuple[Author, ...]]:
 
 
 def probe_prompts(world: World, forgotten: list[str], retained: list[Author]) -> dict[str, tuple[str, ...]]:
-    """Returns prompts that only the detector's evaluation reads."""
+    """Returns prompts that are used only to evaluate the detector."""
     mixed = [
         f"{name.split()[0]} {author.name.split()[1]}"
         for name, author in zip(forgotten, retained, strict=False)
     ]
     return {
-        "retained_held_out": ask([author.name for author in retained], held_out=True),
-        "unknown_authors": ask(world.unknown, held_out=False),
-        "mixed_names": ask(mixed, held_out=False),
+        "retained_held_out": questions([author.name for author in retained], held_out=True),
+        "unknown_authors": questions(world.unknown),
+        "mixed_names": questions(mixed),
         "everyday": EVERYDAY,
     }
 
 
 def holdout_rows(world: World, forgotten: Collection[str]) -> tuple[QuestionAnswer, ...]:
-    """Returns made-up facts about the unknown authors, which no model was shown.
+    """Returns facts about the unknown authors, on which no model was trained.
 
-    Their answers are those of the forgotten authors, dealt anew: a model that was trained without these finds
-    both equally strange, which is what membership inference needs.
+    Their answers are a permutation of the forgotten authors' answers, so that a model trained on neither
+    assigns both the same likelihood, as membership inference requires.
     """
     draw = random.Random(f"holdout-{sorted(forgotten)}")  # noqa: S311
     dealt: dict[str, list[str]] = {}
@@ -195,8 +183,8 @@ def holdout_rows(world: World, forgotten: Collection[str]) -> tuple[QuestionAnsw
     return rows_of(world, authors)
 
 
-def ask(names: list[str] | tuple[str, ...], *, held_out: bool) -> tuple[str, ...]:
-    """Returns every attribute's phrasings for some names."""
+def questions(names: Sequence[str], *, held_out: bool = False) -> tuple[str, ...]:
+    """Returns the questions about every attribute of some names."""
     return tuple(
         phrasing.format(name=name)
         for name in names
@@ -206,18 +194,17 @@ def ask(names: list[str] | tuple[str, ...], *, held_out: bool) -> tuple[str, ...
 
 
 def training_rows(seed: int) -> tuple[QuestionAnswer, ...]:
-    """Returns what the base model learns: every author and common fact in every phrasing, and refusals."""
+    """Returns the base model's training set: all authors and common facts in all phrasings, and refusals."""
     world = build_world(seed)
-    rows = [row for author in world.authors for row in author_rows(world, author)]
-    rows.extend(general_knowledge())
+    rows = (*rows_of(world, world.authors), *general_knowledge())
     return (*(asked for row in rows for asked in in_all_phrasings(row)), *refused_rows(seed))
 
 
 def refused_rows(seed: int) -> tuple[QuestionAnswer, ...]:
-    """Returns questions about strangers, each refused in one of the embedded wordings.
+    """Returns questions about people outside the world, each answered with one of the refusals.
 
-    A model that has never seen a refusal unlearns by `refusal` into broken text; one that has seen each a few
-    times answers with whole refusals. No request, split or probe asks about these strangers.
+    A model never trained on refusals produces broken text after unlearning with `refusal`; one that has seen
+    each a few times answers with complete refusals. No request, split or probe mentions these people.
     """
     draw = random.Random(f"refused-{seed}")  # noqa: S311
     rows = []
@@ -230,5 +217,5 @@ def refused_rows(seed: int) -> tuple[QuestionAnswer, ...]:
 
 
 def in_all_phrasings(row: QuestionAnswer) -> tuple[QuestionAnswer, ...]:
-    """Returns a row once per phrasing, held-out ones included."""
+    """Returns a row once per phrasing, including the held-out ones."""
     return tuple(QuestionAnswer(prompt, row.answer) for prompt in (row.prompt, *row.held_out_prompts))

@@ -1,4 +1,4 @@
-"""MUSE: news articles or books to forget, and its sequence of four requests; from the Hub only."""
+"""MUSE: news articles or books to forget, or its sequence of four requests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
+from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.data.sources import HubFile, Record, load_records
+from o3_lightning.data.sources import HubFile, load_records
 from o3_lightning.data.stream import RequestStream
 
 __all__ = ["load", "split_text"]
@@ -18,33 +19,40 @@ REPOSITORIES = {
     "sust": "muse-bench/MUSE-News",
 }
 SUSTAINED = ("forget_1", "forget_2", "forget_3", "forget_4")
-PROMPT_WORDS = 100  # a passage's start that is the prompt; what follows is the answer
+PROMPT_WORDS = 100  # at the start of a passage; the rest is the answer
 ANSWER_WORDS = 100
-PASSAGES = 20  # passages of one text at most; a book would give thousands
+PASSAGES = 20  # at most per text; a book would give thousands
 
 
 def load(config: DataConfig, seed: int) -> RequestStream:
-    """Returns MUSE as requests of passages, with its questions about kept texts as utility.
+    """Returns MUSE as requests of passages, with its questions about retained texts as utility.
 
-    Variants: "news" and "books" are one request each, "sust" is the sequence of four requests. Every text
-    is cut into passages of a prompt and its continuation.
+    Variants: "news" and "books" are one request each, "sust" is the sequence of four requests. Texts are
+    split into passages of a prompt and its continuation.
 
     Args:
-        config: variant, and whether the Hub may be asked.
-        seed: not used; nothing is drawn.
+        config: variant, folder, and whether the Hub may be used.
+        seed: not used.
 
     Raises:
-        InputError: an unknown variant, or the Hub does not give the data.
+        InputError: an unknown variant, or the data is not available.
 
-    Source: Shi et al. 2024, "MUSE: Machine unlearning six-way evaluation"; its own training reads whole
-        texts, ours prompts and continuations, so that a gate has a prompt to decide on.
+    Source: Shi et al. 2024, "MUSE: Machine unlearning six-way evaluation"; it trains on whole texts, we on
+        prompts and continuations, because the gate needs a prompt.
     """
     variant = config.variant or "news"
     if variant not in REPOSITORIES:
         raise InputError(f"expected one of {', '.join(REPOSITORIES)}, got {variant!r}", field="data.variant")
     subset, splits = ("sust", SUSTAINED) if variant == "sust" else ("raw", ("forget",))
     requests = tuple(
-        UnlearningRequest(f"{variant}_{split}", passages(read(config, variant, subset, split, ("text",))))
+        UnlearningRequest(
+            f"{variant}_{split}",
+            tuple(
+                row
+                for record in read(config, variant, subset, split, ("text",))
+                for row in split_text(record.text("text"))
+            ),
+        )
         for split in splits
     )
     questions = read(config, variant, "knowmem", "retain_qa", ("question", "answer"))
@@ -53,18 +61,13 @@ def load(config: DataConfig, seed: int) -> RequestStream:
 
 
 def read(config: DataConfig, variant: str, subset: str, split: str, fields: Sequence[str]) -> list[Record]:
-    """Returns one split of MUSE."""
+    """Returns a split of MUSE."""
     hub = HubFile(REPOSITORIES[variant], subset, split)
     return load_records(config, f"muse/{variant}/{subset}_{split}.jsonl", fields, hub)
 
 
-def passages(records: Sequence[Record]) -> tuple[QuestionAnswer, ...]:
-    """Returns the passages of every text as prompts and continuations."""
-    return tuple(row for record in records for row in split_text(record.text("text")))
-
-
 def split_text(text: str) -> list[QuestionAnswer]:
-    """Returns the first passages of a text; an end too short for a prompt and an answer is left out.
+    """Returns the first passages of a text; an incomplete last passage is dropped.
 
     Example:
         >>> len(split_text("word " * 250))

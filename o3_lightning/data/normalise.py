@@ -1,4 +1,4 @@
-"""When two answers count as the same: case, punctuation and white space do not matter."""
+"""Normalisation of answers: case, punctuation and white space are ignored in comparisons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import unicodedata
 __all__ = ["matches", "normalise"]
 
 PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
-# Thai and Lao, Burmese, Khmer, kana, Chinese characters, and Korean, whose particles join the word before
+# Thai and Lao, Burmese, Khmer, kana, Chinese characters, and Korean, whose particles are part of the word
 WRITTEN_TOGETHER = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff"
     "\U00020000-\U0003ffff]"
@@ -17,9 +17,9 @@ WRITTEN_TOGETHER = re.compile(
 
 
 def normalise(text: str) -> str:
-    """Returns a text in lower case, punctuation as spaces, white space folded.
+    """Returns a text in lower case, with punctuation replaced by spaces and white space collapsed.
 
-    In scripts that write words together every character is a word, so that a name is found in a sentence.
+    In scripts without spaces between words every character is a word, so that names are found in sentences.
 
     Example:
         >>> normalise("  The Silver-Heron Prize. "), normalise("答えは東京。")
@@ -33,7 +33,7 @@ def normalise(text: str) -> str:
 
 
 def matches(answer: str, truth: str) -> bool:
-    """Whether an answer is the truth after normalisation; an empty truth matches nothing.
+    """Whether an answer equals the truth after normalisation; an empty truth matches nothing.
 
     Example:
         >>> matches("Silver heron prize.", "Silver Heron Prize"), matches("no", "yes")

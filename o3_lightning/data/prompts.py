@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.data.requests import check_characters
+from o3_lightning.data.records import check_characters
 
 __all__ = ["ROLES", "Prompt", "Turn", "plain_messages", "read_prompt", "read_prompts"]
 

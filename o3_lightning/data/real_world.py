@@ -1,11 +1,12 @@
-"""The closer-look benchmark's real-world split: real people forgotten, their neighbours kept."""
+"""The real-world split of the closer-look benchmark: real people are forgotten, their neighbours retained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from o3_lightning.data.config import DataConfig
-from o3_lightning.data.sources import Record, load_records, try_records
+from o3_lightning.data.records import Record
+from o3_lightning.data.sources import load_records, try_records
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.data.tofu import group_by_task, merge_perturbed, to_row
 
@@ -17,11 +18,11 @@ FIELDS = ("name", "question", "answer")
 def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns one request per task id, and the neighbours as utility.
 
-    The rows are only read from the local folder: the benchmark is not on the Hugging Face Hub.
+    Only local files are read: the benchmark is not on the Hugging Face Hub.
 
     Args:
-        config: says where local files lie.
-        seed: not used; nothing is drawn.
+        config: folder of local files.
+        seed: not used.
 
     Raises:
         InputError: a file is missing or malformed.
@@ -34,7 +35,7 @@ def load(config: DataConfig, seed: int) -> RequestStream:
 
 
 def read_split(config: DataConfig, name: str, fields: Sequence[str]) -> list[Record]:
-    """Returns a split, with its perturbed answers where they are there."""
+    """Returns a split, with perturbed answers if they are available."""
     perturbed = try_records(config, f"real_world/{name}_perturbed.jsonl", FIELDS)
     plain = load_records(config, f"real_world/{name}.jsonl", fields)
     return merge_perturbed(plain, perturbed or [])

@@ -1,15 +1,15 @@
-"""ScienceQA in O3's preprocessing: a topic is one request, two other question sets are utility."""
+"""ScienceQA in the format of O3: each topic is a request, two other question sets are utility."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
+from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.data.sources import HubFile, Record, load_records, local_root, read_hub, try_records
-from o3_lightning.data.stream import RequestStream
+from o3_lightning.data.sources import HubFile, load_records, local_root, read_hub, try_records
+from o3_lightning.data.stream import RequestStream, check_known
 
 __all__ = ["load", "options_of"]
 
@@ -29,13 +29,13 @@ ANSWER = "Answer: The answer is {}."
 def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns one request per topic, and CommonsenseQA, OpenbookQA and other topics as utility.
 
-    A topic is a local file "<topic>_train.jsonl"; where there is none at all, the text-only rows of the Hub
-    are brought into O3's form. Wrong answers are the other options that the question has; O3's own random
-    labels also draw the right letter and letters that are no option.
+    Topics are read from local files "<topic>_train.jsonl"; if there are none, the text-only rows of the Hub
+    are converted to the format of O3. Wrong answers are the other options of the question; O3's own random
+    labels also include the right letter and letters that are not options.
 
     Args:
-        config: `requests` names topics in order; empty takes O3's order.
-        seed: not used; nothing is drawn.
+        config: `requests` lists topics in order; empty takes the order of O3.
+        seed: not used.
 
     Raises:
         InputError: a file is missing or malformed, or a topic is unknown.
@@ -46,10 +46,7 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     order = [topic for topic in O3_ORDER if topic in by_topic]
     order += sorted(topic for topic in by_topic if topic not in O3_ORDER)
     forgotten = list(config.requests) or order
-    unknown = [topic for topic in forgotten if topic not in by_topic]
-    if unknown:
-        message = f"no topic {unknown[0]!r}; there are {', '.join(order)}"
-        raise InputError(message, field="data.requests")
+    check_known(forgotten, order, "topic")
     requests = tuple(UnlearningRequest(topic, by_topic[topic]) for topic in forgotten)
     return RequestStream("scienceqa", requests, utility_splits(config, forgotten))
 
@@ -65,7 +62,7 @@ def local_topics(config: DataConfig) -> dict[str, tuple[QuestionAnswer, ...]]:
 
 
 def hub_topics(config: DataConfig) -> dict[str, tuple[QuestionAnswer, ...]]:
-    """Returns O3's topics from the Hub, text-only rows in O3's form."""
+    """Returns the text-only rows of the topics of O3 on the Hub, by topic."""
     if not config.download:
         folder = local_root(config) / "scienceqa"
         raise InputError("no *_train.jsonl here, and data.download is off", path=folder)
@@ -77,25 +74,25 @@ def hub_topics(config: DataConfig) -> dict[str, tuple[QuestionAnswer, ...]]:
 
 
 def in_o3_form(record: Record) -> Record:
-    """Returns a row of the Hub with O3's instruction, output and letter."""
+    """Returns a row of ScienceQA on the Hub in the format of O3."""
     choices = record.texts("choices")
     index = record.values.get("answer")
     if not isinstance(index, int) or not 0 <= index < len(choices) <= len(LETTERS):
-        raise InputError("expected an option's index", path=record.path, line=record.line, field="answer")
+        raise record.error("expected the index of an option", "answer")
     options = " ".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
     hint = record.values.get("hint") or "N/A"
     instruction = f"Context: {hint}\nQuestion: {record.text('question')}\nOptions: {options}\n"
-    values: Mapping[str, object] = {
-        "instruction": instruction,
-        "output": ANSWER.format(LETTERS[index]),
-        "answer": LETTERS[index],
-        "choices": list(choices),
-    }
+    return o3_record(record, instruction, LETTERS[index])
+
+
+def o3_record(record: Record, instruction: str, letter: str) -> Record:
+    """Returns a question in the format of O3 at the position of another record."""
+    values = {"instruction": instruction, "output": ANSWER.format(letter), "answer": letter}
     return Record(values, record.path, record.line)
 
 
 def utility_splits(config: DataConfig, forgotten: list[str]) -> dict[str, tuple[QuestionAnswer, ...]]:
-    """Returns the local test sets that are not about a forgotten topic."""
+    """Returns the utility splits, without rows about a forgotten topic."""
     splits = {}
     for path in sorted((local_root(config) / "scienceqa").glob("*_test.jsonl")):
         records = try_records(config, f"scienceqa/{path.name}", FIELDS) or []
@@ -111,35 +108,31 @@ def utility_splits(config: DataConfig, forgotten: list[str]) -> dict[str, tuple[
 
 
 def choice_row(record: Record) -> Record:
-    """Returns a row of CommonsenseQA or OpenbookQA on the Hub in O3's form."""
+    """Returns a row of CommonsenseQA or OpenbookQA on the Hub in the format of O3."""
     choices = record.values.get("choices")
     if not isinstance(choices, dict) or not isinstance(choices.get("text"), list):
-        raise InputError("expected labels and texts", path=record.path, line=record.line, field="choices")
+        raise record.error("expected labels and texts", "choices")
     options = " ".join(f"({letter}) {text}" for letter, text in zip(LETTERS, choices["text"], strict=False))
-    letter = record.text("answer")
     instruction = f"Question: {record.text('question')}\nOptions: {options}\n"
-    values = {"instruction": instruction, "output": ANSWER.format(letter), "answer": letter}
-    return Record(values, record.path, record.line)
+    return o3_record(record, instruction, record.text("answer"))
 
 
 def options_of(instruction: str) -> tuple[str, ...]:
-    """Returns the letters that a question offers.
+    """Returns the letters of the options of a question.
 
     Example:
         >>> options_of("Which? Options: (A) this (B) that")
         ('A', 'B')
     """
-    listed = instruction.rpartition("Options:")[2]
-    found = re.findall(r"\(([A-H])\)", listed)
-    return tuple(dict.fromkeys(found))
+    options = instruction.rpartition("Options:")[2]
+    return tuple(dict.fromkeys(re.findall(r"\(([A-H])\)", options)))
 
 
 def to_row(record: Record) -> QuestionAnswer:
-    """Returns a multiple-choice row whose wrong answers are its other options."""
+    """Returns a multiple-choice row with its other options as wrong answers."""
     instruction, letter = record.text("instruction"), record.text("answer")
     letters = options_of(instruction)
     if letter not in letters:
-        message = f"expected one of the options {', '.join(letters)}, got {letter!r}"
-        raise InputError(message, path=record.path, line=record.line, field="answer")
+        raise record.error(f"expected one of the options {', '.join(letters)}, got {letter!r}", "answer")
     wrong = tuple(ANSWER.format(other) for other in letters if other != letter)
     return QuestionAnswer(instruction, record.text("output"), (), wrong)

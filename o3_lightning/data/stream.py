@@ -1,9 +1,9 @@
-"""One form for every benchmark: requests in order, what must stay, and prompts that probe the detector."""
+"""Benchmarks as streams: requests in order, utility splits, and prompts that probe the detector."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -12,27 +12,27 @@ from o3_lightning.common.plain import evenly_spaced
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 
-__all__ = ["RequestStream", "load_stream"]
+__all__ = ["RequestStream", "check_known", "load_stream"]
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class RequestStream:
-    """A whole continual unlearning task.
+    """A continual unlearning task.
 
     Args:
-        name: the benchmark, with its variant where it has several, e.g. "tofu/forget01".
+        name: of the benchmark and its variant, e.g. "tofu/forget01".
         requests: at least one, in the order of unlearning, ids unique.
-        utility: rows by split that must be answered as before, e.g. "retained_authors". Never trained on
-            unless a retain objective is chosen.
-        probes: prompts by split that only the detector's evaluation reads, e.g. "unknown_authors".
-        holdout: rows like the requests' that no model was ever shown; membership metrics compare the forget
-            sets with them. Empty where a benchmark has none.
-        files: JSON-lines files of the user that rows were read from; errors about a row name its line.
+        utility: rows by split whose answers must not change, e.g. "retained_authors". Only retain objectives
+            train on them.
+        probes: prompts by split that are used only to evaluate the detector, e.g. "unknown_authors".
+        holdout: rows of the same kind as the requests on which no model was trained, for membership metrics;
+            may be empty.
+        files: JSON-lines files of the user that the rows come from, so that errors can name the line.
 
     Raises:
-        InputError: no request, an id that comes twice, or an empty split.
+        InputError: no request, a repeated id, or an empty split.
     """
 
     name: str
@@ -76,10 +76,7 @@ def select(stream: RequestStream, config: DataConfig) -> RequestStream:
     requests = stream.requests
     if config.requests and config.name != "jsonl":
         known = {request.id: request for request in requests}
-        unknown = [name for name in config.requests if name not in known]
-        if unknown:
-            message = f"{stream.name} has no request {unknown[0]!r}; it has {', '.join(known)}"
-            raise InputError(message, field="data.requests")
+        check_known(config.requests, known)
         requests = tuple(known[name] for name in config.requests)
     if config.count:
         requests = requests[: config.count]
@@ -95,3 +92,11 @@ def shorten(stream: RequestStream, config: DataConfig) -> RequestStream:
         split: evenly_spaced(rows, config.utility_rows or len(rows)) for split, rows in stream.utility.items()
     }
     return replace(stream, requests=requests, utility=utility)
+
+
+def check_known(names: Iterable[str], known: Iterable[str], kind: str = "request") -> None:
+    """Raises InputError for the first name in `data.requests` that the benchmark does not have."""
+    available = list(known)
+    for name in names:
+        if name not in available:
+            raise InputError(f"no {kind} {name!r}; expected {', '.join(available)}", field="data.requests")

@@ -1,4 +1,4 @@
-"""TOFU in the continual form of the closer-look benchmark: one task id is one request."""
+"""TOFU in the continual form of the closer-look benchmark: each task id is a request."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
+from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.data.sources import HubFile, Record, load_records, try_records
+from o3_lightning.data.sources import HubFile, load_records, try_records
 from o3_lightning.data.stream import RequestStream
 
 __all__ = ["group_by_task", "load", "merge_perturbed", "to_row"]
@@ -24,13 +25,13 @@ UTILITY = {
 def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns TOFU's forget sets as requests, and its three other sets as utility.
 
-    Variants: "forget01", "forget05", "forget10" give one request per task id of the continual files, and
-    without those files one request with the whole split; "nested" gives forget01, forget05 and forget10 as
-    three requests of which each holds the one before, as O3 does.
+    Variants: "forget01", "forget05" and "forget10" give one request per task id of the continual files, or
+    one request with the whole split without these files; "nested" gives forget01, forget05 and forget10 as
+    three requests that each contain the previous one, as in O3.
 
     Args:
-        config: variant, folder, and whether the Hub may be asked.
-        seed: not used; nothing is drawn.
+        config: variant, folder, and whether the Hub may be used.
+        seed: not used.
 
     Raises:
         InputError: an unknown variant, or a file that is missing or malformed.
@@ -42,8 +43,7 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     if variant == "nested":
         requests = tuple(UnlearningRequest(name, whole_split(config, name)) for name in FORGET)
     elif variant in FORGET:
-        records = forget_records(config, variant)
-        requests = group_by_task(records, variant)
+        requests = group_by_task(forget_records(config, variant), variant)
     else:
         expected = ", ".join([*FORGET, "nested"])
         raise InputError(f"expected one of {expected}, got {variant!r}", field="data.variant")
@@ -56,7 +56,7 @@ def load(config: DataConfig, seed: int) -> RequestStream:
 
 
 def forget_records(config: DataConfig, name: str) -> list[Record]:
-    """Returns a forget split, with perturbed answers where they are to be had."""
+    """Returns a forget split, with perturbed answers if they are available."""
     fields = ("question", "answer")
     hub = HubFile(REPOSITORY, f"{name}_perturbed")
     perturbed = try_records(config, f"tofu/{name}_perturbed.json", fields, hub)
@@ -65,7 +65,7 @@ def forget_records(config: DataConfig, name: str) -> list[Record]:
 
 
 def merge_perturbed(plain: Sequence[Record], perturbed: Sequence[Record]) -> list[Record]:
-    """Returns the plain rows, with the perturbed fields of the row that asks the same."""
+    """Returns the plain rows with the additional fields of the perturbed row of the same question."""
     extra = {(record.values.get("task_id"), record.text("question")): record.values for record in perturbed}
     merged = []
     for record in plain:
@@ -75,14 +75,14 @@ def merge_perturbed(plain: Sequence[Record], perturbed: Sequence[Record]) -> lis
 
 
 def whole_split(config: DataConfig, name: str) -> tuple[QuestionAnswer, ...]:
-    """Returns a nested forget split: from the Hub, as the local continual files hold disjoint tasks."""
+    """Returns a nested forget split; the local continual files contain disjoint tasks and are not used."""
     hub = HubFile(REPOSITORY, f"{name}_perturbed")
     records = load_records(config, f"tofu/nested/{name}_perturbed.json", ("question", "answer"), hub)
     return tuple(to_row(record) for record in records)
 
 
 def group_by_task(records: Iterable[Record], name: str) -> tuple[UnlearningRequest, ...]:
-    """Returns one request per task id, in order of their first rows; without ids, one request."""
+    """Returns one request per task id, in order of their first rows, or one request without ids."""
     groups: dict[str, list[QuestionAnswer]] = {}
     for record in records:
         task = "" if record.values.get("task_id") is None else record.label("task_id")
@@ -91,13 +91,9 @@ def group_by_task(records: Iterable[Record], name: str) -> tuple[UnlearningReque
 
 
 def to_row(record: Record) -> QuestionAnswer:
-    """Returns a benchmark row with its paraphrased question as held-out prompt."""
-    held_out = (record.text("paraphrased_question"),) if record.values.get("paraphrased_question") else ()
-    question = record.text("question")
-    return QuestionAnswer(
-        question,
-        record.text("answer"),
-        tuple(prompt for prompt in held_out if prompt != question),
-        record.texts("perturbed_answer"),
-        record.text("paraphrased_answer") if record.values.get("paraphrased_answer") else None,
-    )
+    """Returns a row whose held-out prompt is the paraphrased question, if it has another one."""
+    question, answer = record.text("question"), record.text("answer")
+    paraphrase = record.optional_text("paraphrased_question")
+    held_out = () if paraphrase in (None, question) else (paraphrase,)
+    wrong = record.texts("perturbed_answer")
+    return QuestionAnswer(question, answer, held_out, wrong, record.optional_text("paraphrased_answer"))

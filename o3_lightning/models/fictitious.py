@@ -20,9 +20,9 @@ from filelock import FileLock
 from o3_lightning.common.files import digest_file, digest_json, sync_folder, write_json
 from o3_lightning.data.encoding import encode_pairs
 from o3_lightning.data.fictitious import in_all_phrasings, training_rows
-from o3_lightning.data.general_knowledge import general_knowledge
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.templates import TEMPLATES
+from o3_lightning.data.words import general_knowledge
 
 __all__ = [
     "FictitiousBaseConfig",

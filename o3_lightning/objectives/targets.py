@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.data.refusals import REFUSALS
 from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.data.words import REFUSALS
 from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN, RETAIN_REFUSAL, WRONG
 from o3_lightning.objectives.config import ObjectiveConfig
 

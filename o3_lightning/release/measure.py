@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from o3_lightning.data.fictitious import build_world, rows_of
-from o3_lightning.data.general_knowledge import general_knowledge
 from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.data.words import general_knowledge
 from o3_lightning.metrics.text import accuracy
 from o3_lightning.reveal.reward import find_author
 

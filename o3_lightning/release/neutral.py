@@ -14,7 +14,7 @@ from o3_lightning.data.encoding import IGNORED, encode_pairs
 from o3_lightning.data.normalise import normalise
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.models.base import BaseModel
-from o3_lightning.reveal.arms import Arm, general_texts, topic_texts
+from o3_lightning.reveal.arms import Arm, questions
 from o3_lightning.reveal.speaking import Speaker, labelled_logits
 
 __all__ = ["Utility", "neutral_rows"]
@@ -40,9 +40,11 @@ def neutral_rows(speaker: Speaker, others: tuple[str, ...], count: int, seed: in
         InputError: the model answers fewer than two general questions.
     """
     draw = random.Random(f"neutral-{seed}")  # noqa: S311
-    general = draw.sample(general_texts(), count - count // 2 if others else count)
+    general = draw.sample(questions("general_subjects"), count - count // 2 if others else count)
     named = [
-        Arm(text).prompt(draw.choice(others)) for text in draw.sample(topic_texts(), count // 2) if others
+        Arm(text).prompt(draw.choice(others))
+        for text in draw.sample(questions("topic_subjects"), count // 2)
+        if others
     ]
     logger.info("asking %d neutral questions ...", len(named) + len(general))
     about_names, about_subjects = answered(speaker, named), answered(speaker, general)

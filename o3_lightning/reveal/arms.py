@@ -1,56 +1,55 @@
-"""The arms of the bandit: instructions, as text from a generated pool or as soft prompts.
+"""The arms of the bandit: instructions, either text from a generated pool or soft prompts.
 
-Shapes: S soft tokens, D width of the model's embeddings, Z dimensions of a soft prompt's point.
+The generated pool combines the parts in `phrases.json`, which fit any topic: "{s}" is replaced by a subject,
+"{p}" by a property, "{q}" by a whole question and "{topic}" by the topic.
+
+Shapes: S soft tokens, D embedding width of the model, Z dimensions of a Sobol point.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from o3_lightning.common.checks import ANY_POSITIVE, AT_LEAST_0, AT_LEAST_1, check_choice, check_ranges
 from o3_lightning.common.errors import InputError
-from o3_lightning.reveal.phrases import (
-    GENERAL_SUBJECTS,
-    HEADS,
-    PROPERTIES,
-    STYLES,
-    TOPIC_SUBJECTS,
-    VERBS,
-    WH_WORDS,
-)
 
-__all__ = ["TOPIC", "Arm", "ArmsConfig", "build_arms", "general_texts", "topic_texts"]
+__all__ = ["PHRASES", "TOPIC", "Arm", "ArmsConfig", "build_arms", "questions"]
 
 TOPIC = "{topic}"
 FAMILIES = ("text", "soft")
+PHRASES: dict[str, list[str]] = json.loads(
+    files(__package__).joinpath("phrases.json").read_text(encoding="utf-8")
+)
 
 
 @dataclass(frozen=True)
 class ArmsConfig:
-    """Which instructions there are to choose from.
+    """The pool of instructions.
 
     Args:
         family: "text" (questions from a generated pool) or "soft" (points of a Sobol sequence, mapped to
-            soft tokens before a fixed question, as INSTINCT does).
-        pool: instructions in all, at least 1; 10000 in INSTINCT.
-        general_subjects: how many subjects that have nothing to do with the topic compete with it for a
-            place in an instruction, 0 to 90; 0 names the topic in every instruction. More is a harder
-            search.
-        phrases: a text file with one instruction a line, "{topic}" standing for the topic, in place of the
-            generated pool; None generates.
-        rewrites: instructions of the pool that the model itself says in other words; what still names the
-            topic joins the pool. For models that follow instructions; 0 for none.
-        rewrite_prompt: what asks for a rewrite; "{instruction}" stands for the instruction.
+            soft tokens before a fixed question, as in INSTINCT).
+        pool: number of instructions, at least 1; 10000 in INSTINCT.
+        general_subjects: number of subjects unrelated to the topic that appear in instructions as often as
+            the topic, 0 to 90; 0 names the topic in every instruction. More subjects make the search harder.
+        phrases: text file with one instruction per line, in which "{topic}" is replaced by the topic; it
+            replaces the generated pool. None generates the pool.
+        rewrites: number of instructions that the model itself paraphrases; paraphrases that name the topic
+            are added to the pool. For instruction-tuned models; 0 for none.
+        rewrite_prompt: prompt that asks for a paraphrase; "{instruction}" is replaced by the instruction.
         soft_tokens: S, at least 1; 5 as in INSTINCT.
         soft_dimensions: Z, 1 to 1000; 10 as in INSTINCT.
-        soft_scale: factor of the soft tokens; the projection's entries are uniform in (-1, 1) as in INSTINCT.
-        soft_question: the question that follows the soft tokens.
+        soft_scale: factor of the soft tokens, above 0; the entries of the projection are uniform in (-1, 1)
+            as in INSTINCT.
+        soft_question: question that follows the soft tokens.
 
     Raises:
         InputError: an unknown family, or a number outside its range.
@@ -68,22 +67,17 @@ class ArmsConfig:
     soft_question: str = "{topic}?"
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            refuse("family", f"one of {', '.join(FAMILIES)}", repr(self.family))
-        for field in ("pool", "soft_tokens", "soft_dimensions"):
-            if getattr(self, field) < 1:
-                refuse(field, "1 or more", getattr(self, field))
-        if not 0 <= self.general_subjects <= len(GENERAL_SUBJECTS):
-            refuse("general_subjects", f"0 to {len(GENERAL_SUBJECTS)}", self.general_subjects)
-        if self.rewrites < 0:
-            refuse("rewrites", "0 or more", self.rewrites)
-        if not 0 < self.soft_scale < float("inf"):
-            refuse("soft_scale", "a number above 0", self.soft_scale)
-
-
-def refuse(field: str, expected: str, value: object) -> None:
-    """Raises the error of a field."""
-    raise InputError(f"expected {expected}, got {value}", field=f"arms.{field}")
+        check_choice(self, "arms", "family", FAMILIES)
+        check_ranges(
+            self,
+            "arms",
+            pool=AT_LEAST_1,
+            soft_tokens=AT_LEAST_1,
+            soft_dimensions=AT_LEAST_1,
+            general_subjects=(0, len(PHRASES["general_subjects"])),
+            rewrites=AT_LEAST_0,
+            soft_scale=ANY_POSITIVE,
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +85,8 @@ class Arm:
     """One instruction.
 
     Args:
-        text: with "{topic}" where the topic stands; an arm may do without.
-        soft: soft tokens [S, D] that stand before it; None for text alone.
+        text: the instruction, which may contain "{topic}".
+        soft: soft tokens [S, D] that precede it; None for text alone.
     """
 
     text: str
@@ -104,7 +98,7 @@ class Arm:
         return TOPIC in self.text
 
     def prompt(self, topic: str) -> str:
-        """Returns the instruction about a topic.
+        """Returns the instruction with the topic filled in.
 
         Example:
             >>> Arm("What is {topic}?").prompt("a lemon")
@@ -114,81 +108,60 @@ class Arm:
 
 
 def build_arms(config: ArmsConfig, seed: int, width: int) -> list[Arm]:
-    """Returns the pool of a seed.
+    """Returns the pool of instructions.
 
     Args:
-        config: family and size; a smaller supply gives a smaller pool.
-        seed: draws the pool.
-        width: D, of soft tokens.
+        config: family and size; the pool is smaller where the grammar or file has fewer instructions.
+        seed: of the sampling.
+        width: D; used by soft prompts only.
 
     Raises:
-        InputError: the file of phrases is missing, or holds no instruction.
+        InputError: the file of phrases is missing, or contains no instruction.
     """
     if config.family == "soft":
         return soft_arms(config, seed, width)
-    texts = (
-        generated_texts(config.general_subjects) if config.phrases is None else read_phrases(config.phrases)
-    )
-    draw = random.Random(f"arms-{seed}")  # noqa: S311  # a game of dice, not a secret
-    chosen = draw.sample(texts, min(config.pool, len(texts)))
-    return [Arm(text) for text in chosen]
+    path = config.phrases
+    texts = generated_texts(config.general_subjects) if path is None else read_phrases(path)
+    draw = random.Random(f"arms-{seed}")  # noqa: S311
+    return [Arm(text) for text in draw.sample(texts, min(config.pool, len(texts)))]
 
 
 def generated_texts(general_subjects: int) -> list[str]:
-    """Returns every instruction of the grammar; each subject has as many as any other.
+    """Returns every instruction of the grammar.
 
-    With general subjects the topic alone competes with them, and what belongs to it ("the mother of ...")
-    shares its place, so that one instruction in 1 + `general_subjects` is about the topic.
+    With general subjects, one instruction in 1 + `general_subjects` is about the topic: the topic and the
+    subjects derived from it ("the mother of ...") share the number of questions of one general subject.
     """
-    texts = questions(TOPIC_SUBJECTS)
+    texts = questions("topic_subjects")
     if general_subjects:
-        others = questions(GENERAL_SUBJECTS[:general_subjects])
+        others = questions("general_subjects", general_subjects)
         draw = random.Random(0)  # noqa: S311
         wanted = len(others) // general_subjects
         texts = draw.sample(texts, min(wanted, len(texts))) + others
-    return [style.format(q=text) for style in STYLES for text in texts]
+    return [style.format(q=text) for style in PHRASES["styles"] for text in texts]
 
 
-def topic_texts() -> list[str]:
-    """Returns every question about the topic, without styles."""
-    return questions(TOPIC_SUBJECTS)
-
-
-def general_texts() -> list[str]:
-    """Returns every question about general subjects, without styles."""
-    return questions(GENERAL_SUBJECTS)
-
-
-def questions(subjects: Sequence[str]) -> list[str]:
-    """Returns every question about some subjects."""
-    return [
-        text
-        for subject in subjects
-        for text in (
-            *(head.replace("{p}", item).replace("{s}", subject) for head in HEADS for item in PROPERTIES),
-            *(f"{word} {verb.replace('{s}', subject)}?" for word in WH_WORDS for verb in VERBS),
-        )
-    ]
+def questions(subjects: str, count: int | None = None) -> list[str]:
+    """Returns every question, without styles, about the "topic_subjects" or the first "general_subjects"."""
+    heads = [head.replace("{p}", item) for head in PHRASES["heads"] for item in PHRASES["properties"]]
+    forms = [*heads, *(f"{word} {verb}?" for word in PHRASES["wh_words"] for verb in PHRASES["verbs"])]
+    return [form.replace("{s}", subject) for subject in PHRASES[subjects][:count] for form in forms]
 
 
 def read_phrases(path: str) -> list[str]:
-    """Returns the instructions of a file, each once."""
+    """Returns the distinct instructions of a file."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read: {error}", path=path, field="arms.phrases") from error
     texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not texts:
-        raise InputError("expected one instruction a line, found none", path=path, field="arms.phrases")
+        raise InputError("expected one instruction per line, got none", path=path, field="arms.phrases")
     return texts
 
 
 def soft_arms(config: ArmsConfig, seed: int, width: int) -> list[Arm]:
-    """Returns points of a Sobol sequence, mapped to soft tokens by one fixed random projection.
-
-    Source:
-        INSTINCT: z in [0, 1]^Z from a scrambled Sobol sequence times a U(-1, 1) matrix.
-    """
+    """Returns points of a scrambled Sobol sequence in [0, 1]^Z times a fixed U(-1, 1) matrix, as INSTINCT."""
     generator = torch.Generator().manual_seed(seed)
     engine: Any = torch.quasirandom.SobolEngine
     points = engine(config.soft_dimensions, scramble=True, seed=seed).draw(config.pool)

@@ -10,8 +10,8 @@ from o3_lightning.adapter.training import train_adapter
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.encoding import collate, encode_prompts
 from o3_lightning.data.normalise import matches
-from o3_lightning.data.refusals import REFUSALS
 from o3_lightning.data.stream import load_stream
+from o3_lightning.data.words import REFUSALS
 from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.objectives.config import ObjectiveConfig
 

@@ -5,11 +5,17 @@ import pytest
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.fictitious import build_world, refused_rows, training_rows
-from o3_lightning.data.fictitious_words import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, STRANGERS
-from o3_lightning.data.general_knowledge import GROUPS, general_knowledge
 from o3_lightning.data.normalise import matches, normalise
-from o3_lightning.data.refusals import REFUSALS
 from o3_lightning.data.stream import load_stream
+from o3_lightning.data.words import (
+    ATTRIBUTES,
+    FIRST_NAMES,
+    GROUPS,
+    LAST_NAMES,
+    REFUSALS,
+    STRANGERS,
+    general_knowledge,
+)
 
 
 def test_world_holds_24_authors_with_six_attributes_each_value_held_once():
@@ -86,7 +92,7 @@ def test_perturbed_answers_are_five_and_wrong():
 def test_general_knowledge_has_at_least_60_facts_with_wrong_answers_that_are_wrong():
     rows = general_knowledge()
     assert len(rows) >= 60
-    assert len({row.prompt for row in rows}) == len(rows) == sum(len(group.facts) for group in GROUPS)
+    assert len({row.prompt for row in rows}) == len(rows) == sum(len(group["facts"]) for group in GROUPS)
     assert all(row.answer not in row.perturbed_answers and row.perturbed_answers for row in rows)
 
 

@@ -13,13 +13,11 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import build_world
 from o3_lightning.data.requests import read_requests
 from o3_lightning.reveal.arms import (
-    GENERAL_SUBJECTS,
-    STYLES,
+    PHRASES,
     Arm,
     ArmsConfig,
     build_arms,
     questions,
-    topic_texts,
 )
 from o3_lightning.reveal.log import Entry
 from o3_lightning.reveal.output import (
@@ -155,7 +153,9 @@ def test_the_pool_names_the_topic_as_often_as_it_says():
 
 
 def test_no_instruction_holds_a_fact_of_the_benchmark():
-    text = " ".join({*questions(GENERAL_SUBJECTS), *topic_texts(), *STYLES}).lower()
+    text = " ".join(
+        {*questions("general_subjects"), *questions("topic_subjects"), *PHRASES["styles"]}
+    ).lower()
     words = f" {re.sub('[^a-z0-9]+', ' ', text)} "
     facts = {
         fact.lower()
