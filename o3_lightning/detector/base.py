@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from o3_lightning.common.registry import Registry
-from o3_lightning.detector.segments import Prompt
+from o3_lightning.detector.reading import Reading
 
 if TYPE_CHECKING:
     from o3_lightning.detector.config import DetectorConfig
@@ -93,12 +93,12 @@ class Evidence(ABC):
         """
 
     @abstractmethod
-    def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
+    def score(self, encoder: Encoder, texts: Sequence[str]) -> Tensor:
         """Returns scores [B], float32, higher = closer to the forget set.
 
         Args:
             encoder: the encoder that the evidence was fitted on.
-            prompts: texts, or lists of chat messages with "role" and "content"; at least one.
+            texts: at least one.
         """
 
     @abstractmethod
@@ -118,9 +118,9 @@ class Evidence(ABC):
             ValueError: a tensor or value is missing, unknown or of the wrong kind.
         """
 
-    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-        """Returns, per prompt, details behind the score: "channels" by name and one score per layer."""
-        return [{"channels": {}, "layers": []} for _ in prompts]
+    def explain(self, encoder: Encoder, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns, per text, details behind the score: "channels" by name and one score per layer."""
+        return [{"channels": {}, "layers": []} for _ in texts]
 
     def group_key(self) -> Hashable:
         """Returns a value that is equal for evidences which `group` may score together."""
@@ -142,24 +142,26 @@ class EvidenceGroup:
     def __init__(self, members: Sequence[Evidence]) -> None:
         self.members = list(members)
 
-    def score(self, encoder: Encoder, prompts: Sequence[Prompt], decided: Tensor | None = None) -> Tensor:
+    def score(self, encoder: Encoder, readings: Sequence[Reading], decided: Tensor | None = None) -> Tensor:
         """Returns scores [B, K].
 
         Args:
             encoder: the encoder that the evidences were fitted on.
-            prompts: texts or chats.
+            readings: of the texts, shared by all groups.
             decided: weights [B, K] that other evidence has reached; where one is 1, a group may do less.
         """
-        return torch.stack([member.score(encoder, prompts) for member in self.members], dim=1)
+        texts = [reading.text for reading in readings]
+        return torch.stack([member.score(encoder, texts) for member in self.members], dim=1)
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns the weights [B, K] of scores [B, K]."""
         columns = zip(self.members, scores.unbind(dim=1), strict=True)
         return torch.stack([member.weight(own).float() for member, own in columns], dim=1)
 
-    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[list[dict[str, Any]]]:
-        """Returns the details of each member, one dictionary per prompt."""
-        return [member.explain(encoder, prompts) for member in self.members]
+    def explain(self, encoder: Encoder, readings: Sequence[Reading]) -> list[list[dict[str, Any]]]:
+        """Returns the details of each member, one dictionary per text."""
+        texts = [reading.text for reading in readings]
+        return [member.explain(encoder, texts) for member in self.members]
 
 
 DETECTORS: Registry[type[Evidence]] = Registry(

@@ -18,7 +18,15 @@ from o3_kernels import LayerScores, layer_scores
 from o3_lightning.detector.base import DETECTORS
 from o3_lightning.detector.calibration import cross_fit, tail_weights
 from o3_lightning.detector.config import DetectorConfig
-from o3_lightning.detector.constants import CENTROIDS, FOLDS, GAMMA, MOST_RANK, NU, ROWS_PER_CENTROID
+from o3_lightning.detector.constants import (
+    CENTROIDS,
+    FOLDS,
+    GAMMA,
+    MOST_RANK,
+    NU,
+    ROWS_PER_CENTROID,
+    SMALLEST_REQUEST,
+)
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.feature_evidence import Details, FeatureEvidence
 from o3_lightning.detector.layer_statistics import fit_precision, spherical_centroids
@@ -71,7 +79,7 @@ class BoundaryEvidence(FeatureEvidence):
         cls, encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
     ) -> tuple[BoundaryState, dict[str, Any], list[str]]:
         """Returns the state fitted to every layer, and a warning for a small request."""
-        return fit_boundary(inputs.features, config, seed), {}, warn_if_small(inputs, config)
+        return fit_boundary(inputs.features, config, seed), {}, warn_if_small(inputs)
 
     def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
         """Returns boundary scores [S, 1], standardised by the cross-fitted forget prompts."""
@@ -91,9 +99,9 @@ class BoundaryEvidence(FeatureEvidence):
         return tail_weights(scores, self.config.tail_quantile, self.config.slope_power)
 
 
-def warn_if_small(inputs: PromptInputs, config: DetectorConfig) -> list[str]:
+def warn_if_small(inputs: PromptInputs) -> list[str]:
     """Returns a warning where a request has too few prompts for a one-class SVM."""
-    if len(inputs) >= config.smallest_request:
+    if len(inputs) >= SMALLEST_REQUEST:
         return []
     return [f"{len(inputs)} distinct prompts are too few for a one-class boundary; weights are rough"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.base import DETECTORS
 
-__all__ = ["CHANNELS", "OBJECTIVES", "PRESETS", "DetectorConfig", "SegmentConfig", "TrainingConfig"]
+__all__ = ["CHANNELS", "OBJECTIVES", "PRESETS", "DetectorConfig", "TrainingConfig"]
 
 CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical", "subject")
 OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "entity_swap")
@@ -111,26 +111,6 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class SegmentConfig:
-    """How long prompts are cut, so that a question inside other text is found.
-
-    Args:
-        enabled: whether segments are scored at all.
-        penalty: standard deviations by which a segment must be closer than a whole prompt; measured on
-            question-free text about retained TOFU authors.
-        penalty_growth: further standard deviations for each factor e in the number of segments.
-    """
-
-    enabled: bool = True
-    penalty: float = 0.0
-    penalty_growth: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("penalty", "penalty_growth"):
-            check_range(f"segments.{name}", getattr(self, name), 0, 100)
-
-
-@dataclass(frozen=True)
 class DetectorConfig:
     """How a detector is trained, fitted and calibrated.
 
@@ -150,16 +130,13 @@ class DetectorConfig:
             empty takes the preset's.
         objective: "none", "contrastive_entropy", "info_nce" or "entity_swap"; empty takes the preset's.
         reading: "full" judges a prompt by every reading of it (markup, codes and spellings undone), by its
-            spans and by the hashed names of the request; "plain" by its normalised text (and segments, in a
-            fusion). Empty takes the preset's.
+            spans and by the hashed names of the request; "plain" by its normalised text. Empty takes the
+            preset's.
         salt: any text, mixed into the hashes of names. Requests of a store with the same salt are looked up
             together; with another one, the hashes of two stores cannot be compared.
         training: of the encoder.
-        segments: of long prompts.
         normalise: whether look-alikes, zero-width characters and accents are undone before the encoder reads.
-        repair_spelling: whether a prompt with unknown words is also read with the words one slip away, the
-            closer reading counting. Of the request's words that no vocabulary has, hashes are kept for it.
-        max_tokens: longer prompts are cut to this; their segments still see everything.
+        max_tokens: longer prompts are cut to this; their spans still see everything.
         device: torch device of the encoder.
         most_rows: most forget prompts that are encoded; of more a random sample is, which bounds time and
             memory and moves centroids and covariances little. Their words are all known.
@@ -168,9 +145,6 @@ class DetectorConfig:
         slope_power: exponent of the weight inside that tail, at least 1; higher falls more steeply. 2 with a
             narrower tail keeps as many forget prompts as 1 and leaks half as much to neighbours.
         recall: promised share of unseen forget prompts with a weight of at least a half; checked, reported.
-        smallest_request: with fewer distinct prompts, views of them replace cross-fitting, with a warning.
-        swap_fraction: share of a prompt's distinct tokens exchanged in a made-up neighbour; on the
-            development tasks such neighbours score about as high as real ones.
     """
 
     preset: str = "default"
@@ -184,17 +158,13 @@ class DetectorConfig:
     reading: str = ""
     salt: str = ""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    segments: SegmentConfig = field(default_factory=SegmentConfig)
     normalise: bool = True
-    repair_spelling: bool = True
     max_tokens: int = 256
     device: str = "cpu"
     most_rows: int = 20_000
     tail_quantile: float = 0.08
     slope_power: float = 2.0
     recall: float = 0.9
-    smallest_request: int = 16
-    swap_fraction: float = 0.3
 
     def __post_init__(self) -> None:
         for name, value in preset_values(self.preset).items():
@@ -228,8 +198,8 @@ class DetectorConfig:
             raise InputError(message, field="detector.channel_weights")
 
     def _check_ranges(self) -> None:
-        for name in ("max_tokens", "most_rows", "smallest_request"):
+        for name in ("max_tokens", "most_rows"):
             check_range(name, getattr(self, name), 1, 1_000_000)
-        for name in ("tail_quantile", "recall", "swap_fraction"):
+        for name in ("tail_quantile", "recall"):
             check_range(name, getattr(self, name), 1e-6, 1 - 1e-6)
         check_range("slope_power", self.slope_power, 1, 100)

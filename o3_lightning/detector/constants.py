@@ -11,7 +11,9 @@ WITHIN_RANK = 64  # most directions of the covariance inside clusters, per layer
 WITHIN_LAYERS = 3  # last layers that the channels "whitened" and "subject" read
 SWAP_QUANTILE = 0.95  # quantile of the pseudo-negatives' scores that the weight is guarded against
 SWAP_DEVIATIONS = 3.5  # standard deviations below the center at which that quantile is put at least
+SWAP_FRACTION = 0.3  # distinct tokens of a prompt exchanged in one; such ones score about as real neighbours
 MOST_SWAPS = 160  # most pseudo-negatives of a kind
+SMALLEST_REQUEST = 16  # distinct prompts; with fewer, views of them replace cross-fitting, with a warning
 NAME_SHARE = 0.125  # fraction of the forget prompts that hold a name for the request to be about it
 SUBJECT_SHARE = 0.75  # fraction that hold common names; at 0.5 a request about two authors lost some
 SUBJECT_KIN = 24  # words of a name's kind that replace it in pseudo-negatives
@@ -31,9 +33,3 @@ LORA_ALPHA = 32  # LoRA alpha; official code
 LORA_RANK = 8  # LoRA rank; official code
 LORA_DROPOUT = 0.1  # LoRA dropout; official code
 MASKED_FRACTION = 0.15  # fraction of tokens hidden in the query view and for the masked-LM term; BERT
-
-# Segments of long prompts.
-WINDOW_WORDS = 16  # words in a window
-STRIDE_WORDS = 8  # words from one window to the next
-MOST_SEGMENTS = 96  # most segments of a prompt
-LEAST_WORDS = 4  # shortest segment

@@ -40,8 +40,8 @@ class Detector:
         """Writes detector.safetensors and detector.json, each atomically.
 
         They hold no text, and by default no feature of any single prompt (the bank is centroids of at least
-        three prompts on average). The hashed words let a reader test whether a guessed rare word occurs in
-        the request; with `config.repair_spelling` off, no hash of a whole name is kept.
+        three prompts on average). The hashed words and names let a reader of the files test whether a guessed
+        one occurs in the request.
 
         Args:
             folder: created if it does not exist.

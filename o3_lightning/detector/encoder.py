@@ -19,7 +19,6 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_files
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.lexical import token_information
-from o3_lightning.detector.spelling import SpellingTable
 
 __all__ = ["POOLINGS", "Encoder", "load_configured_encoder", "load_encoder", "pool_hidden_states"]
 
@@ -76,7 +75,7 @@ class Encoder:
         model: a Hugging Face encoder that returns hidden states.
         tokenizer: its tokenizer.
         pooling: one of `POOLINGS`.
-        max_tokens: longer prompts are cut to this many tokens (segments still see all of a long prompt).
+        max_tokens: longer prompts are cut to this many tokens (spans still see all of a long prompt).
         batch_size: prompts of similar length per forward pass.
     """
 
@@ -101,11 +100,6 @@ class Encoder:
     def information(self) -> Tensor:
         """How rare each token is, -log p in nats [V], from the order of the vocabulary alone."""
         return token_information(self.pieces)
-
-    @cached_property
-    def spelling(self) -> SpellingTable:
-        """Repairs mistyped words from the vocabulary alone."""
-        return SpellingTable(self.pieces, self.information)
 
     def words(self, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
         """Returns token ids without the tokenizer's special tokens."""

@@ -1,15 +1,13 @@
 """Evidence computed from the encoder's pooled features: shared reading and encoding of many requests.
 
-Shape letters: B prompts, S texts (prompts, user turns, other readings and segments), K requests, L layers,
-D width.
+Shape letters: B texts as given, S texts as the encoder reads them, K requests, L layers, D width.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,21 +15,17 @@ from torch import Tensor
 
 from o3_lightning.detector.base import Evidence, EvidenceGroup, FitTask, Fitted, Saved
 from o3_lightning.detector.config import DetectorConfig
-from o3_lightning.detector.constants import (
-    LORA_ALPHA,
-    LORA_RANK,
-)
+from o3_lightning.detector.constants import LORA_ALPHA, LORA_RANK
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.prompt_features import PromptInputs, read_inputs
-from o3_lightning.detector.segments import Prompt, prompt_texts
+from o3_lightning.detector.reading import Reading, read_all
 from o3_lightning.detector.stacked_lora import encode_stacked
 from o3_lightning.detector.text import normalise_text
 from o3_lightning.detector.training import train_encoder, with_lora
 
-__all__ = ["Details", "FeatureEvidence", "FeatureGroup", "read_text", "spread_prompts"]
+__all__ = ["Details", "FeatureEvidence", "FeatureGroup"]
 
 Details = list[dict[str, Any]]
-Reader = Callable[[Prompt], tuple[list[str], list[str]]]
 LORA_PREFIX = "lora."
 
 
@@ -88,13 +82,13 @@ class FeatureEvidence(Evidence):
         state, figures, more = cls.fit_state(encoder, inputs, config, seed)
         return Fitted(cls(config, state, lora), {**report, **figures}, warnings + more)
 
-    def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
+    def score(self, encoder: Encoder, texts: Sequence[str]) -> Tensor:
         """Returns scores [B]."""
-        return self.group([self]).score(encoder, prompts)[:, 0]
+        return self.group([self]).score(encoder, read_all(texts))[:, 0]
 
-    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Details:
-        """Returns the channels and layer scores of the whole text of every prompt."""
-        return self.group([self]).explain(encoder, prompts)[0]
+    def explain(self, encoder: Encoder, texts: Sequence[str]) -> Details:
+        """Returns the channels and layer scores of every text as a whole."""
+        return self.group([self]).explain(encoder, read_all(texts))[0]
 
     def save(self) -> Saved:
         """Returns the tensors of the state and of the adapter."""
@@ -123,8 +117,6 @@ class FeatureEvidence(Evidence):
         return (
             config.normalise,
             config.reading,
-            config.repair_spelling,
-            config.segments,
             config.channels,
             (config.tail_quantile, config.slope_power),
             (shapes, scaling) if shapes else None,
@@ -149,19 +141,13 @@ class FeatureGroup(EvidenceGroup):
         self.loras = [member.lora for member in members if member.lora]
         self.scorers = members if self.loras else type(members[0]).stack(members)
 
-    def reader(self, encoder: Encoder) -> Reader:
-        """Returns a function from a prompt to its whole texts and its segments, none here."""
-        return lambda prompt: (
-            list(dict.fromkeys(read_text(text, self.config) for text in prompt_texts(prompt))),
-            [],
-        )
+    def score(self, encoder: Encoder, readings: Sequence[Reading], decided: Tensor | None = None) -> Tensor:
+        """Returns the scores [B, K] of the texts as wholes."""
+        return self.score_texts(encoder, [self.plain(reading.text) for reading in readings])
 
-    def score(self, encoder: Encoder, prompts: Sequence[Prompt], decided: Tensor | None = None) -> Tensor:
-        """Returns scores [B, K]: the largest over the texts of a prompt, segments less their penalty."""
-        texts, owners, penalties = spread_prompts(prompts, self.config, self.reader(encoder))
-        scores = self.score_texts(encoder, texts) - penalties[:, None]
-        result = torch.full((len(prompts), len(self.members)), -torch.inf)
-        return result.scatter_reduce_(0, owners[:, None].expand_as(scores), scores, reduce="amax")
+    def plain(self, text: str) -> str:
+        """Returns a text as the encoder reads it."""
+        return normalise_text(text) if self.config.normalise else text
 
     def score_texts(self, encoder: Encoder, texts: list[str]) -> Tensor:
         """Returns the scores of texts as the encoder reads them [S, K]."""
@@ -171,9 +157,9 @@ class FeatureGroup(EvidenceGroup):
         ]
         return torch.cat(parts, dim=1)
 
-    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[Details]:
-        """Returns each member's details of the first whole text of every prompt."""
-        texts = [read_text(prompt_texts(prompt)[0], self.config) for prompt in prompts]
+    def explain(self, encoder: Encoder, readings: Sequence[Reading]) -> list[Details]:
+        """Returns each member's details of every text as a whole."""
+        texts = [self.plain(reading.text) for reading in readings]
         parts = [
             scorer.explain_features(inputs, encoder.information)
             for scorer, inputs in self.read(encoder, texts)
@@ -191,25 +177,3 @@ class FeatureGroup(EvidenceGroup):
             features = encoder.encode_tokens(tokens).expand(len(self.scorers), -1, -1, -1)
         for scorer, own in zip(self.scorers, features, strict=True):
             yield scorer, PromptInputs(tokens, words, own)
-
-
-def read_text(text: str, config: DetectorConfig) -> str:
-    """Returns a text as the encoder reads it."""
-    return normalise_text(text) if config.normalise else text
-
-
-def spread_prompts(
-    prompts: Sequence[Prompt], config: DetectorConfig, read: Reader
-) -> tuple[list[str], Tensor, Tensor]:
-    """Returns all texts to score, the index of the prompt that each belongs to [S], and its penalty [S]."""
-    texts: list[str] = []
-    owners: list[int] = []
-    penalties: list[float] = []
-    settings = config.segments
-    for row, prompt in enumerate(prompts):
-        wholes, segments = read(prompt)
-        penalty = settings.penalty + settings.penalty_growth * math.log(max(len(segments), 1))
-        texts += [*wholes, *segments]
-        owners += [row] * (len(wholes) + len(segments))
-        penalties += [0.0] * len(wholes) + [penalty] * len(segments)
-    return texts, torch.tensor(owners), torch.tensor(penalties)

@@ -15,9 +15,11 @@ from o3_lightning.detector.constants import (
     FOLDS,
     LEXICAL_POWER,
     MOST_SWAPS,
+    SMALLEST_REQUEST,
     SUBJECT_COPIES,
     SUBJECT_KIN,
     SWAP_DEVIATIONS,
+    SWAP_FRACTION,
     SWAP_QUANTILE,
     WITHIN_LAYERS,
 )
@@ -71,9 +73,6 @@ def calibrate_fusion(
     """
     others = prompts_about_others(encoder, inputs, config, seed)
     whole = fit_rows(inputs, torch.arange(len(inputs)), config, seed, others)
-    if config.repair_spelling:
-        texts = encoder.tokenizer.batch_decode(inputs.words)
-        whole = replace(whole, rare=encoder.spelling.hash_rare_words(texts)[None])
     channels, warnings = unseen_channels(encoder, inputs, whole, config, seed, others)
     state = standardise(whole, channels)
     made_up = made_up_neighbours(encoder, inputs, config, seed)
@@ -81,7 +80,7 @@ def calibrate_fusion(
     scores = combine_channels(score_rows(encoder.information, near, state, config), state)[:, 0]
     scale_floor = fit_scale_floor(scores, quantile=SWAP_QUANTILE, deviations=SWAP_DEVIATIONS)
     figures: dict[str, Any] = {"scale_floor": scale_floor, "neighbour_score": float(scores.median())}
-    if len(inputs) >= config.smallest_request:
+    if len(inputs) >= SMALLEST_REQUEST:
         figures["recall"], more = promise(
             combine_channels(channels, state)[:, 0], scale_floor, config, seed + 1
         )
@@ -99,9 +98,9 @@ def unseen_channels(
     others: OtherPrompts | None,
 ) -> tuple[Tensor, list[str]]:
     """Returns channel scores [N, 1, C] of prompts that the fit has not seen, or of views, with a warning."""
-    if len(inputs) < config.smallest_request:
+    if len(inputs) < SMALLEST_REQUEST:
         warning = (
-            f"{len(inputs)} distinct prompts are too few to cross-fit ({config.smallest_request} needed): "
+            f"{len(inputs)} distinct prompts are too few to cross-fit ({SMALLEST_REQUEST} needed): "
             "the weight is calibrated on views of them with a word left out, and its recall is not checked"
         )
         views = drop_views(inputs.tokens, special_ids(encoder), most=MOST_VIEWS)
@@ -175,7 +174,7 @@ def made_up_neighbours(
         [inputs.tokens[row] for row in chosen],
         special_ids(encoder),
         table,
-        fraction=config.swap_fraction,
+        fraction=SWAP_FRACTION,
         seed=seed,
     )
     return read_tokens(encoder, swapped)
@@ -190,7 +189,7 @@ def prompts_about_others(
         None where the request has no subject, and where its prompts are too few to cross-fit.
     """
     holders = [row for row, tokens in enumerate(inputs.tokens) if inputs.subject.intersection(tokens)]
-    if not holders or len(inputs) < config.smallest_request:
+    if not holders or len(inputs) < SMALLEST_REQUEST:
         return None
     known = {token for tokens in inputs.tokens for token in tokens}
     embeddings = encoder.model.get_input_embeddings().weight

@@ -1,15 +1,15 @@
 """The default detector, family "fusion": channels over one encoder pass, standardised and added up.
 
-`score_fusion` computes the channels, `fitting` calibrates them. A prompt is read in several ways, so that
-typing errors and surrounding text do not hide a question; the reading closest to the forget set counts.
+`score_fusion` computes the channels, `fitting` calibrates them. A text is judged in every form that
+`Reading` gives it, so that what surrounds a question does not hide it; the closest form counts.
 Shape letters: S texts, K requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Self
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -17,40 +17,21 @@ from torch import Tensor
 from o3_lightning.detector.base import DETECTORS, EvidenceGroup
 from o3_lightning.detector.calibration import tail_weights
 from o3_lightning.detector.config import CHANNELS, DetectorConfig
-from o3_lightning.detector.constants import (
-    LEAST_WORDS,
-    LEXICAL_POWER,
-    MOST_SEGMENTS,
-    STRIDE_WORDS,
-    WINDOW_WORDS,
-    WITHIN_LAYERS,
-)
+from o3_lightning.detector.constants import LEXICAL_POWER, WITHIN_LAYERS
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.detector.feature_evidence import (
-    Details,
-    FeatureEvidence,
-    FeatureGroup,
-    Reader,
-    read_text,
-)
+from o3_lightning.detector.feature_evidence import Details, FeatureEvidence, FeatureGroup
 from o3_lightning.detector.fitting import calibrate_fusion, score_rows
-from o3_lightning.detector.lexical import hash_tokens
+from o3_lightning.detector.lexical import lexical_scores
 from o3_lightning.detector.prompt_features import PromptInputs, select_layers
+from o3_lightning.detector.reading import Reading
 from o3_lightning.detector.score_fusion import FusionState, fused_scores, stack_states, whitened_layers
-from o3_lightning.detector.segments import Prompt, cut_segments, prompt_texts
-from o3_lightning.detector.spelling import WordRepair
-from o3_lightning.detector.text import normalise_text
-from o3_lightning.detector.text.normalise import visible_text
-from o3_lightning.detector.text.reading import clean_text
-from o3_lightning.detector.text.reading import read_text as text_readings
-from o3_lightning.detector.text.respelling import respell_text
-from o3_lightning.detector.text.spans import cut_spans, span_penalty
+from o3_lightning.detector.text.spans import span_penalty
 
-__all__ = ["FusionEvidence", "FusionGroup", "read_variants"]
+__all__ = ["FusionEvidence", "FusionGroup"]
 
 SURE = 1.0
 FAR = -12.0  # a whole text below it has no span that reaches the request
-LONG_WORDS = 16
+MOST_ENCODED = 4  # spans of a text; on disguises nobody tuned to, three find what all of them find
 
 
 @DETECTORS.register("fusion")
@@ -95,40 +76,12 @@ class FusionEvidence(FeatureEvidence):
 
     @classmethod
     def group(cls, members: Sequence[Any]) -> EvidenceGroup:
-        """Returns a group that reads spans and other readings, or segments and repaired spellings."""
-        return MeaningGroup(members) if members[0].config.reading == "full" else FusionGroup(members)
+        """Returns a group that stacks the members and judges every form of a text."""
+        return FusionGroup(members)
 
 
 class FusionGroup(FeatureGroup):
-    """Fusions scored together; a word that any of their requests knows can repair a mistyped one.
-
-    Args:
-        members: K fusions with equal `group_key`.
-    """
-
-    def __init__(self, members: Sequence[Any]) -> None:
-        super().__init__(members)
-        states = [member.state for member in members]
-        self.rare = {number for state in states for number in state.rare[state.rare > 0].tolist()}
-        self.known = torch.stack([state.known.amax(dim=0) > 0 for state in states]).any(dim=0)
-
-    def weight(self, scores: Tensor) -> Tensor:
-        """Returns weights [B, K]; equal keys mean equal calibration settings."""
-        weights: Tensor = self.members[0].weight(scores)
-        return weights
-
-    def reader(self, encoder: Encoder) -> Reader:
-        """Returns `read_variants` with the words that a request of the group knows."""
-
-        def matters(token: int) -> bool:
-            return bool(self.known[hash_tokens(torch.tensor(token), len(self.known))])
-
-        repair = WordRepair(encoder.spelling, matters, self.rare).repair
-        return partial(read_variants, config=self.config, repair=repair)
-
-
-class MeaningGroup(FeatureGroup):
-    """Fusions scored on every reading of a prompt, and on its spans where the readings do not decide.
+    """Fusions scored on every form of a text, and on its spans where the forms do not decide.
 
     Args:
         members: K fusions with equal `group_key`.
@@ -139,24 +92,46 @@ class MeaningGroup(FeatureGroup):
         weights: Tensor = self.members[0].weight(scores)
         return weights
 
-    def score(self, encoder: Encoder, prompts: Sequence[Prompt], decided: Tensor | None = None) -> Tensor:
-        """Returns scores [B, K]: the largest over readings and, less their penalty, spans."""
-        readings = [read_prompt(prompt) for prompt in prompts]
+    def score(self, encoder: Encoder, readings: Sequence[Reading], decided: Tensor | None = None) -> Tensor:
+        """Returns scores [B, K]: the largest over the forms and, less their penalty, the spans."""
+        if self.config.reading == "plain":
+            return super().score(encoder, readings, decided)
         wholes = [(row, text) for row, reading in enumerate(readings) for text in reading.wholes]
-        scores = self.largest(encoder, wholes, len(prompts))
+        scores = self.largest(encoder, wholes, len(readings))
         done = self.weight(scores) >= SURE
         if decided is not None:
             done |= decided >= SURE
-        far = scores < FAR
-        spans = []
-        for row, reading in enumerate(readings):
-            if not bool(done[row].all()) and (reading.is_long or not bool((far[row] | done[row]).all())):
-                spans += [(row, text) for text in reading.spans]
+        far = done | (scores < FAR)
+        spans = [
+            (row, text)
+            for row, reading in enumerate(readings)
+            if not bool((done if reading.is_long else far)[row].all())
+            for text in reading.spans
+        ]
         if not spans:
             return scores
-        counts = torch.bincount(torch.tensor([row for row, _ in spans]), minlength=len(prompts)).tolist()
+        counts = torch.bincount(torch.tensor([row for row, _ in spans]), minlength=len(readings)).tolist()
         penalties = torch.tensor([span_penalty(count) for count in counts])
-        return torch.maximum(scores, self.largest(encoder, spans, len(prompts)) - penalties[:, None])
+        likely = self.likely_spans(encoder, spans, done)
+        return torch.maximum(scores, self.largest(encoder, likely, len(readings)) - penalties[:, None])
+
+    def likely_spans(
+        self, encoder: Encoder, spans: Sequence[tuple[int, str]], done: Tensor
+    ) -> list[tuple[int, str]]:
+        """Returns the spans of each row that share the most rare words with a request not `done` [B, K]."""
+        tokens = encoder.words(encoder.tokenize([text for _, text in spans]))
+        known = torch.cat([scorer.state.known for scorer in self.scorers])
+        shared = lexical_scores(tokens, known, encoder.information, LEXICAL_POWER)
+        rows = torch.tensor([row for row, _ in spans])
+        best = shared.masked_fill(done[rows], -1).amax(dim=1).tolist()
+        kept: Counter[int] = Counter()
+        likely = []
+        for place in sorted(range(len(spans)), key=lambda place: -best[place]):
+            row = spans[place][0]
+            if kept[row] < MOST_ENCODED:
+                kept[row] += 1
+                likely.append(spans[place])
+        return likely
 
     def largest(self, encoder: Encoder, texts: Sequence[tuple[int, str]], rows: int) -> Tensor:
         """Returns the largest scores [rows, K] over the texts of each row; equal texts are encoded once."""
@@ -164,44 +139,3 @@ class MeaningGroup(FeatureGroup):
         own = self.score_texts(encoder, list(places))[[places[text] for _, text in texts]]
         index = torch.tensor([row for row, _ in texts])[:, None].expand_as(own)
         return torch.full((rows, own.shape[1]), -torch.inf).scatter_reduce_(0, index, own, reduce="amax")
-
-
-class PromptReading(NamedTuple):
-    """How the encoder reads a prompt.
-
-    Args:
-        wholes: readings of the whole prompt, normalised.
-        spans: its spans, normalised; none of them is a whole reading.
-        is_long: whether the whole is too long to say that no span is close.
-    """
-
-    wholes: list[str]
-    spans: list[str]
-    is_long: bool
-
-
-def read_prompt(prompt: Prompt) -> PromptReading:
-    """Returns the readings and spans of a prompt."""
-    texts = prompt_texts(prompt)
-    readings = [reading for text in texts for reading in (*text_readings(text), *respell_text(text))]
-    wholes = dict.fromkeys(normalise_text(reading) for reading in readings)
-    cleaned = clean_text(visible_text(texts[0]))
-    spans = dict.fromkeys(normalise_text(span) for span in cut_spans(cleaned))
-    long = len(cleaned.split()) > LONG_WORDS
-    return PromptReading(list(wholes), [span for span in spans if span and span not in wholes], long)
-
-
-def read_variants(
-    prompt: Prompt, config: DetectorConfig, repair: Callable[[str], str]
-) -> tuple[list[str], list[str]]:
-    """Returns the whole texts of a prompt, repaired readings included, and the segments of the first."""
-    wholes = prompt_texts(prompt)
-    read = list(dict.fromkeys(read_text(text, config) for text in wholes))
-    settings, segments = config.segments, []
-    if settings.enabled:
-        window, stride = WINDOW_WORDS, STRIDE_WORDS
-        found = cut_segments(wholes[0], window_words=window, stride_words=stride, most=MOST_SEGMENTS)
-        segments = [read_text(part, config) for part in found if part.count(" ") + 1 >= LEAST_WORDS]
-    if config.repair_spelling:
-        read = list(dict.fromkeys([*read, *(repair(text) for text in read)]))
-    return read, [part for part in dict.fromkeys(segments) if part not in read]

@@ -1,6 +1,6 @@
 """Scores prompts under all requests at once: evidences of one kind share one encoder pass.
 
-Shape letters: B prompts, K requests.
+Shape letters: B texts, K requests.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from o3_lightning.common.errors import StoreError
 from o3_lightning.detector.base import Evidence, EvidenceGroup
 from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.detector.segments import Prompt
+from o3_lightning.detector.reading import Reading, read_all
 
-__all__ = ["MultiDetector", "Prompt"]
+__all__ = ["MultiDetector"]
 
 
 class Columns(NamedTuple):
@@ -30,7 +30,7 @@ class Columns(NamedTuple):
     """
 
     group: EvidenceGroup
-    columns: list[int]
+    columns: Tensor
     is_first: Tensor
 
 
@@ -59,52 +59,51 @@ class MultiDetector:
         self.ids = tuple(detectors)
         self._groups = group_parts(list(self.detectors.values()))
 
-    def judge(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+    def judge(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Returns scores and weights, [B, K] each, from one pass.
 
-        A weight is the largest over the evidences of a request. Scores are those of its first evidence.
-
-        Args:
-            prompts: texts, or lists of chat messages with "role" and "content".
-
-        Raises:
-            InputError: a chat message has no role or content.
+        A weight is the largest over the evidences of a request. Scores are those of its first evidence. The
+        gate (`gating.chats`) decides which texts of a chat are judged.
         """
-        scores = torch.zeros(len(prompts), len(self.ids))
+        return self._judge(read_all(texts))
+
+    def _judge(self, readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
+        scores = torch.zeros(len(readings), len(self.ids))
         weights = torch.zeros_like(scores)
-        for group, columns, is_first in self._groups if len(prompts) else ():
-            chosen = torch.tensor(columns)
-            own = group.score(self.encoder, prompts, weights[:, chosen])
-            scores[:, chosen[is_first]] = own[:, is_first]
-            weights.index_reduce_(1, chosen, group.weight(own), reduce="amax")
+        for group, columns, is_first in self._groups if len(readings) else ():
+            own = group.score(self.encoder, readings, weights[:, columns])
+            scores[:, columns[is_first]] = own[:, is_first]
+            weights[:, columns] = torch.maximum(weights[:, columns], group.weight(own))
         return scores, weights
 
-    def scores(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Returns scores [B, K], higher = closer to the forget set; arguments as for `judge`."""
-        return self.judge(prompts)[0]
+    def scores(self, texts: Sequence[str]) -> Tensor:
+        """Returns scores [B, K], higher = closer to the forget set."""
+        return self.judge(texts)[0]
 
-    def weights(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Returns weights [B, K] in [0, 1]; arguments as for `judge`."""
-        return self.judge(prompts)[1]
+    def weights(self, texts: Sequence[str]) -> Tensor:
+        """Returns weights [B, K] in [0, 1]."""
+        return self.judge(texts)[1]
 
-    def explain(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-        """Returns, per prompt, {request id: {"score", "weight", "channels", "layers"}}.
+    def explain(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns, per text, {request id: {"score", "weight", "channels", "layers"}}.
 
-        `channels` are the standardised channel scores of the whole prompt (the first text of a chat): a high
-        weight with low channels comes from a segment or another reading. `layers` holds one score for each
+        `channels` are the standardised channel scores of the whole text: a high weight with low channels
+        comes from a span or another form of it. `layers` holds one score for each
         encoder layer that is used, in order, higher = closer: the whitened cosine in [-1, 1] of a fusion, the
         layer score of a boundary. Where a name or a span was found, "evidence" is its kind and "place" the
         characters [start, end) where it stands, None where it was decoded or respelt.
         """
-        scores, weights = (values.tolist() for values in self.judge(prompts))
-        rows: list[dict[str, Any]] = [{name: {} for name in self.ids} for _ in prompts]
-        for group, columns, is_first in self._groups if len(prompts) else ():
-            members = zip(columns, is_first.tolist(), group.explain(self.encoder, prompts), strict=True)
-            for column, first, details in members:
+        readings = read_all(texts)
+        scores, weights = (values.tolist() for values in self._judge(readings))
+        rows: list[dict[str, Any]] = [{name: {} for name in self.ids} for _ in texts]
+        for group, columns, is_first in self._groups if len(texts) else ():
+            details = group.explain(self.encoder, readings)
+            members = zip(columns.tolist(), is_first.tolist(), details, strict=True)
+            for column, first, described in members:
                 for number, row in enumerate(rows):
                     judged = {"score": scores[number][column], "weight": weights[number][column]}
                     own = row[self.ids[column]]
-                    own.update({**judged, **details[number]} if first else details[number])
+                    own.update({**judged, **described[number]} if first else described[number])
         return rows
 
 
@@ -117,7 +116,7 @@ def group_parts(detectors: Sequence[Detector]) -> list[Columns]:
     return [
         Columns(
             kind.group([part for _, _, part in members]),
-            [column for column, _, _ in members],
+            torch.tensor([column for column, _, _ in members]),
             torch.tensor([first for _, first, _ in members]),
         )
         for (kind, _), members in sorted(shared.items(), key=lambda item: item[0][0].needs_encoder)

@@ -17,11 +17,10 @@ from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.name_table import NameHit, NameTable
 from o3_lightning.detector.names import NameState, find_names, hash_names
-from o3_lightning.detector.segments import Prompt, prompt_texts
+from o3_lightning.detector.reading import Reading, read_all
 from o3_lightning.detector.text.frequencies import is_listed
 from o3_lightning.detector.text.normalise import LEET
-from o3_lightning.detector.text.reading import find_fragment, read_text
-from o3_lightning.detector.text.respelling import respell_text
+from o3_lightning.detector.text.reading import find_fragment
 
 __all__ = ["NameEvidence", "NameGroup"]
 
@@ -58,9 +57,9 @@ class NameEvidence(Evidence):
             )
         return Fitted(cls(hash_names(names, salt)), report, warnings)
 
-    def score(self, encoder: Encoder, prompts: Sequence[Prompt]) -> Tensor:
+    def score(self, encoder: Encoder, texts: Sequence[str]) -> Tensor:
         """Returns 1 or 0 [B]."""
-        return NameGroup([self]).score(encoder, prompts)[:, 0]
+        return NameGroup([self]).score(encoder, read_all(texts))[:, 0]
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns the scores."""
@@ -78,9 +77,9 @@ class NameEvidence(Evidence):
             raise ValueError(f"tensor '{name}': {'missing' if name in expected else 'unknown'}")
         return cls(NameState(**saved.tensors))
 
-    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-        """Returns the kind and place of the name found in each prompt; places are characters."""
-        return NameGroup([self]).explain(encoder, prompts)[0]
+    def explain(self, encoder: Encoder, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns the kind and place of the name found in each text; places are characters."""
+        return NameGroup([self]).explain(encoder, read_all(texts))[0]
 
     def group_key(self) -> Hashable:
         """Returns the salt."""
@@ -103,10 +102,10 @@ class NameGroup(EvidenceGroup):
         super().__init__(members)
         self.table = NameTable([member.state for member in members], range(len(members)))
 
-    def score(self, encoder: Encoder, prompts: Sequence[Prompt], decided: Tensor | None = None) -> Tensor:
-        """Returns 1 where a prompt holds a name of a request, else 0 [B, K]."""
-        scores = torch.zeros(len(prompts), len(self.members))
-        for row, hits in enumerate(self.find(prompts)):
+    def score(self, encoder: Encoder, readings: Sequence[Reading], decided: Tensor | None = None) -> Tensor:
+        """Returns 1 where a text holds a name of a request, else 0 [B, K]."""
+        scores = torch.zeros(len(readings), len(self.members))
+        for row, hits in enumerate(self.find(readings)):
             for _, hit in hits:
                 scores[row, hit.column] = 1
         return scores
@@ -115,29 +114,26 @@ class NameGroup(EvidenceGroup):
         """Returns the scores."""
         return scores
 
-    def explain(self, encoder: Encoder, prompts: Sequence[Prompt]) -> list[list[dict[str, Any]]]:
-        """Returns for each member the kind and place of the first hit of every prompt."""
-        rows: list[list[dict[str, Any]]] = [[{} for _ in prompts] for _ in self.members]
-        for row, hits in enumerate(self.find(prompts)):
+    def explain(self, encoder: Encoder, readings: Sequence[Reading]) -> list[list[dict[str, Any]]]:
+        """Returns for each member the kind and place of the first hit in every text."""
+        rows: list[list[dict[str, Any]]] = [[{} for _ in readings] for _ in self.members]
+        for row, hits in enumerate(self.find(readings)):
             for text, hit in reversed(hits):
-                place = find_fragment(prompt_texts(prompts[row])[0], text[hit.start : hit.end])
+                place = find_fragment(readings[row].text, text[hit.start : hit.end])
                 rows[hit.column][row] = {"evidence": hit.kind, "place": place}
         return rows
 
-    def find(self, prompts: Sequence[Prompt]) -> list[list[tuple[str, NameHit]]]:
-        """Returns the hits of each prompt with the reading that they stand in."""
-        readings = [name_readings(prompt) for prompt in prompts]
-        found = iter(self.table.find([text for texts in readings for text in texts]))
-        return [[(text, hit) for text in texts for hit in next(found)] for texts in readings]
+    def find(self, readings: Sequence[Reading]) -> list[list[tuple[str, NameHit]]]:
+        """Returns the hits in each text with the form of it that they stand in."""
+        forms = [searched_forms(reading) for reading in readings]
+        found = iter(self.table.find([text for texts in forms for text in texts]))
+        return [[(text, hit) for text in texts for hit in next(found)] for texts in forms]
 
 
-def name_readings(prompt: Prompt) -> list[str]:
-    """Returns the texts in which names are looked up."""
-    wholes = prompt_texts(prompt)
-    read = [part for text in wholes for part in (*read_text(text), *respell_text(text))]
-    return list(
-        dict.fromkeys([*read, *(part for text in read[:MOST_RESPELT] for part in respelt_words(text))])
-    )
+def searched_forms(reading: Reading) -> list[str]:
+    """Returns the forms of a text in which names are looked up."""
+    respelt = (part for form in reading.forms[:MOST_RESPELT] for part in respelt_words(form))
+    return list(dict.fromkeys([*reading.forms, *respelt]))
 
 
 def respelt_words(text: str) -> list[str]:

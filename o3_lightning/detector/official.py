@@ -91,7 +91,7 @@ class OfficialEvidence(FeatureEvidence):
         cls, encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
     ) -> tuple[OfficialState, dict[str, Any], list[str]]:
         """Fits the official statistics to the first prompts and the gate to the rest."""
-        return fit_official(inputs.features, config), {}, warn_if_small(inputs, config)
+        return fit_official(inputs.features, config), {}, warn_if_small(inputs)
 
     @property
     def gate(self) -> OfficialGate:

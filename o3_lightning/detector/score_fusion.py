@@ -73,7 +73,6 @@ class FusionState:
         subject: direction of the subject channel at each layer [K, L, D], zeros without a subject.
         subject_offset: what is taken from that channel [K].
         known: hashed word table [K, H].
-        rare: hashes of the words that no vocabulary has [K, W], int64, 0 where there are fewer.
         center: cross-fitted mean of each channel [K, C].
         spread: its standard deviation, positive [K, C].
         channel_weights: what each channel adds to the sum [K, C].
@@ -93,7 +92,6 @@ class FusionState:
     subject: Tensor
     subject_offset: Tensor
     known: Tensor
-    rare: Tensor
     center: Tensor
     spread: Tensor
     channel_weights: Tensor
@@ -161,7 +159,6 @@ def fit_fusion(
         "subject": direction,
         "subject_offset": offset,
         "known": know_words(tokens, config)[0],
-        "rare": torch.zeros(0, dtype=torch.int64),
         "center": torch.zeros(len(CHANNELS)),
         "spread": torch.ones(len(CHANNELS)),
         "channel_weights": weigh_channels(config, subject=others is not None),

@@ -15,57 +15,13 @@ from torch import Tensor
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import digest_bytes, write_atomically, write_json
 from o3_lightning.detector.base import DETECTORS, Evidence, Saved
-from o3_lightning.detector.config import DetectorConfig, SegmentConfig, TrainingConfig
-from o3_lightning.detector.constants import (
-    GAMMA,
-    LEAST_WORDS,
-    LEXICAL_POWER,
-    LORA_ALPHA,
-    LORA_RANK,
-    MOST_SEGMENTS,
-    STRIDE_WORDS,
-    WINDOW_WORDS,
-    WITHIN_LAYERS,
-)
+from o3_lightning.detector.config import DetectorConfig, TrainingConfig
 
 __all__ = ["FORMAT_VERSION", "Stored", "read_detector", "write_detector"]
 
-FORMAT_VERSION = 4
-SINGLE_PART = 3  # its tensors have no part name; read without any change to a score
-BOUNDARY_TENSORS = ("support", "coefficients", "layer_weights", "width")  # their product is the slope now
-DROPPED_TENSORS = {
-    "layers": BOUNDARY_TENSORS,
-    "official": (*BOUNDARY_TENSORS, "scale", "center", "spread"),
-}
-RENAMED = {"tail": "tail_quantile", "sharpness": "slope_power"}
-# fields of format 3 that are constants now, by section, and the values with which a detector scores as it did
-CONSTANTS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "": {
-        "boundary": ("none", "linear"),
-        "layer_weights": ("uniform", "official"),
-        "within_layers": (WITHIN_LAYERS,),
-        "lexical_power": (LEXICAL_POWER,),
-        "gamma": (GAMMA,),
-    },
-    "training": {"alpha": (LORA_ALPHA,), "rank": (LORA_RANK,)},
-    "segments": {
-        "window_words": (WINDOW_WORDS,),
-        "stride_words": (STRIDE_WORDS,),
-        "most": (MOST_SEGMENTS,),
-        "least_words": (LEAST_WORDS,),
-    },
-}
-# further ones that only the fit reads
-DROPPED = {
-    "": "folds centroids rows_per_centroid most_rank within_rank swap_quantile swap_deviations most_swaps "
-    "name_share subject_share subject_kin subject_copies lexical_buckets certain_count certain_fraction nu "
-    "used_fraction",
-    "training": "dropout targets masked_fraction",
-    "segments": "",
-}
+FORMAT_VERSION = 5
 TENSOR_FILE, JSON_FILE = "detector.safetensors", "detector.json"
 JSON_FIELDS = {
-    "format": int,
     "config": dict,
     "encoder_digest": str,
     "encoder_id": str,
@@ -74,7 +30,6 @@ JSON_FIELDS = {
     "shapes": dict,
     "tensors_sha256": str,
 }
-NO_CONVERTER = "there is no converter: fit the detector again from the request's prompts"
 
 
 class Stored(NamedTuple):
@@ -125,16 +80,11 @@ def read_detector(folder: Path) -> tuple[Stored, dict[str, Evidence]]:
     """
     path = folder / JSON_FILE
     described = read_description(path)
-    if described["format"] == SINGLE_PART:
-        upgrade_config(described["config"], path)
     config = read_config(described["config"], path)
     content = read_bytes(folder / TENSOR_FILE)
     if digest_bytes(content) != described["tensors_sha256"]:
         raise StoreError(f"{folder / TENSOR_FILE}: damaged: its SHA-256 is not the one in {JSON_FILE}")
     tensors = read_tensors(content, folder / TENSOR_FILE, described["shapes"])
-    if described["format"] == SINGLE_PART:
-        described["parts"] = {config.family: {}}
-        tensors = name_part(tensors, config.family, folder / TENSOR_FILE)
     saved = {name: Saved({}, values) for name, values in described["parts"].items()}
     for key, tensor in tensors.items():
         part, _, name = key.partition(".")
@@ -159,20 +109,6 @@ def load_part(name: str, saved: Saved, config: DetectorConfig, folder: Path) -> 
         raise StoreError(f"{folder / TENSOR_FILE}: part '{name}': {error}") from error
 
 
-def name_part(tensors: dict[str, Tensor], family: str, path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of format 3 with the names and fields of format 4."""
-    state = {name: value for name, value in tensors.items() if name not in DROPPED_TENSORS.get(family, ())}
-    try:
-        if family == "official":
-            state["slope"] = tensors["coefficients"]
-        if family == "layers":
-            support = tensors["coefficients"] @ tensors["support"]
-            state["slope"] = support.clamp_min(0) * tensors["layer_weights"]
-    except KeyError as error:
-        raise StoreError(f"{path}: tensor {error}: missing") from error
-    return {f"{family}.{name}": value for name, value in state.items()}
-
-
 def read_bytes(path: Path) -> bytes:
     """Returns a file's content."""
     try:
@@ -189,58 +125,28 @@ def read_description(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path}: damaged: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise StoreError(f"{path}: damaged: expected an object, got {type(value).__name__}")
-    if value.get("format") == SINGLE_PART:
-        value.setdefault("parts", {})
+    if value.get("format") != FORMAT_VERSION:
+        raise StoreError(
+            f"{path}: field 'format': expected {FORMAT_VERSION}, got {value.get('format')!r}; there is no "
+            "converter: fit the detector again from the request's prompts"
+        )
     for key, kind in JSON_FIELDS.items():
         if key not in value:
             raise StoreError(f"{path}: field '{key}': missing")
         if not isinstance(value[key], kind):
             raise StoreError(f"{path}: field '{key}': expected {kind.__name__}, got {value[key]!r:.40}")
-        if key == "format" and value[key] not in (SINGLE_PART, FORMAT_VERSION):
-            raise StoreError(
-                f"{path}: field 'format': expected {SINGLE_PART} or {FORMAT_VERSION}, got {value[key]}; "
-                + NO_CONVERTER
-            )
     return value
-
-
-def upgrade_config(config: dict[str, Any], path: Path) -> None:
-    """Turns settings of format 3 into those of format 4, in place.
-
-    Raises:
-        StoreError: a setting that is a constant now had another value, with which scores would change.
-    """
-    for section, fields in CONSTANTS.items():
-        own = config.get(section, {}) if section else config
-        if not isinstance(own, dict):
-            continue
-        for name in DROPPED[section].split():
-            own.pop(name, None)
-        for name, values in fields.items():
-            if name in own and (given := own.pop(name)) not in values:
-                expected = " or ".join(map(str, values))
-                raise StoreError(
-                    f"{path}: field 'config.{name}': expected {expected}, got {given}; {NO_CONVERTER}"
-                )
-    config.setdefault("reading", "plain")  # format 3 knew no other
-    for old, new in RENAMED.items():
-        if old in config:
-            config[new] = config.pop(old)
-    if config.get("preset") == "k9":
-        config["preset"] = "cosine_maha_lexical"
 
 
 def read_config(value: dict[str, Any], path: Path) -> DetectorConfig:
     """Returns the settings, refusing keys and values that this version does not know."""
-    nested: dict[str, Any] = {"training": TrainingConfig, "segments": SegmentConfig}
-    given: dict[str, Any] = {}
-    for key, item in value.items():
-        given[key] = tuple(item) if isinstance(item, list) else item
-        if key in nested and not isinstance(item, dict):
-            raise StoreError(f"{path}: field 'config.{key}': expected an object, got {item!r:.40}")
+    given: dict[str, Any] = {
+        key: tuple(item) if isinstance(item, list) else item for key, item in value.items()
+    }
+    if not isinstance(training := given.pop("training", {}), dict):
+        raise StoreError(f"{path}: field 'config.training': expected an object, got {training!r:.40}")
     try:
-        parts = {key: nested[key](**given[key]) for key in nested if key in given}
-        return DetectorConfig(**{**given, **parts})
+        return DetectorConfig(**given, training=TrainingConfig(**training))
     except (TypeError, InputError) as error:
         raise StoreError(f"{path}: field 'config': {error}") from error
 

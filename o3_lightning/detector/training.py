@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.config import DetectorConfig
-from o3_lightning.detector.constants import LORA_ALPHA, LORA_DROPOUT, LORA_RANK
+from o3_lightning.detector.constants import LORA_ALPHA, LORA_DROPOUT, LORA_RANK, SWAP_FRACTION
 from o3_lightning.detector.encoder import Encoder, find_encoder
 from o3_lightning.detector.prompt_features import special_ids
 from o3_lightning.detector.pseudo_negatives import SwapTable, swap_rare_tokens
@@ -48,7 +48,7 @@ def train_encoder(
     targets = lora_targets(encoder.model)
     table = SwapTable(encoder.pieces, encoder.information)
     special = special_ids(encoder)
-    swapped = swap_rare_tokens(tokens, special, table, fraction=config.swap_fraction, seed=seed)
+    swapped = swap_rare_tokens(tokens, special, table, fraction=SWAP_FRACTION, seed=seed)
     lora = LoraConfig(
         r=LORA_RANK,
         lora_alpha=LORA_ALPHA,

@@ -6,7 +6,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from o3_lightning.common.errors import InputError, StoreError
-from o3_lightning.common.files import digest_bytes
 from o3_lightning.detector import Detector, DetectorConfig, MultiDetector, fit_detector, load_encoder
 from o3_lightning.detector.config import TrainingConfig
 from o3_lightning.detector.prompt_features import read_inputs
@@ -102,50 +101,12 @@ def test_damaged_files_are_named(fitted, tmp_path, damage, message):
         Detector.load(tmp_path)
 
 
-def as_format_3(folder):
-    path, json_path = folder / "detector.safetensors", folder / "detector.json"
-    described = json.loads(json_path.read_text())
-    save_file({name.partition(".")[2]: value for name, value in load_file(path).items()}, path)
-    described["shapes"] = {name.partition(".")[2]: shape for name, shape in described["shapes"].items()}
-    del described["parts"]
-    config = described["config"]
-    config["tail"], config["sharpness"] = config.pop("tail_quantile"), config.pop("slope_power")
-    del config["reading"], config["salt"]
-    config |= {"boundary": "none", "layer_weights": "uniform", "folds": 10, "within_layers": 3}
-    config["training"] |= {"alpha": 32, "rank": 8, "targets": []}
-    config["segments"] |= {"window_words": 16}
-    described |= {"format": 3, "tensors_sha256": digest_bytes(path.read_bytes())}
-    json_path.write_text(json.dumps(described))
-
-
-def test_a_store_of_format_3_is_still_read(encoder, people, tmp_path):
-    alone = fit_detector(encoder, people["forget"], DetectorConfig(reading="plain"), seed=0)
-    alone.save(tmp_path)
-    as_format_3(tmp_path)
-    prompts = people["held_out"]
-    old, new = (MultiDetector(encoder, {"a": d}) for d in (Detector.load(tmp_path), alone))
-    assert torch.equal(old.scores(prompts), new.scores(prompts))
-
-
-def test_a_store_of_format_3_with_a_setting_that_is_a_constant_now_is_refused(fitted, tmp_path):
-    fitted.save(tmp_path)
-    as_format_3(tmp_path)
-    path = tmp_path / "detector.json"
-    described = json.loads(path.read_text())
-    described["config"]["within_layers"] = 2
-    path.write_text(json.dumps(described))
-    with pytest.raises(
-        StoreError, match=r"'config\.within_layers': expected 3, got 2; there is no converter"
-    ):
-        Detector.load(tmp_path)
-
-
-@pytest.mark.parametrize("version", [1, 2, 5])
+@pytest.mark.parametrize("version", [1, 4, 6])
 def test_a_store_of_another_format_is_refused_with_a_way_out(fitted, tmp_path, version):
     fitted.save(tmp_path)
     path = tmp_path / "detector.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": version}))
-    with pytest.raises(StoreError, match=f"expected 3 or 4, got {version}; .*: fit the detector again"):
+    with pytest.raises(StoreError, match=f"expected 5, got {version}; .*: fit the detector again"):
         Detector.load(tmp_path)
 
 
@@ -223,11 +184,11 @@ def test_of_too_many_prompts_some_are_encoded_and_all_words_known(encoder, monke
     monkeypatch.setattr(
         type(encoder), "forward", lambda self, rows: encoded.extend(rows) or forward(self, rows)
     )
-    config = DetectorConfig(most_rows=4, swap_fraction=0.5)
+    config = DetectorConfig(most_rows=4)
     detector = fit_detector(encoder, prompts, config, seed=0)
     assert "fitted on a random 4 of 6 prompts" in detector.report["warnings"][0]
     assert detector.report["prompts"] == 6
     originals = {tuple(row) for row in encoder.tokenize(prompts)}
     assert len(originals & {tuple(row) for row in encoded}) == 4
-    every = fit_detector(encoder, prompts, DetectorConfig(swap_fraction=0.5), seed=0)
+    every = fit_detector(encoder, prompts, DetectorConfig(), seed=0)
     assert torch.equal(detector.parts["fusion"].state.known, every.parts["fusion"].state.known)

@@ -1,0 +1,57 @@
+"""A text in every form that the evidences judge, each computed once whoever asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from o3_lightning.detector.text.normalise import normalise_text, visible_text
+from o3_lightning.detector.text.reading import clean_text, read_text
+from o3_lightning.detector.text.respelling import respell_text
+from o3_lightning.detector.text.spans import cut_spans
+
+__all__ = ["Reading", "read_all"]
+
+LONG_WORDS = 16
+
+
+class Reading:
+    """One text as the evidences read it.
+
+    Args:
+        text: as it was given.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def forms(self) -> list[str]:
+        """The text as given, without marks, decoded and respelt; case is kept."""
+        return list(dict.fromkeys([*read_text(self.text), *respell_text(self.text)]))
+
+    @cached_property
+    def wholes(self) -> list[str]:
+        """The distinct forms, normalised."""
+        return list(dict.fromkeys(normalise_text(form) for form in self.forms))
+
+    @cached_property
+    def cleaned(self) -> str:
+        """The text without marks; spans are cut from it."""
+        return clean_text(visible_text(self.text))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a low score of the whole does not exclude a close span."""
+        return len(self.cleaned.split()) > LONG_WORDS
+
+    @cached_property
+    def spans(self) -> list[str]:
+        """The spans of the text, normalised; none of them is a whole form."""
+        spans = dict.fromkeys(normalise_text(span) for span in cut_spans(self.cleaned))
+        return [span for span in spans if span and span not in self.wholes]
+
+
+def read_all(texts: Sequence[str]) -> list[Reading]:
+    """Returns a reading of each text."""
+    return [Reading(text) for text in texts]
