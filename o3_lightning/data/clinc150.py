@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.data.config import DataConfig
+from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records, try_records
@@ -18,6 +18,7 @@ O3_ORDER = ("work", "travel", "home")  # the domains that O3 unlearns, in its or
 WRONG_INTENTS = 5  # as many as TOFU has perturbed answers
 
 
+@BENCHMARKS.register("clinc150")
 def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns one request per domain, with test utterances as probes and the other domains as utility.
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from o3_lightning.common.checks import AT_LEAST_0, AT_LEAST_1, check_ranges
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.registry import Registry
+
+if TYPE_CHECKING:
+    from o3_lightning.data.stream import RequestStream
 
 __all__ = ["BENCHMARKS", "DataConfig"]
 
-BENCHMARKS = ("fictitious", "jsonl", "tofu", "real_world", "clinc150", "scienceqa", "muse")
+MODULES = ("fictitious", "jsonl", "tofu", "real_world", "clinc150", "scienceqa", "muse")
 
 
 @dataclass(frozen=True)
@@ -18,8 +24,8 @@ class DataConfig:
 
     Args:
         name: benchmark, one of "fictitious" (embedded, offline), "jsonl" (your own files), "tofu",
-            "real_world", "clinc150", "scienceqa", "muse". The last five are read from the folder `root`, or
-            from the Hugging Face Hub if they are not there.
+            "real_world", "clinc150", "scienceqa", "muse", or one of a plug-in. Those after "jsonl" are read
+            from the folder `root`, or from the Hugging Face Hub if they are not there.
         requests: for "jsonl" the files of the forget sets, in the order of unlearning; for the other
             benchmarks the ids of the requests to use, in order; empty takes the first `count`.
         retain: JSON-lines file in the format of requests whose rows become the utility split "retain", used
@@ -57,8 +63,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.name not in BENCHMARKS:
-            raise InputError(f"expected one of {', '.join(BENCHMARKS)}, got {self.name!r}", field="data.name")
+            known = ", ".join(BENCHMARKS.names())
+            raise InputError(f"expected one of {known}, got {self.name!r}", field="data.name")
         limits = ("count", "retain_authors", "rows_per_request", "utility_rows")
         check_ranges(self, "data", authors_per_request=AT_LEAST_1, **dict.fromkeys(limits, AT_LEAST_0))
         if self.name == "jsonl" and not self.requests:
             raise InputError("expected at least one JSON-lines file, got none", field="data.requests")
+
+
+BENCHMARKS: Registry[Callable[[DataConfig, int], RequestStream]] = Registry(
+    "benchmark", [f"o3_lightning.data.{name}" for name in MODULES]
+)
+"""By name, the function that loads a benchmark from a `DataConfig` and the run's seed."""

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.data.config import DataConfig
+from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream, check_known
 from o3_lightning.data.words import (
@@ -101,6 +101,7 @@ def perturb(world: World, author: Author, attribute: Attribute) -> tuple[str, ..
     return tuple(draw.sample(values, PERTURBED_ANSWERS))
 
 
+@BENCHMARKS.register("fictitious")
 def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns the fictitious authors as a stream of requests.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from o3_lightning.common.shipped import locate
-from o3_lightning.data.config import DataConfig
+from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.requests import QuestionAnswer, read_requests, read_rows
 from o3_lightning.data.stream import RequestStream
 
 __all__ = ["load"]
 
 
+@BENCHMARKS.register("jsonl")
 def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns the requests in the configured files and, where there is one, the retain file as utility.
 

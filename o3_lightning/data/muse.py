@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.data.config import DataConfig
+from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records
@@ -24,6 +24,7 @@ ANSWER_WORDS = 100
 PASSAGES = 20  # at most per text; a book would give thousands
 
 
+@BENCHMARKS.register("muse")
 def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns MUSE as requests of passages, with its questions about retained texts as utility.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from o3_lightning.data.config import DataConfig
+from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.sources import load_records, try_records
 from o3_lightning.data.stream import RequestStream
@@ -15,6 +15,7 @@ __all__ = ["load"]
 FIELDS = ("name", "question", "answer")
 
 
+@BENCHMARKS.register("real_world")
 def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns one request per task id, and the neighbours as utility.
 

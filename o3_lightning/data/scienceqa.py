@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.data.config import DataConfig
+from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records, local_root, read_hub, try_records
@@ -26,6 +26,7 @@ HUB_CHOICES = {
 ANSWER = "Answer: The answer is {}."
 
 
+@BENCHMARKS.register("scienceqa")
 def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns one request per topic, and CommonsenseQA, OpenbookQA and other topics as utility.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import evenly_spaced
-from o3_lightning.data.config import DataConfig
+from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 
 __all__ = ["RequestStream", "check_known", "load_stream"]
@@ -66,15 +65,13 @@ def load_stream(config: DataConfig, seed: int) -> RequestStream:
     Raises:
         InputError: a file is missing or malformed, an id is unknown, or a split is empty.
     """
-    loader = importlib.import_module(f"o3_lightning.data.{config.name}")
-    stream: RequestStream = loader.load(config, seed)
-    return shorten(select(stream, config), config)
+    return shorten(select(BENCHMARKS[config.name](config, seed), config), config)
 
 
 def select(stream: RequestStream, config: DataConfig) -> RequestStream:
-    """Keeps the requests that were asked for, in that order."""
+    """Keeps the requests that were asked for, in that order; of a stream from files, all of them."""
     requests = stream.requests
-    if config.requests and config.name != "jsonl":
+    if config.requests and not stream.files:
         known = {request.id: request for request in requests}
         check_known(config.requests, known)
         requests = tuple(known[name] for name in config.requests)

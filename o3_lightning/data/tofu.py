@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.data.config import DataConfig
+from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records, try_records
@@ -22,6 +22,7 @@ UTILITY = {
 }
 
 
+@BENCHMARKS.register("tofu")
 def load(config: DataConfig, seed: int) -> RequestStream:
     """Returns TOFU's forget sets as requests, and its three other sets as utility.
 
