@@ -37,23 +37,24 @@ def main(arguments: list[str]) -> None:
 def train(config: RunConfig, options: dict[str, Any], identifier: str, processes: Processes) -> list[str]:
     """Trains with all processes, saves with the first, and returns what to print."""
     from o3_lightning.adapter.history import AdapterHistory
-    from o3_lightning.adapter.training import train_adapter
-    from o3_lightning.common.seeds import stage_seed
     from o3_lightning.models.base import load_base
-    from o3_lightning.training.trainer import RunLogger, build_trainer
+    from o3_lightning.run.inputs import RETAIN_SPLIT
+    from o3_lightning.run.unlearner import train_request
+    from o3_lightning.training.trainer import RunLogger
 
     stream, request = choose_request(config, identifier)
     base = load_base(config.base, config.seed)
     loggers = RunLogger([])
     if processes.is_first:
         loggers = RunLogger.open(config.logging, config.folder / "logs", config.name)
-    trainer = build_trainer(
-        options, max_epochs=config.adapter.epochs, logger=loggers.stage(f"{request.id}/adapter")
-    )
-    retain = stream.utility.get("retain") if config.objective.needs_retained_data else None
-    seed = stage_seed(config.seed, "adapter", request.id)
-    trained = train_adapter(
-        base, request, AdapterHistory(), config.adapter, config.objective, trainer, seed, retain=retain
+    trained = train_request(
+        base,
+        request,
+        AdapterHistory(),
+        config,
+        options,
+        stream.utility.get(RETAIN_SPLIT),
+        logger=loggers.stage(f"{request.id}/adapter"),
     )
     loggers.close()
     folder = request_folder(config, request.id) / "adapter"

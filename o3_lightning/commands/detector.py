@@ -36,18 +36,15 @@ def main(arguments: list[str]) -> None:
 
 def fit(config: RunConfig, identifier: str) -> list[str]:
     """Fits, saves, measures, and returns what to print."""
-    from o3_lightning.common.seeds import stage_seed
-    from o3_lightning.detector.detector import fit_detector
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.detector.multi import MultiDetector
     from o3_lightning.evaluation.detectors import evaluate_detectors
+    from o3_lightning.run.unlearner import fit_request
 
     stream, request = choose_request(config, identifier)
     encoder = load_configured_encoder(config.detector)
     start = time.perf_counter()
-    detector = fit_detector(
-        encoder, request.prompts, config.detector, stage_seed(config.seed, "detector", request.id)
-    )
+    detector = fit_request(encoder, request, config)
     seconds = time.perf_counter() - start
     folder = request_folder(config, request.id)
     detector.save(folder)

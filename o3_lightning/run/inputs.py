@@ -31,7 +31,6 @@ __all__ = [
     "check_unchanged",
     "evaluating",
     "read_inputs",
-    "training_reads",
 ]
 
 RETAIN_SPLIT = "retain"
@@ -72,22 +71,13 @@ def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
     return replace(stream, utility=guarded)
 
 
-def guards(stream: RequestStream) -> Iterator[RetainGuard]:
-    """The guarded utility splits."""
-    return (rows for rows in stream.utility.values() if isinstance(rows, RetainGuard))
-
-
-def training_reads(stream: RequestStream) -> int:
-    """How often training has read a retained row so far."""
-    return sum(rows.reads["training"] for rows in guards(stream))
-
-
 @contextmanager
 def evaluating(stream: RequestStream) -> Iterator[None]:
     """Within, utility rows may be read."""
     with ExitStack() as stack:
-        for rows in guards(stream):
-            stack.enter_context(rows.evaluation())
+        for rows in stream.utility.values():
+            if isinstance(rows, RetainGuard):
+                stack.enter_context(rows.evaluation())
         yield
 
 

@@ -18,19 +18,19 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import leaves, to_plain
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import UnlearningRequest
-from o3_lightning.detector.answers import fit_answers
 from o3_lightning.detector.detector import Detector
 from o3_lightning.evaluation.splits import UTILITY, digest_rows
 from o3_lightning.models.lora import LORA_CONFIG, LORA_WEIGHTS
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import RETAIN_SPLIT, Inputs, evaluating
 from o3_lightning.run.results import BASE_STAGE, stage_names
+from o3_lightning.run.unlearner import save_detector
 from o3_lightning.store.record import PROTECTED, REGISTERED, UNLEARNED
 from o3_lightning.store.store import Store
 from o3_lightning.store.view import StoreView
 from o3_lightning.training.run_folder import RunFolder, decisive, differing
 
-__all__ = ["Predecessor", "open_predecessor", "save_detector"]
+__all__ = ["Predecessor", "open_predecessor"]
 
 logger = logging.getLogger(__name__)
 
@@ -144,12 +144,6 @@ def open_predecessor(config: RunConfig, trainer: Mapping[str, Any], inputs: Inpu
             earlier.check_retained(digest_rows(stream.utility[RETAIN_SPLIT]))
     logger.info("taken over from %s: %s", config.take_over, ", ".join(earlier.ids))
     return earlier
-
-
-def save_detector(detector: Detector, request: UnlearningRequest, folder: Path) -> None:
-    """Writes a request's detector and the hashes of its answers, as the store keeps them."""
-    detector.save(folder)
-    fit_answers(request.prompts, request.answers).save(folder)
 
 
 def copy_adapter(there: Path, here: Path) -> None:

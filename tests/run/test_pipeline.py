@@ -7,6 +7,7 @@ import pytest
 
 import o3_lightning.run.inputs as inputs_module
 import o3_lightning.run.pipeline as stream_module
+import o3_lightning.run.unlearner as unlearner_module
 from o3_lightning.commands.cli import main
 from o3_lightning.commands.common import read_run
 from o3_lightning.common.errors import InputError
@@ -143,13 +144,13 @@ def test_a_run_killed_at_every_stage_boundary_ends_with_the_same_metrics(
 
 
 def test_each_adapter_is_trained_against_those_before_it(arguments, monkeypatch):
-    real, seen = stream_module.train_adapter, {}
+    real, seen = unlearner_module.train_adapter, {}
 
     def watched(base, request, history, *rest):
         seen[request.id] = list(history.ids)
         return real(base, request, history, *rest)
 
-    monkeypatch.setattr(stream_module, "train_adapter", watched)
+    monkeypatch.setattr(unlearner_module, "train_adapter", watched)
     start(arguments)
     assert seen == {"quillan": [], "mirelle": ["quillan"]}
 
@@ -186,7 +187,7 @@ def test_a_declared_need_opens_the_retain_split_and_no_other():
 
 
 def test_a_stage_that_cheats_is_stopped(arguments, monkeypatch):
-    real = stream_module.fit_detector
+    real = unlearner_module.fit_detector
 
     def cheat(encoder, prompts, config, seed):
         return real(encoder, [*prompts, bench_rows()[0].prompt], config, seed)
@@ -194,7 +195,7 @@ def test_a_stage_that_cheats_is_stopped(arguments, monkeypatch):
     held = {}
     guard = inputs_module.guard
     monkeypatch.setattr(inputs_module, "guard", lambda *args: held.setdefault("stream", guard(*args)))
-    monkeypatch.setattr(stream_module, "fit_detector", cheat)
+    monkeypatch.setattr(unlearner_module, "fit_detector", cheat)
 
     def bench_rows():
         return held["stream"].utility["retain"]
@@ -280,7 +281,7 @@ def test_a_request_that_was_removed_while_a_run_was_unfinished_is_told(arguments
     words, measure, calls = [*arguments, "--evaluation.metrics", '["probability"]'], stream_module.measure, []
 
     def dies_after_the_first_request(bench):
-        calls.append(bench.store.path)
+        calls.append(bench.unlearner.store.path)
         if len(calls) == 3:
             raise Killed
         return measure(bench)

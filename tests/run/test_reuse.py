@@ -6,7 +6,7 @@ import pytest
 
 import o3_lightning.run.estimate as estimate_module
 import o3_lightning.run.inputs as inputs_module
-import o3_lightning.run.pipeline as stream_module
+import o3_lightning.run.unlearner as unlearner_module
 from o3_lightning.commands.common import read_run
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
@@ -57,7 +57,7 @@ def run(settings):
 def fitted(monkeypatch):
     """Ids of the requests that are trained, and how many detectors are fitted."""
     trained, detectors = [], []
-    train, fit = stream_module.train_adapter, stream_module.fit_detector
+    train, fit = unlearner_module.train_adapter, unlearner_module.fit_detector
 
     def note_training(base, request, *rest):
         trained.append(request.id)
@@ -67,8 +67,8 @@ def fitted(monkeypatch):
         detectors.append(1)
         return fit(*arguments)
 
-    monkeypatch.setattr(stream_module, "train_adapter", note_training)
-    monkeypatch.setattr(stream_module, "fit_detector", note_fit)
+    monkeypatch.setattr(unlearner_module, "train_adapter", note_training)
+    monkeypatch.setattr(unlearner_module, "fit_detector", note_fit)
     return trained, detectors
 
 
