@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.program import program_name
 from o3_lightning.run.config import RunConfig
-from o3_lightning.run.parsing import add_config_arguments, build, parse, trainer_options
+from o3_lightning.run.parsing import ConfigParser, add_config_arguments, build, parse, trainer_options
 
 if TYPE_CHECKING:
     from o3_lightning.data.requests import UnlearningRequest
@@ -47,7 +47,7 @@ class RequestChoice:
 def new_parser(command: str, description: str) -> ArgumentParser:
     """Returns a parser that raises on a mistake instead of ending the process."""
     prog = f"{program_name()} {command}"
-    return ArgumentParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
+    return ConfigParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
 
 
 def config_parser(command: str, description: str, *kinds: type, trainer: bool = False) -> ArgumentParser:

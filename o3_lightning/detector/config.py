@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.base import DETECTORS
 
-__all__ = ["CHANNELS", "OBJECTIVES", "PRESETS", "DetectorConfig", "TrainingConfig"]
+__all__ = ["CHANNELS", "OBJECTIVES", "PRESETS", "DetectorConfig", "TrainingConfig", "preset_names"]
 
 CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical", "subject")
 OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "entity_swap")
@@ -55,16 +56,20 @@ PRESETS: dict[str, dict[str, Any]] = {
 OFFICIAL_TRAINING: dict[str, Any] = {"temperature": 1.0, "momentum": 1.0, "normalise": False, "floor": 1e-5}
 
 
+def preset_names() -> list[str]:
+    """Returns every preset: those of this file, and the detectors that plug-ins and packages registered."""
+    return [*PRESETS, *(name for name in DETECTORS.names() if name not in FAMILIES)]
+
+
 def preset_values(preset: str) -> dict[str, Any]:
     """Returns the fields that a preset fills in; the name of a registered detector is a preset of its own."""
     if preset in PRESETS:
         return PRESETS[preset]
-    registered = [name for name in DETECTORS.names() if name not in FAMILIES]
-    check_choice("preset", preset, (*PRESETS, *registered))
+    check_choice("preset", preset, preset_names())
     return {**PRESETS["default"], "family": preset, **DETECTORS[preset].settings}
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Refuses a value that is not among the choices."""
     if value not in choices:
         raise InputError(f"expected one of {', '.join(choices)}, got {value!r}", field=f"detector.{name}")

@@ -23,7 +23,7 @@ class ForgetObjective:
             "undial", "wga", "satimp", "ceu", "rmu" or "llmu".
         coefficient: factor of the loss, above 0.
         parameters: numbers of the objective itself by name, such as {beta: 0.2}; what is left out takes the
-            published value. `--help` lists them.
+            published value.
         refusals: a text file with one refusal a line; null takes the embedded list.
         refusal_count: how many of the refusals one request uses, drawn by its seed; 0 uses all. A few are
             learnt in far fewer steps than many.

@@ -14,28 +14,58 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
+from o3_lightning.attacks.registry import ATTACKS
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.registry import load_plugin
 from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
+from o3_lightning.data.config import BENCHMARKS
+from o3_lightning.detector.config import preset_names
+from o3_lightning.metrics.registry import METRICS
 from o3_lightning.objectives.registry import FORGET, RETAIN, describe_parameters
 from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig, unfilled
 
-__all__ = ["add_config_arguments", "build", "config_from", "parse", "trainer_options"]
+__all__ = ["ConfigParser", "add_config_arguments", "build", "config_from", "parse", "trainer_options"]
 
 Kind = TypeVar("Kind")
 
 PLUGINS = "plugins"
 PARAMETERS = {"objective.forget.parameters": FORGET, "objective.retain.parameters": RETAIN}
+NAMES: dict[str, Callable[[], list[str]]] = {
+    "data.name": BENCHMARKS.names,
+    "detector.preset": preset_names,
+    "objective.forget.name": FORGET.names,
+    "objective.retain.name": RETAIN.names,
+    "evaluation.metrics": METRICS.names,
+    "evaluation.robustness.kinds": ATTACKS.names,
+}
+REGISTERED = " Registered: "  # between an option's documentation and the names that it may take
 BY_BENCHMARK = "by_benchmark"
 APPEND = "+"
+
+
+class ConfigParser(ArgumentParser):
+    """A parser whose help names what is registered at that time, plug-ins and installed packages included."""
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """Returns the help, with the registered names and parameters beside the options that take them."""
+        for action in self._actions:
+            registered = ""
+            if action.dest in NAMES:
+                registered = ", ".join(NAMES[action.dest]())
+            elif action.dest in PARAMETERS:
+                registered = describe_parameters(PARAMETERS[action.dest])
+            if registered:
+                documented = (action.help or "").split(REGISTERED)[0]
+                action.help = f"{documented}{REGISTERED}{registered.replace('%', '%%').removesuffix('.')}."
+        return super().format_help(formatter)
 
 
 class ConfigFile(ActionConfigFile):
@@ -66,7 +96,6 @@ class PluginOption(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Imports a module and appends it to the field `plugins`, where the configuration has one."""
         loaded = load_plugins([values], Path())
-        list_parameters(parser)
         if PLUGINS in namespace:
             namespace[PLUGINS] = [*(namespace[PLUGINS] or []), *loaded]
 
@@ -100,20 +129,11 @@ def add_config_arguments(parser: ArgumentParser, *kinds: type, trainer: bool) ->
     for kind in kinds:
         parser.add_class_arguments(kind, None, fail_untyped=True)
         parser.set_defaults(dict(unfilled(kind)))
-    list_parameters(parser)
     if trainer:
         from lightning import Trainer  # seconds to import: only commands that train ask for it
 
         parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
         parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
-
-
-def list_parameters(parser: ArgumentParser) -> None:
-    """Puts the parameters of all objectives registered so far into the help of their options."""
-    for action in parser._actions:
-        if action.dest in PARAMETERS:
-            described = describe_parameters(PARAMETERS[action.dest]).replace("%", "%%")
-            action.help = f"numbers of the objective itself, published values by default. {described}"
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
