@@ -3,7 +3,7 @@
 import json
 import logging
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +14,53 @@ from torch.nn.functional import linear
 from benchmarks.kernels.cases import Case
 from benchmarks.kernels.measure import cache_cleaner, relative_error, tensors_of, time_ms
 from o3_kernels import RequestStatistics
-from o3_kernels.blocks import processors
+from o3_kernels.blocks import SMALLEST_BLOCK, processors
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
-from o3_kernels.tuning import TABLES, device_file_name, shape_key, variations
+from o3_kernels.tuning import TABLES, device_file_name, shape_key
 
-__all__ = ["TUNABLE", "Tunable", "WrongResultError", "tune_case", "tune_cases"]
+__all__ = ["CHANGES", "TUNABLE", "Tunable", "WrongResultError", "tune_case", "tune_cases", "variations"]
 
 logger = logging.getLogger(__name__)
 ROUNDS = 20
 LEAST_GAIN = 0.98  # of the rule's time: closer than that is noise, and the rule stays
+# changes to the rule's plan that are timed: a float is a factor of the field, an int its value
+CHANGES: dict[str, tuple[Mapping[str, int | float], ...]] = {
+    "layer_scores": (
+        {"block_n": 2.0},
+        {"block_n": 0.5},
+        {"block_d": 2.0},
+        {"block_d": 0.5},
+        {"stages": 2},
+        {"stages": 4},
+        {"warps": 8},
+        {"block_n": 2.0, "warps": 8},
+        {"block_b": 2.0, "block_n": 2.0, "warps": 8},
+    ),
+    "orthogonality_penalty": (
+        {"block_n": 0.5, "part_d": 2.0},
+        {"part_d": 2.0},
+        {"block_d": 0.5},
+        {"gradient_d": 2.0},
+        {"gradient_d": 0.5},
+        {"lag_bytes": 2.0},
+        {"lag_bytes": 0.5},
+        {"stages": 2},
+        {"stages": 4},
+        {"warps": 8},
+    ),
+    "gated_lora": (
+        {"shrink_s": 2.0},
+        {"shrink_d": 2.0},
+        {"shrink_d": 0.5},
+        {"parts": 1},
+        {"parts": 4},
+        {"expand_o": 2.0},
+        {"expand_s": 2.0},
+        {"stages": 2},
+        {"stages": 4},
+        {"warps": 8},
+    ),
+}
 
 
 class WrongResultError(RuntimeError):
@@ -124,13 +162,25 @@ def _error(tunable: Tunable, plan: Any, wanted: Sequence[Tensor]) -> float:
     return max(relative_error(*pair) for pair in zip(got, wanted, strict=True))
 
 
+def variations(plan: Any, changes: Sequence[Mapping[str, int | float]]) -> list[Any]:
+    """Returns the plan and its changed forms, each once; a factor stops at the smallest block."""
+    plans = [plan]
+    for change in changes:
+        values = {
+            name: max(int(getattr(plan, name) * value), SMALLEST_BLOCK) if isinstance(value, float) else value
+            for name, value in change.items()
+        }
+        plans.append(plan._replace(**values))
+    return list(dict.fromkeys(plans))
+
+
 def _layer_scores(case: Case, inputs: Sequence[Any]) -> list[Tunable]:
     from o3_kernels.ops.layer_scores import launch
 
     statistics_ = RequestStatistics(*inputs[1:8])._replace(whitening_sign=1)
     (B, _, D), bank = inputs[0].shape, statistics_.bank
     sizes = (B, max(statistics_.whitening.shape[2], bank.shape[2]), D, bank.element_size())
-    plans = variations(launch.plan_layer_scores(*sizes), launch.CHANGES)
+    plans = variations(launch.plan_layer_scores(*sizes), CHANGES["layer_scores"])
 
     def run(plan: Any) -> Tensor:
         return launch.launch_layer_scores(inputs[0], statistics_, plan)[2]
@@ -144,7 +194,7 @@ def _orthogonality_penalty(case: Case, inputs: Sequence[Any]) -> list[Tunable]:
     new, old = [tensor.detach() for tensor in inputs[0]], inputs[1]
     rows = max(tensor.shape[0] * tensor.shape[1] for tensor in old)
     sizes = (new[0].shape[0], rows, max(tensor.shape[1] for tensor in new), old[0].element_size())
-    plans = variations(launch.plan_penalty(*sizes), launch.CHANGES)
+    plans = variations(launch.plan_penalty(*sizes), CHANGES["orthogonality_penalty"])
 
     def run(plan: Any) -> list[Tensor]:
         value, gradient = launch.launch_orthogonality_penalty(new, old, True, plan)
@@ -167,7 +217,7 @@ def _gated_group(y: list[Tensor], x: Tensor, a: Tensor, b: list[Tensor], weights
     from o3_kernels.ops.gated_lora import launch
 
     sizes = (x.shape[0] * x.shape[1], weights.shape[1], len(b), x.shape[2], x.element_size(), processors(x))
-    plans = variations(launch.plan_gated_lora(*sizes), launch.CHANGES)
+    plans = variations(launch.plan_gated_lora(*sizes), CHANGES["gated_lora"])
 
     def run(plan: Any) -> list[Tensor]:
         outputs = [output.clone() for output in y]

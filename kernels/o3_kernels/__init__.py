@@ -1,9 +1,8 @@
-"""Fused operations of the hot path: each runs on any device and picks its implementation from the tensors.
+"""Fused operations that choose an implementation for the device of their tensors.
 
-Every operation is a folder under `ops/`: `reference.py` defines it in the plainest PyTorch, `vectorised.py`
-is the path for CPUs, `triton_kernel.py` and `launch.py` are the path for CUDA devices, and `operator.py`
-holds the public call, its checks, its registration with torch and its gradient. Triton is imported on the
-first CUDA call, so the package works where Triton is not installed.
+Each operation is a folder under `ops/`: `reference.py` defines it in plain PyTorch, `vectorised.py` serves
+CPUs, `triton_kernel.py` and `launch.py` CUDA devices, and `operator.py` contains the public call with its
+checks, gradient and registration with torch. Triton is imported by the first CUDA call and is optional.
 """
 
 from o3_kernels.ops.gated_lora.operator import gated_lora, gated_lora_group

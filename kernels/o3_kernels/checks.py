@@ -1,4 +1,4 @@
-"""Checks at the border of the operations: wrong input ends in one clear line, before any arithmetic."""
+"""Checks of the arguments of the operations, and the choice between Triton and PyTorch."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ SETTINGS = ("triton", "torch")
 
 
 def check_shape(name: str, tensor: Tensor, shape: Sequence[int | None], letters: str) -> None:
-    """Raises ValueError unless the tensor has the shape; None stands for any size, letters name the axes."""
+    """Raises ValueError unless the tensor has the shape; None allows any size, letters name the axes."""
     fits = tensor.dim() == len(shape) and all(
         want is None or want == got for want, got in zip(shape, tensor.shape, strict=True)
     )
@@ -24,14 +24,14 @@ def check_shape(name: str, tensor: Tensor, shape: Sequence[int | None], letters:
 
 
 def check_floating(**tensors: Tensor) -> None:
-    """Raises TypeError if one of the named tensors does not hold real floating-point numbers."""
+    """Raises TypeError if one of the named tensors is not of a real floating-point dtype."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must hold floating-point numbers, but its dtype is {tensor.dtype}")
 
 
 def check_devices(tensors: Sequence[Tensor]) -> None:
-    """Raises ValueError if the tensors do not all live on one device."""
+    """Raises ValueError unless all tensors are on one device."""
     for tensor in tensors:
         if tensor.device != tensors[0].device:
             raise ValueError(
@@ -40,12 +40,12 @@ def check_devices(tensors: Sequence[Tensor]) -> None:
 
 
 def runs_on_triton(tensors: Sequence[Tensor]) -> bool:
-    """Tells whether Triton is wanted, can be imported and knows the types: float64 stays with PyTorch.
+    """Whether Triton is enabled, installed and supports the dtypes (float64 is computed with PyTorch).
 
-    `O3_KERNELS=torch` in the environment leaves Triton out, for a GPU or a driver on which a kernel fails.
+    The environment variable `O3_KERNELS=torch` disables Triton, for devices or drivers on which it fails.
 
     Raises:
-        ValueError: the environment asks for something else.
+        ValueError: the variable is neither "triton", "torch" nor empty.
     """
     setting = os.environ.get(SWITCH) or SETTINGS[0]
     if setting not in SETTINGS:

@@ -23,13 +23,13 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from benchmarks.kernels.tune import CHANGES, variations
 from o3_kernels.ops.gated_lora import launch as gated_launch
 from o3_kernels.ops.gated_lora import triton_kernel as gated
 from o3_kernels.ops.layer_scores import launch as scores_launch
 from o3_kernels.ops.layer_scores import triton_kernel as scores
 from o3_kernels.ops.orthogonality_penalty import launch as penalty_launch
 from o3_kernels.ops.orthogonality_penalty import triton_kernel as penalty
-from o3_kernels.tuning import variations
 
 DTYPES = {"float32": ("fp32", 4, tl.float32), "bfloat16": ("bf16", 2, tl.bfloat16)}
 
@@ -210,13 +210,13 @@ def candidates():
     results = {}
     for dtype in DTYPES:
         for rows in (1, 8, 64):
-            for plan in variations(plan_scores(dtype, rows), scores_launch.CHANGES):
+            for plan in variations(plan_scores(dtype, rows), CHANGES["layer_scores"]):
                 results[f"layer_scores {dtype} {rows} {plan}"] = layer_scores(dtype, rows, plan)
         for rank in (8, 32):
-            for plan in variations(plan_penalty(dtype, rank), penalty_launch.CHANGES):
+            for plan in variations(plan_penalty(dtype, rank), CHANGES["orthogonality_penalty"]):
                 results[f"penalty {dtype} {rank} {plan}"] = orthogonality(dtype, rank, plan)
     for rows in (16, 4096):
-        for plan in variations(plan_gated(rows), gated_launch.CHANGES):
+        for plan in variations(plan_gated(rows), CHANGES["gated_lora"]):
             for shrink in (True, False):
                 results[f"gated_lora {shrink} {rows} {plan}"] = gated_lora(rows, shrink, plan)
     return results

@@ -20,8 +20,8 @@ from o3_kernels import (
     stack_history,
 )
 from o3_kernels.ops.orthogonality_penalty import vectorised
-from o3_kernels.ops.orthogonality_penalty.operator import _FusedPenalty
-from o3_kernels.ops.orthogonality_penalty.vectorised import GroupedPenalty
+from o3_kernels.ops.orthogonality_penalty.operator import Penalty, penalty_on_device
+from o3_kernels.ops.orthogonality_penalty.vectorised import penalty_by_group
 
 ORACLES = Path(os.environ.get("O3_ORACLES", Path(__file__).parents[1] / "oracles"))
 
@@ -78,11 +78,11 @@ def test_short_and_long_histories_equal_the_reference(earlier):
     assert vectorised.is_short(new, old) == (earlier <= vectorised.SHORT_HISTORY)
 
 
-@pytest.mark.parametrize("function", [GroupedPenalty, _FusedPenalty])
-def test_no_history_is_no_special_case(function):
+@pytest.mark.parametrize("compute", [penalty_by_group, penalty_on_device])
+def test_no_history_is_no_special_case(compute):
     new, old = penalty_inputs((256, 9), 3, 0, 2)
     leaves = [tensor.requires_grad_() for tensor in new]
-    value = function.apply(old, *leaves)
+    value = Penalty.apply(compute, old, *leaves)
     assert value == 0
     assert not any(gradient.any() for gradient in torch.autograd.grad(value, leaves))
 
@@ -141,12 +141,12 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(lambda *new: orthogonality_penalty(list(new), old), leaves)
 
 
-@pytest.mark.parametrize("function", [GroupedPenalty, _FusedPenalty])
-def test_backward_can_be_asked_again(function):
+@pytest.mark.parametrize("compute", [penalty_by_group, penalty_on_device])
+def test_backward_can_be_asked_again(compute):
     new, old = penalty_inputs((6, 9, 6), 3, 4, 2)
     wanted = value_and_gradient(orthogonality_penalty_reference, new, old)[1]
     leaves = [tensor.clone().requires_grad_() for tensor in new]
-    value = function.apply(old, *leaves)
+    value = Penalty.apply(compute, old, *leaves)
     first = torch.autograd.grad(3 * value, leaves, retain_graph=True)
     second = torch.autograd.grad(6 * value, leaves)
     for first_m, second_m, wanted_m in zip(first, second, wanted, strict=True):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from benchmarks.kernels.tune import variations
 from o3_kernels import tuning
 
 
@@ -42,7 +43,7 @@ def test_measured_sizes_are_taken_where_they_belong(measured, sizes, device, war
 
 def test_variations_set_and_multiply_and_come_once():
     changes = ({"block": 2.0}, {"block": 0.1}, {"warps": 8}, {"warps": 4}, {"block": 2.0, "warps": 8})
-    assert tuning.variations(Plan(32, 4), changes) == [
+    assert variations(Plan(32, 4), changes) == [
         Plan(32, 4),
         Plan(64, 4),
         Plan(16, 4),

@@ -23,26 +23,22 @@ from kernel_cases import (
 
 from benchmarks.kernels import cases, decoder_layer
 from benchmarks.kernels.measure import tensors_of
-from benchmarks.kernels.tune import TUNABLE
+from benchmarks.kernels.tune import CHANGES, TUNABLE, variations
 from o3_kernels import (
     RequestStatistics,
     gated_lora_reference,
     layer_scores_reference,
     orthogonality_penalty_reference,
 )
-from o3_kernels.ops.gated_lora import launch as gated_launch
 from o3_kernels.ops.gated_lora.launch import launch_gated_lora, plan_gated_lora
-from o3_kernels.ops.layer_scores import launch as layer_scores_launch
 from o3_kernels.ops.layer_scores.launch import (
     launch_layer_scores,
     plan_layer_scores,
 )
-from o3_kernels.ops.orthogonality_penalty import launch as penalty_launch
 from o3_kernels.ops.orthogonality_penalty.launch import (
     launch_orthogonality_penalty,
     plan_penalty,
 )
-from o3_kernels.tuning import variations
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -246,18 +242,18 @@ def test_gated_lora_writes_into_a_view_and_takes_any_plan():
 def test_every_plan_worth_timing_is_right():
     inputs = score_inputs(18, 1, 40, 1, 20, 20, dtype=torch.float32)
     wanted = score(layer_scores_reference, in_doubles(inputs))[2]
-    for plan in variations(plan_layer_scores(18, 20, 40, 4), layer_scores_launch.CHANGES):
+    for plan in variations(plan_layer_scores(18, 20, 40, 4), CHANGES["layer_scores"]):
         got = score(launch_layer_scores, moved(inputs), plan=plan)[2]
         assert relative_error(got, wanted) <= TOLERANCE[torch.float32], plan
     new, old = penalty_inputs((130,), 3, 2, 9, dtype=torch.float32)
     value = orthogonality_penalty_reference(in_doubles(new), in_doubles(old))
-    for plan in variations(plan_penalty(3, 18, 130, 4), penalty_launch.CHANGES):
+    for plan in variations(plan_penalty(3, 18, 130, 4), CHANGES["orthogonality_penalty"]):
         got, gradient = launch_orthogonality_penalty(moved(new), moved(old), True, plan=plan)
         assert relative_error(got, value) <= TOLERANCE[torch.float32], plan
         assert torch.isfinite(gradient).all()
     y, x, a, b, weights = gated_inputs(18, 1, 70, 20, (40,), dtype=torch.float32)
     wanted = gated_lora_reference(*in_doubles([y[0], x, a, b[0], weights]))
-    for plan in variations(plan_gated_lora(18, 20, 1, 70, 4, 8), gated_launch.CHANGES):
+    for plan in variations(plan_gated_lora(18, 20, 1, 70, 4, 8), CHANGES["gated_lora"]):
         (got,) = moved([y[0].clone()])
         launch_gated_lora([got], *moved([x, a]), moved(b), weights.to(DEVICE), plan=plan)
         assert relative_error(got, wanted) <= TOLERANCE[torch.float32], plan

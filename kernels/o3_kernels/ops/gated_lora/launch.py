@@ -1,4 +1,4 @@
-"""Launches the Triton kernels of `gated_lora`: one launch down for all layers, one up for three."""
+"""Launches the Triton kernels of `gated_lora`: one down-projection, one up-projection per three layers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,28 +12,15 @@ from o3_kernels.ops.gated_lora.triton_kernel import (
     gated_lora_expand_kernel,
     gated_lora_shrink_kernel,
 )
-from o3_kernels.tuning import Changes, chosen_plan
+from o3_kernels.tuning import chosen_plan
 
-__all__ = ["CHANGES", "GatedLoRAPlan", "launch_gated_lora", "plan_gated_lora"]
+__all__ = ["GatedLoRAPlan", "launch_gated_lora", "plan_gated_lora"]
 
-# worth timing beside the rule's plan
-CHANGES: tuple[Changes, ...] = (
-    {"shrink_s": 2.0},
-    {"shrink_d": 2.0},
-    {"shrink_d": 0.5},
-    {"parts": 1},
-    {"parts": 4},
-    {"expand_o": 2.0},
-    {"expand_s": 2.0},
-    {"stages": 2},
-    {"stages": 4},
-    {"warps": 8},
-)
-MAX_PARTS = 16  # each part adds one read of the hidden numbers to every program of the second launch
+MAX_PARTS = 16  # each part adds one read of the hidden states to every program of the second launch
 
 
 class GatedLoRAPlan(NamedTuple):
-    """Block sizes: rows; ranks, columns and parts of the launch down; ranks and columns of the launch up."""
+    """Block sizes: rows; ranks, columns and parts of the down-projection; ranks and columns of the other."""
 
     block_n: int
     shrink_s: int
@@ -48,14 +35,14 @@ class GatedLoRAPlan(NamedTuple):
 def plan_gated_lora(
     rows: int, stacked_rank: int, layers: int, width: int, element_bytes: int, multiprocessors: int
 ) -> GatedLoRAPlan:
-    """Returns block sizes: few rows (decoding) split the width into parts until the device is full.
+    """Returns block sizes; for few rows (decoding) the width is split into parts to occupy the device.
 
     Args:
         rows: B * T.
         stacked_rank: S.
         layers: J.
         width: D.
-        element_bytes: bytes of one number of x.
+        element_bytes: element size of x.
         multiprocessors: of the device.
     """
     block_n = power_of_two(rows, 16, 64)
@@ -76,7 +63,7 @@ def launch_gated_lora(
     weights: Tensor,
     plan: GatedLoRAPlan | None = None,
 ) -> None:
-    """Adds the updates to the outputs in place; `plan` replaces the usual block sizes."""
+    """Adds the updates to the outputs in place; `plan` overrides the default block sizes."""
     (B, T, D), S, J = x.shape, weights.shape[1], len(b)
     N = B * T
     if not N or not S:
@@ -119,7 +106,7 @@ def _launch_expand(
     sizes: tuple[int, int, int, int],
     plan: GatedLoRAPlan,
 ) -> None:
-    """Adds the updates of up to three layers; missing layers have width 0, so no program is theirs."""
+    """Adds the updates of up to three layers; missing layers have width 0 and thus no programs."""
     written = [output.contiguous() for output in outputs]
     parts, N, _ = hidden.shape
     widths = [output.shape[2] for output in outputs]

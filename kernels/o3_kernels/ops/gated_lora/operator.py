@@ -1,4 +1,4 @@
-"""The public calls `gated_lora` and `gated_lora_group`: checks, device choice, gradient and registration."""
+"""The public calls `gated_lora` and `gated_lora_group`: checks, choice of implementation, gradient."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,25 +24,24 @@ def gated_lora(
 ) -> Tensor:
     """Returns y + ((x a^T) * weights[:, None, :]) b^T: the adapters of all requests in two products.
 
-    A row whose weights are all zero costs nothing and keeps the bits of y. Gradients flow into y, x, a, b and
-    weights.
+    A row whose weights are all zero costs nothing and keeps the bits of y. All tensors have gradients.
 
     Args:
-        y: [B,T,O] output of the base layer.
-        x: [B,T,D] its input.
-        a: [S,D] down-projections of all requests, stacked.
-        b: [O,S] up-projections, side by side, each already scaled by alpha / rank.
-        weights: [B,S] weight of each row for each stacked rank, any floating dtype.
-        live: `live_rows(weights)`, where the caller has it from another layer; it spares a CPU the search.
-        inplace: write into y and return it; only where no gradient is recorded.
+        y: [B,T,O], output of the base layer.
+        x: [B,T,D], its input.
+        a: [S,D], the down-projections of all requests, concatenated.
+        b: [O,S], the up-projections, concatenated, scaled by alpha / rank.
+        weights: [B,S], weight of each row for each stacked rank, any floating dtype.
+        live: `live_rows(weights)`, if already computed; avoids a search on a CPU.
+        inplace: write into y and return it; not allowed while gradients are recorded.
 
     Returns:
         [B,T,O] of the dtype of y.
 
     Raises:
-        ValueError: shapes do not fit, devices differ, live is no list of row numbers, or inplace is asked for
-            while gradients are recorded.
-        TypeError: y, x, a and b do not share one floating dtype, or weights is not floating.
+        ValueError: shapes do not match, devices differ, live is not [rows] of int64, or inplace is set while
+            gradients are recorded.
+        TypeError: y, x, a and b do not have the same floating dtype, or weights is not floating.
 
     Example:
         >>> y, x = torch.zeros(2, 1, 2), torch.ones(2, 1, 3)
@@ -63,16 +62,16 @@ def gated_lora_group(
     live: Tensor | None = None,
     inplace: bool = False,
 ) -> list[Tensor]:
-    """Returns `gated_lora` for layers that read one input, such as query, key and value, in shared launches.
+    """Returns `gated_lora` of J layers with the same input, such as query, key and value, in shared launches.
 
     Args:
         outputs: J tensors [B,T,O_j], outputs of the base layers.
-        x: [B,T,D], the input of all of them.
-        a: [J*S,D], the stacked down-projections of the first layer, then those of the second, and so on.
+        x: [B,T,D], their input.
+        a: [J*S,D], the stacked down-projections of all layers, concatenated.
         b: J tensors [O_j,S].
-        weights: [B,S], the same for all J layers.
+        weights: [B,S], the same for all layers.
         live: as in `gated_lora`.
-        inplace: write into the outputs and return them; only where no gradient is recorded.
+        inplace: as in `gated_lora`, for all outputs.
 
     Returns:
         J tensors [B,T,O_j].
@@ -90,7 +89,7 @@ def gated_lora_group(
     if inplace and recording:
         raise ValueError("inplace=True needs torch.no_grad(): a gradient is being recorded")
     if x.device.type == "cpu" and not recording and not torch.compiler.is_compiling():
-        # a registered operator takes its toll for every tensor, which a small batch would notice
+        # a registered operator has an overhead per tensor, which matters for small batches
         results = outputs if inplace else [output.clone() for output in outputs]
         add_gated_lora(results, x, a, b, weights, live)
         return results
@@ -101,7 +100,7 @@ def gated_lora_group(
 
 
 def _check(outputs: list[Tensor], x: Tensor, a: Tensor, b: list[Tensor], weights: Tensor) -> None:
-    """Refuses what the operation is not defined for."""
+    """Raises the errors of `gated_lora_group` about shapes, dtypes and devices."""
     if len(outputs) != len(b) or not outputs:
         raise ValueError(f"every output needs its b, but {len(outputs)} outputs and {len(b)} b came")
     check_shape("x", x, (None, None, None), "[B,T,D]")
@@ -119,7 +118,7 @@ def _check(outputs: list[Tensor], x: Tensor, a: Tensor, b: list[Tensor], weights
 
 
 def _add(outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor) -> None:
-    """Adds the update in place with what the device offers."""
+    """Adds the update in place, with Triton if possible."""
     if x.device.type == "cuda" and runs_on_triton([x]):
         from o3_kernels.ops.gated_lora.launch import launch_gated_lora
 
@@ -159,14 +158,14 @@ def _gated_lora_fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    """Keeps the inputs: the hidden states are cheaper to compute again than to hold."""
+    """Stores the inputs: recomputing the hidden states is cheaper than storing them."""
     outputs, x, a, b, weights = inputs
     ctx.layers = len(outputs)
     ctx.save_for_backward(x, a, weights, *b)
 
 
 def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
-    """Gradients of all five inputs; dead rows have zero gradient in x, a and b by the weight itself."""
+    """Returns the gradients of all five inputs; the weights zero those of x, a and b for inactive rows."""
     x, a, weights, *b = ctx.saved_tensors
     S = weights.shape[1]
     scale = weights[:, None, None, :].to(x.dtype)

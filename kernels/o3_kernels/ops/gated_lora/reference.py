@@ -1,4 +1,4 @@
-"""What `gated_lora` means: two products and a weight in between."""
+"""Definition of `gated_lora`: two products with a weight in between."""
 
 from torch import Tensor
 

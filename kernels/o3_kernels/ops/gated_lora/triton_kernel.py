@@ -1,7 +1,7 @@
-"""Triton kernels of `gated_lora`: down to the stacked rank, times the weights, and up again.
+"""Triton kernels of `gated_lora`: down-projection to the stacked rank times the weights, and up-projection.
 
-N rows (each token of each batch row), D width in, S stacked rank, O width out, P parts of the width that are
-summed apart so that small batches fill the device, J layers that share their input.
+N rows (tokens of all batch rows), D input width, S stacked rank, O output width, P parts of the width with
+separate sums that let small batches occupy the device, J layers with the same input.
 """
 
 # Triton reads the arguments of a kernel itself: they have no Python types.
@@ -33,7 +33,7 @@ def gated_lora_shrink_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Projects a block of rows down to a block of ranks and weighs them."""
+    """Projects a block of rows down to a block of ranks and multiplies it by the weights."""
     rows_N = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     ranks_S = tl.program_id(1).to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)
     part = tl.program_id(2).to(tl.int64)
@@ -75,7 +75,7 @@ def gated_lora_expand_kernel(
     T,
     S,
     JS,
-    first,  # the place of the first of these layers among the J
+    first,  # index of the first of these layers among the J
     O0,
     O1,
     O2,
@@ -85,7 +85,7 @@ def gated_lora_expand_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_O: tl.constexpr,
 ):
-    """Projects a block of rows up and adds it where the row has a weight."""
+    """Projects a block of rows up and adds it to the rows with a nonzero weight."""
     rows_N = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     block = tl.program_id(1).to(tl.int64)
     blocks0, blocks1 = tl.cdiv(O0, BLOCK_O), tl.cdiv(O1, BLOCK_O)
@@ -120,7 +120,7 @@ def gated_lora_expand_kernel(
                 other=0.0,
             )
             update_NO = tl.dot(hidden_NS.to(b_OS.dtype), tl.trans(b_OS), update_NO, input_precision=PRECISION)
-    # dead rows are neither read nor written: they keep their bits
+    # inactive rows are neither read nor written, so they keep their bits
     write_NO = (live_N[:, None] != 0) & (cols_O[None, :] < width)
     at_NO = y + rows_N[:, None] * width + cols_O[None, :]
     y_NO = tl.load(at_NO, mask=write_NO, other=0.0)

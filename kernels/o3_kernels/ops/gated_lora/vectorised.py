@@ -1,4 +1,4 @@
-"""`gated_lora` as two products over the rows that have a weight; the other rows are not even read."""
+"""`gated_lora` as two products over the rows with a nonzero weight; other rows are not read."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ __all__ = ["add_gated_lora", "live_rows"]
 
 
 def live_rows(weights: Tensor) -> Tensor:
-    """Returns the numbers of the rows of weights [B,S] that have a weight, in order; on a GPU it waits.
+    """Returns the indices of the rows of weights [B,S] with a nonzero weight; synchronises a GPU.
 
-    Layers that share their weights share this answer: pass it to `gated_lora` instead of asking for each.
+    Compute it once for layers with the same weights, and pass it to `gated_lora`.
 
     Example:
         >>> import torch
@@ -30,15 +30,15 @@ def add_gated_lora(
     weights: Tensor,
     live: Tensor | None = None,
 ) -> None:
-    """Adds to each output [B,T,O], in place, its update; rows whose weights are all zero stay as they are.
+    """Adds the updates to the outputs [B,T,O] in place; rows whose weights are all zero are not changed.
 
-    a is [J*S,D], b holds J tensors [O,S], weights is [B,S], live is `live_rows(weights)`.
+    a is [J*S,D], b contains J tensors [O,S], weights is [B,S], live is `live_rows(weights)`.
     """
     live = live_rows(weights) if live is None else live
     if not len(live):
         return
-    everyone = len(live) == len(weights)
-    if not everyone:
+    all_live = len(live) == len(weights)
+    if not all_live:
         x, weights = x.index_select(0, live), weights.index_select(0, live)
     rows, T, D = x.shape
     J, S = len(outputs), weights.shape[1]
@@ -46,7 +46,7 @@ def add_gated_lora(
     hidden = hidden.view(rows * T, J, S)
     for layer, (output, b_j) in enumerate(zip(outputs, b, strict=True)):
         update = (hidden[:, layer] @ b_j.T).view(rows, T, output.shape[2])
-        if everyone:
+        if all_live:
             output += update
         else:
             output.index_add_(0, live, update)

@@ -5,38 +5,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from o3_kernels.blocks import count_blocks, dot_precision, power_of_two
+from o3_kernels.blocks import SMALLEST_BLOCK, count_blocks, dot_precision, power_of_two
 from o3_kernels.ops.layer_scores.statistics import SMALLEST_DISTANCE, RequestStatistics
 from o3_kernels.ops.layer_scores.triton_kernel import (
     layer_scores_combine_kernel,
     layer_scores_tiles_kernel,
 )
-from o3_kernels.tuning import Changes, chosen_plan
+from o3_kernels.tuning import chosen_plan
 
-__all__ = [
-    "CHANGES",
-    "LayerScoresPlan",
-    "launch_layer_scores",
-    "plan_layer_scores",
-]
-
-# worth timing beside the rule's plan
-CHANGES: tuple[Changes, ...] = (
-    {"block_n": 2.0},
-    {"block_n": 0.5},
-    {"block_d": 2.0},
-    {"block_d": 0.5},
-    {"stages": 2},
-    {"stages": 4},
-    {"warps": 8},
-    {"block_n": 2.0, "warps": 8},
-    {"block_b": 2.0, "block_n": 2.0, "warps": 8},
-)
-MATRIX_UNIT_ROWS = 16  # the smallest side of a tile that the matrix units take
+__all__ = ["LayerScoresPlan", "launch_layer_scores", "plan_layer_scores"]
 
 
 class LayerScoresPlan(NamedTuple):
-    """Block sizes: rows of a batch, rows of a tile, columns read at a time; warps and stages of a program."""
+    """Block sizes: batch rows, tile rows and columns; number of warps and pipeline stages."""
 
     block_b: int
     block_n: int
@@ -46,27 +27,27 @@ class LayerScoresPlan(NamedTuple):
 
 
 def plan_layer_scores(rows: int, tile_rows: int, width: int, element_bytes: int) -> LayerScoresPlan:
-    """Returns block sizes: one row needs no matrix unit; many rows share each tile that is read.
+    """Returns block sizes: a single row does not use tensor cores; many rows share each tile.
 
-    Tiles are as wide as registers and shared memory of one Hopper processor allow without spilling.
+    Tiles are as large as the registers and shared memory of a Hopper multiprocessor allow without spilling.
 
     Args:
         rows: B.
         tile_rows: the larger of R and M.
         width: D.
-        element_bytes: bytes of one number of the bank.
+        element_bytes: element size of the bank.
     """
-    block_b = 1 if rows == 1 else power_of_two(rows, MATRIX_UNIT_ROWS, 64)
-    block_n = power_of_two(tile_rows, MATRIX_UNIT_ROWS, 32 if rows == 1 else 64)
+    block_b = 1 if rows == 1 else power_of_two(rows, SMALLEST_BLOCK, 64)
+    block_n = power_of_two(tile_rows, SMALLEST_BLOCK, 32 if rows == 1 else 64)
     row_bytes = {1: 512, 64: 128}.get(block_b, 256)
-    block_d = power_of_two(width, MATRIX_UNIT_ROWS, row_bytes // element_bytes)
+    block_d = power_of_two(width, SMALLEST_BLOCK, row_bytes // element_bytes)
     return LayerScoresPlan(block_b, block_n, block_d, warps=4, stages=3)
 
 
 def launch_layer_scores(
     features: Tensor, statistics: RequestStatistics, plan: LayerScoresPlan | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns what `layer_scores_reference` returns, its sum in float64; `plan` replaces the usual blocks."""
+    """Returns the results of `layer_scores_reference`; `plan` overrides the default block sizes."""
     means, precision_scale, whitening, bank, bank_mask, *weights, sign, whiten = statistics
     (B, L, D), (K, _, R, _), M = features.shape, whitening.shape, bank.shape[2]
     mahalanobis = features.new_empty((K, B, L), dtype=torch.float32)
@@ -131,7 +112,7 @@ def launch_layer_scores(
 
 
 def _rows_side_by_side(tiles_KLND: Tensor) -> Tensor:
-    """Returns tiles whose rows lie side by side; requests and layers may lie in any order."""
+    """Returns tiles with contiguous rows; requests and layers may have any strides."""
     D = tiles_KLND.shape[3]
     dense = tiles_KLND.stride(3) == 1 and (tiles_KLND.stride(2) == D or tiles_KLND.shape[2] <= 1)
     return tiles_KLND if dense else tiles_KLND.contiguous()

@@ -1,14 +1,14 @@
-"""The public call `layer_scores`: checks, device choice, registration with torch."""
+"""The public call `layer_scores`: checks, choice of implementation, registration with torch."""
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from o3_kernels.blocks import sum_type
 from o3_kernels.checks import check_shape, runs_on_triton
 from o3_kernels.ops.layer_scores.statistics import RequestStatistics, check_statistics
 from o3_kernels.ops.layer_scores.vectorised import layer_scores_vectorised
-from o3_kernels.sums import sum_type
 
 __all__ = ["LayerScores", "layer_scores"]
 
@@ -23,8 +23,8 @@ class LayerScores(NamedTuple):
     """Scores of B rows under K requests.
 
     Args:
-        mahalanobis: [K,B,L], squared distance to the request's mean under its precision.
-        cosine: [K,B,L], largest cosine to a bank row, or -1 without a bank row; whitened if asked for.
+        mahalanobis: [K,B,L], squared Mahalanobis distance to the mean of the request.
+        cosine: [K,B,L], largest cosine to a bank row, or -1 without bank rows; optionally whitened.
         aggregate: [K,B], weighted sum of both over the layers, float64.
     """
 
@@ -46,42 +46,41 @@ def layer_scores(
     whitening_sign: int = -1,
     whiten_cosine: bool = False,
 ) -> LayerScores:
-    """Returns the distance, the cosine and the weighted score of every row under every request, in one pass.
+    """Returns the distance, cosine and weighted score of every row for every request, in one pass.
 
     With x the features of a row at a layer, c = x - mean, and U the whitening of a request at that layer:
     mahalanobis = precision_scale * ||c||^2 + whitening_sign * ||U c||^2, cosine = max_m <x, bank_m> / ||x||,
     aggregate = sum over layers of maha_weights * mahalanobis + cosine_weights * cosine, the score of a
-    detector; the two parts serve to fit and to explain it.
+    detector; its two parts are used to fit and explain it.
 
     A shrunk covariance V diag(l) V^T + s I of rank R has the precision (1/s) I - U^T U with
     U = diag(sqrt(l / (s (l + s)))) V^T, so no D x D matrix is needed: precision_scale = 1/s and
-    whitening_sign = -1.
-    A plain precision P is U = P^(1/2), precision_scale = 0, whitening_sign = 1.
-    The call has no gradient: a detector is fitted before it scores.
+    whitening_sign = -1. For a plain precision P use U = P^(1/2), precision_scale = 0, whitening_sign = 1.
+    The call has no gradient.
 
     Args:
         features: [B,L,D] pooled features, float16, bfloat16, float32 or float64, any scale.
-        means: [K,L,D]; None where features are centred already (c = x), so that requests share them.
+        means: [K,L,D]; None for features that are already centred (c = x).
         precision_scale: [K,L], not negative.
-        whitening: [K,L,R,D]; R may be 0; rows of zeros pad smaller requests. It and the bank are fastest on a
-            CPU with the requests of a layer side by side in memory: `t.transpose(0, 1)` contiguous.
+        whitening: [K,L,R,D]; R may be 0; rows of zeros are padding. On a CPU it and the bank are fastest if
+            the requests of a layer are adjacent in memory: `t.transpose(0, 1)` is contiguous.
         bank: [K,L,M,D], rows of length 1; M may be 0.
-        bank_mask: [K,M] of bool, False where a bank row is padding; None where every row counts. A row of
-            zeros that is not masked counts with cosine 0.
-        maha_weights: [K,L], 1 / squared distance; negative where a far row shall score low.
-        cosine_weights: [K,L], usually positive. The published score, lower close to the forget set, is
-            maha_weights = -0.5 with cosine_weights = -1000.
+        bank_mask: [K,M] of bool, False for padding; None if there is none. A row of zeros that is not masked
+            has cosine 0.
+        maha_weights: [K,L], 1 / squared distance; negative if distant rows are to score low.
+        cosine_weights: [K,L], usually positive. The published score, which is lower close to the forget set,
+            has maha_weights = -0.5 and cosine_weights = -1000.
         whitening_sign: -1 or 1, see above.
-        whiten_cosine: divides each cosine by sqrt(mahalanobis). For features of length 1 and bank rows
-            P c / sqrt(c^T P c), P the precision, this is the cosine to c under P.
+        whiten_cosine: divide each cosine by sqrt(mahalanobis). For features of length 1 and bank rows
+            P c / sqrt(c^T P c), with precision P, this is the cosine to c under P.
 
     Returns:
-        `LayerScores` in float32, or in float64 where the features are; `aggregate` always in float64, since
-        a caller subtracts a constant of about its size.
+        `LayerScores` in float32, or in float64 if the features are; `aggregate` always in float64, because
+        callers subtract a constant of similar size.
 
     Raises:
-        ValueError: shapes do not fit, tensors are on several devices, or whitening_sign is neither -1 nor 1.
-        TypeError: a tensor does not hold floating-point numbers, or bank_mask does not hold bool.
+        ValueError: shapes do not match, devices differ, or whitening_sign is neither -1 nor 1.
+        TypeError: a tensor is not floating-point, or bank_mask is not bool.
 
     Example:
         >>> unit = torch.eye(2)[None, None]
@@ -104,7 +103,7 @@ def layer_scores(
     )
     check_statistics(features, statistics)
     if features.device.type == "cpu" and not torch.compiler.is_compiling():
-        # a registered operator takes its toll for every tensor: a quarter of the time of one row's scores
+        # a registered operator has an overhead per tensor: a quarter of the time for a single row
         with torch.no_grad():
             return LayerScores(*layer_scores_vectorised(features, statistics))
     return LayerScores(*_layer_scores(features, *statistics))

@@ -1,4 +1,4 @@
-"""What `layer_scores` means, one request and one layer at a time: slow, plain, the truth for tests."""
+"""Definition of `layer_scores`, one request and layer at a time; tests compare with it."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ __all__ = ["layer_scores_reference"]
 def layer_scores_reference(features: Tensor, statistics: RequestStatistics) -> tuple[Tensor, Tensor, Tensor]:
     """Returns squared Mahalanobis distances [K,B,L], maximum cosines [K,B,L] and their weighted sum [K,B].
 
-    Arguments are those of `o3_kernels.layer_scores`; the sum is float64, the rest as the features.
+    Arguments as in `o3_kernels.layer_scores`; the sum is float64, the rest has the dtype of the features.
     """
     means, scale, whitening, bank, bank_mask, maha_weights, cosine_weights, sign, whiten_cosine = statistics
     B, L, _ = features.shape

@@ -1,4 +1,4 @@
-"""What `layer_scores` knows of the requests: one tuple instead of nine arguments, and its checks."""
+"""The statistics of requests that `layer_scores` uses, and their checks."""
 
 from typing import NamedTuple
 
@@ -9,23 +9,11 @@ from o3_kernels.checks import check_devices, check_floating, check_shape
 
 __all__ = ["SMALLEST_DISTANCE", "RequestStatistics", "check_statistics"]
 
-SMALLEST_DISTANCE = torch.finfo(torch.float32).eps  # squared, that a whitened cosine is divided by
+SMALLEST_DISTANCE = torch.finfo(torch.float32).eps  # lower bound of the squared distance in whitened cosines
 
 
 class RequestStatistics(NamedTuple):
-    """Statistics of K requests at L layers of width D; `layer_scores` says what each is for.
-
-    Args:
-        means: [K,L,D], or None.
-        precision_scale: [K,L].
-        whitening: [K,L,R,D].
-        bank: [K,L,M,D].
-        bank_mask: [K,M] of bool, or None.
-        maha_weights: [K,L].
-        cosine_weights: [K,L].
-        whitening_sign: -1 or 1.
-        whiten_cosine: whether cosines are divided by the root of the squared distance.
-    """
+    """Statistics of K requests at L layers of width D; the fields are the arguments of `layer_scores`."""
 
     means: Tensor | None
     precision_scale: Tensor
@@ -39,17 +27,12 @@ class RequestStatistics(NamedTuple):
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Those that are given."""
+        """The tensors that are not None."""
         return [tensor for tensor in self[:7] if isinstance(tensor, Tensor)]
 
 
 def check_statistics(features: Tensor, statistics: RequestStatistics) -> None:
-    """Refuses what the operation is not defined for; features are [B,L,D].
-
-    Raises:
-        ValueError: shapes do not fit, tensors are on several devices, or whitening_sign is neither -1 nor 1.
-        TypeError: a tensor does not hold floating-point numbers, or bank_mask does not hold bool.
-    """
+    """Raises the errors of `layer_scores`, for features [B,L,D]."""
     means, bank, mask = statistics.means, statistics.bank, statistics.bank_mask
     L, D = features.shape[1:]
     check_shape("whitening", statistics.whitening, (None, L, None, D), "[K,L,R,D]")

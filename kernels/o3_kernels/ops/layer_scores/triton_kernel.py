@@ -1,4 +1,4 @@
-"""Triton kernels of `layer_scores`: tiles of all banks and whitenings, then a small pass that joins them.
+"""Triton kernels of `layer_scores`: tiles of all banks and whitenings, then a reduction over the tiles.
 
 K requests, L layers, B rows, D width, N rows of a tile (of a bank or of a whitening), P tiles.
 """
@@ -15,7 +15,7 @@ __all__ = ["layer_scores_combine_kernel", "layer_scores_tiles_kernel"]
 
 @triton.jit
 def _add_product(tile_ND, x_BD, product_NB, USE_DOT: tl.constexpr, PRECISION: tl.constexpr):
-    """Adds tile x^T; a single row needs no matrix unit."""
+    """Adds tile x^T; a single row does not use tensor cores."""
     if USE_DOT:
         product_NB = tl.dot(tile_ND, tl.trans(x_BD.to(tile_ND.dtype)), product_NB, input_precision=PRECISION)
     else:
@@ -118,14 +118,14 @@ def layer_scores_combine_kernel(
     aggregate,  # [K,B] float64
     B,
     L,
-    smallest,  # squared distance that a whitened cosine is divided by
+    smallest,  # lower bound of the squared distance in whitened cosines
     WHITEN_COSINE: tl.constexpr,
     BANK_TILES: tl.constexpr,
     TILES: tl.constexpr,
     BLOCK_L: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """Puts the tiles of one row and request together and weighs the layers."""
+    """Reduces the tiles of one row and request, and computes the weighted sum over the layers."""
     place_kb = tl.program_id(0).to(tl.int64)
     k = place_kb // B
     layers_L = tl.arange(0, BLOCK_L)

@@ -1,25 +1,25 @@
-"""`layer_scores` in a few PyTorch calls, whatever the number of rows, layers and requests."""
+"""`layer_scores` in a few PyTorch calls for any number of rows, layers and requests."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from o3_kernels.blocks import sum_type
 from o3_kernels.ops.layer_scores.statistics import SMALLEST_DISTANCE, RequestStatistics
-from o3_kernels.sums import sum_type
 
 __all__ = ["layer_scores_vectorised"]
 
-BLOCK_NUMBERS = 1 << 19  # of an intermediate result: 2 MiB of float32, about a core's own cache
+BLOCK_NUMBERS = 1 << 19  # of an intermediate result: 2 MiB of float32, about the cache of a core
 
 # L layers, K requests, B rows, D width, R whitening rows, M bank rows
 
 
 def layer_scores_vectorised(features: Tensor, statistics: RequestStatistics) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns what `layer_scores_reference` returns; half precision is computed in float32.
+    """Returns the results of `layer_scores_reference`; half precision is computed in float32.
 
-    What fits a processor's cache is computed at once. More is cut into blocks of some requests at one layer,
-    which multiply the rows as they lie, without a copy for every request.
+    Intermediate results larger than the cache are computed in blocks of some requests at one layer, which
+    use the rows without a copy per request.
     """
     dtype = sum_type(features)
     means, scale, whitening, bank, bank_mask, maha_weights, cosine_weights, sign, whiten_cosine = statistics
@@ -50,7 +50,7 @@ def layer_scores_vectorised(features: Tensor, statistics: RequestStatistics) -> 
 
 
 def _blocks(requests: int, layers: int, most: int) -> Iterator[tuple[slice, slice]]:
-    """Yields all requests and layers at once, or blocks of at most `most` requests at one layer."""
+    """Yields slices of requests and layers: all at once, or at most `most` requests at one layer."""
     if requests * layers <= most:
         yield slice(0, requests), slice(0, layers)
         return
@@ -60,7 +60,7 @@ def _blocks(requests: int, layers: int, most: int) -> Iterator[tuple[slice, slic
 
 
 def _products(rows: Tensor, tiles_KLND: Tensor) -> Tensor:
-    """Returns rows [L,B,D] or [K,L,B,D] times tiles, [K,L,B,N]; tiles side by side are one matrix a layer."""
+    """Returns rows [L,B,D] or [K,L,B,D] times tiles [K,L,N,D], [K,L,B,N]; contiguous tiles are one matrix."""
     K, L, N, D = tiles_KLND.shape
     tiles_LKND = tiles_KLND.transpose(0, 1)
     if rows.dim() < tiles_KLND.dim() and tiles_LKND.is_contiguous():

@@ -1,4 +1,4 @@
-"""Launches the Triton kernel of `orthogonality_penalty`: once, for any number of modules and requests."""
+"""Launches the Triton kernel of `orthogonality_penalty`, once for any number of modules and requests."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,32 +11,17 @@ from o3_kernels.blocks import dot_precision, power_of_two
 from o3_kernels.ops.orthogonality_penalty.schedule import ModuleShape, PenaltyPlan, plan_schedule
 from o3_kernels.ops.orthogonality_penalty.triton_kernel import orthogonality_penalty_kernel
 from o3_kernels.ops.orthogonality_penalty.vectorised import orthogonality_penalty_vectorised
-from o3_kernels.tuning import Changes, chosen_plan
+from o3_kernels.tuning import chosen_plan
 
-__all__ = ["CHANGES", "launch_orthogonality_penalty", "plan_penalty"]
+__all__ = ["launch_orthogonality_penalty", "plan_penalty"]
 
-# worth timing beside the rule's plan
-CHANGES: tuple[Changes, ...] = (
-    {"block_n": 0.5, "part_d": 2.0},
-    {"part_d": 2.0},
-    {"block_d": 0.5},
-    {"gradient_d": 2.0},
-    {"gradient_d": 0.5},
-    {"lag_bytes": 2.0},
-    {"lag_bytes": 0.5},
-    {"stages": 2},
-    {"stages": 4},
-    {"warps": 8},
-)
 ELEMENT_TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-MAX_RANK = 256  # all ranks of the new adapter lie in one tile
-ALIGNMENT = 16  # bytes of an address and numbers of a width that let the device read whole vectors
-# of an overlap item: long enough to hide its start, short enough to share the work evenly
-ITEM_BYTES = 1 << 16
-# some hundred items run at a time and half of them are overlaps; a third of Hopper's cache
-LAG_BYTES = 1 << 24
-KEPT_TABLES = 16  # a training uses one, or two where it penalises both sides
-_recorded: list[Tensor] = []  # what CUDA graphs read at every replay: it must outlive the caches
+MAX_RANK = 256  # a tile contains all ranks of the new adapter
+ALIGNMENT = 16  # of addresses in bytes and of widths in elements, which allows vectorised loads
+ITEM_BYTES = 1 << 16  # of an overlap item: long enough to hide its latency, short enough to balance the load
+LAG_BYTES = 1 << 24  # some hundred items run at a time, half of them overlaps; a third of Hopper's cache
+KEPT_TABLES = 16  # training uses one, or two if it penalises both sides
+_recorded: list[Tensor] = []  # tensors that CUDA graphs read in every replay, which must outlive the caches
 
 Addresses = tuple[tuple[int, int], ...]  # of the new and the earlier adapters of each module
 
@@ -44,7 +29,7 @@ Addresses = tuple[tuple[int, int], ...]  # of the new and the earlier adapters o
 def plan_penalty(rank: int, rows: int, width: int, element_bytes: int) -> PenaltyPlan:
     """Returns block sizes for the largest rank, number of earlier rows and width of the modules.
 
-    Tiles are as wide as the registers of one Hopper processor allow without spilling at rank 32.
+    Tiles are as large as the registers of a Hopper multiprocessor allow without spilling at rank 32.
     """
     block_n = power_of_two(rows, 16, 32)
     block_d = power_of_two(width, 16, 64 if element_bytes == 4 else 256)
@@ -63,13 +48,13 @@ def plan_penalty(rank: int, rows: int, width: int, element_bytes: int) -> Penalt
 def launch_orthogonality_penalty(
     new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool, plan: PenaltyPlan | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns what `orthogonality_penalty_vectorised` returns; `plan` replaces the usual block sizes."""
+    """Returns the results of `orthogonality_penalty_vectorised`; `plan` overrides the default block sizes."""
     shapes = tuple(
         ModuleShape(new_m.shape[0], old_m.shape[0] * old_m.shape[1], new_m.shape[1])
         for new_m, old_m in zip(new, old, strict=True)
     )
     rank, rows, width = (max(sizes) for sizes in zip(*shapes, strict=True))
-    if len({tensor.dtype for tensor in old}) > 1 or rank > MAX_RANK:  # one launch reads one type
+    if len({tensor.dtype for tensor in old}) > 1 or rank > MAX_RANK:  # a launch supports a single dtype
         return orthogonality_penalty_vectorised(new, old, need_gradient)
     new, old = [tensor.contiguous() for tensor in new], [tensor.contiguous() for tensor in old]
     sizes = (rank, rows, width, old[0].element_size())
@@ -115,12 +100,12 @@ def _address_table(
     starts: tuple[tuple[int, int, int, int], ...],
     device: torch.device,
 ) -> Tensor:
-    """Returns the kernel's table on the device; a training step finds that of the step before."""
+    """Returns the table of the kernel on the device, cached for the next training step."""
     rows = [(*both, *shape, *start) for both, shape, start in zip(addresses, shapes, starts, strict=True)]
     return torch.tensor(rows, dtype=torch.int64, device=device)
 
 
 def _aligned(addresses: Addresses, shapes: tuple[ModuleShape, ...]) -> bool:
-    """Tells whether every row of every module starts where the device can read whole vectors."""
-    places = all(address % ALIGNMENT == 0 for both in addresses for address in both)
-    return places and all(shape.D % ALIGNMENT == 0 for shape in shapes)
+    """Whether the alignment of every row of every module allows vectorised loads."""
+    numbers = [*(address for both in addresses for address in both), *(shape.D for shape in shapes)]
+    return all(number % ALIGNMENT == 0 for number in numbers)

@@ -1,4 +1,4 @@
-"""What `orthogonality_penalty` means: one product for every module and every earlier request."""
+"""Definition of `orthogonality_penalty`: one product per module and earlier request."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""In which order the items of `orthogonality_penalty` are taken, and where each module's results lie."""
+"""The order of the work items of `orthogonality_penalty`, and the offsets of the results of each module."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -10,22 +10,22 @@ from o3_kernels.blocks import count_blocks
 
 __all__ = ["ModuleShape", "PenaltyPlan", "Schedule", "plan_schedule"]
 
-KEPT_SCHEDULES = 16  # a training uses one, or two where it penalises both sides
+KEPT_SCHEDULES = 16  # training uses one, or two if it penalises both sides
 
 
 class PenaltyPlan(NamedTuple):
     """Block sizes.
 
     Args:
-        block_r: ranks of the new adapter, all of them.
-        block_n: earlier rows of an item, and of a step of a gradient.
+        block_r: all ranks of the new adapter.
+        block_n: earlier rows of an overlap item, and of a step of a gradient.
         block_d: columns read at a time.
         part_d: columns of an overlap item, a multiple of block_d.
         gradient_d: columns of a gradient item.
-        lag_bytes: history between a module's overlaps and its gradient: more than what all running programs
-            read at a time, so that none waits, and well under the cache, so that the rows are still there.
+        lag_bytes: bytes of history between the overlaps and the gradient of a module: more than all running
+            programs read at a time, so that none waits, but less than the cache, which still has the rows.
         warps: of a program.
-        stages: loads under way.
+        stages: of the software pipeline.
     """
 
     block_r: int
@@ -39,7 +39,7 @@ class PenaltyPlan(NamedTuple):
 
 
 class ModuleShape(NamedTuple):
-    """R rank of the new adapter, N rows of all earlier ones, D width."""
+    """Rank R of the new adapter, total rows N of the earlier ones, width D."""
 
     R: int
     N: int
@@ -47,15 +47,15 @@ class ModuleShape(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Items in order, and sizes of what they write.
+    """Work items in order, and the sizes of their results over all modules.
 
     Args:
-        items: [items,3] int32 on the device, as the kernel reads them.
-        starts: for each module, where it starts in overlaps, gradient, parts of overlaps and row blocks.
-        overlaps: numbers of all overlaps.
-        gradient: numbers of all gradients.
-        parts: numbers of all parts of overlaps.
-        row_blocks: of all modules.
+        items: [items,3] int32 on the device.
+        starts: offsets of each module in overlaps, gradient, parts of overlaps and row blocks.
+        overlaps: number of elements of the overlaps.
+        gradient: number of elements of the gradients.
+        parts: number of elements of the parts of overlaps.
+        row_blocks: number of row blocks.
     """
 
     items: Tensor
@@ -74,13 +74,13 @@ def plan_schedule(
     need_gradient: bool,
     device: torch.device,
 ) -> Schedule:
-    """Returns the order: overlaps module by module, each gradient `lag_bytes` of history later.
+    """Returns the schedule: overlaps module by module, and each gradient `lag_bytes` of history later.
 
-    Built once for each set of shapes, and kept: a training asks for the same at every step.
+    Cached, because the shapes are the same in every training step.
     """
     starts, sizes = [], [0, 0, 0, 0]
     items: list[tuple[int, int, int]] = []
-    waiting, read = 0, 0  # the next module without a gradient; bytes from its start to the last overlaps
+    waiting, read = 0, 0  # next module without a gradient; bytes from its start to the last overlaps
     for module, (R, N, D) in enumerate(shapes):
         row_blocks, parts = count_blocks(N, plan.block_n), count_blocks(D, plan.part_d)
         starts.append((sizes[0], sizes[1], sizes[2], sizes[3]))

@@ -2,17 +2,17 @@
 
 R rank of the new adapter, N rows of all earlier adapters of a module, D width.
 
-Bytes. The gradient of a module needs its whole overlap first, so two launches would read the history twice
-from memory: 2 N D numbers a module, where N D + 2 R D is the least. Here both are items of one list: the
-overlaps of a module first, its gradient some megabytes of other modules later, when the overlaps are ready
-and the rows still lie in the second-level cache. Memory then gives each earlier adapter once, and the cache
-gives it the second time, as long as the rows of a module fit in that cache (N D numbers; 50 MB on an H200:
-64 requests of rank 32 at width 4096 take 17 MB in bfloat16 and 34 MB in float32).
+Memory traffic. The gradient of a module needs its complete overlap, so two launches would read the history
+twice from memory: 2 N D elements per module, where the minimum is N D + 2 R D. Here both are items of one
+list: first the overlaps of a module, then its gradient some megabytes of other modules later, when the
+overlaps are finished and the rows are still in the L2 cache. Each earlier adapter is then read from memory
+once, as long as the rows of a module fit into the cache (N D elements; 50 MB on an H200: 64 requests of rank
+32 at width 4096 take 17 MB in bfloat16 and 34 MB in float32).
 
-Waiting. A program takes the next item by ticket and waits only for items with lower tickets. Programs that
-run have taken those already, so nobody waits for ever, in whatever order a device starts its programs.
+Progress. A program takes the next item by ticket and waits only for items with lower tickets, which running
+programs have already taken; so there is no deadlock, in whatever order the device starts the programs.
 
-Sums run in a fixed order, whoever takes them: the result is the same to the last bit on every call.
+Determinism. Sums have a fixed order, so the results are bitwise reproducible.
 """
 
 # Triton reads the arguments of a kernel itself: they have no Python types.
@@ -24,7 +24,7 @@ import triton.language as tl
 
 __all__ = ["orthogonality_penalty_kernel"]
 
-MOST_TURNS = tl.constexpr(1 << 24)  # seconds of waiting; beyond, something is broken and the result says NaN
+MOST_TURNS = tl.constexpr(1 << 24)  # seconds of waiting, after which the result is NaN
 
 
 @triton.jit
@@ -46,7 +46,7 @@ def _overlap_item(
     BLOCK_D: tl.constexpr,
     PART_D: tl.constexpr,
 ):
-    """Multiplies a block of earlier rows by the new ones over a part of the width; the last part sums all."""
+    """Computes the overlap of some earlier rows over a part of the width; the last part adds up all parts."""
     new = tl.load(row).to(tl.pointer_type(NEW))
     old = tl.load(row + 1).to(tl.pointer_type(OLD))
     R, N, D = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
@@ -72,13 +72,13 @@ def _overlap_item(
     at_NR = rows_N[:, None] * R + ranks_R[None, :]
     parts_of_overlaps += tl.load(row + 7)
     tl.store(parts_of_overlaps + part * N * R + at_NR, overlap_NR, mask=in_NR)
-    tl.debug_barrier()  # every thread has stored before one of them tells
+    tl.debug_barrier()  # all threads have stored before one of them signals
     parts = tl.cdiv(D, PART_D)
     row_block = tl.load(row + 8) + block
     if tl.atomic_add(arrived + row_block, 1) == parts - 1:
         total_NR = tl.zeros([BLOCK_N, BLOCK_R], dtype=tl.float32)
         for place in range(0, parts):
-            # past the first-level cache, which does not see what other processors wrote
+            # bypasses the L1 cache, which does not see writes of other multiprocessors
             total_NR += tl.load(
                 parts_of_overlaps + place * N * R + at_NR, mask=in_NR, other=0.0, cache_modifier=".cg"
             )
@@ -102,7 +102,7 @@ def _gradient_item(
     BLOCK_N: tl.constexpr,
     GRADIENT_D: tl.constexpr,
 ):
-    """Computes a block of columns of the gradient of one module, once its overlaps are there."""
+    """Computes a block of columns of the gradient of a module, once its overlaps are finished."""
     old = tl.load(row + 1).to(tl.pointer_type(OLD))
     R, N, D = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
     if ALIGNED:
@@ -132,7 +132,7 @@ def _gradient_item(
             other=0.0,
             cache_modifier=".cg",
         )
-        if tl.float16 == OLD:  # overlaps may lie beyond its range
+        if tl.float16 == OLD:  # overlaps may exceed its range
             sum_RD = tl.dot(overlap_RN, old_ND.to(tl.float32), sum_RD, input_precision=PRECISION)
         else:
             sum_RD = tl.dot(overlap_RN.to(OLD), old_ND, sum_RD, input_precision=PRECISION)
@@ -142,7 +142,7 @@ def _gradient_item(
 
 @triton.jit
 def orthogonality_penalty_kernel(
-    table,  # [modules,9] int64: addresses of new [R,D] and old [N,D]; R, N, D; where the module starts in
+    table,  # [modules,9] int64: addresses of new [R,D] and old [N,D]; R, N, D; offsets of the module in
     # overlaps, gradient and parts_of_overlaps; its first row block
     items,  # [items,3] int32: module, block of rows, part of the width; or -1 - module, block of columns, 0
     counters,  # [1 + modules + row blocks] int32 zeros: tickets, finished row blocks, arrived parts
@@ -161,7 +161,7 @@ def orthogonality_penalty_kernel(
     PART_D: tl.constexpr,
     GRADIENT_D: tl.constexpr,
 ):
-    """Takes one item: overlaps of some rows, or some columns of a gradient."""
+    """Processes one item: the overlaps of some rows, or some columns of a gradient."""
     item = items + tl.atomic_add(counters, 1).to(tl.int64) * 3
     code = tl.load(item)
     block, part = tl.load(item + 1).to(tl.int64), tl.load(item + 2).to(tl.int64)

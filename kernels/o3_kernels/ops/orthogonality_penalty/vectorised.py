@@ -1,43 +1,43 @@
-"""The penalty and its gradient on a CPU, block by block of earlier adapters.
+"""The penalty and its gradient on a CPU, computed in blocks of earlier adapters.
 
-The gradient is 2 sum_p (old_p new^T)^T old_p: one more product while the overlaps are at hand. Keeping
-it instead of the overlaps makes the backward pass a single scaling, whatever the number of earlier requests;
-a history so short that it is read faster than a gradient is scaled is left to autograd, which reads it twice.
-A block fits the processor's own cache, so that each earlier adapter comes from memory once for both products:
-several modules of one shape where histories are short, some rows where they are long, and at least a module
-for each thread, since one product of so few rows is not shared well. What is left to gain is the memory's
-speed (README, "Kernels", gives the bound).
+The gradient is 2 sum_p (old_p new^T)^T old_p, one more product of the same overlaps. Storing it instead of
+the overlaps reduces the backward pass to a scaling, for any number of earlier requests; histories so short
+that reading them again is cheaper than the scaling are left to autograd. A block fits into the cache of a
+core, so that each earlier adapter is read from memory once for both products: several modules of one shape
+for short histories, some rows for long ones, and at least one module per thread, because a product of so few
+rows does not parallelise. README, "Kernels", gives the bound by memory bandwidth.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from o3_kernels.sums import sum_type
+from o3_kernels.blocks import sum_type
 
 __all__ = [
-    "GroupedPenalty",
+    "Gradients",
     "group_modules",
     "is_short",
     "orthogonality_penalty_vectorised",
+    "penalty_by_group",
     "penalty_of_short_history",
     "stack_history",
 ]
 
 # P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
 
-CACHE_BYTES = 1 << 19  # of earlier adapters in a block, for each thread: a quarter of a server core's cache
-SHORT_HISTORY = 4  # earlier rows for each new one; beyond, measured, scaling a gradient is the cheaper
+CACHE_BYTES = 1 << 19  # of earlier adapters per block and thread: a quarter of the cache of a server core
+SHORT_HISTORY = 4  # earlier rows per new row; above it, scaling a stored gradient was measured to be faster
+Gradients = list[tuple[list[int], Tensor]]  # modules and their gradients, stacked or flat and concatenated
 
 
 def group_modules(
     new: Sequence[Tensor], old: Sequence[Tensor], most_bytes: int | None = None
 ) -> list[list[int]]:
-    """Groups modules whose new and old tensors have equal shapes.
+    """Groups modules with equal shapes of new and old tensors.
 
-    No group of more modules than there are threads is over the limit.
+    Groups with more modules than threads have at most `most_bytes` of old tensors.
     """
     members: dict[tuple[torch.Size, torch.Size, torch.dtype], list[int]] = {}
     for module, (new_m, old_m) in enumerate(zip(new, old, strict=True)):
@@ -53,13 +53,13 @@ def group_modules(
 
 
 def stack_history(old: Sequence[Tensor]) -> list[Tensor]:
-    """Returns copies of the earlier adapters that lie side by side in memory, one block for each shape.
+    """Returns copies of the earlier adapters that are contiguous in memory, one block per shape.
 
-    `orthogonality_penalty` reads such tensors where they are; tensors that lie apart it copies on every call
-    on a CPU. Call it once for each request, before its training.
+    On a CPU `orthogonality_penalty` uses such tensors without copying; it copies others on every call. Call
+    this function once per request, before its training.
 
     Args:
-        old: one [P,Q,D] tensor a module.
+        old: one [P,Q,D] tensor per module.
 
     Returns:
         Tensors of the same shapes and values in the same order.
@@ -77,7 +77,7 @@ def stack_history(old: Sequence[Tensor]) -> list[Tensor]:
 
 
 def side_by_side(tensors: Sequence[Tensor]) -> Tensor:
-    """Stacks tensors of one shape: a view where they lie evenly in one storage, a copy elsewhere."""
+    """Stacks tensors of one shape: a view if they are evenly spaced in one storage, otherwise a copy."""
     first = tensors[0]
     if len(tensors) == 1:
         return first.unsqueeze(0)
@@ -96,8 +96,8 @@ def side_by_side(tensors: Sequence[Tensor]) -> Tensor:
 
 def penalty_by_group(
     new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
-) -> tuple[Tensor, list[tuple[list[int], Tensor]]]:
-    """Returns the penalty and, for each group of modules, its gradient [m,R,D] (none if not needed).
+) -> tuple[Tensor, Gradients]:
+    """Returns the penalty and the gradient [m,R,D] of each group of modules (none if not needed).
 
     Half precision is computed in float32.
     """
@@ -124,7 +124,7 @@ def penalty_by_group(
 def orthogonality_penalty_vectorised(
     new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """Returns the penalty and, one module after the other, its gradient for `new` (empty if not needed)."""
+    """Returns the penalty and the concatenated gradients of `new` (empty if not needed)."""
     penalty, gradients = penalty_by_group(new, old, need_gradient)
     sizes = [tensor.numel() for tensor in new] if need_gradient else [0]
     gradient = torch.empty(sum(sizes), dtype=new[0].dtype, device=new[0].device)
@@ -135,13 +135,13 @@ def orthogonality_penalty_vectorised(
 
 
 def is_short(new: Sequence[Tensor], old: Sequence[Tensor]) -> bool:
-    """Tells whether reading the earlier adapters again costs no more than scaling a kept gradient."""
+    """Whether reading the earlier adapters again is as cheap as scaling a stored gradient."""
     earlier = sum(tensor.shape[0] * tensor.shape[1] for tensor in old)
     return earlier <= SHORT_HISTORY * sum(len(tensor) for tensor in new)
 
 
 def penalty_of_short_history(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tensor:
-    """Returns the penalty from one product a shape; autograd keeps the overlaps and reads `old` twice."""
+    """Returns the penalty from one product per shape; autograd stores the overlaps and reads `old` twice."""
     dtype = sum_type(new[0])
     squares = []
     for modules in group_modules(new, old):
@@ -149,33 +149,3 @@ def penalty_of_short_history(new: Sequence[Tensor], old: Sequence[Tensor]) -> Te
         overlap_mRN = torch.stack([new[module] for module in modules]).to(dtype) @ old_mND.mT
         squares.append(overlap_mRN.square().sum())
     return torch.stack(squares).sum()
-
-
-class GroupedPenalty(torch.autograd.Function):
-    """The same with its gradient, without the toll that a registered operator takes for every tensor.
-
-    The backward pass scales the kept gradient where it lies and gives it away; if it is asked again, it
-    computes another.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, old: Sequence[Tensor], *new: Tensor) -> Tensor:
-        """Computes value and gradient; keeps the gradient."""
-        penalty, ctx.gradients = penalty_by_group(new, old, any(ctx.needs_input_grad[1:]))
-        ctx.old = old
-        ctx.save_for_backward(*new)
-        return penalty
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_penalty: Tensor) -> tuple[Tensor | None, ...]:
-        """Scales the gradient."""
-        new = ctx.saved_tensors
-        gradients = ctx.gradients or penalty_by_group(new, ctx.old, True)[1]
-        ctx.gradients = None
-        results: list[Tensor | None] = [None] * len(new)
-        for modules, part_mRD in gradients:
-            parts = part_mRD.mul_(grad_penalty).to(new[0].dtype).unbind()
-            for module, result in zip(modules, parts, strict=True):
-                results[module] = result
-        return None, *results
