@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from o3_lightning.data.fictitious import in_all_phrasings
+from o3_lightning.data.fictitious import in_all_phrasings, training_rows
 from o3_lightning.data.normalise import matches
 from o3_lightning.data.stream import load_stream
 from o3_lightning.models import fictitious as fictitious_base
 from o3_lightning.models.base import BaseConfig, load_base
-from o3_lightning.models.fictitious import FictitiousBaseConfig, fictitious_base_folder
+from o3_lightning.models.fictitious import FictitiousBaseConfig, fictitious_base_folder, small_base_folder
 
 SMALL = FictitiousBaseConfig(layers=1, width=16, feed_forward=16, heads=1, epochs=1, batch_size=256)
 
@@ -21,6 +21,11 @@ SMALL = FictitiousBaseConfig(layers=1, width=16, feed_forward=16, heads=1, epoch
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("O3_CACHE", str(tmp_path))
     return tmp_path
+
+
+def small_folder(seed=0):
+    """A model that is cached as the embedded one is, and learns a few of its rows."""
+    return small_base_folder("fictitious", training_rows(seed)[:40], SMALL, seed)
 
 
 def test_a_model_is_trained_once_and_kept_in_hugging_face_form(monkeypatch):
@@ -35,28 +40,26 @@ def test_a_model_is_trained_once_and_kept_in_hugging_face_form(monkeypatch):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_model(tmp_path, monkeypatch):
-    first = (fictitious_base_folder(0, SMALL) / "manifest.json").read_bytes()
-    other = (fictitious_base_folder(1, SMALL) / "manifest.json").read_bytes()
+    first = (small_folder() / "manifest.json").read_bytes()
+    other = (small_folder(seed=1) / "manifest.json").read_bytes()
     monkeypatch.setenv("O3_CACHE", str(tmp_path / "second"))
-    assert (fictitious_base_folder(0, SMALL) / "manifest.json").read_bytes() == first != other
+    assert (small_folder() / "manifest.json").read_bytes() == first != other
 
 
 def test_an_interrupted_build_leaves_nothing_that_looks_finished(cache, stopped_within):
-    stopped_within(
-        KeyboardInterrupt, fictitious_base, "train_model", lambda: fictitious_base_folder(0, SMALL)
-    )
+    stopped_within(KeyboardInterrupt, fictitious_base, "train_model", small_folder)
     assert not [path for path in cache.glob("fictitious-*") if path.is_dir()]
-    assert fictitious_base_folder(0, SMALL).is_dir()
+    assert small_folder().is_dir()
     assert not list(cache.glob(".*.building"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing"])
 def test_a_damaged_model_is_built_again(damage):
-    folder = fictitious_base_folder(0, SMALL)
+    folder = small_folder()
     weights = folder / "model.safetensors"
     expected = weights.read_bytes()
     weights.write_bytes(expected[:-9]) if damage == "cut" else weights.unlink()
-    assert (fictitious_base_folder(0, SMALL) / "model.safetensors").read_bytes() == expected
+    assert (small_folder() / "model.safetensors").read_bytes() == expected
 
 
 def test_global_random_state_and_threads_are_left_alone():
@@ -65,11 +68,12 @@ def test_global_random_state_and_threads_are_left_alone():
     torch.manual_seed(7)
     expected, threads = torch.rand(3), torch.get_num_threads()
     torch.manual_seed(7)
-    fictitious_base_folder(0, SMALL)
+    small_folder()
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_a_kill_in_training_leaves_a_cache_that_works(cache):
     code = (
         "from o3_lightning.models.fictitious import *\n"
@@ -86,7 +90,7 @@ def test_a_kill_in_training_leaves_a_cache_that_works(cache):
     process.wait()
     assert list(cache.glob(".*.building"))
     assert not [path for path in cache.glob("fictitious-*") if path.is_dir()]
-    assert json.loads((fictitious_base_folder(0, SMALL) / "manifest.json").read_text())
+    assert json.loads((small_folder() / "manifest.json").read_text())
 
 
 @pytest.mark.slow
