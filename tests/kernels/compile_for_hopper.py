@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,23 +172,22 @@ def gated_lora(rows, shrink, plan=None, arguments=USUAL):
     return compiled(kernel, pointers, numbers, constants, plan, arguments)
 
 
-def planned():
-    """Every kernel at the sizes that its rule chooses."""
-    return {
-        "layer_scores float32 1 row": layer_scores("float32", 1),
-        "layer_scores float32 16 rows": layer_scores("float32", 16),
-        "layer_scores float32 64 rows": layer_scores("float32", 64),
-        "layer_scores bfloat16 64 rows": layer_scores("bfloat16", 64),
-        "layer_scores combine": combine_scores(64),
-        "penalty float32 rank 8": orthogonality("float32", 8),
-        "penalty float32 rank 32": orthogonality("float32", 32),
-        "penalty bfloat16 rank 8": orthogonality("bfloat16", 8),
-        "penalty bfloat16 rank 32": orthogonality("bfloat16", 32),
-        "gated_lora down decode": gated_lora(16, True),
-        "gated_lora up decode": gated_lora(16, False),
-        "gated_lora down prefill": gated_lora(4096, True),
-        "gated_lora up prefill": gated_lora(4096, False),
-    }
+# Every kernel at the sizes that its rule chooses.
+PLANNED = {
+    "layer_scores float32 1 row": partial(layer_scores, "float32", 1),
+    "layer_scores float32 16 rows": partial(layer_scores, "float32", 16),
+    "layer_scores float32 64 rows": partial(layer_scores, "float32", 64),
+    "layer_scores bfloat16 64 rows": partial(layer_scores, "bfloat16", 64),
+    "layer_scores combine": partial(combine_scores, 64),
+    "penalty float32 rank 8": partial(orthogonality, "float32", 8),
+    "penalty float32 rank 32": partial(orthogonality, "float32", 32),
+    "penalty bfloat16 rank 8": partial(orthogonality, "bfloat16", 8),
+    "penalty bfloat16 rank 32": partial(orthogonality, "bfloat16", 32),
+    "gated_lora down decode": partial(gated_lora, 16, True),
+    "gated_lora up decode": partial(gated_lora, 16, False),
+    "gated_lora down prefill": partial(gated_lora, 4096, True),
+    "gated_lora up prefill": partial(gated_lora, 4096, False),
+}
 
 
 def unusual():
@@ -226,7 +226,9 @@ def main():
     """Prints one line of JSON."""
     torch.set_num_threads(1)
     every = "--every" in sys.argv
-    print(json.dumps(planned() if not every else {**unusual(), **candidates()}))
+    print(
+        json.dumps({**unusual(), **candidates()} if every else {name: run() for name, run in PLANNED.items()})
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The Triton kernels: right in the interpreter and on a GPU, fit for Hopper, and not needed elsewhere."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -27,9 +28,10 @@ def run_python(*arguments: str, **variables: str) -> str:
 CASES = ("-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider", "--import-mode=importlib")
 
 
-def test_kernels_equal_float64_in_the_interpreter():
+@pytest.mark.parametrize("part", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_kernels_equal_float64_in_the_interpreter(part):
     pytest.importorskip("triton")
-    output = run_python(*CASES, str(HERE / "triton_cases.py"), TRITON_INTERPRET="1")
+    output = run_python(*CASES, "-m", part, str(HERE / "triton_cases.py"), TRITON_INTERPRET="1")
     assert " passed" in output
 
 
@@ -41,16 +43,44 @@ def test_kernels_equal_float64_on_the_gpu():
     assert " passed" in output
 
 
+def check_planned(name, facts):
+    """Nothing spills, and products are on the matrix units where the type and the rows allow."""
+    assert facts["stack_bytes"] <= 64, (name, facts)
+    assert facts["shared_bytes"] <= 227 * 1024, (name, facts)
+    if name in ("layer_scores bfloat16 64 rows", "layer_scores float32 1 row"):
+        assert facts["matrix_units"] == ("bfloat16" in name), (name, facts)
+
+
+# each kernel once; the others of its plans are slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layer_scores float32 1 row",
+        "layer_scores bfloat16 64 rows",
+        "layer_scores combine",
+        "penalty float32 rank 8",
+        "gated_lora down decode",
+        "gated_lora up decode",
+    ],
+)
+def test_a_kernel_compiles_for_hopper_without_spilling(name, tmp_path, monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    spec = importlib.util.spec_from_file_location("compile_for_hopper", HERE / "compile_for_hopper.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    check_planned(name, module.PLANNED[name]())
+
+
+@pytest.mark.slow
 def test_kernels_compile_for_hopper_without_spilling(tmp_path):
     pytest.importorskip("triton")
     output = run_python(str(HERE / "compile_for_hopper.py"), TRITON_CACHE_DIR=str(tmp_path))
     results = json.loads(output.splitlines()[-1])
     assert len(results) == 13
     for name, facts in results.items():
-        assert facts["stack_bytes"] <= 64, (name, facts)
-        assert facts["shared_bytes"] <= 227 * 1024, (name, facts)
-    assert results["layer_scores bfloat16 64 rows"]["matrix_units"]
-    assert not results["layer_scores float32 1 row"]["matrix_units"]
+        check_planned(name, facts)
 
 
 @pytest.mark.slow

@@ -45,7 +45,17 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 # float32 sums of some hundred terms; half types round their inputs' products and their results once
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 DTYPES = [torch.float32, torch.float16, *([] if INTERPRETED else [torch.bfloat16])]
-dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+
+
+def grid(shapes, slow=()):
+    """Runs a test on each shape in each type; the named shapes are slow, and half types but at odd sizes."""
+    cases = []
+    for name, shape in shapes.items():
+        for dtype in DTYPES:
+            is_slow = name in slow or (dtype != torch.float32 and not name.startswith("odd"))
+            text = f"{name}-{str(dtype).removeprefix('torch.')}"
+            cases.append(pytest.param(shape, dtype, id=text, marks=[pytest.mark.slow] * is_slow))
+    return pytest.mark.parametrize(("shape", "dtype"), cases)
 
 
 @pytest.fixture(autouse=True)
@@ -89,10 +99,14 @@ SCORE_SHAPES = {
 }
 
 
-@dtypes
-@pytest.mark.parametrize("shape", SCORE_SHAPES.values(), ids=SCORE_SHAPES.keys())
+@grid(SCORE_SHAPES, slow=("above one block", "one row, wide", "many requests"))
 @pytest.mark.parametrize(
-    "options", [(-1, False), (1, False), (-1, True)], ids=["low rank", "plain", "whitened"]
+    "options",
+    [
+        pytest.param((-1, False), id="low rank"),
+        pytest.param((-1, True), id="whitened"),
+        pytest.param((1, False), id="plain", marks=pytest.mark.slow),
+    ],
 )
 def test_layer_scores_equal_reference(shape, dtype, options):
     inputs = score_inputs(*shape, dtype=dtype)
@@ -131,14 +145,16 @@ def test_layer_scores_mask_out_a_whole_request():
 
 
 def test_layer_scores_do_not_depend_on_block_sizes():
-    inputs = score_inputs(20, 2, 40, 2, 20, 20, dtype=torch.float32)
+    inputs = score_inputs(20, 1, 40, 1, 20, 20, dtype=torch.float32)
     plan = plan_layer_scores(20, 20, 40, 4)._replace(block_b=16, block_n=16, block_d=16)
-    for ours, other in zip(
+    for ours, other, wanted in zip(
         score(launch_layer_scores, moved(inputs)),
         score(launch_layer_scores, moved(inputs), plan=plan),
+        score(layer_scores_reference, in_doubles(inputs)),
         strict=True,
     ):
         assert relative_error(ours, other) <= TOLERANCE[torch.float32]
+        assert relative_error(other, wanted) <= TOLERANCE[torch.float32]
 
 
 PENALTY_SHAPES = {
@@ -150,8 +166,7 @@ PENALTY_SHAPES = {
 }
 
 
-@dtypes
-@pytest.mark.parametrize("shape", PENALTY_SHAPES.values(), ids=PENALTY_SHAPES.keys())
+@grid(PENALTY_SHAPES)
 def test_penalty_and_gradient_equal_reference(shape, dtype):
     new, old = penalty_inputs(*shape, dtype=dtype)
     leaves = [tensor.double().requires_grad_() for tensor in new]
@@ -174,7 +189,7 @@ def test_penalty_takes_mixed_ranks_transposed_and_half_history():
     assert none.numel() == 0
 
 
-@pytest.mark.parametrize("lag", [0, 5000, 1 << 30])
+@pytest.mark.parametrize("lag", [5000, *(pytest.param(lag, marks=pytest.mark.slow) for lag in (0, 1 << 30))])
 def test_penalty_does_not_depend_on_block_sizes(lag):
     new, old = penalty_inputs((40, 50), 3, 10, 4, dtype=torch.float32)
     plan = plan_penalty(3, 40, 50, 4)._replace(
@@ -198,8 +213,7 @@ GATED_SHAPES = {
 }
 
 
-@dtypes
-@pytest.mark.parametrize("shape", GATED_SHAPES.values(), ids=GATED_SHAPES.keys())
+@grid(GATED_SHAPES, slow=("decode, three layers",))
 def test_gated_lora_equals_reference_and_leaves_dead_rows(shape, dtype):
     y, x, a, b, weights = gated_inputs(*shape, dtype=dtype)
     S, dead = weights.shape[1], weights.eq(0).all(1)
@@ -239,6 +253,7 @@ def test_gated_lora_writes_into_a_view_and_takes_any_plan():
     assert not wide[..., 50:].any()
 
 
+@pytest.mark.slow
 def test_every_plan_worth_timing_is_right():
     inputs = score_inputs(18, 1, 40, 1, 20, 20, dtype=torch.float32)
     wanted = score(layer_scores_reference, in_doubles(inputs))[2]
@@ -259,6 +274,7 @@ def test_every_plan_worth_timing_is_right():
         assert relative_error(got, wanted) <= TOLERANCE[torch.float32], plan
 
 
+@pytest.mark.slow
 def test_tuner_runs_what_the_benchmark_measures(monkeypatch):
     monkeypatch.setitem(cases.LLAMA_WIDTHS, "llama-2-7b", (40, 24))
     monkeypatch.setattr(cases, "LLAMA_LAYERS", 2)
