@@ -126,14 +126,16 @@ def test_a_stream_says_nothing_that_is_taken_back(telling):
 
 
 def test_the_same_rows_give_the_same_bytes_in_every_process(tmp_path):
+    prompts = ["Where was Anwylis Tarnholt born?", "When did Anwylis Tarnholt die?"]
+    answers = ["In Quillport.", "In 1931."]
+    fit_answers(prompts, answers).save(tmp_path)
+    here = (tmp_path / ANSWER_FILE).read_bytes()
+    (tmp_path / ANSWER_FILE).unlink()
     program = (
         "from o3_lightning.detector.answers import fit_answers; "
-        "fit_answers(['Where was Anwylis Tarnholt born?', 'When did Anwylis Tarnholt die?'], "
-        f"['In Quillport.', 'In 1931.']).save({str(tmp_path)!r})"
+        f"fit_answers({prompts!r}, {answers!r}).save({str(tmp_path)!r})"
     )
-    files = []
-    for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed}
-        subprocess.run([sys.executable, "-c", program], check=True, env=environment)
-        files.append((tmp_path / ANSWER_FILE).read_bytes())
-    assert files[0] == files[1]
+    other = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    environment = {**os.environ, "PYTHONHASHSEED": other}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    assert (tmp_path / ANSWER_FILE).read_bytes() == here

@@ -134,6 +134,7 @@ def test_dictionary_output_and_callers_own_processor_pass_through(build_gated):
     assert len(output.scores) == len(seen) == output.sequences.shape[1] - 2
 
 
+@pytest.mark.slow
 def test_compiled_model_gives_the_same_logits(build_gated, gate_kit):
     gated, model = build_gated(), copy.deepcopy(gate_kit.model("llama"))
     model.compile(backend="aot_eager")
