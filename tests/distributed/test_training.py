@@ -1,6 +1,7 @@
-"""Two processes give the adapter that one gives: same batches, same losses, one penalty."""
+"""Two processes give what one gives: the same adapter, the same evaluation, the same rows collected."""
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from o3_lightning.training.processes import ALONE
 
 PROGRAM = Path(__file__).with_name("tiny_training.py")
 ROOT = Path(__file__).parents[2]
@@ -24,7 +27,7 @@ def tiny():
 
 
 def run_together(folder, strategy, cases, processes=2):
-    """Runs the program in some processes and returns what each has trained, by case."""
+    """Runs the program in some processes; it leaves its results in the folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -41,10 +44,11 @@ def run_together(folder, strategy, cases, processes=2):
     finally:
         for process in started:
             process.kill()
-    return {
-        case: [load_file(folder / f"{case}-{rank}.safetensors") for rank in range(processes)]
-        for case in cases
-    }
+
+
+def tensors_of(folder, case, processes=2):
+    """What each process has trained."""
+    return [load_file(folder / f"{case}-{rank}.safetensors") for rank in range(processes)]
 
 
 def assert_same(found, expected):
@@ -53,22 +57,49 @@ def assert_same(found, expected):
         assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-5), name
 
 
-def test_two_processes_train_the_adapter_of_one(tiny, tmp_path):
-    both = run_together(tmp_path, "ddp", list(tiny.CASES))
+@pytest.fixture(scope="module")
+def together(tiny, tmp_path_factory):
+    """The folder of what two processes found; they are started once, as each of them imports torch."""
+    folder = tmp_path_factory.mktemp("together")
+    run_together(folder, "ddp", [*tiny.CASES, "measure"])
+    return folder
+
+
+def test_two_processes_train_the_adapter_of_one(tiny, together):
     base = tiny.make_base()
-    for case, (first, second) in both.items():
+    for case in tiny.CASES:
         alone = tiny.train(base, case)
         assert alone["curve.penalty"].min() > 0
-        assert_same(first, alone)
-        assert_same(second, alone)
+        for found in tensors_of(together, case):
+            assert_same(found, alone)
+
+
+def test_two_processes_evaluate_as_one_does(tiny, together):
+    found = [json.loads((together / f"measure-{rank}.json").read_text()) for rank in range(2)]
+    assert [one["count"] for one in found] == [2, 2]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the two had
+    try:
+        alone = tiny.evaluate(tiny.make_base(), ALONE)
+    finally:
+        torch.set_num_threads(threads)
+    assert set(alone) == {"requests", "utility", "holdout"}
+    assert found[0]["evaluated"] == found[1]["evaluated"] == alone
+
+
+def test_two_processes_collect_what_one_collects_in_the_same_order(tiny, together):
+    for rank in range(2):
+        found = json.loads((together / f"measure-{rank}.json").read_text())["collected"]
+        assert found == [[tiny.VALUES, [[float(rank)]]]] * len(tiny.SHARES)
 
 
 @pytest.mark.slow
 def test_a_sharded_base_trains_the_adapter_of_a_whole_one(tiny, tmp_path):
-    both = run_together(tmp_path, "fsdp", ["refusal", "npo"])
+    cases = ["refusal", "npo"]
+    run_together(tmp_path, "fsdp", cases)
     base = tiny.make_base()
-    for case, found in both.items():
+    for case in cases:
         alone = tiny.train(base, case)
-        for own in found:
+        for own in tensors_of(tmp_path, case):
             assert own["curve.penalty"].min() > 0
             assert_same(own, alone)

@@ -1,5 +1,9 @@
-"""Trains adapters of a tiny random model, alone or with other processes; run as a program it writes them."""
+"""Trains adapters of a tiny random model, alone or with other processes; run as a program it writes them.
 
+With `measure` among its cases it also evaluates the model and collects rows: one start serves all tests.
+"""
+
+import json
 import sys
 from pathlib import Path
 
@@ -12,7 +16,12 @@ from o3_lightning.adapter.sharding import sharded_twin
 from o3_lightning.adapter.training import train_adapter
 from o3_lightning.data.fictitious import training_rows
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.data.stream import RequestStream
 from o3_lightning.data.templates import template_for
+from o3_lightning.evaluation.config import EvaluationConfig
+from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
+from o3_lightning.evaluation.ungated import plain_model
+from o3_lightning.metrics.collection import RowCollector
 from o3_lightning.models.base import BaseModel
 from o3_lightning.models.fictitious import FictitiousBaseConfig, make_model, train_tokenizer
 from o3_lightning.models.lora import LoraFactors
@@ -27,6 +36,19 @@ CASES = {
     "rmu": (4, 4, 1, "rmu", "rmu"),
     "several": (7, 3, 2, "refusal", "gd"),
 }
+
+METRICS = (
+    "accuracy", "rouge1_f1", "rouge_l_recall", "probability", "normalised_probability", "truth_ratio_raw",
+    "truth_ratio@tofu", "token_entropy", "repetition", "exact_memorization", "extraction_strength",
+    "mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus", "mia_gradient_norm",
+)  # fmt: skip
+VALUES = [[0.1], [], [0.2, 1 / 3], [1e-300, 5.0, 6.0], [0.7], [7.5, 8.5], [2 / 3]]
+# batches of rows of VALUES, by process
+SHARES = [
+    [[[0, 2, 4], [6]], [[1, 3], [5], [0]]],  # uneven, and one row twice
+    [[[0, 1, 2, 3, 4, 5, 6]], []],  # one process without any
+    [[[5, 1], [6, 4]], [[3, 0, 2]]],
+]
 
 
 def make_base():
@@ -84,6 +106,36 @@ def train(base, case, strategy="auto"):
     return {name: tensor.contiguous() for name, tensor in (tensors | curve).items()}
 
 
+def evaluate(base, processes):
+    """Returns what an evaluation of the untrained model finds, as it is after JSON."""
+
+    def rows(name):
+        return tuple(
+            QuestionAnswer(row.prompt, row.answer, (f"{row.prompt[:-1]}, please?",), ("To Hythe", "To Ives"))
+            for row in make_rows(7, name)
+        )
+
+    utility = {"kept": rows("Tobiah"), "other": rows("Ansgar")}
+    stream = RequestStream(
+        "test", (UnlearningRequest("a", rows("Quillan")),), utility, holdout=rows("Mirelle")
+    )
+    settings = EvaluationConfig(metrics=METRICS, max_new_tokens=4, batch_size=3)
+    found = evaluate_stream(plain_model(base), stream, settings, EvaluationContext(processes))
+    return json.loads(json.dumps(found))
+
+
+def collect(rank):
+    """Returns what this process knows after each of SHARES, and of a row that it kept to itself."""
+    results = []
+    for share in SHARES:
+        collector, alone = RowCollector(torch.float64), RowCollector(torch.float64, sync=False)
+        for batch in share[rank]:
+            collector.update(batch, [torch.tensor(VALUES[row], dtype=torch.float64) for row in batch])
+        alone.update([0], [torch.tensor([float(rank)])])
+        results.append([[row.reshape(-1).tolist() for row in one.compute()] for one in (collector, alone)])
+    return results
+
+
 def check_parts(base, processes):
     """Each process holds its part of every weight, and no more."""
     with sharded_twin(base.model) as twin:
@@ -97,7 +149,11 @@ def main(folder, strategy, cases):
         before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
         if strategy == "fsdp":
             check_parts(base, processes.count)
-        for case in cases:
+        if "measure" in cases:
+            found = {"count": processes.count, "collected": collect(processes.rank)}
+            found["evaluated"] = evaluate(base, processes)
+            (Path(folder) / f"measure-{processes.rank}.json").write_text(json.dumps(found))
+        for case in (case for case in cases if case in CASES):
             found = train(base, case, strategy)
             save_file(found, Path(folder) / f"{case}-{processes.rank}.safetensors")
         after = base.model.state_dict()

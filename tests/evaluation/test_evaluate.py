@@ -1,9 +1,6 @@
 """Evaluations: any metric by name, plain models, resuming, a reference, several processes, clear errors."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -230,39 +227,3 @@ def test_a_reference_that_is_no_evaluation_is_told(content, tmp_path):
         path.write_text(content)
     with pytest.raises(InputError, match=r"other\.json: field 'reference'"):
         read_reference(path)
-
-
-SCRIPT = """
-import sys, json
-import torch
-torch.set_num_threads(1)
-sys.path[:0] = [{here!r}, {tests!r}]
-import conftest, test_evaluate as t
-from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
-from o3_lightning.evaluation.ungated import plain_model
-from o3_lightning.training.processes import open_processes
-make = conftest.tiny_base
-base = make._get_wrapped_function()() if hasattr(make, "_get_wrapped_function") else make.__wrapped__()
-with open_processes() as processes:
-    result = evaluate_stream(plain_model(base), t.make_stream(), t.settings(), EvaluationContext(processes))
-    if processes.is_first:
-        open(sys.argv[1], "w").write(json.dumps([processes.count, result]))
-"""
-
-
-def test_two_processes_give_the_same_numbers_as_one(tmp_path):
-    here = os.path.dirname(os.path.abspath(__file__))
-    script = tmp_path / "evaluate_shared.py"
-    script.write_text(SCRIPT.format(here=here, tests=os.path.dirname(here)))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    found = []
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for count, words in ((1, []), (2, launch)):
-        output = tmp_path / f"{count}.json"
-        subprocess.run(
-            [sys.executable, *words, str(script), str(output)], env=environment, check=True, timeout=240
-        )
-        used, result = json.loads(output.read_text())
-        assert used == count
-        found.append(result)
-    assert found[0] == found[1]
