@@ -22,7 +22,7 @@ demo: $(STAMP)  ## unlearn three requests on the embedded benchmark, offline, in
 	$(BIN)/python train.py run --config $(CONFIG)
 
 test: $(STAMP)  ## all fast tests, offline, with coverage
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(TESTS) -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=85
+	@start=$$(date +%s); OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(TESTS) -n 2 --dist worksteal --durations=10 --cov --cov-report=term:skip-covered --cov-fail-under=90; code=$$?; echo "make test: $$(( $$(date +%s) - start )) s"; exit $$code
 
 check: $(STAMP)  ## lint, format and types
 	$(BIN)/ruff check .

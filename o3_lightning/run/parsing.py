@@ -12,6 +12,7 @@ import argparse
 import copy
 import dataclasses
 import difflib
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -216,9 +217,7 @@ def config_from(values: Mapping[str, Any], beside: Path | None = None) -> tuple[
     Raises:
         InputError: an unknown key, a value of the wrong type or outside its range.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    add_config_arguments(parser, RunConfig, trainer=True)
-    content = dict(values)
+    parser, content = object_parser(), dict(values)
     if PLUGINS in content:
         content[PLUGINS] = load_plugins(content[PLUGINS], beside or Path())
     try:
@@ -226,6 +225,14 @@ def config_from(values: Mapping[str, Any], beside: Path | None = None) -> tuple[
     except ArgumentError as error:
         raise InputError(explain(str(error), known_keys(parser))) from error
     return build(RunConfig, namespace), trainer_options(namespace)
+
+
+@functools.cache
+def object_parser() -> ArgumentParser:
+    """Returns the parser of nested dictionaries, built once: a study checks dozens of configurations."""
+    parser = ArgumentParser(exit_on_error=False)
+    add_config_arguments(parser, RunConfig, trainer=True)
+    return parser
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Every shipped configuration is run for one step on a tiny model and a tiny stream; none is left out."""
+"""Every shipped configuration runs for one step on a tiny model and a tiny stream; none is left out.
+
+Only the demo does in the fast tests; test_config.py reads all files there.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +72,11 @@ def test_no_configuration_is_missed():
     assert {"demo", "default", "trainer/fsdp", *BENCHMARKS} <= {words[-1] for words in STACKS}
 
 
-@pytest.mark.parametrize("names", STACKS, ids="+".join)
+@pytest.mark.parametrize(
+    "names",
+    [pytest.param(names, marks=[pytest.mark.slow] * (names != ["demo"])) for names in STACKS],
+    ids="+".join,
+)
 def test_a_shipped_configuration_runs(names, tiny_base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [word for name in names for word in ("--config", name)]
@@ -88,24 +95,14 @@ def dry_run(config, trainer, base, monkeypatch):
     assert (folder / "report.html").is_file()
 
 
-def run_variants(path, first, last, base, output, monkeypatch):
-    """Dry-runs some variants of a study."""
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_variant_of_a_shipped_study_runs(path, tiny_base, tmp_path, monkeypatch):
     study = read_study(path)
     small = replace(
         study,
         common=merge(study.common, SMALL),
         variants={name: merge(own, SMALL) for name, own in study.variants.items()},
     )
-    for name in list(small.variants)[first:last]:
-        dry_run(*small.settings(name, study.seeds[0], output), base, monkeypatch)
-
-
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_the_first_variant_of_a_shipped_study_runs(path, tiny_base, tmp_path, monkeypatch):
-    run_variants(path, 0, 1, tiny_base, tmp_path, monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_other_variant_of_a_shipped_study_runs(path, tiny_base, tmp_path, monkeypatch):
-    run_variants(path, 1, None, tiny_base, tmp_path, monkeypatch)
+    for name in small.variants:
+        dry_run(*small.settings(name, study.seeds[0], tmp_path), tiny_base, monkeypatch)
