@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from itertools import takewhile
 from pathlib import Path
 
-from o3_lightning.commands.common import new_parser
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically
-from o3_lightning.common.shipped import find_file, shipped_configs, shipped_folder
-from o3_lightning.run.parsing import parse
+from o3_lightning.common.program import LightParser
+from o3_lightning.common.shipped import shipped_configs, shipped_folder
+from o3_lightning.common.yaml import read_mapping
 
 __all__ = ["main"]
 
@@ -20,22 +22,26 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: there is no such configuration, or the copy would replace a file.
     """
-    parser = new_parser("configs", "Lists the shipped configurations, or copies one to change it.")
+    parser = LightParser("configs", "Lists the shipped configurations, or copies one to change it.")
     parser.add_argument("verb", nargs="?", choices=("list", "copy"), default="list")
     parser.add_argument("name", nargs="?", help="the configuration to copy, such as tofu_continual")
     parser.add_argument("folder", nargs="?", default=".", help="where the copy goes; here by default")
-    words = parse(parser, arguments)
+    words = parser.parse_args(arguments)
     text = table() if words.verb == "list" else f"written to {copy(words.name, Path(words.folder))}"
     sys.stdout.write(f"{text}\n")
 
 
 def table() -> str:
-    """Returns a line a configuration: its name and the first sentence of its comment."""
-    lines = []
-    for name in shipped_configs():
-        first = find_file(shipped_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-        lines.append(f"{name:<36} {first.removeprefix('# ')}")
-    return "\n".join(lines)
+    """Returns a line per configuration: its name and its summary."""
+    return "\n".join(f"{name:<36} {summary(shipped_folder() / f'{name}.yaml')}" for name in shipped_configs())
+
+
+def summary(path: Path) -> str:
+    """Returns the question that a study asks, or the first sentence of a file's comment."""
+    question = read_mapping(path).get("question")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.removeprefix("# ") for line in takewhile(lambda line: line[:2] == "# ", lines))
+    return str(question) if question else re.split(r"(?<=\.) ", comment)[0]
 
 
 def copy(name: str | None, folder: Path) -> Path:

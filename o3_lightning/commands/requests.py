@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.common.program import program_name
+from o3_lightning.common.program import LightParser
 from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.store.commands import VERBS, run_store_command
@@ -30,17 +30,10 @@ def main(arguments: list[str]) -> None:
     sys.stdout.write(run_store_command(find_store(options), options.verb, options.id).rstrip("\n") + "\n")
 
 
-def build_parser() -> Any:
-    """The parser of this command; small, so that the table appears at once."""
-    import argparse
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> Any:
-            raise InputError(f"{message}; see {program_name()} requests --help")
-
-    parser = Parser(
-        prog=f"{program_name()} requests",
-        description="Lists, shows, revokes, restores, verifies or removes the requests of a store.",
+def build_parser() -> LightParser:
+    """The parser of this command."""
+    parser = LightParser(
+        "requests", "Lists, shows, revokes, restores, verifies or removes the requests of a store."
     )
     parser.add_argument("verb", nargs="?", choices=VERBS, help="what to do; list and verify need no id")
     parser.add_argument("id", nargs="?", help="the request")

@@ -1,11 +1,31 @@
-"""The command by which this program was started, so that messages can repeat it."""
+"""The command that was typed, for messages to repeat it, and the parser of commands that import little."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-__all__ = ["program_name"]
+from o3_lightning.common.errors import InputError
+
+__all__ = ["LightParser", "program_name"]
+
+
+class LightParser(argparse.ArgumentParser):
+    """The parser of a command that answers at once: it imports no torch, and raises InputError on a mistake.
+
+    Args:
+        command: its name.
+        description: one sentence for `--help`.
+    """
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"{program_name()} {command}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError with a hint at `--help`."""
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def program_name() -> str:
