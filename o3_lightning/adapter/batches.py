@@ -1,10 +1,17 @@
-"""Batches of a forget set: the same rows in every view an objective reads, in an order set by the seed."""
+"""Batches of a forget set: the same rows in every view an objective reads, in an order set by the seed.
+
+Training may split an optimizer step over processes and micro-batches; every token (or row) of the step counts
+alike, because means divide by the counts of the whole step (`View.counts`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import torch
+import torch.distributed as dist
+from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -12,11 +19,14 @@ from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.models.base import BaseModel
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.objectives.targets import Pairs, build_retain_texts, build_texts
+from o3_lightning.objectives.targets import build_texts
+from o3_lightning.objectives.tokens import count_labels
 
-__all__ = ["build_loader"]
+__all__ = ["Batches", "StepLoader", "build_loader", "step_counts", "step_scale"]
 
 Views = dict[str, list[Example]]
+Fields = dict[str, dict[str, Tensor]]  # view -> fields of a `TokenBatch`, and `COUNTS` of a `StepLoader`
+COUNTS = "counts"  # [3] int64: labelled tokens and rows of the whole step, and its batches
 
 
 def build_loader(
@@ -35,14 +45,13 @@ def build_loader(
     Args:
         base: its tokenizer and template encode the texts.
         rows: the forget set.
-        retain: retained rows, read only if the objective asks for them; each batch gets as many of them as
-            it has forget rows, drawn without replacement until all were seen.
-        objective: what the views are.
+        retain: retained rows, read only if the objective needs them; each batch gets as many of them as it
+            has forget rows, drawn without replacement until all were seen.
+        objective: names the views.
         batch_size: forget rows a batch.
         max_tokens: longest prompt and answer together.
-        seed: of the texts drawn and of the order.
-        share: this process's number and how many there are; each gets its rows of the same batches, in the
-            same order.
+        seed: of the drawn texts and of the order.
+        share: rank and number of the processes; each gets its rows of the same batches, in the same order.
 
     Raises:
         InputError: a prompt leaves no room for an answer.
@@ -50,18 +59,17 @@ def build_loader(
     forget = encode(base, build_texts(objective, rows, seed), max_tokens)
     kept: Views = {}
     if objective.needs_retained_data and retain is not None:
-        kept = encode(base, build_retain_texts(objective, list(retain), seed), max_tokens)
-    collator = Collator(forget, kept, base.tokenizer.pad_token_id, seed, share)
+        kept = encode(base, build_texts(objective, list(retain), seed, retained=True), max_tokens)
     return DataLoader(
         range(len(rows)),  # type: ignore[arg-type]
         batch_size=batch_size,
         shuffle=True,
         generator=torch.Generator().manual_seed(seed),
-        collate_fn=collator,
+        collate_fn=Collator(forget, kept, base.tokenizer.pad_token_id, seed, share),
     )
 
 
-def encode(base: BaseModel, texts: Mapping[str, Pairs], max_tokens: int) -> Views:
+def encode(base: BaseModel, texts: Mapping[str, tuple[list[str], list[str]]], max_tokens: int) -> Views:
     """Returns the examples of each view."""
     return {
         view: encode_pairs(base.tokenizer, base.template, prompts, answers, max_tokens)
@@ -70,26 +78,23 @@ def encode(base: BaseModel, texts: Mapping[str, Pairs], max_tokens: int) -> View
 
 
 class Collator:
-    """Turns row numbers into one padded batch a view, retained rows drawn beside them.
+    """Turns row numbers into one padded batch for each view, and draws as many retained rows.
 
     Args:
         forget: examples of each forget view.
         retain: examples of each retain view; may be empty.
-        pad_id: fills the rest of a row.
+        pad_id: pads the rows.
         seed: of the retained rows' order.
-        share: this process's number and how many there are.
+        share: rank and number of the processes.
     """
 
-    def __init__(
-        self, forget: Views, retain: Views, pad_id: int, seed: int, share: tuple[int, int] = (0, 1)
-    ) -> None:
-        self.forget, self.retain, self.pad_id = forget, retain, pad_id
+    def __init__(self, forget: Views, retain: Views, pad_id: int, seed: int, share: tuple[int, int]) -> None:
+        self.forget, self.retain, self.pad_id, self.share = forget, retain, pad_id, share
         self.generator = torch.Generator().manual_seed(seed)
         self.waiting: list[int] = []
-        self.share = share
 
-    def __call__(self, indices: Sequence[int]) -> dict[str, dict[str, Tensor]]:
-        """Returns view -> the fields of a `TokenBatch`, as plain dictionaries for the trainer to move."""
+    def __call__(self, indices: Sequence[int]) -> Fields:
+        """Returns the batch as plain dictionaries, which the trainer moves to its device."""
         batch = {view: self.pad(examples, indices) for view, examples in self.forget.items()}
         if self.retain:
             drawn = self.draw(len(indices))
@@ -97,18 +102,78 @@ class Collator:
         return batch
 
     def pad(self, examples: list[Example], indices: Sequence[int]) -> dict[str, Tensor]:
-        """Returns this process's share of some examples, padded as the whole batch is."""
+        """Returns this process's rows of some examples, padded to the length of the whole batch."""
         whole = dict(vars(collate([examples[index] for index in indices], self.pad_id)))
-        first, processes = self.share
-        if first < len(indices):
-            return {name: tensor[first::processes] for name, tensor in whole.items()}
-        idle = {name: tensor[:1] for name, tensor in whole.items()}  # no row is left: one that counts nothing
+        rank, processes = self.share
+        if rank < len(indices):
+            return {name: tensor[rank::processes] for name, tensor in whole.items()}
+        idle = {name: tensor[:1] for name, tensor in whole.items()}  # no row is left: one without any label
         return {**idle, "labels": torch.full_like(idle["labels"], IGNORED)}
 
     def draw(self, count: int) -> list[int]:
-        """Returns the next retained rows of an order that is drawn anew when it is used up."""
+        """Returns the next retained rows of a random order, which is drawn again when it is used up."""
         total = len(next(iter(self.retain.values())))
         while len(self.waiting) < count:
             self.waiting += torch.randperm(total, generator=self.generator).tolist()
         drawn, self.waiting = self.waiting[:count], self.waiting[count:]
         return drawn
+
+
+class StepLoader:
+    """Adds to every batch of a loader the counts of its optimizer step, for gradient accumulation.
+
+    Args:
+        loader: as `build_loader` returns it.
+        trainer: accumulates batches; the last step of an epoch may have fewer.
+    """
+
+    def __init__(self, loader: DataLoader[int], trainer: Trainer) -> None:
+        self.loader, self.trainer = loader, trainer
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Fields]:
+        batches, most = iter(self.loader), self.trainer.accumulate_grad_batches
+        while step := list(islice(batches, most)):
+            counts = {}
+            for view in step[0]:  # whole numbers: a trainer of half precision would round others
+                labels = torch.stack([count_labels(batch[view]["labels"]) for batch in step]).sum(0)
+                counts[view] = torch.tensor([*labels.tolist(), len(step)])
+            for batch in step:
+                yield {view: {**tensors, COUNTS: counts[view]} for view, tensors in batch.items()}
+
+
+Batches = DataLoader[int] | StepLoader
+
+
+def step_counts(fields: Mapping[str, Mapping[str, Tensor]], trainer: Trainer) -> dict[str, Tensor]:
+    """Returns `View.counts` of each view, after one reduction over the processes.
+
+    It is empty if the batch is the whole step. Data-parallel training averages the gradients of processes,
+    and accumulation those of micro-batches; a part's sum, divided by the average count of a part, then gives
+    the gradient of the mean over the whole step.
+    """
+    processes = trainer.world_size
+    batches = trainer.accumulate_grad_batches if has_counts(fields) else 1
+    if batches == processes == 1:
+        return {}
+    own = [part[COUNTS][:2] if batches > 1 else count_labels(part["labels"]) for part in fields.values()]
+    counts = torch.stack(own).float() / batches
+    if processes > 1:
+        dist.all_reduce(counts)
+    counts = counts.clamp(min=1 / batches) / processes
+    return dict(zip(fields, counts, strict=True))
+
+
+def has_counts(fields: Mapping[str, Mapping[str, Tensor]]) -> bool:
+    """Whether a batch comes from a `StepLoader`."""
+    return COUNTS in next(iter(fields.values()))
+
+
+def step_scale(fields: Mapping[str, Mapping[str, Tensor]], trainer: Trainer) -> Tensor | float:
+    """Returns the scale of terms counted once per optimizer step, which accumulation must not dilute."""
+    if not has_counts(fields):
+        return 1.0
+    scale: Tensor = trainer.accumulate_grad_batches / next(iter(fields.values()))[COUNTS][2]
+    return scale

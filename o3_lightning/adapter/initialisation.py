@@ -1,38 +1,96 @@
-"""Where a new adapter starts: in the complement of the earlier ones' space, or where the last one ended."""
+"""Where a new adapter starts: in the complement of the earlier adapters' spaces, or where the last one ended.
+
+Shapes: P earlier requests, R rank, D width, K directions.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
+from torch import Tensor
 
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.injection import lora_factors
-from o3_lightning.adapter.subspace import project_out, protected_spaces
 from o3_lightning.common.errors import InputError
 
-__all__ = ["initialise"]
+__all__ = ["ProtectedSpace", "initialise", "project_out", "protected_spaces"]
 
 logger = logging.getLogger(__name__)
+
+RELATIVE_ZERO = 1e-4  # of the largest singular value, in float32; smaller ones span nothing
+
+
+@dataclass(frozen=True)
+class ProtectedSpace:
+    """The span of the earlier adapters of a module.
+
+    Args:
+        basis: [D, K] orthonormal columns.
+        exhausted: whether their complement has fewer than R dimensions; `basis` then holds only the strongest
+            D - R directions.
+    """
+
+    basis: Tensor
+    exhausted: bool
+
+
+def protected_spaces(history: Mapping[str, Tensor], rank: int) -> dict[str, ProtectedSpace]:
+    """Returns for each module an orthonormal basis of the rows of all its earlier adapters.
+
+    At least `rank` directions stay free: if the earlier adapters span more, their weakest directions are not
+    protected, and the space is marked as exhausted.
+
+    Args:
+        history: [P, R, D] per module.
+        rank: of the next adapter.
+
+    Example:
+        >>> space = protected_spaces({"m": torch.eye(4)[None, :3]}, rank=1)["m"]
+        >>> space.basis.shape, space.exhausted
+        (torch.Size([4, 3]), False)
+    """
+    return {module: protect(stacked.flatten(0, 1), rank) for module, stacked in history.items()}
+
+
+def protect(rows: Tensor, rank: int) -> ProtectedSpace:
+    """Returns the protected space of rows [N, D]."""
+    width = rows.shape[1]
+    if not len(rows) or not bool(rows.any()):
+        return ProtectedSpace(rows.new_zeros(width, 0), False)
+    _, values, directions = torch.linalg.svd(rows.float(), full_matrices=False)
+    spanned = int((values > RELATIVE_ZERO * values[0]).sum())
+    kept = min(spanned, max(width - rank, 0))
+    return ProtectedSpace(directions[:kept].T.contiguous(), kept < spanned)
+
+
+def project_out(rows: Tensor, basis: Tensor) -> Tensor:
+    """Returns rows [R, D] minus their projection on orthonormal columns [D, K], twice because of rounding."""
+    basis = basis.to(rows.dtype)
+    for _ in range(2):
+        rows = rows - (rows @ basis) @ basis.T
+    return rows
 
 
 @torch.no_grad()
 def initialise(wrapped: PeftModel, history: AdapterHistory, config: AdapterConfig) -> int:
-    """Sets the start of a fresh LoRA.
+    """Initialises a fresh LoRA as `config.mode` says.
 
     Args:
         wrapped: a model with a LoRA as PEFT made it: lora_A random, lora_B zero.
         history: earlier adapters.
-        config: its mode decides.
+        config: mode, rank and alpha.
 
     Returns:
-        How many modules had no complement left, so that lora_A shares directions with the weakest ones of
-        earlier requests; 0 in "cumulative" mode.
+        The number of modules without a free complement, where lora_A shares the weakest directions of earlier
+        requests; 0 in "cumulative" mode.
 
     Raises:
-        InputError: "cumulative" mode cannot go on from an adapter of another rank or other modules.
+        InputError: "cumulative" mode, and the last adapter has another rank or other modules.
     """
     if not len(history):
         return 0
@@ -43,7 +101,7 @@ def initialise(wrapped: PeftModel, history: AdapterHistory, config: AdapterConfi
 
 
 def start_in_complement(wrapped: PeftModel, history: AdapterHistory, rank: int) -> int:
-    """Moves lora_A into the complement of the earlier ones' rows, keeping the length of its rows."""
+    """Projects lora_A onto the complement of the earlier adapters' rows, keeping the norms of its rows."""
     spaces = protected_spaces(history.inputs, rank)
     exhausted = 0
     for path, (a, _) in lora_factors(wrapped).items():
@@ -64,7 +122,7 @@ def start_in_complement(wrapped: PeftModel, history: AdapterHistory, rank: int) 
 
 
 def continue_last(wrapped: PeftModel, history: AdapterHistory, config: AdapterConfig) -> None:
-    """Copies the last adapter, scaled so that its update stays the same."""
+    """Copies the last adapter, rescaled so that its weight update stays the same."""
     for path, (a, b) in lora_factors(wrapped).items():
         if path not in history.inputs or history.inputs[path].shape[1] != config.rank:
             message = f"cumulative training needs the rank and modules of the last adapter ({path} differs)"

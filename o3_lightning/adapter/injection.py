@@ -124,11 +124,6 @@ def lora_factors(wrapped: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Paramet
     return {path: (pair["lora_A"], pair["lora_B"]) for path, pair in sorted(found.items())}
 
 
-def without_adapter(wrapped: PeftModel) -> Any:
-    """Context in which the model answers as before unlearning; no second copy is made."""
-    return wrapped.disable_adapter()
-
-
 def copy_factors(wrapped: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """Returns the factors as detached float32 copies on the CPU."""
     return {

@@ -1,9 +1,10 @@
-"""Proof that no retained data was used: a sequence that counts its reads and refuses those not declared."""
+"""A sequence of retained rows that counts its reads and refuses training reads that were not declared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from o3_lightning.common.errors import O3Error
 from o3_lightning.data.requests import QuestionAnswer
@@ -21,7 +22,7 @@ class RetainGuard(Sequence[QuestionAnswer]):
     Args:
         rows: retained questions and answers.
         name: of the split, for messages and the journal.
-        declared: whether the configuration declares that training uses them.
+        declared: whether the configuration lets training use them.
 
     Example:
         >>> guard = RetainGuard([QuestionAnswer("Who?", "Ann")], name="neighbours")
@@ -35,20 +36,14 @@ class RetainGuard(Sequence[QuestionAnswer]):
     def __init__(
         self, rows: Sequence[QuestionAnswer], *, name: str = "retain", declared: bool = False
     ) -> None:
-        self._rows, self._evaluating = tuple(rows), 0
+        self._rows, self._evaluating = tuple(rows), 0  # contexts of `evaluation` that are open
         self.name, self.declared = name, declared
         self.reads = {"training": 0, "evaluation": 0}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> QuestionAnswer: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[QuestionAnswer]: ...
-
-    def __getitem__(self, index: int | slice) -> QuestionAnswer | Sequence[QuestionAnswer]:
+    def __getitem__(self, index: Any) -> Any:
         found = self._rows[index]
         if not self._evaluating and not self.declared:
             raise RetainedDataError(
@@ -58,13 +53,11 @@ class RetainGuard(Sequence[QuestionAnswer]):
         self.reads[stage] += len(found) if isinstance(found, tuple) else 1
         return found
 
-    def evaluation(self) -> RetainGuard:
-        """Returns itself as a context in which reading is free."""
-        return self
-
-    def __enter__(self) -> RetainGuard:
+    @contextmanager
+    def evaluation(self) -> Iterator[RetainGuard]:
+        """Allows every read within the context."""
         self._evaluating += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._evaluating -= 1
+        try:
+            yield self
+        finally:
+            self._evaluating -= 1

@@ -18,14 +18,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from peft import PeftModel
 from torch import Tensor
 
-from o3_lightning.adapter.batches import build_loader
+from o3_lightning.adapter.batches import Batches, StepLoader, build_loader
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.initialisation import initialise
 from o3_lightning.adapter.injection import copy_factors, injected
 from o3_lightning.adapter.module import AdapterModule, AdapterTrainingError
 from o3_lightning.adapter.sharding import is_sharding, sharded_twin
-from o3_lightning.adapter.steps import Batches, StepLoader
 from o3_lightning.adapter.unfinished import FitStopped, Progress, StepKeeper, batches_left, read_progress
 from o3_lightning.common.files import digest_json
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
@@ -34,7 +33,7 @@ from o3_lightning.models.lora import LoraFactors
 from o3_lightning.objectives.config import ObjectiveConfig
 from o3_lightning.objectives.targets import check_needs
 
-__all__ = ["AdapterTrainingError", "TrainedAdapter", "train_adapter"]
+__all__ = ["AdapterTrainingError", "FitTask", "TrainedAdapter", "train_adapter"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +45,9 @@ class TrainedAdapter:
     Args:
         factors: lora_A and lora_B of every adapted module.
         peft: content of adapter_config.json.
-        metrics: numbers about the training, e.g. "loss", "seconds" (of a fit that was stopped, since it went
-            on), "steps" (of the optimizer), "trained_parameters".
-        curve: per batch the loss and its parts.
+        metrics: "loss" and "first_loss" (of the last and first batch), "steps" (of the optimizer), "seconds"
+            (over all starts of the fit), "trained_parameters", "exhausted_modules".
+        curve: the loss and its parts for each batch.
     """
 
     factors: LoraFactors
@@ -61,51 +60,97 @@ class TrainedAdapter:
         self.factors.save(folder, self.peft)
 
 
-def train_adapter(
-    base: BaseModel,
-    request: UnlearningRequest,
-    history: AdapterHistory,
-    config: AdapterConfig,
-    objective: ObjectiveConfig,
-    trainer: Trainer,
-    seed: int,
-    retain: Sequence[QuestionAnswer] | None = None,
-    unfinished: Path | None = None,
-) -> TrainedAdapter:
-    """Returns a request's adapter; the base model is afterwards what it was before, also after an error.
+@dataclass(frozen=True)
+class FitTask:
+    """The training of one adapter: its inputs and settings.
 
     Args:
         base: the model to unlearn from.
         request: what is to be forgotten; its held-out prompts are not read.
         history: adapters of earlier requests, in order.
         config: shape and training of the adapter.
-        objective: what it is trained to do.
+        objective: the loss.
         trainer: fits once; it decides device, precision, loggers and the number of epochs.
-        seed: same seed, same adapter on the same machine; 0 is as good as any.
-        retain: retained rows; read only if the objective asks for them.
-        unfinished: a file that keeps what the fit has done, so that the same call goes on after a stop, in
-            any number of processes; it is left to the caller to remove it. None keeps nothing.
+        seed: same seed, same adapter on the same machine; any integer.
+        retain: retained rows; read only if the objective needs them.
+        unfinished: a file that keeps the progress of the fit, so that the same task continues after a stop,
+            in any number of processes; the caller removes it. None keeps nothing.
+    """
+
+    base: BaseModel
+    request: UnlearningRequest
+    history: AdapterHistory
+    config: AdapterConfig
+    objective: ObjectiveConfig
+    trainer: Trainer
+    seed: int
+    retain: Sequence[QuestionAnswer] | None = None
+    unfinished: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """A digest of everything that decides the result."""
+        settings = [asdict(self.config), asdict(self.objective), self.seed, self.base.digest]
+        return digest_json([*settings, self.request.digest, list(self.history.ids), self.history.digest])
+
+    def load_batches(self) -> Batches:
+        """Returns this process's batches, with the counts of their steps if batches are accumulated."""
+        loader = build_loader(
+            self.base,
+            self.request.rows,
+            self.retain,
+            self.objective,
+            batch_size=self.config.batch_size,
+            max_tokens=self.config.max_tokens or self.base.context_tokens,
+            seed=self.seed,
+            share=(self.trainer.global_rank, self.trainer.world_size),
+        )
+        return loader if self.trainer.accumulate_grad_batches == 1 else StepLoader(loader, self.trainer)
+
+    def fit(self, module: AdapterModule, loader: Batches) -> Progress:
+        """Trains the module, from where an earlier start was stopped, and returns what that had done."""
+        trainer, unfinished = self.trainer, self.unfinished
+        if trainer.limit_train_batches != 1.0:  # epochs are then not whole passes, and cannot be drawn again
+            unfinished = None
+        factors, done = list(module.trained), Progress()
+        if unfinished is not None:
+            first = trainer.is_global_zero
+            done = read_progress(unfinished, self.key, first=first, processes=trainer.world_size)
+        done.put_factors(factors)
+        module.earlier_steps = done.steps
+        module.curve.extend(done.curve)
+        keeper = StepKeeper(factors, module.curve, done, unfinished, self.key)
+        trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
+        try:
+            trainer.fit(module, batches_left(trainer, loader, done))
+        except SIGTERMException:  # Lightning's own, before the first step; it would exit with status 0
+            raise FitStopped from None
+        if trainer.interrupted:  # Lightning ends normally after Ctrl-C
+            raise KeyboardInterrupt
+        return done
+
+
+def train_adapter(task: FitTask) -> TrainedAdapter:
+    """Returns a request's adapter; the base model is restored afterwards, also after an error.
 
     Raises:
-        FitStopped: SIGTERM came; what was done is kept.
-        InputError: the objective lacks what it needs, or the targets fit no module; before any training.
-        AdapterTrainingError: the adapter is not finite, or lora_B receives no gradient (told at the first
-            step where that can be seen, at the end elsewhere).
+        FitStopped: SIGTERM came; the progress is kept.
+        InputError: the objective lacks what it needs, or the targets match no module; before any training.
+        AdapterTrainingError: the adapter is not finite, or lora_B receives no gradient (raised at the first
+            step if that can be seen, otherwise at the end).
     """
-    check_needs(objective, request.rows, retain)
+    base, config, trainer = task.base, task.config, task.trainer
+    check_needs(task.objective, task.request.rows, task.retain)
     start = time.perf_counter()
     twin = sharded_twin(base.model) if is_sharding(trainer) else nullcontext(base.model)
-    with own_randomness(seed), twin as model, injected(model, config, base.id) as wrapped:
-        exhausted = initialise(wrapped, history, config)
-        loader = load_batches(base, request, retain, config, objective, trainer, seed)
-        module = AdapterModule(
-            wrapped, history, config, objective, count_steps(trainer, len(loader), config), seed
-        )
+    with own_randomness(task.seed), twin as model, injected(model, config, base.id) as wrapped:
+        exhausted = initialise(wrapped, task.history, config)
+        loader = task.load_batches()
+        steps = count_steps(trainer, len(loader), config)
+        module = AdapterModule(wrapped, task.history, config, task.objective, steps, task.seed)
         module.project()
         before = {path: b.clone() for path, (_, b) in copy_factors(wrapped).items()}
-        key = fit_key(base, request, history, config, objective, seed)
-        done = fit(trainer, module, loader, unfinished, key)
-        check_interrupted(trainer)
+        done = task.fit(module, loader)
         factors = copy_factors(wrapped)
         check_trained(factors, before)
         peft = peft_dictionary(wrapped)
@@ -121,65 +166,9 @@ def train_adapter(
     return TrainedAdapter(LoraFactors.uniform(factors, scale), peft, metrics, tuple(module.curve))
 
 
-def load_batches(
-    base: BaseModel,
-    request: UnlearningRequest,
-    retain: Sequence[QuestionAnswer] | None,
-    config: AdapterConfig,
-    objective: ObjectiveConfig,
-    trainer: Trainer,
-    seed: int,
-) -> Batches:
-    """Returns this process's batches, with the counts of their steps where a step has several."""
-    loader = build_loader(
-        base,
-        request.rows,
-        retain,
-        objective,
-        batch_size=config.batch_size,
-        max_tokens=config.max_tokens or base.context_tokens,
-        seed=seed,
-        share=(trainer.global_rank, trainer.world_size),
-    )
-    return loader if trainer.accumulate_grad_batches == 1 else StepLoader(loader, trainer)
-
-
-def fit(
-    trainer: Trainer, module: AdapterModule, loader: Batches, unfinished: Path | None, key: str
-) -> Progress:
-    """Trains, from where an earlier start was stopped, and returns what that had done."""
-    if trainer.limit_train_batches != 1.0:  # epochs are then no whole passes, and cannot be drawn again
-        unfinished = None
-    factors, done = list(module.trained), Progress()
-    if unfinished is not None:
-        done = read_progress(unfinished, key, first=trainer.is_global_zero, processes=trainer.world_size)
-    done.put_factors(factors)
-    module.earlier_steps = done.steps
-    module.curve.extend(done.curve)
-    trainer.callbacks.append(StepKeeper(factors, module.curve, done, unfinished, key))  # type: ignore[attr-defined]
-    try:
-        trainer.fit(module, batches_left(trainer, loader, done))
-    except SIGTERMException:  # Lightning's own, before the first step; it would leave with status 0
-        raise FitStopped from None
-    return done
-
-
-def fit_key(
-    base: BaseModel,
-    request: UnlearningRequest,
-    history: AdapterHistory,
-    config: AdapterConfig,
-    objective: ObjectiveConfig,
-    seed: int,
-) -> str:
-    """Tells fits apart by all that decides them."""
-    settings = [asdict(config), asdict(objective), seed, base.digest, request.digest]
-    return digest_json([*settings, list(history.ids), history.digest])
-
-
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Seeds torch inside and puts its generators back outside."""
+    """Seeds torch's generators within the context and restores them afterwards."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -187,13 +176,7 @@ def own_randomness(seed: int) -> Iterator[None]:
 
 
 def count_steps(trainer: Trainer, batches: int, config: AdapterConfig) -> int:
-    """Returns how many optimizer steps the fit will take, for the learning rate.
-
-    Args:
-        trainer: its limits on epochs, steps and batches count, where it has any.
-        batches: of the loader.
-        config: its epochs count where the trainer has no limit.
-    """
+    """Returns the optimizer steps of the whole fit: the trainer's limits, or else the configured epochs."""
     limit = trainer.limit_train_batches
     taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     an_epoch = math.ceil(taken / trainer.accumulate_grad_batches)
@@ -202,14 +185,8 @@ def count_steps(trainer: Trainer, batches: int, config: AdapterConfig) -> int:
     return max(1, min(limits, default=an_epoch * config.epochs))
 
 
-def check_interrupted(trainer: Trainer) -> None:
-    """Passes an interrupt on, which Lightning otherwise turns into an early but normal end."""
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-
-
 def check_trained(factors: dict[str, tuple[Tensor, Tensor]], before: dict[str, Tensor]) -> None:
-    """Refuses an adapter that is not finite or whose lora_B never moved."""
+    """Raises AdapterTrainingError for an adapter that is not finite or whose lora_B did not change."""
     if not all(bool(torch.isfinite(tensor).all()) for pair in factors.values() for tensor in pair):
         raise AdapterTrainingError(
             "the adapter is not finite; lower adapter.learning_rate or choose another objective"

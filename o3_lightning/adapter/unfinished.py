@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from o3_lightning.adapter.steps import Batches
+from o3_lightning.adapter.batches import Batches
 from o3_lightning.common.files import write_atomically
 
 __all__ = ["FitStopped", "Progress", "StepKeeper", "batches_left", "read_progress"]

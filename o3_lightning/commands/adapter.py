@@ -40,7 +40,7 @@ def train(config: RunConfig, options: dict[str, Any], identifier: str, processes
     from o3_lightning.models.base import load_base
     from o3_lightning.run.inputs import RETAIN_SPLIT
     from o3_lightning.run.unlearner import train_request
-    from o3_lightning.training.trainer import RunLogger
+    from o3_lightning.training.loggers import RunLogger
 
     stream, request = choose_request(config, identifier)
     base = load_base(config.base, config.seed)

@@ -1,4 +1,4 @@
-"""Objectives: what an adapter is trained to do with a forget set, one loss a file, behind one registry."""
+"""Objectives: what an adapter is trained to do with a forget set; losses by family behind one registry."""
 
 from o3_lightning.objectives.batch_views import (
     ANSWER,
@@ -12,10 +12,9 @@ from o3_lightning.objectives.batch_views import (
 )
 from o3_lightning.objectives.batch_views import RETAIN as RETAINED
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
-from o3_lightning.objectives.reductions import mean_of_rows, mean_of_tokens
 from o3_lightning.objectives.registry import FORGET, RETAIN, forget_objective, retain_objective
-from o3_lightning.objectives.targets import build_retain_texts, build_texts, check_needs, load_refusals
-from o3_lightning.objectives.tokens import row_nll, token_nll
+from o3_lightning.objectives.targets import build_texts, check_needs, load_refusals
+from o3_lightning.objectives.tokens import mean_of_rows, mean_of_tokens, row_nll, token_nll
 
 __all__ = [
     "ANSWER",
@@ -32,7 +31,6 @@ __all__ = [
     "RetainObjective",
     "Settings",
     "View",
-    "build_retain_texts",
     "build_texts",
     "check_needs",
     "forget_objective",

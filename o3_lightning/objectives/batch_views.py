@@ -1,4 +1,4 @@
-"""What an objective sees: logits and labels of one or several views of the same rows, and what it asks for.
+"""What an objective declares, and the views of a batch (logits, labels, reference) that it reads.
 
 Shapes: B rows, T tokens, D width, V vocabulary.
 """
@@ -45,6 +45,9 @@ class View:
         reference_logits: [B, T, V] of the model before unlearning, or None.
         hidden: [B, T, D] states of one layer, or None.
         reference_hidden: [B, T, D] of the same layer before unlearning, or None.
+        counts: [2], labelled tokens and rows with a label in the whole optimizer step, averaged over its
+            processes and micro-batches, and never zero overall; means divide by them, so that every token (or
+            row) of the step counts alike. None: this batch is the whole step.
     """
 
     logits: Tensor
@@ -52,13 +55,10 @@ class View:
     reference_logits: Tensor | None = None
     hidden: Tensor | None = None
     reference_hidden: Tensor | None = None
+    counts: Tensor | None = None
 
     def need(self, name: str) -> Tensor:
-        """Returns an optional part of the view.
-
-        Raises:
-            InputError: the view was made without it.
-        """
+        """Returns an optional part of the view; InputError if it has none."""
         part: Tensor | None = getattr(self, name)
         if part is None:
             raise InputError(f"the objective needs {name.replace('_', ' ')}, none were given")
@@ -70,14 +70,14 @@ Number = float | int | bool | str | None
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number of one objective, declared beside its loss.
+    """A parameter of one objective, declared with its loss.
 
     Args:
         name: how a configuration spells it, under `parameters`.
         default: the published value.
         doc: meaning, range and source in one line; shown by `--help`.
         low: smallest value of a number.
-        open: whether `low` itself is refused, as where the loss divides by it.
+        open: whether `low` itself is refused, e.g. because the loss divides by it.
         choices: the values of a text; empty for a number or a switch.
     """
 
@@ -89,11 +89,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
     def check(self, value: Number, field: str) -> None:
-        """Refuses a value of another type or outside the range.
-
-        Raises:
-            InputError: names the field, the expected values and the given one.
-        """
+        """Raises InputError, with the field and the expected values, for a value of another type or range."""
         if self.choices:
             if value not in self.choices:
                 raise InputError(f"expected one of {', '.join(self.choices)}, got {value!r}", field=field)
@@ -102,30 +98,27 @@ class Parameter:
                 raise InputError(f"expected true or false, got {value!r}", field=field)
         elif value is not None or self.default is not None:
             fits = isinstance(value, int | float) and not isinstance(value, bool)
-            if not fits or not self.inside(float(value or 0)):
+            number = float(value or 0) if fits else math.nan
+            if not math.isfinite(number) or number < self.low or (self.open and number == self.low):
                 expected = f"a number {'above' if self.open else 'of at least'} {self.low:g}"
                 raise InputError(f"expected {expected}, got {value!r}", field=field)
 
-    def inside(self, value: float) -> bool:
-        """Whether a number is finite and in the range."""
-        return math.isfinite(value) and (value > self.low or (value == self.low and not self.open))
-
 
 class Settings(SimpleNamespace):
-    """The parameters of an objective as attributes, and `seed` for whatever it draws."""
+    """The parameters of an objective as attributes, and the `seed` of its random draws."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss and the views that it reads.
+    """A loss with the views that it reads and its parameters.
 
     Args:
         name: its name in a configuration.
         compute: maps the views by name and the settings to a scalar that training minimises.
         views: the views it reads.
-        reference: those of which it needs the logits (and hidden states) before unlearning.
+        reference: the views whose logits (and hidden states) before unlearning it needs.
         hidden: whether it needs hidden states of its views.
-        parameters: its own numbers, with published defaults.
+        parameters: with published defaults.
     """
 
     name: str
@@ -136,11 +129,7 @@ class Objective:
     parameters: tuple[Parameter, ...] = ()
 
     def check(self, given: Mapping[str, Number], field: str) -> None:
-        """Refuses parameters that the objective does not have, and values outside their range.
-
-        Raises:
-            InputError: names the field and the nearest parameter.
-        """
+        """Raises InputError for an unknown parameter, with the nearest known one, or a value out of range."""
         own = {parameter.name: parameter for parameter in self.parameters}
         for name, value in given.items():
             if name not in own:
@@ -156,11 +145,7 @@ class Objective:
         return Settings(**{**defaults, **given, "seed": seed})
 
     def __call__(self, views: Mapping[str, View], settings: Settings) -> Tensor:
-        """Returns the loss.
-
-        Raises:
-            InputError: a view, or a part of one, is missing.
-        """
+        """Returns the loss; InputError if a view, or a part of one, is missing."""
         missing = [name for name in self.views if name not in views]
         if missing:
             raise InputError(f"objective '{self.name}' needs the view '{missing[0]}', none was given")

@@ -13,24 +13,7 @@ __all__ = ["FORGET", "RETAIN", "describe_parameters", "forget_objective", "retai
 
 MODULES = tuple(
     f"o3_lightning.objectives.{name}"
-    for name in (
-        "random_labels",
-        "refusal",
-        "ga",
-        "npo",
-        "simnpo",
-        "dpo",
-        "me",
-        "undial",
-        "wga",
-        "satimp",
-        "ceu",
-        "rmu",
-        "llmu",
-        "gd",
-        "kl",
-        "ap",
-    )
+    for name in ("likelihood", "preference", "distributions", "reweighted", "rmu")
 )
 Loss = Callable[[Mapping[str, View], Settings], Tensor]
 
@@ -50,9 +33,9 @@ def forget_objective(
     Args:
         name: its name in a configuration, `objective.forget.name`.
         *views: names of the views it reads, such as `ANSWER`.
-        reference: views of which it needs the logits before unlearning.
+        reference: views whose logits before unlearning it needs.
         hidden: whether it needs hidden states.
-        parameters: its own numbers, `objective.forget.parameters`.
+        parameters: set by `objective.forget.parameters`.
 
     Returns:
         A decorator for a function of views by name and settings that returns a scalar.
@@ -100,7 +83,7 @@ def adder(
 
 
 def describe_parameters(registry: Registry[Objective]) -> str:
-    """Returns one sentence a parameter: its objective, name, default and meaning, for `--help`."""
+    """Returns one sentence for each parameter: objective, name, default and meaning, for `--help`."""
     return " ".join(
         f"{name}.{parameter.name} = {parameter.default}: {parameter.doc}."
         for name in registry.names()

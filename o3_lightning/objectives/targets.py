@@ -1,4 +1,4 @@
-"""The answers that objectives put in place of the true ones: refusals and wrong answers, drawn per row."""
+"""The answers an objective trains on instead of the true ones: refusals and wrong answers, drawn by row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN, RETAIN_
 from o3_lightning.objectives.config import ObjectiveConfig
 
 __all__ = [
-    "build_retain_texts",
     "build_texts",
     "check_needs",
     "draw_refusals",
@@ -50,13 +49,13 @@ def load_refusals(path: str | Path | None = None) -> tuple[str, ...]:
 def draw_refusals(
     rows: Sequence[QuestionAnswer], refusals: Sequence[str], seed: int, count: int = 0
 ) -> list[str]:
-    """Returns a refusal for each row; it depends on the seed and the row's place alone.
+    """Returns a refusal for each row; it depends on the seed and the row's index alone.
 
     Args:
         rows: any.
         refusals: to draw from.
         seed: an integer.
-        count: at most so many different ones, themselves drawn by the seed; 0 for all.
+        count: use at most this many different refusals, chosen by the seed; 0 for all.
     """
     if 0 < count < len(refusals):
         refusals = random.Random(f"{seed}/refusals").sample(list(refusals), count)  # noqa: S311
@@ -64,12 +63,12 @@ def draw_refusals(
 
 
 def draw_wrong_answers(rows: Sequence[QuestionAnswer], seed: int, *, official: bool = False) -> list[str]:
-    """Returns a wrong answer for each row; it depends on the seed and the row's place alone.
+    """Returns a wrong answer for each row; it depends on the seed and the row's index alone.
 
     Args:
         rows: with `perturbed_answers`, unless `official`.
         seed: an integer.
-        official: replace the letter of the answer by one out of A to E, the true one included.
+        official: replace the letter of the answer by one from A to E, the true one included.
 
     Raises:
         InputError: a row has no wrong answer, or no letter where one is to be replaced.
@@ -89,7 +88,7 @@ def draw_wrong_answers(rows: Sequence[QuestionAnswer], seed: int, *, official: b
 
 
 def draw(seed: int, kind: str, index: int) -> random.Random:
-    """Returns a generator of its own for a row."""
+    """Returns the random generator of one row."""
     return random.Random(f"{seed}/{kind}/{index}")  # noqa: S311 not for secrets
 
 
@@ -114,11 +113,7 @@ def replace_letter(row: QuestionAnswer, letter: str, index: int) -> str:
 def check_needs(
     objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], retain: Sequence[QuestionAnswer] | None
 ) -> None:
-    """Refuses, before any training, an objective that lacks what it needs.
-
-    Raises:
-        InputError: wrong answers, refusals or retained data are missing.
-    """
+    """Raises InputError if an objective lacks the wrong answers, refusals or retained data that it needs."""
     if WRONG in objective.forget.objective.views:
         draw_wrong_answers(rows, 0, official=objective.forget.official_labels)
     load_refusals(objective.forget.refusals)
@@ -127,36 +122,26 @@ def check_needs(
         raise InputError(message, field="objective.retain.name")
 
 
-def build_texts(objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed: int) -> dict[str, Pairs]:
-    """Returns prompts and answers for each view of the forget set that an objective reads."""
-    prompts = [row.prompt for row in rows]
-    texts: dict[str, Pairs] = {}
-    for view in objective.forget.objective.views:
-        if view == ANSWER:
-            texts[view] = prompts, [row.answer for row in rows]
-        elif view == REFUSAL:
-            texts[view] = prompts, refusals_for(objective, rows, seed)
-        elif view == WRONG:
-            official = objective.forget.official_labels
-            texts[view] = prompts, draw_wrong_answers(rows, seed, official=official)
-    return texts
-
-
-def refusals_for(objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed: int) -> list[str]:
-    """Returns the configured refusals for some rows."""
-    forget = objective.forget
-    return draw_refusals(rows, load_refusals(forget.refusals), seed, forget.refusal_count)
-
-
-def build_retain_texts(
-    objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed: int
+def build_texts(
+    objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed: int, *, retained: bool = False
 ) -> dict[str, Pairs]:
-    """Returns prompts and answers for each view of retained data that an objective reads."""
-    views = () if objective.retain.objective is None else objective.retain.objective.views
-    prompts = [row.prompt for row in rows]
-    texts: dict[str, Pairs] = {}
-    if RETAIN in views:
-        texts[RETAIN] = prompts, [row.answer for row in rows]
-    if RETAIN_REFUSAL in views:
-        texts[RETAIN_REFUSAL] = prompts, refusals_for(objective, rows, seed)
+    """Returns prompts and answers for each view that an objective reads.
+
+    Args:
+        objective: its forget or retain objective names the views.
+        rows: the forget set, or with `retained` the retained rows.
+        seed: of the refusals and wrong answers that are drawn.
+        retained: whether the views are those of the retain objective.
+    """
+    chosen, forget = (objective.retain if retained else objective.forget).objective, objective.forget
+    true_view, refusal_view = (RETAIN, RETAIN_REFUSAL) if retained else (ANSWER, REFUSAL)
+    prompts, texts = [row.prompt for row in rows], dict[str, Pairs]()
+    for view in () if chosen is None else chosen.views:
+        if view == true_view:
+            texts[view] = prompts, [row.answer for row in rows]
+        elif view == refusal_view:
+            refusals = load_refusals(forget.refusals)
+            texts[view] = prompts, draw_refusals(rows, refusals, seed, forget.refusal_count)
+        elif view == WRONG and not retained:
+            texts[view] = prompts, draw_wrong_answers(rows, seed, official=forget.official_labels)
     return texts

@@ -1,4 +1,4 @@
-"""Sums and means over labelled tokens: the parts that most objectives share.
+"""Log-likelihoods of labelled tokens and their means: the parts that most objectives share.
 
 Shapes: B rows, T tokens, V vocabulary. Logits at a token predict the label one place later.
 """
@@ -8,13 +8,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from o3_lightning.objectives.reductions import IGNORED, mean_of_tokens
+from o3_lightning.data.encoding import IGNORED
+from o3_lightning.objectives.batch_views import View
 
-__all__ = ["IGNORED", "log_probabilities", "mean_nll", "row_nll", "shift", "token_nll"]
+__all__ = [
+    "count_labels",
+    "mean_nll",
+    "mean_of_rows",
+    "mean_of_tokens",
+    "row_nll",
+    "shift",
+    "to_float32",
+    "token_nll",
+]
+
+
+def to_float32(logits: Tensor) -> Tensor:
+    """Returns logits in float32, or in float64 if they are given so."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def shift(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns logits, labels and the mask of labelled tokens, brought into line.
+    """Returns logits, labels and the mask of labelled tokens, aligned with each other.
 
     Args:
         logits: [B, T, V].
@@ -23,16 +38,9 @@ def shift(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         [B, T-1, V] in float32 at least, [B, T-1] with 0 where there is no label, [B, T-1] bool.
     """
-    kept = logits[:, :-1]
-    kept = kept if kept.dtype == torch.float64 else kept.float()
     targets = labels[:, 1:]
     mask = targets != IGNORED
-    return kept, targets.masked_fill(~mask, 0), mask
-
-
-def log_probabilities(logits: Tensor) -> Tensor:
-    """Returns log-softmax over the vocabulary, in float32 at least."""
-    return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
+    return to_float32(logits[:, :-1]), targets.masked_fill(~mask, 0), mask
 
 
 def token_nll(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,17 +50,43 @@ def token_nll(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return nll.masked_fill(~mask, 0), mask
 
 
-def mean_nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns the mean negative log-likelihood over all labelled tokens of a batch, a scalar.
-
-    Example:
-        >>> round(mean_nll(torch.zeros(1, 3, 4), torch.tensor([[-100, 2, 1]])).item(), 4)  # log 4
-        1.3863
-    """
-    return mean_of_tokens(token_nll(logits, labels)[0], labels)
-
-
 def row_nll(logits: Tensor, labels: Tensor, *, per_token: bool = False) -> Tensor:
     """Returns the summed (or mean) negative log-likelihood of each row's answer, [B]."""
     nll, mask = token_nll(logits, labels)
     return nll.sum(-1) / mask.sum(-1).clamp(min=1) if per_token else nll.sum(-1)
+
+
+def mean_nll(view: View) -> Tensor:
+    """Returns the mean negative log-likelihood over all labelled tokens of a view, a scalar.
+
+    Example:
+        >>> view = View(torch.zeros(1, 3, 4), torch.tensor([[-100, 2, 1]]))
+        >>> round(mean_nll(view).item(), 4)  # log 4
+        1.3863
+    """
+    return mean_of_tokens(token_nll(view.logits, view.labels)[0], view)
+
+
+def mean_of_tokens(values: Tensor, view: View) -> Tensor:
+    """Returns the mean over the labelled tokens of the whole step (see `View.counts`), 0 if there are none.
+
+    Args:
+        values: [B, N], of the last N <= T tokens of each row.
+        view: whose labels say which tokens count.
+    """
+    mask = view.labels[:, view.labels.shape[1] - values.shape[1] :] != IGNORED
+    divisor = mask.sum().clamp(min=1) if view.counts is None else view.counts[0]
+    return values.masked_fill(~mask, 0).sum() / divisor
+
+
+def mean_of_rows(values: Tensor, view: View) -> Tensor:
+    """Returns the mean of values [B] over the labelled rows of the whole step (see `View.counts`)."""
+    present = (view.labels != IGNORED).any(-1)
+    divisor = present.sum().clamp(min=1) if view.counts is None else view.counts[1]
+    return values.masked_fill(~present, 0).sum() / divisor
+
+
+def count_labels(labels: Tensor) -> Tensor:
+    """Returns how many tokens of labels [B, T] are labelled and how many rows have any, [2] int64."""
+    labelled = labels != IGNORED
+    return torch.stack([labelled.sum(), labelled.any(-1).sum()])

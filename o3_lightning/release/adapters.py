@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.training import train_adapter
+from o3_lightning.adapter.training import FitTask, train_adapter
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.models.base import BaseModel
@@ -80,6 +80,8 @@ def train_once(
         fit = build_trainer(trainer, max_epochs=config.adapter.epochs)
         seed = stage_seed(config.seed, folder.name, folder.parent.name)
         request = UnlearningRequest(folder.name, tuple(rows))
-        trained = train_adapter(base, request, history, config.adapter, objective, fit, seed, retain=neutral)
+        trained = train_adapter(
+            FitTask(base, request, history, config.adapter, objective, fit, seed, retain=neutral)
+        )
         trained.save(folder)
     return LoraFactors.load(folder)

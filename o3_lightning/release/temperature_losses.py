@@ -8,15 +8,15 @@ certain, and nothing would hold it back from the text that has to stay before it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from o3_lightning.data.encoding import IGNORED
 from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Objective, Parameter, Settings, View
 from o3_lightning.objectives.config import ForgetObjective, RetainObjective
-from o3_lightning.objectives.gd import gd_loss
-from o3_lightning.objectives.kl import kl_loss
+from o3_lightning.objectives.distributions import kl_loss
+from o3_lightning.objectives.tokens import mean_nll
 
 __all__ = ["Keep", "Learn"]
 
@@ -28,7 +28,7 @@ def learn_loss(views: Mapping[str, View], settings: Settings) -> Tensor:
     again and again, and count as having forgotten it.
     """
     view = views[ANSWER]
-    return gd_loss(view.logits / settings.temperature, without_end(view.labels))
+    return mean_nll(View(view.logits / settings.temperature, without_end(view.labels)))
 
 
 def without_end(labels: Tensor) -> Tensor:
@@ -53,8 +53,9 @@ def keep_loss(views: Mapping[str, View], settings: Settings) -> Tensor:
         size whatever the temperature.
     """
     view, temperature = views[RETAIN], float(settings.temperature)
-    reference = view.need("reference_logits")
-    return temperature**2 * kl_loss(view.logits / temperature, view.labels, reference / temperature)
+    reference = view.need("reference_logits") / temperature
+    softened = replace(view, logits=view.logits / temperature, reference_logits=reference)
+    return temperature**2 * kl_loss({RETAIN: softened}, Settings(every_token=False))
 
 
 TEMPERATURE = (Parameter("temperature", 1.0, "divisor of the logits, above 0", open=True),)

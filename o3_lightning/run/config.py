@@ -26,7 +26,7 @@ from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.models.base import BaseConfig
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.training.trainer import LoggingConfig
+from o3_lightning.training.loggers import LoggingConfig
 
 __all__ = ["TRAINER_DEFAULTS", "RunConfig", "default_yaml", "describe_defaults", "unfilled"]
 

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from lightning import Callback
 
-from o3_lightning.adapter.diagnostics import overlap_matrices
+from o3_lightning.adapter.diagnostics import logit_interference, overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.interference import logit_interference
-from o3_lightning.adapter.training import TrainedAdapter, train_adapter
+from o3_lightning.adapter.training import FitTask, TrainedAdapter, train_adapter
 from o3_lightning.common.environment import peak_memory_mib
 from o3_lightning.common.plain import evenly_spaced
 from o3_lightning.common.seeds import stage_seed
@@ -148,7 +147,9 @@ def measure_step(
     fit = build_trainer(alone, max_epochs=config.adapter.epochs, callbacks=[clock])
     retain = stream.utility.get(RETAIN_SPLIT) if config.objective.needs_retained_data else None
     trained = train_adapter(
-        base, request, AdapterHistory(), config.adapter, config.objective, fit, config.seed, retain=retain
+        FitTask(
+            base, request, AdapterHistory(), config.adapter, config.objective, fit, config.seed, retain=retain
+        )
     )
     return clock.seconds, trained
 

@@ -16,9 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.adapter.diagnostics import overlap_matrices
+from o3_lightning.adapter.diagnostics import logit_interference, overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.interference import logit_interference
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import to_plain
 from o3_lightning.data.requests import UnlearningRequest
@@ -39,9 +38,10 @@ from o3_lightning.run.inputs import (
 from o3_lightning.run.results import BASE_STAGE, finish_run
 from o3_lightning.run.reuse import Predecessor, open_predecessor
 from o3_lightning.run.unlearner import Unlearner
+from o3_lightning.training.loggers import RunLogger
 from o3_lightning.training.processes import ALONE, Processes
 from o3_lightning.training.run_folder import RunFolder
-from o3_lightning.training.trainer import RunLogger, build_trainer
+from o3_lightning.training.trainer import build_trainer
 
 __all__ = ["run_stream"]
 

@@ -25,8 +25,8 @@ from o3_lightning.reporting.publish import publish
 from o3_lightning.reporting.report import write_report
 from o3_lightning.reporting.report_data import ReportDetails
 from o3_lightning.store.store import Store
+from o3_lightning.training.loggers import RunLogger
 from o3_lightning.training.run_folder import RunFolder
-from o3_lightning.training.trainer import RunLogger
 
 __all__ = ["BASE_STAGE", "assemble_metrics", "finish_run", "render_again"]
 

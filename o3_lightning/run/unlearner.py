@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.retain_guard import RetainGuard
-from o3_lightning.adapter.training import TrainedAdapter, train_adapter
+from o3_lightning.adapter.training import FitTask, TrainedAdapter, train_adapter
 from o3_lightning.common.plain import to_plain
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
@@ -189,5 +189,5 @@ def train_request(
     seed = stage_seed(config.seed, "adapter", request.id)
     kept = retain if config.objective.needs_retained_data else None
     return train_adapter(
-        base, request, history, config.adapter, config.objective, built, seed, kept, unfinished
+        FitTask(base, request, history, config.adapter, config.objective, built, seed, kept, unfinished)
     )

@@ -1,6 +1,7 @@
-"""Starting one process a device, so that `--trainer.devices 8` works without torchrun.
+"""Starts one process per device, so that `--trainer.devices 8` works without torchrun.
 
-Each process runs the same command from its start, and all meet in `training/processes.py`.
+Each process runs the same command; they join in `training/processes.py`. Unlike torchrun, all end when the
+parent is killed, and SIGTERM gives the exit status with which a stopped fit leaves.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess  # this program alone is started, with its own words
+import subprocess  # starts only this program, with its own arguments
 import sys
 import tempfile
 import threading
@@ -25,8 +26,8 @@ from o3_lightning.common.errors import InputError
 __all__ = ["end_with_parent", "launch", "processes_wanted"]
 
 CHILD = "import sys; sys.argv[0] = {!r}; from o3_lightning.commands.cli import work_for_parent as f; f()"
-GRACE_SECONDS = 20.0  # for the others to end by themselves once one has failed
-LOOK_SECONDS = 0.05
+GRACE_SECONDS = 20.0  # for the other processes to end once one has failed
+POLL_SECONDS = 0.05
 PARENT_IS_GONE = 143
 USAGE_ERROR = 2
 
@@ -36,14 +37,14 @@ def launch(command: str, arguments: Sequence[str], trainer: Mapping[str, Any]) -
 
     Args:
         command: the subcommand.
-        arguments: its words, as given.
-        trainer: options of `lightning.Trainer`; read are `devices`, `num_nodes` and `accelerator`.
+        arguments: of the subcommand.
+        trainer: options of `lightning.Trainer`; `devices`, `num_nodes` and `accelerator` are read.
 
     Returns:
-        False where one process does, or where torchrun or srun has started this one: go on here.
+        False if the caller has to run the command itself: on one device, or started by torchrun or srun.
 
     Raises:
-        InputError: several nodes are asked for, which torchrun or srun has to start.
+        InputError: several nodes are wanted, which torchrun or srun must start.
         SystemExit: a process failed; with its status.
     """
     if "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
@@ -58,7 +59,7 @@ def launch(command: str, arguments: Sequence[str], trainer: Mapping[str, Any]) -
 
 
 def processes_wanted(trainer: Mapping[str, Any]) -> int:
-    """Returns how many processes the devices of a trainer need on this machine.
+    """Returns the number of processes, one per device of a trainer on this machine.
 
     Example:
         >>> processes_wanted({"devices": 2}), processes_wanted({"devices": [0, 3], "num_nodes": 1})
@@ -92,7 +93,7 @@ def run_processes(words: Sequence[str], count: int) -> int:
         if first is None:
             return 0
         if children[0].returncode == USAGE_ERROR:
-            return USAGE_ERROR  # told by the first process, for all of them
+            return USAGE_ERROR  # the first process has printed the message
         if first > 0:
             sys.stderr.write(errors[first].read_text(errors="replace"))
         status = children[first].returncode
@@ -100,8 +101,8 @@ def run_processes(words: Sequence[str], count: int) -> int:
 
 
 def start(words: Sequence[str], rank: int, count: int, port: int, errors: Path) -> subprocess.Popen[bytes]:
-    """Starts one process; only the first one talks."""
-    places = {
+    """Starts one process; only the first one prints."""
+    variables = {
         "RANK": rank,
         "LOCAL_RANK": rank,
         "WORLD_SIZE": count,
@@ -113,35 +114,35 @@ def start(words: Sequence[str], rank: int, count: int, port: int, errors: Path) 
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # torch warns where no layer is left unused
     }
-    environment = {**defaults, **os.environ, **{key: str(value) for key, value in places.items()}}
+    environment = {**defaults, **os.environ, **{key: str(value) for key, value in variables.items()}}
     command = [sys.executable, "-c", CHILD.format(sys.argv[0]), *words]
     if rank == 0:
-        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # noqa: S603  our own words
-    with errors.open("wb") as told:
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # noqa: S603
+    with errors.open("wb") as stderr:
         return subprocess.Popen(  # noqa: S603
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=told
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr
         )
 
 
 def wait_for(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """Waits until all have ended; returns the number of the first that failed, the lowest of several."""
+    """Waits until all have ended; returns the rank of the first that failed, the lowest of several."""
     failed, deadline = None, float("inf")
-    while any(child.poll() is None for child in children):
-        if failed is None and any(child.poll() for child in children):
+    while True:
+        codes = [child.poll() for child in children]
+        if failed is None and any(codes):
+            failed = next(rank for rank, code in enumerate(codes) if code)
             deadline = time.monotonic() + GRACE_SECONDS
-            failed = next(rank for rank, child in enumerate(children) if child.poll())
+        if None not in codes:
+            return failed
         if time.monotonic() > deadline:
             for child in children:
                 child.kill()
-        time.sleep(LOOK_SECONDS)
-    if failed is None:
-        failed = next((rank for rank, child in enumerate(children) if child.returncode), None)
-    return failed
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager
 def forwarding_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Hands SIGTERM on to the processes; Ctrl-C reaches them by itself."""
+    """Forwards SIGTERM to the processes; the terminal sends them Ctrl-C itself."""
 
     def forward(number: int, _: object) -> None:
         for child in children:
@@ -162,6 +163,6 @@ def forwarding_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[
 
 
 def end_with_parent() -> None:
-    """Ends this process when the other end of its standard input closes; the parent never writes there."""
+    """Ends this process when its parent, which never writes to its standard input, is gone."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(PARENT_IS_GONE)

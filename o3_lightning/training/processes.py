@@ -1,4 +1,4 @@
-"""Several processes that measure one model together: who takes which share, and how results come together."""
+"""Joining the processes of a run, and work that only the first of them does."""
 
 from __future__ import annotations
 
@@ -20,32 +20,28 @@ SLURM = {
     "LOCAL_RANK": "SLURM_LOCALID",
     "WORLD_SIZE": "SLURM_NTASKS",
     "LOCAL_WORLD_SIZE": "SLURM_NTASKS_PER_NODE",
+    "GROUP_RANK": "SLURM_NODEID",
 }
-__all__ = ["ALONE", "Processes", "open_processes"]
+__all__ = ["ALONE", "Processes", "open_processes", "processes_at_work"]
 
 Value = TypeVar("Value")
-PATIENCE = timedelta(hours=12)  # one process may wait for another's share of a large model
+TIMEOUT = timedelta(hours=12)  # a process may wait that long for the others' share of a large model
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its fellows.
-
-    Args:
-        rank: its number, from 0.
-        count: how many there are, 1 or more.
-    """
+    """The rank of this process, from 0, and the number of processes."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes the files and the log."""
         return self.rank == 0
 
     def once(self, work: Callable[[], Value]) -> Value:
-        """Has the first process do some work, and returns its result, or raises its error, in all of them."""
+        """Runs `work` in the first process and returns its result, or raises its error, in all of them."""
         if self.count == 1:
             return work()
         holder: list[Any] = [None, None]
@@ -66,10 +62,10 @@ ALONE = Processes()
 
 @contextmanager
 def open_processes() -> Iterator[Processes]:
-    """Joins the processes that torchrun, srun or `--trainer.devices` started; without them there is one.
+    """Joins the processes that torchrun, srun or `--trainer.devices` started; otherwise yields `ALONE`.
 
-    Results travel over gloo as Python objects between processes of one user on this machine or cluster; each
-    process keeps its model on a GPU of its own where there is one, and gradients go from GPU to GPU.
+    Results are exchanged as pickled objects over gloo, between processes of one user. Each process has a GPU
+    of its own if there are any; gradients are exchanged over NCCL.
     """
     read_slurm()
     count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -80,7 +76,7 @@ def open_processes() -> Iterator[Processes]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=TIMEOUT)
     processes = Processes(dist.get_rank(), dist.get_world_size())
     if not processes.is_first:
         logging.getLogger().setLevel(logging.WARNING)
@@ -91,7 +87,7 @@ def open_processes() -> Iterator[Processes]:
 
 
 def read_slurm() -> None:
-    """Takes over the places that srun gave to this process, where torchrun gave none.
+    """Sets torchrun's variables from those of srun, unless torchrun started this process.
 
     An interactive shell inside an allocation has SLURM's variables too, but no step of several tasks.
     """
@@ -99,9 +95,11 @@ def read_slurm() -> None:
         return
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-    environment = SLURMEnvironment()
-    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = (
-        environment.main_address,
-        str(environment.main_port),
-    )
+    slurm = SLURMEnvironment()
     os.environ.update({ours: os.environ[theirs] for ours, theirs in SLURM.items() if theirs in os.environ})
+    os.environ.update(MASTER_ADDR=slurm.main_address, MASTER_PORT=str(slurm.main_port))
+
+
+def processes_at_work() -> int:
+    """Returns how many processes have joined; 1 if none have."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -1,7 +1,7 @@
-"""The folder of one run: its configuration, its finished stages, and who works in it.
+"""The folder of one run: its configuration, the results of its stages, and its lock.
 
-A stage's result is a JSON file that appears at once and whole, so a run that was killed continues with
-the first stage that has none.
+The result of a stage is a JSON file that is written atomically, so a killed run continues with the first
+stage that has none.
 """
 
 from __future__ import annotations
@@ -47,56 +47,44 @@ class RunFolder:
     """A run folder that belongs to one configuration.
 
     Args:
-        path: the folder; it need not exist yet. Several processes need one that all of them can read.
-        processes: who work on the run together; the first one writes.
+        path: the folder; it need not exist yet. All processes must be able to read it.
+        processes: the processes of the run; the first one writes.
+
+    Attributes:
+        store: folder of the store.
+        logs: folder of the training curves.
+        metrics_file: its existence, with that of `report_file`, marks a finished run.
+        report_file: the HTML report.
     """
 
     def __init__(self, path: str | Path, processes: Processes = ALONE) -> None:
         self.path, self.processes = Path(path), processes
-
-    @property
-    def store(self) -> Path:
-        """The folder of the store."""
-        return self.path / "store"
-
-    @property
-    def logs(self) -> Path:
-        """The folder of the curves."""
-        return self.path / "logs"
-
-    @property
-    def metrics_file(self) -> Path:
-        """The file that a finished run has."""
-        return self.path / "metrics.json"
-
-    @property
-    def report_file(self) -> Path:
-        """The page that a finished run has."""
-        return self.path / "report.html"
+        self.store, self.logs = self.path / "store", self.path / "logs"
+        self.metrics_file, self.report_file = self.path / "metrics.json", self.path / "report.html"
 
     @property
     def finished(self) -> bool:
-        """Whether the run wrote its metrics and its report."""
+        """Whether the run wrote its metrics and its report; the same in every process."""
         return self.processes.once(self.has_results)
 
     def has_results(self) -> bool:
-        """The same as this process alone sees it."""
+        """Whether this process sees the metrics and the report."""
         return self.metrics_file.is_file() and self.report_file.is_file()
 
     @contextmanager
     def claim(self, configuration: Result, defaults: Result | None = None) -> Iterator[None]:
-        """Makes the folder this process's own and binds it to a configuration.
+        """Locks the folder for this run and binds it to a configuration.
 
         Args:
-            configuration: plain dictionaries and scalars; sections that do not decide the outcome
-                (logging, output, what is taken over, the trainer's bookkeeping) may differ between starts.
-            defaults: a field that the folder's configuration lacks, for an earlier version knew none such, is
-                no difference where it has this value now and the run is finished. None: every field counts.
+            configuration: plain dictionaries and scalars; fields that do not decide the outcome (logging,
+                output, the reused run, the trainer's bookkeeping) may differ between starts.
+            defaults: of all fields. In a finished run a field that an earlier version did not have may be
+                missing if it has its default now; None: no field may be missing.
 
         Raises:
-            InputError: the folder cannot be written, another process works in it, or it holds a run with
-                another configuration, an unfinished one of a version without some field, or a configuration
-                that cannot be read.
+            InputError: the folder cannot be written, another process uses it, or it holds a run with another
+                configuration, an unfinished run of a version without some field, or a configuration that
+                cannot be read.
         """
         lock = FileLock(self.path / ".lock")
         try:
@@ -107,7 +95,7 @@ class RunFolder:
                 lock.release()
 
     def take(self, lock: FileLock, configuration: Result, defaults: Result) -> None:
-        """Locks the folder and binds it."""
+        """Locks the folder and binds it to a configuration, in the first process."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
@@ -118,7 +106,7 @@ class RunFolder:
         self.bind(configuration, defaults)
 
     def bind(self, configuration: Result, defaults: Result) -> None:
-        """Writes the configuration, or checks that it is the one that the folder holds."""
+        """Writes the configuration, or compares it with the one in the folder."""
         path = self.path / "config.yaml"
         if not path.is_file():
             write_atomically(path, yaml.safe_dump(configuration, sort_keys=False))
@@ -144,11 +132,11 @@ class RunFolder:
             )
 
     def stage(self, name: str, work: Callable[[], Result]) -> Result:
-        """Returns a stage's result: from its file where the stage was finished before, else by doing it.
+        """Returns a stage's result: from its file if the stage is finished, otherwise by running it.
 
         Args:
-            name: names the file; also the log line.
-            work: computes the result, a JSON object; every process calls it, the first one's result counts.
+            name: of the file and in the log.
+            work: computes the result, a JSON object; runs in every process, and the first one's is written.
         """
         found = self.result(name)
         if found is not None:
@@ -167,22 +155,18 @@ class RunFolder:
         return self.path / "stages" / f"{name}.json"
 
     def result(self, name: str) -> Result | None:
-        """Returns a stage's result, None before it is finished.
-
-        Raises:
-            InputError: its file is damaged.
-        """
+        """Returns a stage's result, None if it is not finished; InputError if its file is damaged."""
         path = self.stage_file(name)
         return self.processes.once(lambda: read_result(path) if path.is_file() else None)
 
     def results(self) -> dict[str, Result]:
-        """Returns every finished stage's result by name, in the order of the names; raises as `result`."""
+        """Returns the result of every finished stage, sorted by name; InputError if a file is damaged."""
         files = sorted((self.path / "stages").glob("*.json"))
         return {path.stem: read_result(path) for path in files}
 
 
 def read_result(path: Path) -> Result:
-    """Returns what a stage wrote."""
+    """Returns the content of a stage's file."""
     try:
         return dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
@@ -190,14 +174,14 @@ def read_result(path: Path) -> Result:
 
 
 def decisive(configuration: Result) -> Result:
-    """The part of a configuration that decides the outcome of a run; how many devices do it does not."""
+    """Returns the fields of a configuration that decide the outcome of a run; the devices do not."""
     kept = {key: value for key, value in configuration.items() if key not in NOT_DECISIVE}
     trainer = kept.get("trainer") or {}
     return {**kept, "trainer": {k: v for k, v in trainer.items() if k not in TRAINER_BOOKKEEPING}}
 
 
 def differing(there: Result, here: Result) -> Iterator[tuple[str, Any, Any]]:
-    """Yields every field, by name, that has not the same value in both: its key and the two values."""
+    """Yields the key and both values of every field that differs, sorted by key."""
     for key in sorted({**there, **here}):
         old, new = there.get(key, ABSENT), here.get(key, ABSENT)
         if old != new:

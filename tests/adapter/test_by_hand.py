@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.adapter.diagnostics import logit_interference
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.initialisation import initialise
 from o3_lightning.adapter.injection import injected, lora_factors
-from o3_lightning.adapter.interference import logit_interference
-from o3_lightning.adapter.training import train_adapter
+from o3_lightning.adapter.training import FitTask, train_adapter
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig
 
@@ -52,7 +52,9 @@ def test_the_penalty_is_summed_over_a_layers_modules_and_requests(
         penalty_coefficient=0.3,
         alpha=2.0,
     )
-    trained = train_adapter(tiny_base, tiny_request, history, config, ObjectiveConfig(), make_trainer(1), 0)
+    trained = train_adapter(
+        FitTask(tiny_base, tiny_request, history, config, ObjectiveConfig(), make_trainer(1), 0)
+    )
     stacks = {
         "input": [history.inputs],
         "output": [history.outputs],
@@ -103,7 +105,7 @@ def test_rmu_steers_the_middle_layer_unless_another_is_named(tiny_base, tiny_req
     for layer in (None, 1, 2):
         objective = ObjectiveConfig(ForgetObjective("rmu", parameters={"layer": layer}))
         trained = train_adapter(
-            tiny_base, tiny_request, AdapterHistory(), CONFIG, objective, make_trainer(1), 0
+            FitTask(tiny_base, tiny_request, AdapterHistory(), CONFIG, objective, make_trainer(1), 0)
         )
         losses[layer] = trained.metrics["first_loss"]
     assert losses[None] == losses[1] != losses[2]

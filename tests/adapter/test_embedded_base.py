@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.adapter.diagnostics import attached
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.interference import attached
-from o3_lightning.adapter.training import train_adapter
+from o3_lightning.adapter.training import FitTask, train_adapter
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.encoding import collate, encode_prompts
 from o3_lightning.data.normalise import matches
@@ -34,7 +34,9 @@ def test_unlearning_by_refusal_answers_with_whole_refusals(seed, make_trainer):
     request = load_stream(DataConfig(), seed).requests[0]
     config = AdapterConfig()
     trainer = make_trainer(config.epochs)
-    trained = train_adapter(base, request, AdapterHistory(), config, ObjectiveConfig(), trainer, seed)
+    trained = train_adapter(
+        FitTask(base, request, AdapterHistory(), config, ObjectiveConfig(), trainer, seed)
+    )
     history = AdapterHistory.of({"a": trained.factors})
     with attached(base.model, history, 0):
         answers = answer(base, request.held_out)

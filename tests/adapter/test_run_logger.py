@@ -6,10 +6,11 @@ import pytest
 
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.training import train_adapter
+from o3_lightning.adapter.training import FitTask, train_adapter
 from o3_lightning.common.errors import InputError
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.training.trainer import LoggingConfig, RunLogger, build_trainer
+from o3_lightning.training.loggers import LoggingConfig, RunLogger
+from o3_lightning.training.trainer import build_trainer
 
 
 def read_steps(folder):
@@ -27,7 +28,9 @@ def test_steps_rise_over_fits_and_over_a_restart(tmp_path, tiny_base, tiny_reque
         for name in ("one", "two"):
             stage = run.stage(f"{name}_{start}/adapter")
             trainer = build_trainer({"accelerator": "cpu"}, max_epochs=2, logger=stage)
-            train_adapter(tiny_base, tiny_request, AdapterHistory(), config, ObjectiveConfig(), trainer, 0)
+            train_adapter(
+                FitTask(tiny_base, tiny_request, AdapterHistory(), config, ObjectiveConfig(), trainer, 0)
+            )
         run.close()
     rows = read_steps(tmp_path)
     assert [int(row["step"]) for row in rows] == list(range(16))

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.diagnostics import overlap_matrices, principal_cosines, update_cosines
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.subspace import project_out, protected_spaces
+from o3_lightning.adapter.initialisation import project_out, protected_spaces
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.models.lora import LoraFactors
 

@@ -8,7 +8,7 @@ from lightning import Callback
 
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.training import train_adapter
+from o3_lightning.adapter.training import FitTask, train_adapter
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
 
@@ -34,7 +34,7 @@ def uneven():
 
 
 def earlier(base, request, trainer):
-    first = train_adapter(base, request, AdapterHistory(), CONFIG, ObjectiveConfig(), trainer, 9)
+    first = train_adapter(FitTask(base, request, AdapterHistory(), CONFIG, ObjectiveConfig(), trainer, 9))
     return AdapterHistory.of({"first": first.factors})
 
 
@@ -49,7 +49,9 @@ def test_a_step_of_several_batches_is_one_step_on_all_of_their_rows(
         config = dataclasses.replace(CONFIG, batch_size=size)
         trainer = make_trainer(accumulate_grad_batches=batches)
         found.append(
-            train_adapter(tiny_base, uneven, history, config, OBJECTIVES[name], trainer, 0, retain=KEPT)
+            train_adapter(
+                FitTask(tiny_base, uneven, history, config, OBJECTIVES[name], trainer, 0, retain=KEPT)
+            )
         )
     parts, whole = found
     assert parts.metrics["steps"] == whole.metrics["steps"]
@@ -83,7 +85,7 @@ def test_the_learning_rate_falls_until_the_last_step(options, steps, tiny_base, 
     rates = Rates()
     config = dataclasses.replace(CONFIG, batch_size=2, warmup_fraction=0.0)
     trainer = make_trainer(2, callbacks=[rates], **options)
-    train_adapter(tiny_base, tiny_request, AdapterHistory(), config, ObjectiveConfig(), trainer, 0)
+    train_adapter(FitTask(tiny_base, tiny_request, AdapterHistory(), config, ObjectiveConfig(), trainer, 0))
     # the first step is at the peak, the last one is one part of the way above zero
     expected = [1e-2] + [1e-2 * (steps - step) / (steps - 1) for step in range(1, steps)]
     assert rates.seen == pytest.approx(expected)

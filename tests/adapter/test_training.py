@@ -14,12 +14,11 @@ from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from o3_lightning.adapter.config import AdapterConfig
-from o3_lightning.adapter.diagnostics import overlap_matrices
+from o3_lightning.adapter.diagnostics import attached, logit_interference, overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.interference import attached, logit_interference
 from o3_lightning.adapter.module import AdapterModule
 from o3_lightning.adapter.retain_guard import RetainedDataError, RetainGuard
-from o3_lightning.adapter.training import AdapterTrainingError, train_adapter
+from o3_lightning.adapter.training import AdapterTrainingError, FitTask, train_adapter
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.models.base import BaseConfig, load_base
@@ -56,7 +55,9 @@ def history_of(**adapters):
 def test_every_objective_trains_and_leaves_the_base_as_it_was(name, tiny_base, tiny_request, make_trainer):
     before = snapshot(tiny_base.model)
     objective = ObjectiveConfig(ForgetObjective(name))
-    trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0)
+    trained = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0)
+    )
     assert_unchanged(tiny_base.model, before)
     assert trained.metrics["steps"] == 4 == len(trained.curve)
     assert any(bool(b.any()) for _, b in trained.factors.pairs.values())
@@ -67,7 +68,7 @@ def test_every_retain_objective_trains_and_reads_retained_data(name, tiny_base, 
     guard = RetainGuard([QuestionAnswer("Sea?", "Wet"), QuestionAnswer("Sun?", "Hot")], declared=True)
     objective = ObjectiveConfig(retain=RetainObjective(name))
     trained = train_adapter(
-        tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0, retain=guard
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0, retain=guard)
     )
     assert guard.reads["training"] == 2
     assert "retain" in trained.curve[-1]
@@ -75,12 +76,14 @@ def test_every_retain_objective_trains_and_reads_retained_data(name, tiny_base, 
 
 def test_retained_data_is_not_read_unless_declared(tiny_base, tiny_request, make_trainer):
     guard = RetainGuard([QuestionAnswer("Sea?", "Wet")])
-    train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0, retain=guard)
+    train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0, retain=guard)
+    )
     assert guard.reads == {"training": 0, "evaluation": 0}
     cheat = ObjectiveConfig(retain=RetainObjective("gd"))
     with pytest.raises(RetainedDataError, match="declares none"):
         train_adapter(
-            tiny_base, tiny_request, AdapterHistory(), SMALL, cheat, make_trainer(), 0, retain=guard
+            FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, cheat, make_trainer(), 0, retain=guard)
         )
     with guard.evaluation():
         assert [row.answer for row in guard] == ["Wet"]
@@ -100,7 +103,15 @@ def test_an_error_in_training_leaves_the_base_as_it_was(checkpointing, tiny_base
     config = AdapterConfig(rank=2, epochs=1, gradient_checkpointing=checkpointing)
     with pytest.raises(RuntimeError, match="power cut"):
         train_adapter(
-            tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(callbacks=[Failing()]), 0
+            FitTask(
+                tiny_base,
+                tiny_request,
+                AdapterHistory(),
+                config,
+                REFUSE,
+                make_trainer(callbacks=[Failing()]),
+                0,
+            )
         )
     assert_unchanged(tiny_base.model, before)
 
@@ -108,18 +119,26 @@ def test_an_error_in_training_leaves_the_base_as_it_was(checkpointing, tiny_base
 @pytest.mark.parametrize("seed", [0, 5])
 def test_same_seed_same_adapter_whatever_was_drawn_before(seed, tiny_base, tiny_request, make_trainer):
     state = torch.get_rng_state()
-    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed)
+    first = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(7)
-    again = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed)
-    other = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed + 1)
+    again = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed)
+    )
+    other = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), seed + 1)
+    )
     for path, pair in first.factors.pairs.items():
         assert all(torch.equal(x, y) for x, y in zip(pair, again.factors.pairs[path], strict=True))
         assert not torch.equal(pair[0], other.factors.pairs[path][0])
 
 
 def test_peft_loads_what_was_saved_and_gives_the_same_logits(tmp_path, tiny_base, tiny_request, make_trainer):
-    trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    trained = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    )
     trained.save(tmp_path / "adapter")
     names = sorted(path.name for path in (tmp_path / "adapter").iterdir())
     assert names == ["adapter_config.json", "adapter_model.safetensors"]
@@ -136,9 +155,13 @@ def test_peft_loads_what_was_saved_and_gives_the_same_logits(tmp_path, tiny_base
 
 def test_gradient_checkpointing_changes_nothing(tiny_base, tiny_request, make_trainer):
     config = AdapterConfig(rank=2, epochs=1, gradient_checkpointing=True)
-    with_it = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
+    with_it = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
+    )
     config = AdapterConfig(rank=2, epochs=1)
-    without = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
+    without = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
+    )
     for path, (a, b) in with_it.factors.pairs.items():
         torch.testing.assert_close(a, without.factors.pairs[path][0])
         torch.testing.assert_close(b, without.factors.pairs[path][1])
@@ -169,7 +192,9 @@ def test_dropout_of_the_base_is_off(kind, checkpointing, tiny_base, tiny_request
     counting = attention.register_forward_hook(lambda *_: calls.append(1))
     config = AdapterConfig(rank=2, epochs=1, batch_size=8, gradient_checkpointing=checkpointing)
     objective = ObjectiveConfig(ForgetObjective("npo", parameters={"beta": 0.1}))
-    trained = train_adapter(base, tiny_request, AdapterHistory(), config, objective, make_trainer(1), 0)
+    trained = train_adapter(
+        FitTask(base, tiny_request, AdapterHistory(), config, objective, make_trainer(1), 0)
+    )
     # a fresh adapter changes nothing, so that model and reference agree to the last bit
     assert trained.metrics["first_loss"] == pytest.approx(2 / 0.1 * math.log(2), rel=1e-7)
     assert len(calls) == 2 + checkpointing  # the reference, the model, and again for the gradient
@@ -182,7 +207,7 @@ def test_the_reference_stays_the_model_before_unlearning(tiny_base, tiny_request
     objective = ObjectiveConfig(ForgetObjective("npo", parameters={"beta": 0.1}), RetainObjective("kl"))
     kept = [QuestionAnswer("Sea?", "Wet"), QuestionAnswer("Sun?", "Hot")]
     trained = train_adapter(
-        tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0, retain=kept
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0, retain=kept)
     )
     assert trained.curve[0]["forget"] == pytest.approx(2 / 0.1 * math.log(2), rel=1e-6)
     assert trained.curve[0]["retain"] == pytest.approx(0, abs=1e-7)
@@ -195,7 +220,9 @@ def test_dropout_of_the_adapter_is_on_while_it_trains(tiny_base, tiny_request, m
     losses = []
     for dropout in (0.0, 0.5):
         config = dataclasses.replace(SMALL, dropout=dropout)
-        trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+        trained = train_adapter(
+            FitTask(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+        )
         losses.append([step["loss"] for step in trained.curve])
     assert losses[0][0] == losses[1][0]  # lora_B begins at zero
     assert losses[0][1:] != losses[1][1:]
@@ -207,18 +234,18 @@ def test_an_adapter_that_is_cut_off_from_the_loss_is_told_at_the_first_step(
     whole = AdapterModule.run
     monkeypatch.setattr(AdapterModule, "run", lambda *words: (whole(*words)[0].detach(), None))
     with pytest.raises(AdapterTrainingError, match="lora_B would receive no gradient"):
-        train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+        train_adapter(FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0))
 
 
 def test_an_adapter_that_never_moves_is_told(tiny_base, tiny_request, make_trainer):
     config = AdapterConfig(rank=2, learning_rate=1e-300)
     with pytest.raises(AdapterTrainingError, match="nothing was learnt"):
-        train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+        train_adapter(FitTask(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0))
 
 
 def test_a_checkpoint_holds_the_adapter_alone(tiny_base, tiny_request, make_trainer):
     trainer = make_trainer()
-    trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, trainer, 0)
+    trained = train_adapter(FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, trainer, 0))
     state = trainer.lightning_module.state_dict()
     assert sum(tensor.numel() for tensor in state.values()) == trained.metrics["trained_parameters"]
 
@@ -227,7 +254,7 @@ def test_a_checkpoint_holds_the_adapter_alone(tiny_base, tiny_request, make_trai
 def test_bfloat16_trains_and_leaves_the_base_in_float32(precision, tiny_base, tiny_request, make_trainer):
     before = snapshot(tiny_base.model)
     trainer = make_trainer(precision=precision)
-    trained = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, trainer, 0)
+    trained = train_adapter(FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, trainer, 0))
     assert_unchanged(tiny_base.model, before)
     assert all(bool(torch.isfinite(b).all()) for _, b in trained.factors.pairs.values())
 
@@ -235,13 +262,13 @@ def test_bfloat16_trains_and_leaves_the_base_in_float32(precision, tiny_base, ti
 def test_a_loss_that_is_not_finite_is_told(tiny_base, tiny_request, make_trainer):
     config = AdapterConfig(rank=2, epochs=3, learning_rate=1e30, clip=0.0)
     with pytest.raises(AdapterTrainingError, match="not finite"):
-        train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(3), 0)
+        train_adapter(FitTask(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(3), 0))
 
 
 def test_unknown_targets_are_told(tiny_base, tiny_request, make_trainer):
     config = AdapterConfig(targets=("nowhere",))
     with pytest.raises(InputError, match=r"adapter\.targets"):
-        train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+        train_adapter(FitTask(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0))
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="bitsandbytes is not installed")
@@ -255,7 +282,7 @@ def test_an_adapter_trains_on_a_base_in_four_bits_which_stays_as_it_was(
     assert (type(layer).__name__, layer.weight.dtype) == ("Linear4bit", torch.uint8)
     before = snapshot(base.model)
     config = AdapterConfig(rank=2, epochs=2, batch_size=4, gradient_checkpointing=True)
-    trained = train_adapter(base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+    trained = train_adapter(FitTask(base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0))
     assert_unchanged(base.model, before)
     assert trained.metrics["loss"] < trained.metrics["first_loss"]
     assert all(bool(b.any()) for _, b in trained.factors.pairs.values())
@@ -272,8 +299,12 @@ def cross_products(first, second, side):
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_hard_mode_keeps_the_adapter_in_the_complement(side, tiny_base, tiny_request, make_trainer):
     config = AdapterConfig(rank=2, epochs=2, batch_size=4, mode="hard", penalty_side=side, learning_rate=1e-2)
-    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
-    second = train_adapter(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(), 1)
+    first = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(), 0)
+    )
+    second = train_adapter(
+        FitTask(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(), 1)
+    )
     assert cross_products(first, second, side) < 1e-6
     assert "penalty" not in second.curve[0]
 
@@ -281,14 +312,16 @@ def test_hard_mode_keeps_the_adapter_in_the_complement(side, tiny_base, tiny_req
 def test_per_request_starts_in_the_complement_and_the_penalty_keeps_it_there(
     tiny_base, tiny_request, make_trainer
 ):
-    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    first = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    )
     ends = {}
     for coefficient in (0.0, 100.0):
         config = AdapterConfig(
             rank=2, epochs=6, batch_size=4, learning_rate=1e-2, penalty_coefficient=coefficient
         )
         trained = train_adapter(
-            tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(6), 1
+            FitTask(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(6), 1)
         )
         ends[coefficient] = cross_products(first, trained, "input")
         if coefficient:
@@ -297,27 +330,39 @@ def test_per_request_starts_in_the_complement_and_the_penalty_keeps_it_there(
 
 
 def test_cumulative_mode_goes_on_from_the_last_adapter(tiny_base, tiny_request, make_trainer):
-    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    first = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    )
     config = AdapterConfig(rank=2, epochs=1, mode="cumulative", learning_rate=1e-9, penalty_coefficient=0.0)
-    second = train_adapter(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(1), 1)
+    second = train_adapter(
+        FitTask(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(1), 1)
+    )
     for path, (a, b) in first.factors.pairs.items():
         torch.testing.assert_close(second.factors.pairs[path][0], a, atol=1e-6, rtol=0)
         torch.testing.assert_close(second.factors.pairs[path][1], b, atol=1e-6, rtol=0)
     config = AdapterConfig(rank=3, mode="cumulative")
     with pytest.raises(InputError, match=r"adapter\.rank"):
-        train_adapter(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(), 1)
+        train_adapter(
+            FitTask(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(), 1)
+        )
 
 
 def test_an_exhausted_complement_is_told_and_survived(tiny_base, tiny_request, make_trainer, caplog):
     config = AdapterConfig(rank=20, epochs=1)
-    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
-    second = train_adapter(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(1), 1)
+    first = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(1), 0)
+    )
+    second = train_adapter(
+        FitTask(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(1), 1)
+    )
     assert second.metrics["exhausted_modules"] > 0
     assert "no free directions" in caplog.text
 
 
 def test_diagnostics_see_overlap_and_its_absence(tiny_base, tiny_request, make_trainer):
-    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    first = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    )
     history = history_of(a=first, b=first)
     matrices = overlap_matrices(history)
     for name in ("row_overlap", "column_overlap", "update_cosine"):
@@ -328,12 +373,14 @@ def test_diagnostics_see_overlap_and_its_absence(tiny_base, tiny_request, make_t
 
 @pytest.mark.slow
 def test_time_does_not_grow_with_the_number_of_earlier_requests(tiny_base, tiny_request, make_trainer):
-    first = train_adapter(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    first = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
+    )
 
     def seconds(count):
         history = history_of(**{f"r{i}": first for i in range(count)})
         start = time.perf_counter()
-        train_adapter(tiny_base, tiny_request, history, SMALL, REFUSE, make_trainer(20), 0)
+        train_adapter(FitTask(tiny_base, tiny_request, history, SMALL, REFUSE, make_trainer(20), 0))
         return time.perf_counter() - start
 
     seconds(2)

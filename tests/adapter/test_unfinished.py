@@ -8,7 +8,7 @@ from lightning import Callback
 
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.training import train_adapter
+from o3_lightning.adapter.training import FitTask, train_adapter
 from o3_lightning.adapter.unfinished import FitStopped, StepKeeper
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
@@ -36,7 +36,9 @@ class Terminate(Callback):
 def start(base, request, path, *, stop=None, batches=None, seed=3, **options):
     watch = Terminate(stop)
     trainer = build_trainer({"accelerator": "cpu", **options}, max_epochs=CONFIG.epochs, callbacks=[watch])
-    trained = train_adapter(base, request, AdapterHistory(), CONFIG, OBJECTIVE, trainer, seed, KEPT, path)
+    trained = train_adapter(
+        FitTask(base, request, AdapterHistory(), CONFIG, OBJECTIVE, trainer, seed, KEPT, path)
+    )
     assert watch.batches == (BATCHES if batches is None else batches)
     return trained
 

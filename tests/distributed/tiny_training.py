@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.sharding import sharded_twin
-from o3_lightning.adapter.training import train_adapter
+from o3_lightning.adapter.training import FitTask, train_adapter
 from o3_lightning.data.fictitious import training_rows
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
@@ -82,17 +82,19 @@ def train(base, case, strategy="auto"):
     )
     objective = ObjectiveConfig(ForgetObjective(forget), RetainObjective(retain))
     trained = train_adapter(
-        base,
-        UnlearningRequest("quillan", make_rows(count, "Quillan")),
-        AdapterHistory.of({"first": LoraFactors.uniform(earlier, 2.0)}),
-        config,
-        objective,
-        build_trainer(
-            {"accelerator": "cpu", "strategy": strategy, "accumulate_grad_batches": together},
-            max_epochs=config.epochs,
-        ),
-        seed=3,
-        retain=make_rows(5, "Tobiah") if retain != "none" else None,
+        FitTask(
+            base,
+            UnlearningRequest("quillan", make_rows(count, "Quillan")),
+            AdapterHistory.of({"first": LoraFactors.uniform(earlier, 2.0)}),
+            config,
+            objective,
+            build_trainer(
+                {"accelerator": "cpu", "strategy": strategy, "accumulate_grad_batches": together},
+                max_epochs=config.epochs,
+            ),
+            seed=3,
+            retain=make_rows(5, "Tobiah") if retain != "none" else None,
+        )
     )
     tensors = {
         f"{path}.{side}": pair[i]

@@ -10,20 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.objectives.ap import ap_loss
 from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN_REFUSAL, WRONG, Settings, View
 from o3_lightning.objectives.batch_views import RETAIN as RETAIN_VIEW
-from o3_lightning.objectives.ceu import ceu_loss
 from o3_lightning.objectives.config import ForgetObjective, RetainObjective
-from o3_lightning.objectives.kl import kl_loss
-from o3_lightning.objectives.llmu import llmu_loss
-from o3_lightning.objectives.me import me_loss
 from o3_lightning.objectives.registry import FORGET, RETAIN
 from o3_lightning.objectives.rmu import control_vector
-from o3_lightning.objectives.satimp import satimp_loss
-from o3_lightning.objectives.simnpo import simnpo_loss
-from o3_lightning.objectives.undial import undial_loss
-from o3_lightning.objectives.wga import wga_loss
 
 ORACLES = Path(os.environ.get("O3_ORACLES", Path(__file__).parents[1] / "oracles"))
 SOURCES = {
@@ -64,6 +55,11 @@ def settings_of(kind, name):
     return ForgetObjective(name).settings() if kind == "forget" else RetainObjective(name).settings()
 
 
+def on_answers(name, view, **parameters):
+    """The loss of a forget objective on true answers."""
+    return FORGET[name]({ANSWER: view}, FORGET[name].settings(parameters))
+
+
 def random_views(seed=0, rows=2, tokens=6, vocabulary=7, width=5):
     generator = torch.Generator().manual_seed(seed)
 
@@ -98,10 +94,8 @@ def test_loss_equals_the_authors_value(key, oracle_views, oracle_values):
 
 
 def test_llmu_equals_the_authors_terms(oracle_views, oracle_values):
-    answer, wrong = oracle_views[ANSWER], oracle_views[WRONG]
-    retain = oracle_views[RETAIN_VIEW]
-    regularisation = kl_loss(retain.logits, retain.labels, retain.reference_logits, every_token=True)
-    total = llmu_loss(answer, wrong) + regularisation
+    regularisation = RETAIN["kl"](oracle_views, RETAIN["kl"].settings({"every_token": True}))
+    total = FORGET["llmu"](oracle_views, FORGET["llmu"].settings({"beta": 1.0})) + regularisation
     expected = oracle_values["LLMU.forget"] + oracle_values["LLMU.regularization"]
     assert total.item() == pytest.approx(expected, abs=1e-6)
 
@@ -174,20 +168,21 @@ def test_weights_carry_no_gradient(name, weight):
 
 def test_ceu_gradient_moves_towards_the_rest_of_the_vocabulary():
     logits = torch.zeros(1, 2, 4, dtype=torch.float64, requires_grad=True)
-    ceu_loss(logits, torch.tensor([[-100, 1]])).backward()
+    on_answers("ceu", View(logits, torch.tensor([[-100, 1]]))).backward()
     expected = torch.tensor([0.25 - 1 / 3, 0.25, 0.25 - 1 / 3, 0.25 - 1 / 3], dtype=torch.float64)
     torch.testing.assert_close(logits.grad[0, 0], expected)
 
 
 def test_closed_forms_on_a_uniform_model():
     logits, labels = torch.zeros(1, 3, 4, dtype=torch.float64), torch.tensor([[-100, 2, 1]])
-    nll = math.log(4)
-    assert wga_loss(logits, labels, 1.0).item() == pytest.approx(-nll / 4)
-    assert satimp_loss(logits, labels, 2.0, 1.0).item() == pytest.approx(-nll / 16 * 0.75)
-    assert simnpo_loss(logits, labels, 2.0).item() == pytest.approx(math.log(1 + math.exp(-2 * nll)))
-    assert undial_loss(logits, labels, logits, 1e6).item() == pytest.approx(nll)
-    assert me_loss(logits, labels).item() == pytest.approx(0, abs=1e-12)
-    assert me_loss(logits, labels, "model_to_uniform").item() == pytest.approx(0, abs=1e-12)
+    view, nll = View(logits, labels, logits), math.log(4)
+    assert on_answers("wga", view, beta=1.0).item() == pytest.approx(-nll / 4)
+    satimp = on_answers("satimp", view, beta=2.0, second_beta=1.0)
+    assert satimp.item() == pytest.approx(-nll / 16 * 0.75)
+    assert on_answers("simnpo", view, beta=2.0).item() == pytest.approx(math.log(1 + math.exp(-2 * nll)))
+    assert on_answers("undial", view, beta=1e6).item() == pytest.approx(nll)
+    for direction in ("uniform_to_model", "model_to_uniform"):
+        assert on_answers("me", view, direction=direction).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_both_directions_of_maximum_entropy_equal_torch_kl_div():
@@ -197,14 +192,15 @@ def test_both_directions_of_maximum_entropy_equal_torch_kl_div():
     log_u = torch.full_like(log_p, -math.log(log_p.shape[-1]))
     kl = torch.nn.functional.kl_div
     expected = kl(log_p, log_u, log_target=True, reduction="batchmean")
-    assert me_loss(view.logits, view.labels).item() == pytest.approx(expected.item())
+    assert on_answers("me", view, direction="uniform_to_model").item() == pytest.approx(expected.item())
     expected = kl(log_u, log_p, log_target=True, reduction="batchmean")
-    assert me_loss(view.logits, view.labels, "model_to_uniform").item() == pytest.approx(expected.item())
+    assert on_answers("me", view, direction="model_to_uniform").item() == pytest.approx(expected.item())
 
 
 def test_answer_preservation_is_log_two_over_beta_where_nothing_is_preferred():
     view = random_views()[RETAIN_VIEW]
-    assert ap_loss(view, view, 0.1).item() == pytest.approx(10 * math.log(2))
+    views = {RETAIN_VIEW: view, RETAIN_REFUSAL: view}
+    assert RETAIN["ap"](views, Settings(beta=0.1)).item() == pytest.approx(10 * math.log(2))
 
 
 def test_half_precision_is_computed_in_float32():
@@ -235,4 +231,4 @@ def test_a_missing_view_is_told():
 def test_unknown_direction_is_told():
     view = random_views()[ANSWER]
     with pytest.raises(ValueError, match="model_to_uniform"):
-        me_loss(view.logits, view.labels, "sideways")
+        FORGET["me"]({ANSWER: view}, Settings(direction="sideways"))

@@ -8,7 +8,6 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
 from o3_lightning.objectives.targets import (
-    build_retain_texts,
     build_texts,
     check_needs,
     draw_refusals,
@@ -86,11 +85,11 @@ def test_missing_retained_data_is_told(name):
 def test_only_the_views_that_are_read_are_built():
     texts = build_texts(ObjectiveConfig(ForgetObjective("dpo")), ROWS, 0)
     assert set(texts) == {"answer", "refusal"}
-    assert set(build_retain_texts(ObjectiveConfig(retain=RetainObjective("ap")), ROWS, 0)) == {
+    assert set(build_texts(ObjectiveConfig(retain=RetainObjective("ap")), ROWS, 0, retained=True)) == {
         "retain",
         "retain_refusal",
     }
-    assert build_retain_texts(ObjectiveConfig(), ROWS, 0) == {}
+    assert build_texts(ObjectiveConfig(), ROWS, 0, retained=True) == {}
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,9 @@ def test_a_run_killed_at_every_stage_boundary_ends_with_the_same_metrics(
 def test_each_adapter_is_trained_against_those_before_it(arguments, monkeypatch):
     real, seen = unlearner_module.train_adapter, {}
 
-    def watched(base, request, history, *rest):
-        seen[request.id] = list(history.ids)
-        return real(base, request, history, *rest)
+    def watched(task):
+        seen[task.request.id] = list(task.history.ids)
+        return real(task)
 
     monkeypatch.setattr(unlearner_module, "train_adapter", watched)
     start(arguments)

@@ -59,9 +59,9 @@ def fitted(monkeypatch):
     trained, detectors = [], []
     train, fit = unlearner_module.train_adapter, unlearner_module.fit_detector
 
-    def note_training(base, request, *rest):
-        trained.append(request.id)
-        return train(base, request, *rest)
+    def note_training(task):
+        trained.append(task.request.id)
+        return train(task)
 
     def note_fit(*arguments):
         detectors.append(1)

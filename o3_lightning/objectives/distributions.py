@@ -1,0 +1,107 @@
+"""Objectives on whole next-token distributions: ME, UNDIAL, CE-U, and KL on retained data."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Parameter, Settings, View
+from o3_lightning.objectives.registry import forget_objective, retain_objective
+from o3_lightning.objectives.tokens import mean_of_rows, mean_of_tokens, shift, to_float32
+
+__all__ = ["DIRECTIONS", "ceu_loss", "kl_loss", "me_loss", "undial_loss"]
+
+Views = Mapping[str, View]
+DIRECTIONS = ("uniform_to_model", "model_to_uniform")
+
+
+@forget_objective(
+    "me",
+    ANSWER,
+    parameters=[
+        Parameter(
+            "direction",
+            DIRECTIONS[0],
+            "divergence as in the code, or model_to_uniform as in the paper",
+            choices=DIRECTIONS,
+        )
+    ],
+)
+def me_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns the mean over the answers' tokens of the divergence between model P and uniform U.
+
+    The direction "uniform_to_model" is KL(U || P), what the authors' code computes; "model_to_uniform" is
+    KL(P || U), what their paper writes.
+
+    Raises:
+        ValueError: another direction.
+
+    Source:
+        Yuan et al. 2024, "A closer look at machine unlearning"; the code also counts the prompt when its
+        `mask` is off, ours never does.
+    """
+    answer = views[ANSWER]
+    kept, _, _ = shift(answer.logits, answer.labels)
+    log_p, log_u = kept.log_softmax(-1), -math.log(kept.shape[-1])
+    if settings.direction == "uniform_to_model":
+        return mean_of_tokens(log_u - log_p.mean(-1), answer)
+    if settings.direction == "model_to_uniform":
+        return mean_of_tokens((log_p.exp() * (log_p - log_u)).sum(-1), answer)
+    raise ValueError(f"expected one of {', '.join(DIRECTIONS)}, got {settings.direction!r}")
+
+
+@forget_objective(
+    "undial",
+    ANSWER,
+    reference=(ANSWER,),
+    parameters=[Parameter("beta", 10.0, "how far the true token's logit is lowered, at least 0")],
+)
+def undial_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns the mean cross entropy to softmax(z_ref - beta onehot(y)) at the answers' tokens y.
+
+    Source:
+        Dong et al. 2024; open-unlearning's code averages over prompt and padding too, ours does not.
+    """
+    answer = views[ANSWER]
+    kept, targets, _ = shift(answer.logits, answer.labels)
+    goal, _, _ = shift(answer.need("reference_logits"), answer.labels)
+    lowered = torch.full_like(targets, settings.beta, dtype=goal.dtype).unsqueeze(-1)
+    goal = goal.scatter_add(-1, targets.unsqueeze(-1), -lowered).softmax(-1).detach()
+    return mean_of_tokens(-(goal * kept.log_softmax(-1)).sum(-1), answer)
+
+
+@forget_objective("ceu", ANSWER)
+def ceu_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns the mean cross entropy to softmax(z with the true logit at minus infinity), z held fixed.
+
+    Source:
+        Yang 2025, CE-U.
+    """
+    answer = views[ANSWER]
+    kept, targets, _ = shift(answer.logits, answer.labels)
+    goal = kept.detach().scatter(-1, targets.unsqueeze(-1), float("-inf")).softmax(-1)
+    return mean_of_tokens(-(goal * kept.log_softmax(-1)).sum(-1), answer)
+
+
+@retain_objective(
+    "kl",
+    RETAIN,
+    reference=(RETAIN,),
+    parameters=[
+        Parameter("every_token", False, "average over prompt and padding too, as the published codes do")
+    ],
+)
+def kl_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns the mean of KL(reference || model) over the tokens of the retained answers.
+
+    Source:
+        TOFU (Maini et al. 2024), "KL minimisation"; its code has no mask, which `every_token` reproduces.
+    """
+    retain = views[RETAIN]
+    log_p = to_float32(retain.logits).log_softmax(-1)
+    log_q = to_float32(retain.need("reference_logits")).log_softmax(-1).detach()
+    divergence = (log_q.exp() * (log_q - log_p)).sum(-1)
+    if settings.every_token:
+        return mean_of_rows(divergence.mean(-1), retain)
+    return mean_of_tokens(divergence[:, :-1], retain)  # logits at a token predict the next one
