@@ -1,10 +1,17 @@
-"""The settings of an adapter: its shape, its training, and how it stays out of the others' way."""
+"""The settings of an adapter: shape, training, and orthogonality to earlier adapters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import (
+    ANY_POSITIVE,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    check_choice,
+    check_ranges,
+    refuse,
+)
 
 __all__ = ["MODES", "AdapterConfig"]
 
@@ -65,34 +72,20 @@ class AdapterConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for field, known in (
-            ("mode", MODES),
-            ("penalty_side", SIDES),
-            ("penalty_against", AGAINST),
-        ):
-            if getattr(self, field) not in known:
-                refuse(field, f"one of {', '.join(known)}", repr(getattr(self, field)))
-        for field in ("rank", "epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                refuse(field, "1 or more", getattr(self, field))
-        for field in ("alpha", "learning_rate"):
-            if not 0 < getattr(self, field) < float("inf"):
-                refuse(field, "a number above 0", getattr(self, field))
-        for field in ("penalty_coefficient", "weight_decay", "clip", "max_tokens"):
-            if not 0 <= getattr(self, field) < float("inf"):
-                refuse(field, "0 or more", getattr(self, field))
+        check_choice(self, "adapter", "mode", MODES)
+        check_choice(self, "adapter", "penalty_side", SIDES)
+        check_choice(self, "adapter", "penalty_against", AGAINST)
+        check_ranges(self, "adapter", rank=AT_LEAST_1, epochs=AT_LEAST_1, batch_size=AT_LEAST_1)
+        check_ranges(self, "adapter", alpha=ANY_POSITIVE, learning_rate=ANY_POSITIVE)
+        check_ranges(self, "adapter", penalty_coefficient=AT_LEAST_0, weight_decay=AT_LEAST_0)
+        check_ranges(self, "adapter", clip=AT_LEAST_0, max_tokens=AT_LEAST_0)
         for field in ("dropout", "warmup_fraction"):
             if not 0 <= getattr(self, field) < 1:
-                refuse(field, "a number in [0, 1)", getattr(self, field))
+                refuse("adapter", field, "a number in [0, 1)", getattr(self, field))
         if not self.targets:
-            refuse("targets", "names of modules", "none")
+            refuse("adapter", "targets", "names of modules", "none")
 
     @property
     def sides(self) -> tuple[str, ...]:
         """The sides that are kept orthogonal."""
         return ("input", "output") if self.penalty_side == "both" else (self.penalty_side,)
-
-
-def refuse(field: str, expected: str, value: object) -> None:
-    """Raises the error of a field."""
-    raise InputError(f"expected {expected}, got {value}", field=f"adapter.{field}")

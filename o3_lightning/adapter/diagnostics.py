@@ -25,7 +25,7 @@ Matrix = list[list[float]]
 
 
 def overlap_matrices(history: AdapterHistory) -> dict[str, Matrix]:
-    """Returns matrices over pairs of requests that say how far their adapters overlap.
+    """Returns matrices of the overlap between the adapters of each pair of requests.
 
     Args:
         history: adapters in order.
@@ -116,12 +116,12 @@ def grams(stacked: Tensor) -> Tensor:
 
 @contextmanager
 def attached(model: nn.Module, history: AdapterHistory, place: int, weight: float = 1.0) -> Iterator[None]:
-    """Adds one adapter of a history to a model's linear layers, through hooks that are always removed.
+    """Adds one adapter of a history to a model's linear layers within the context, through hooks.
 
     Args:
         model: the base model.
         history: adapters in order.
-        place: which one, from 0.
+        place: index of the adapter.
         weight: factor of its update.
     """
     modules = dict(model.named_modules())
@@ -159,12 +159,12 @@ def logit_interference(
     max_tokens: int = 0,
     batch_size: int = 32,
 ) -> list[list[float]]:
-    """Returns how far each adapter at full weight moves the next token at each request's prompts.
+    """Returns how far each adapter at full weight moves the next token on each request's prompts.
 
     Args:
         base: the base model.
         history: adapters in order.
-        prompts: per request id, of the history's requests, some of its prompts.
+        prompts: some prompts of each request of the history, by id.
         max_tokens: longest prompt; 0 takes the model's context.
         batch_size: prompts at a time.
 

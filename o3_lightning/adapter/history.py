@@ -1,4 +1,4 @@
-"""The adapters of earlier requests, stacked per module so that a penalty against all of them is one product.
+"""The adapters of earlier requests, stacked by module so that a penalty against all of them is one product.
 
 Shapes: P earlier requests, R rank, D input width, O output width.
 """
@@ -25,10 +25,10 @@ class AdapterHistory:
 
     Args:
         ids: of the requests, oldest first.
-        inputs: lora_A per module path, [P, R, D]; lower ranks are padded with zero rows, which do not change
+        inputs: lora_A by module path, [P, R, D]; lower ranks are padded with zero rows, which do not change
             any product.
-        outputs: transposed lora_B per module path, [P, R, O].
-        scales: of each adapter, per module path.
+        outputs: transposed lora_B by module path, [P, R, O].
+        scales: of each adapter, by module path.
     """
 
     ids: tuple[str, ...] = ()
@@ -41,11 +41,7 @@ class AdapterHistory:
 
     @classmethod
     def load(cls, folders: Mapping[str, Path]) -> AdapterHistory:
-        """Returns the adapters in some folders of PEFT's form, in the order given.
-
-        Raises:
-            StoreError: a folder holds no adapter, or a damaged one.
-        """
+        """Returns the adapters in PEFT folders, in order; StoreError if one is missing or damaged."""
         return cls.of({id: LoraFactors.load(folder) for id, folder in folders.items()})
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Putting a fresh LoRA into a base model and taking it out again, so that the model is exactly as before."""
+"""Inserting a fresh LoRA into a base model and removing it again without a trace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lora_config(model: nn.Module, config: AdapterConfig, base_id: str) -> LoraCo
     """Returns PEFT's configuration of an adapter for a model.
 
     Raises:
-        InputError: no module of the model matches the targets.
+        InputError: the targets match no module.
     """
     targets = list(config.targets)
     if targets == [ALL_LINEAR] or (config.targets == PROJECTIONS and not matches(model, targets)):
@@ -48,24 +48,24 @@ def matches(model: nn.Module, targets: list[str]) -> bool:
 
 
 def is_quantised(model: nn.Module) -> bool:
-    """Whether a model was loaded in 4 bits; it stays on the device where it was loaded."""
+    """Whether a model was loaded in 4 bits; it must stay on its device."""
     return bool(getattr(model, "is_loaded_in_4bit", False))
 
 
 @contextmanager
 def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftModel]:
-    """Gives a model with a fresh LoRA; afterwards, also after an error, it is as it was.
+    """Yields a model with a fresh LoRA and frozen base weights; restores the model afterwards, also on error.
 
-    The base's own weights are frozen meanwhile. Restored are: modules, `requires_grad`, training mode,
-    devices, gradient checkpointing, and the hooks and attributes that PEFT and Transformers leave on modules.
+    Restored are modules, `requires_grad`, training mode, devices, gradient checkpointing, and the hooks and
+    attributes that PEFT and Transformers leave on modules.
 
     Raises:
-        InputError: the targets fit no module.
+        InputError: the targets match no module.
     """
     peft_config = lora_config(model, config, base_id)
     state = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
-    left_alone, device = [Bare(module) for module in model.modules()], next(model.parameters()).device
+    snapshots, device = [Snapshot(module) for module in model.modules()], next(model.parameters()).device
     wrapped: PeftModel | None = None
     try:
         with warnings.catch_warnings():
@@ -73,9 +73,13 @@ def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftMo
             wrapped = get_peft_model(model, peft_config)
         yield wrapped
     finally:
-        take_out(model, wrapped)
-        for bare in left_alone:
-            bare.restore()
+        if getattr(model, "is_gradient_checkpointing", False):
+            model.gradient_checkpointing_disable()
+        if wrapped is not None:
+            tuner: Any = wrapped.base_model
+            tuner.unload()
+        for snapshot in snapshots:
+            snapshot.restore()
         if next(model.parameters()).device != device:
             model.to(device)
         for parameter, requires_grad in state:
@@ -85,17 +89,8 @@ def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftMo
             module.training = training
 
 
-def take_out(model: Any, wrapped: PeftModel | None) -> None:
-    """Takes checkpointing and LoRA layers out of a model."""
-    if getattr(model, "is_gradient_checkpointing", False):
-        model.gradient_checkpointing_disable()
-    if wrapped is not None:
-        tuner: Any = wrapped.base_model
-        tuner.unload()
-
-
-class Bare:
-    """What a module had on it, so that whatever is added later can be taken off."""
+class Snapshot:
+    """The hooks and attributes of a module, to remove those that are added later."""
 
     HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
@@ -104,7 +99,7 @@ class Bare:
         self.hooks = {name: set(getattr(module, name)) for name in self.HOOKS}
 
     def restore(self) -> None:
-        """Takes off the hooks and attributes that were not there before."""
+        """Removes the hooks and attributes that were added since."""
         for name, known in self.hooks.items():
             hooks = getattr(self.module, name)
             for added in set(hooks) - known:
@@ -114,7 +109,7 @@ class Bare:
 
 
 def lora_factors(wrapped: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
-    """Returns lora_A [R,D] and lora_B [O,R] per module path of the base model, in the order of paths."""
+    """Returns lora_A [R,D] and lora_B [O,R] by module path of the base model, sorted by path."""
     found: dict[str, dict[str, nn.Parameter]] = {}
     for name, parameter in wrapped.named_parameters():
         for factor in ("lora_A", "lora_B"):

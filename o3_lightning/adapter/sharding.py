@@ -1,7 +1,6 @@
-"""A frozen model whose weights lie spread over the processes, as a twin of one that is whole.
+"""A frozen copy of the base model, sharded over the processes with FSDP2.
 
-FSDP2 gathers a layer's weights for the moment in which it computes. The adapter's factors stay whole on every
-process: they are small, and a penalty on them is the penalty on all of them.
+The adapter's factors are not sharded: they are small, and the orthogonality penalty needs all of them.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ __all__ = ["average_gradients", "is_sharding", "sharded_twin"]
 
 
 def is_sharding(trainer: Trainer) -> bool:
-    """Whether a trainer wants the base model spread over its processes."""
+    """Whether a trainer shards the base model over its processes."""
     return isinstance(trainer.strategy, ModelParallelStrategy)
 
 
 @contextmanager
 def sharded_twin(model: Any) -> Iterator[Any]:
-    """Yields a frozen copy of a model of which each process holds a part; the model itself is only read.
+    """Yields a frozen, sharded copy of a model; the model itself is only read.
 
-    On GPUs the whole model waits in the machine's memory meanwhile, so that a GPU holds the part alone.
+    On GPUs the whole model is moved to the CPU for that time, so that a GPU holds only its shard.
 
     Args:
         model: a Hugging Face causal language model, the same in every process, its decoder layers in a
@@ -43,13 +42,13 @@ def sharded_twin(model: Any) -> Iterator[Any]:
     if target.type == "cuda":
         model.to("cpu")
     try:
-        yield spread(model, target)
+        yield shard(model, target)
     finally:
         model.to(device)
 
 
-def spread(model: Any, device: torch.device) -> Any:
-    """Returns the twin: made without weights, divided, then filled with each process's part."""
+def shard(model: Any, device: torch.device) -> Any:
+    """Returns the copy: created without weights, sharded, then filled with each process's shard."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     sources = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     memo = {id(tensor): empty_like(tensor) for tensor in sources.values()}  # weights that are tied stay tied
@@ -70,7 +69,7 @@ def spread(model: Any, device: torch.device) -> Any:
 
 
 def empty_like(tensor: Tensor) -> Tensor:
-    """Returns a frozen stand-in without storage."""
+    """Returns a frozen placeholder without storage."""
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
 

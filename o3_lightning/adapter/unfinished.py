@@ -1,7 +1,7 @@
-"""A fit that was stopped goes on where it was: what it has done lies in one file meanwhile.
+"""Continuing a stopped fit: its progress is kept in one file.
 
-SIGTERM is heard at the end of a step, by all processes at the same one; whoever is killed without warning
-loses what was done since the file was last written.
+SIGTERM takes effect at the end of a step, in all processes at the same one; SIGKILL loses the progress since
+the file was last written.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from o3_lightning.common.files import write_atomically
 __all__ = ["FitStopped", "Progress", "StepKeeper", "batches_left", "read_progress"]
 
 logger = logging.getLogger(__name__)
-SECONDS_BETWEEN = 300.0  # a step of a large model takes seconds, a file of its moments one
+SECONDS_BETWEEN = 300.0  # writing takes about a second for a large model
 TERMINATED = 128 + signal.SIGTERM
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's
 RANDOM, RANDOM_GPU = "random", "random_gpu"
 
 
 class FitStopped(SystemExit):
-    """SIGTERM came during a fit; the process leaves with the status that shells give to it."""
+    """SIGTERM stopped a fit; the process exits with the usual status for it, 143."""
 
     def __init__(self) -> None:
         super().__init__(TERMINATED)
@@ -44,13 +44,13 @@ class FitStopped(SystemExit):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a fit has done.
+    """The progress of a fit at the time of the last write.
 
     Args:
-        batches: that were trained on, over all epochs.
+        batches: trained on so far, over all epochs.
         steps: of the optimizer.
-        seconds: of training, over all starts; what came after the last write is lost with the steps.
-        curve: the loss and its parts, batch by batch.
+        seconds: of training, over all starts.
+        curve: the loss and its parts for each batch.
         tensors: each factor, its moments, and the states of torch's generators.
     """
 
@@ -61,13 +61,13 @@ class Progress:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def put_factors(self, factors: list[nn.Parameter]) -> None:
-        """Writes the kept factors into those of a fresh adapter; nothing where none are kept."""
+        """Copies the kept factors, if there are any, into those of a fresh adapter."""
         with torch.no_grad():
             for number, factor in enumerate(factors if self.tensors else ()):
                 factor.copy_(self.tensors[f"{number}"])
 
     def put_moments(self, optimizer: torch.optim.Optimizer, factors: list[nn.Parameter]) -> None:
-        """Gives a fresh optimizer the kept moments, and torch's generators the kept states."""
+        """Restores the moments of the optimizer and the states of torch's generators."""
         for number, factor in enumerate(factors):
             kept = {name: self.tensors.get(f"{number}.{name}") for name in MOMENTS}
             state = {name: value for name, value in kept.items() if value is not None}
@@ -83,13 +83,13 @@ class Progress:
 
 
 def read_progress(path: Path, key: str, *, first: bool, processes: int) -> Progress:
-    """Returns what an earlier start has kept, the same in every process; nothing where it was another fit's.
+    """Returns the progress of an earlier start, the same in every process; none if it belongs to another fit.
 
     Args:
-        path: the file; it need not be there.
-        key: tells fits apart.
-        first: whether this is the first process, which alone reads.
-        processes: how many there are.
+        path: the file; it need not exist.
+        key: identifies the fit.
+        first: whether this is the first process, which alone reads the file.
+        processes: number of processes.
     """
     found = [read_file(path, key) if first else None]
     if processes > 1:
@@ -98,14 +98,14 @@ def read_progress(path: Path, key: str, *, first: bool, processes: int) -> Progr
 
 
 def read_file(path: Path, key: str) -> Progress | None:
-    """Returns the progress in a file, None where there is none that can be used."""
+    """Returns the progress in a file, None if there is none that can be used."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as content:
             described = json.loads(content.metadata()["progress"])
             if described.pop("key") != key:
-                logger.info("%s is of another fit; starting anew", path)
+                logger.info("%s belongs to another fit; starting anew", path)
                 return None
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -115,12 +115,7 @@ def read_file(path: Path, key: str) -> Progress | None:
 
 
 class Rest:
-    """The batches of a loader that are left; those done before are drawn once more and dropped.
-
-    Args:
-        loader: draws the same batches at every start.
-        done: batches, over all epochs.
-    """
+    """The remaining batches of a loader that draws the same ones at every start; `done` ones are skipped."""
 
     def __init__(self, loader: Batches, done: int) -> None:
         self.loader, self.done = loader, done
@@ -136,10 +131,10 @@ class Rest:
 
 
 def batches_left(trainer: Trainer, loader: Batches, done: Progress) -> Any:
-    """Returns what is left to train on, and takes what is done off the trainer's limits."""
+    """Returns the remaining batches, and lowers the trainer's limits by what is done."""
     if not done.batches:
         return loader
-    logger.info("going on after %d steps", done.steps)
+    logger.info("continuing after %d steps", done.steps)
     limits: Any = trainer.fit_loop
     if limits.max_epochs is not None and limits.max_epochs > 0:
         limits.max_epochs -= done.batches // len(loader)
@@ -149,14 +144,14 @@ def batches_left(trainer: Trainer, loader: Batches, done: Progress) -> Any:
 
 
 class StepKeeper(Callback):
-    """Writes down what a fit has done, now and then and before it stops.
+    """Writes the progress of a fit from time to time and before it stops.
 
     Args:
         factors: the trained parameters.
         curve: grows with every batch.
-        done: what an earlier start did.
-        path: of the file; None keeps nothing, and SIGTERM only stops.
-        key: tells fits apart.
+        done: progress of an earlier start.
+        path: of the file; None: keep nothing, and only stop on SIGTERM.
+        key: identifies the fit.
         seconds: between two writes.
     """
 
@@ -174,18 +169,18 @@ class StepKeeper(Callback):
         self.begun = self.written = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        """Puts the moments in place, and hears SIGTERM from now on; the trainer puts the old handler back."""
+        """Restores the moments and handles SIGTERM from now on; the trainer restores the old handler."""
         self.done.put_moments(trainer.optimizers[0], self.factors)
         self.stopping = trainer.received_sigterm
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.hear)
 
     def hear(self, *_: Any) -> None:
-        """Remembers the signal; a step is never cut in half."""
+        """Remembers the signal until the step ends."""
         self.stopping = True
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """After an optimizer step: keeps, if it is time, and stops, if any process was told to."""
+        """After an optimizer step: writes if it is time, and stops if any process received SIGTERM."""
         if trainer.global_step == self.steps:
             return
         self.steps = trainer.global_step
@@ -194,10 +189,10 @@ class StepKeeper(Callback):
         if self.path is not None and trainer.is_global_zero and (stopping or late):
             self.write(self.path, trainer.optimizers[0])
         if stopping:
-            agree(stopping, trainer.world_size)  # nobody leaves before the first process has written
+            agree(stopping, trainer.world_size)  # no process exits before the first one has written
             for one in trainer.loggers:
                 one.save()
-            logger.warning("stopped after %d steps; the same command goes on", self.done.steps + self.steps)
+            logger.warning("stopped after %d steps; the same command continues", self.done.steps + self.steps)
             raise FitStopped
 
     def write(self, path: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -221,7 +216,7 @@ class StepKeeper(Callback):
 
 
 def agree(stopping: bool, processes: int) -> bool:
-    """Whether any process is to stop; all have to call it after the same step."""
+    """Whether any process is to stop; all processes must call it after the same step."""
     if processes == 1:
         return stopping
     flag = torch.tensor(int(stopping))

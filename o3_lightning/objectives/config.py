@@ -1,11 +1,10 @@
-"""The settings of the objectives: checked by name and range before anything is trained."""
+"""The settings of the objectives, checked before anything is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import ANY_POSITIVE, AT_LEAST_0, check_choice, check_ranges, refuse
 from o3_lightning.objectives.batch_views import Objective, Settings
 from o3_lightning.objectives.registry import FORGET, RETAIN
 
@@ -22,12 +21,11 @@ class ForgetObjective:
         name: "refusal" (learn to say "I don't know"), "random_labels", "ga", "npo", "simnpo", "dpo", "me",
             "undial", "wga", "satimp", "ceu", "rmu" or "llmu".
         coefficient: factor of the loss, above 0.
-        parameters: numbers of the objective itself by name, such as {beta: 0.2}; what is left out takes the
-            published value.
+        parameters: of the objective by name, such as {beta: 0.2}; those left out take the published value.
         refusals: a text file with one refusal a line; null takes the embedded list.
         refusal_count: how many of the refusals one request uses, drawn by its seed; 0 uses all. A few are
             learnt in far fewer steps than many.
-        official_labels: random_labels draws a letter out of A to E, the true one included, as the official
+        official_labels: random_labels draws a letter from A to E, the true one included, as the official
             code does, instead of one of the row's wrong answers.
 
     Raises:
@@ -42,21 +40,17 @@ class ForgetObjective:
     official_labels: bool = False
 
     def __post_init__(self) -> None:
-        check_name(self.name, FORGET.names(), "objective.forget.name")
-        check_positive(self.coefficient, "objective.forget.coefficient")
+        check_choice(self, "objective.forget", "name", FORGET.names())
+        check_ranges(self, "objective.forget", coefficient=ANY_POSITIVE, refusal_count=AT_LEAST_0)
         self.objective.check(self.parameters, "objective.forget.parameters")
-        if self.refusal_count < 0:
-            raise InputError(
-                f"expected 0 or more, got {self.refusal_count}", field="objective.forget.refusal_count"
-            )
 
     @property
     def objective(self) -> Objective:
-        """The loss and what it asks for."""
+        """The loss and what it needs."""
         return FORGET[self.name]
 
     def settings(self, seed: int = 0) -> Settings:
-        """Returns the numbers the loss reads, published values filled in."""
+        """Returns the parameters of the loss, with published values for those left out."""
         return self.objective.settings(self.parameters, seed)
 
 
@@ -67,7 +61,7 @@ class RetainObjective:
     Args:
         name: "none", "gd", "kl", "ap" or "rmu"; all but "none" need retained data.
         coefficient: factor of the loss, above 0.
-        parameters: numbers of the objective itself by name, as for the forget set.
+        parameters: of the objective by name, as for the forget set.
 
     Raises:
         InputError: an unknown name, or a number outside its range.
@@ -78,22 +72,20 @@ class RetainObjective:
     parameters: dict[str, float | int | bool | str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_name(self.name, [NO_RETAIN, *RETAIN.names()], "objective.retain.name")
-        check_positive(self.coefficient, "objective.retain.coefficient")
+        check_choice(self, "objective.retain", "name", [NO_RETAIN, *RETAIN.names()])
+        check_ranges(self, "objective.retain", coefficient=ANY_POSITIVE)
         if self.objective is not None:
             self.objective.check(self.parameters, "objective.retain.parameters")
         elif self.parameters:
-            raise InputError(
-                "expected no parameters without an objective", field="objective.retain.parameters"
-            )
+            refuse("objective.retain", "parameters", "none without an objective", self.parameters)
 
     @property
     def objective(self) -> Objective | None:
-        """The loss and what it asks for; None without retained data."""
+        """The loss and what it needs; None without retained data."""
         return None if self.name == NO_RETAIN else RETAIN[self.name]
 
     def settings(self, seed: int = 0) -> Settings:
-        """Returns the numbers the loss reads, published values filled in."""
+        """Returns the parameters of the loss, with published values for those left out."""
         if self.objective is None:
             return Settings(seed=seed)
         return self.objective.settings(self.parameters, seed)
@@ -115,15 +107,3 @@ class ObjectiveConfig:
     def needs_retained_data(self) -> bool:
         """Whether training reads retained data."""
         return self.retain.objective is not None
-
-
-def check_name(name: str, known: Sequence[str], field: str) -> None:
-    """Refuses a name that is not known."""
-    if name not in known:
-        raise InputError(f"expected one of {', '.join(known)}, got {name!r}", field=field)
-
-
-def check_positive(value: float, field: str) -> None:
-    """Refuses what is not above 0 (NaN included)."""
-    if not 0 < value < float("inf"):
-        raise InputError(f"expected a number above 0, got {value}", field=field)

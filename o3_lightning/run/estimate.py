@@ -1,4 +1,4 @@
-"""What a run will take, told before it starts: a few of its own steps are measured and counted up."""
+"""Estimate of the time and memory of a run, extrapolated from a few measured steps of it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from o3_lightning.training.trainer import build_trainer
 
 __all__ = ["Estimate", "estimate_run"]
 
-STEPS = 4  # of the adapter; the first, which warms up, is not counted
-SAMPLE = 24  # rows that are measured; a row's cost differs from split to split
+STEPS = 4  # of the adapter; the first, a warm-up, is not counted
+SAMPLE = 24  # rows measured in each split; a row's cost differs between splits
 MEBIBYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to take.
+    """The expected cost of a run.
 
     Args:
         seconds: by kind of stage: "load", "detectors", "adapters", "evaluation" and "overlaps".
-        memory_mib: peak of a process: on the GPU where it trains on one, else in the machine's memory.
+        memory_mib: peak of a process, on the GPU if it trains on one, otherwise of the host.
     """
 
     seconds: Mapping[str, float]
@@ -53,12 +53,12 @@ class Estimate:
 
     @property
     def total(self) -> float:
-        """All seconds."""
+        """Seconds of all stages."""
         return sum(self.seconds.values())
 
 
 class StepClock(Callback):
-    """Notes when each training step begins and when the last one ends."""
+    """Records when each training step begins and when the last one ends."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -73,22 +73,22 @@ class StepClock(Callback):
 
     @property
     def seconds(self) -> float:
-        """Of one step, the first left out where there are others."""
+        """Mean time of a step, without the first one if there are others."""
         kept = self.times[1:] if len(self.times) > 2 else self.times
         return (kept[-1] - kept[0]) / (len(kept) - 1)
 
 
 def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
-    """Measures a few steps of a run on this machine, writes nothing, and counts up what is to come.
+    """Measures a few steps of a run on this machine and extrapolates; writes nothing.
 
-    Requests that it takes over from an earlier run are measured by it, but not trained.
+    Requests reused from an earlier run (`take_over`) count for the evaluation only.
 
     Args:
-        config: the run.
+        config: of the run.
         trainer: options of `lightning.Trainer`.
 
     Raises:
-        InputError: what a run would refuse.
+        InputError: as `run_stream`.
     """
     start = time.perf_counter()
     inputs = read_inputs(config)
@@ -116,18 +116,19 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
         "evaluation": (once * (1 + count) + prompt * prompts * count) / processes + prompt * probes,
         "overlaps": overlaps,
     }
-    return Estimate(seconds, peak_memory())
+    gpu = torch.cuda.is_available()
+    return Estimate(seconds, torch.cuda.max_memory_allocated() / MEBIBYTES if gpu else peak_memory_mib())
 
 
 def steps_of(config: RunConfig, request: UnlearningRequest) -> int:
-    """Returns the optimizer steps of one request."""
+    """Returns the number of optimizer steps of one request."""
     return math.ceil(len(request.rows) / config.adapter.batch_size) * config.adapter.epochs
 
 
 def measure_detector(
     config: RunConfig, encoder: Encoder, request: UnlearningRequest
 ) -> tuple[float, MultiDetector]:
-    """Returns the seconds of one fit, and the gate of the one request."""
+    """Returns the seconds of one fit, and a gate with this request alone."""
     start = time.perf_counter()
     seed = stage_seed(config.seed, "detector", request.id)
     detector = fit_detector(encoder, request.prompts, config.detector, seed)
@@ -141,7 +142,7 @@ def measure_step(
     stream: RequestStream,
     request: UnlearningRequest,
 ) -> tuple[float, TrainedAdapter]:
-    """Returns the seconds of one optimizer step on one device, and the adapter of the few steps."""
+    """Returns the seconds of one optimizer step on one device, and the adapter after a few steps."""
     clock = StepClock()
     alone = {**trainer, "devices": 1, "strategy": "auto", "max_steps": STEPS}
     fit = build_trainer(alone, max_epochs=config.adapter.epochs, callbacks=[clock])
@@ -157,9 +158,9 @@ def measure_step(
 def measure_overlap(
     base: BaseModel, trained: TrainedAdapter, stream: RequestStream, request: UnlearningRequest
 ) -> float:
-    """Returns the seconds of comparing every request's adapter with every other's.
+    """Returns the seconds of comparing all adapters with each other.
 
-    Angles grow with the square of the requests; a request's prompts are read without and with every adapter.
+    Angles grow with the square of the requests; each request's prompts run without and with every adapter.
     """
     history = AdapterHistory.of({request.id: trained.factors})
     prompts = evenly_spaced(request.prompts, SAMPLE)
@@ -173,7 +174,7 @@ def measure_overlap(
 
 
 def measure_rows(config: RunConfig, base: BaseModel, stream: RequestStream) -> float:
-    """Returns the seconds in which all rows are answered and scored once, a few of each split measured."""
+    """Returns the seconds of answering and scoring all rows once, from a sample of each split."""
     model, seconds = plain_model(base), 0.0
     with evaluating(stream):
         for _, name, rows, kind in splits_of(stream):
@@ -185,15 +186,8 @@ def measure_rows(config: RunConfig, base: BaseModel, stream: RequestStream) -> f
 
 
 def measure_gate(multi: MultiDetector, request: UnlearningRequest) -> float:
-    """Returns the seconds that the gate takes for one prompt."""
+    """Returns the seconds of the gate for one prompt."""
     prompts = evenly_spaced(request.prompts, SAMPLE)
     start = time.perf_counter()
     multi.weights(prompts)
     return (time.perf_counter() - start) / len(prompts)
-
-
-def peak_memory() -> float:
-    """Returns the peak so far, in MiB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / MEBIBYTES
-    return peak_memory_mib()

@@ -1,4 +1,4 @@
-"""The end of a run: the stages' results as one metrics.json and one report."""
+"""The end of a run: metrics.json, the CSV file and the report from the results of its stages."""
 
 from __future__ import annotations
 
@@ -36,23 +36,22 @@ Results = Mapping[str, Mapping[str, Any]]
 
 
 def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> None:
-    """Writes CSV, report and `metrics.json`, in this order, then publishes the run.
+    """Writes the CSV file, the report and `metrics.json`, in this order, then publishes the run.
 
-    A run that has its report and its metrics is finished.
-
-    Beside what `assemble_metrics` gives, `metrics.json` holds `digests` (base model, encoder, forget sets)
-    and `store_bytes` by request.
+    The last two mark the run as finished. In addition to `assemble_metrics`, `metrics.json` holds `digests`
+    (base model, encoder, forget sets) and `store_bytes` (of detector and adapter) by request.
 
     Args:
         folder: of the run.
         stream: its requests.
-        loggers: of the run; where Weights & Biases is among them it is sent the results.
+        loggers: of the run; Weights & Biases, if it is among them, gets the results.
     """
-    identifiers = [request.id for request in stream.requests]
-    results = folder.results()
+    identifiers, results = [request.id for request in stream.requests], folder.results()
+    forget_sets = {request.id: request.digest for request in stream.requests}
+    store = Store.open(folder.store)
     metrics = {
         **assemble_metrics(stream.name, identifiers, results),
-        "digests": digests_of(folder, stream),
+        "digests": {"base": store.base_digest, "encoder": store.encoder_digest, "requests": forget_sets},
         "store_bytes": {name: size_of(folder.store / "requests" / name) for name in identifiers},
     }
     write_atomically(folder.path / CSV_NAME, long_form(metrics))
@@ -64,17 +63,14 @@ def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> 
 
 
 def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -> Path:
-    """Writes the report and the CSV of a finished run anew.
+    """Writes the report and the CSV file of a finished run again, and returns the report's path.
 
     Args:
         folder: of the run.
-        beside: more models for the plane by name, such as other runs.
-
-    Returns:
-        The report's file.
+        beside: further models for the plane by name, such as other runs.
 
     Raises:
-        InputError: what another command left in the folder is damaged, or results of stages are gone.
+        InputError: a file of another command in the folder is damaged, or the result of a stage is missing.
     """
     metrics = json.loads(folder.metrics_file.read_text())
     for key in ("adapters", "calibration", "detector", "store_bytes"):  # runs of earlier versions lack some
@@ -89,24 +85,17 @@ def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -
 
 
 def by_request(values: Mapping[str, Any], identifiers: Sequence[str]) -> dict[str, Any]:
-    """Returns what is kept by request in the requests' order; JSON files have theirs alphabetical."""
+    """Returns values by request in the order of the requests; JSON files are sorted by name."""
     return {name: values[name] for name in identifiers if name in values}
 
 
-def digests_of(folder: RunFolder, stream: RequestStream) -> dict[str, Any]:
-    """Returns what the run was made from: base model, encoder and every forget set."""
-    store = Store.open(folder.store)
-    forget_sets = {request.id: request.digest for request in stream.requests}
-    return {"base": store.base_digest, "encoder": store.encoder_digest, "requests": forget_sets}
-
-
 def size_of(folder: Path) -> int:
-    """The bytes of a request's detector and adapter."""
+    """Returns the bytes of a request's detector and adapter."""
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
 def stage_names(identifiers: Sequence[str], kind: str) -> list[str]:
-    """The names of one kind of stage, in the order of the requests."""
+    """Returns the names of one kind of stage, in the order of the requests."""
     return [f"{number:02}-{name}-{kind}" for number, name in enumerate(identifiers, start=1)]
 
 
@@ -114,9 +103,9 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
     """Returns the content of `metrics.json`.
 
     Args:
-        name: the benchmark.
-        identifiers: the requests, in order.
-        results: every stage's result by name.
+        name: of the benchmark.
+        identifiers: of the requests, in order.
+        results: of all stages by name.
 
     Returns:
         `requests`; `persistence[metric][split]`; `utility[split]`, the accuracy over the columns, and
@@ -154,10 +143,7 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
 
 
 def intervals_of(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns `[owner][split][metric]` = low and high end of the 95 % interval in every column, or None.
-
-    The owner is a request, or "utility"; a run whose stages kept no intervals has none.
-    """
+    """Returns `[request or "utility"][split][metric]`: the 95 % interval in every column, or None."""
     found: dict[str, Any] = {}
     for column, stage in enumerate(measured):
         for owner, splits in (*stage["requests"].items(), ("utility", stage["utility"])):
@@ -169,13 +155,13 @@ def intervals_of(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def trained_stages(identifiers: Sequence[str], results: Results) -> dict[str, Mapping[str, Any]]:
-    """Returns the training of each request that has an adapter; none where the gate only refuses."""
+    """Returns the training result of each request that has an adapter."""
     stages = zip(identifiers, stage_names(identifiers, "unlearn"), strict=True)
     return {name: results[stage] for name, stage in stages if stage in results}
 
 
 def overlaps_of(results: Results) -> Mapping[str, Any]:
-    """Returns the matrices between adapters; none where there are no adapters."""
+    """Returns the overlap matrices of the adapters; empty if there are none."""
     matrices: Mapping[str, Any] = results.get("overlaps", {}).get("matrices", {})
     return matrices
 
@@ -186,7 +172,7 @@ def assemble_details(
     results: Results,
     beside: Mapping[str, Place] | None = None,
 ) -> ReportDetails:
-    """Returns what the report shows beside the metrics."""
+    """Returns what the report shows in addition to the metrics."""
     curves = {name: stage["curve"] for name, stage in trained_stages(identifiers, results).items()}
     overlaps = {
         name: {"rows": list(identifiers), "values": values} for name, values in overlaps_of(results).items()
@@ -206,22 +192,14 @@ def assemble_details(
 
 
 def pair_samples(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the kept answers of the base model beside those at the end."""
+    """Returns the sampled answers of the base model paired with those at the end."""
     pairs = []
     groups = [("requests", name) for name in before["requests"]] + [("utility", "")]
     for kind, name in groups:
         old, new = (stage[kind][name] if name else stage[kind] for stage in (before, after))
         for split, result in old.items():
             for first, last in zip(result["samples"], new[split]["samples"], strict=True):
-                pairs.append(
-                    {
-                        "split": split,
-                        "request": name,
-                        "prompt": first["prompt"],
-                        "truth": first["truth"],
-                        "before": first["answer"],
-                        "after": last["answer"],
-                        "weights": last["weights"],
-                    }
-                )
+                pair = {"split": split, "request": name, "prompt": first["prompt"], "truth": first["truth"]}
+                after = {"after": last["answer"], "weights": last["weights"]}
+                pairs.append({**pair, "before": first["answer"], **after})
     return pairs

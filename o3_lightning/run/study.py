@@ -1,8 +1,8 @@
-"""A comparison of whole runs: every variant with every seed, one table with mean and deviation.
+"""Studies: runs of every variant of a configuration with every seed, and a table of means and deviations.
 
-A study is a YAML file of four parts: a configuration that the variants share, what differs in each, the
-seeds, and the figures that its table shows. Its runs are ordinary runs in folders of their own, so a study
-that was killed continues with the first run that is not finished.
+A study is a YAML file: the configuration that the variants share, the fields that differ in each, the seeds,
+and the columns of the table. Its runs are ordinary runs, so a killed study continues with the first
+unfinished one.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Study:
     """Runs to compare.
 
     Args:
-        name: of the YAML file; names the folder of the runs and the results.
-        question: what the comparison is to answer, one sentence.
+        name: of the YAML file; names the folder of the runs and the result files.
+        question: that the comparison answers, one sentence.
         common: fields of the configuration that all runs share, sections nested.
-        variants: by name, the fields that differ; at least one.
+        variants: the fields that differ, by name of the variant; at least one variant.
         seeds: each variant runs once with each; at least one.
         figures: names of `headline` figures, the columns of the table.
     """
@@ -70,14 +70,14 @@ class Study:
 
 
 def read_study(path: str | Path) -> Study:
-    """Reads a study and checks every part of it, before anything runs.
+    """Reads a study and checks every variant's configuration.
 
     Args:
         path: YAML with `variants` and `seeds`, and optionally `question`, `config` (a configuration file,
             relative to this one, that `common` builds on), `common` and `figures`.
 
     Raises:
-        InputError: the file is missing, is not such YAML, or a part of it is wrong.
+        InputError: the file is missing or not such YAML; names the wrong field.
     """
     source = Path(path)
     content = read_mapping(source)
@@ -101,7 +101,7 @@ def read_study(path: str | Path) -> Study:
 
 
 def variants_of(value: Any, path: Path) -> dict[str, Plain]:
-    """Returns the variants of a study, at least one."""
+    """Returns the checked variants of a study, at least one."""
     if not isinstance(value, dict) or not value:
         raise InputError("expected names with the fields that differ, got none", path=path, field="variants")
     return {
@@ -111,7 +111,7 @@ def variants_of(value: Any, path: Path) -> dict[str, Plain]:
 
 
 def seeds_of(value: Any, path: Path) -> tuple[int, ...]:
-    """Returns the seeds of a study, at least one."""
+    """Returns the checked seeds of a study, at least one."""
     whole = isinstance(value, list) and all(isinstance(seed, int) and seed >= 0 for seed in value)
     if not value or not whole:
         raise InputError(f"expected integers >= 0, got {value or []}", path=path, field="seeds")
@@ -119,7 +119,7 @@ def seeds_of(value: Any, path: Path) -> tuple[int, ...]:
 
 
 def figures_of(value: Any, path: Path) -> tuple[str, ...]:
-    """Returns the columns of a study's table."""
+    """Returns the checked columns of a study's table."""
     figures = value or list(DEFAULT_FIGURES)
     unknown = [one for one in figures if one not in FIGURES] if isinstance(figures, list) else figures
     if unknown:
@@ -129,14 +129,14 @@ def figures_of(value: Any, path: Path) -> tuple[str, ...]:
 
 
 def fields_of(value: Any, path: Path, name: str) -> Plain:
-    """Returns a part of a study that holds fields, or none."""
+    """Returns a part of a study that holds fields or is missing."""
     if not isinstance(value, dict | None):
         raise InputError(f"expected fields, got {value!r}", path=path, field=name)
     return value or {}
 
 
 def check_name(name: str, path: Path) -> str:
-    """Returns a name that can be part of a folder's."""
+    """Returns a name, checked to be usable in the name of a folder."""
     try:
         check_id(name)
     except InputError as error:
@@ -145,11 +145,11 @@ def check_name(name: str, path: Path) -> str:
 
 
 def run_study(study: Study, output: Path, results: Path) -> Plain:
-    """Runs what is not finished and writes `<results>/<name>.json` and the table, `<name>.md`.
+    """Runs what is not finished and writes `<results>/<name>.json` and the table `<results>/<name>.md`.
 
     Args:
         study: the comparison.
-        output: folder of run folders; the runs go to `<output>/<study>/<variant>-seed<seed>`.
+        output: the runs go to `<output>/<study>/<variant>-seed<seed>`.
         results: folder of the two result files.
 
     Returns:
@@ -158,9 +158,7 @@ def run_study(study: Study, output: Path, results: Path) -> Plain:
     Raises:
         InputError: a run's input is bad, or its folder holds a run with another configuration.
     """
-    from o3_lightning.run.pipeline import (
-        run_stream,  # seconds to import: a mistake in the file is told before
-    )
+    from o3_lightning.run.pipeline import run_stream  # takes seconds to import
 
     pairs = [(variant, seed) for seed in study.seeds for variant in study.variants]
     measured: dict[str, dict[int, dict[str, float]]] = {variant: {} for variant in study.variants}
@@ -180,12 +178,12 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
 
     Args:
         study: the comparison.
-        measured: by variant and seed, the run's headline figures.
+        measured: headline figures of the runs by variant and seed.
 
     Returns:
         `study`, `question`, `seeds`, `figures` (the table's columns), `common`, `environment`, and
-        `variants[name]` with `fields` and, in `figures[name]`, `mean`, `deviation` (of the sample; 0 of a
-        single seed) and `values` over the seeds. A figure that some seed lacks is left out.
+        `variants[name]` with `fields` and `figures[name]`: `mean`, `deviation` (of the sample; 0 for a single
+        seed) and `values` over the seeds. A figure that some seed lacks is left out.
     """
     variants = {}
     for name, fields in study.variants.items():
@@ -205,13 +203,13 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
 
 
 def spread(values: list[float]) -> Plain:
-    """Mean and sample deviation of one figure over the seeds."""
+    """Returns mean and sample deviation of one figure over the seeds."""
     found = over_seeds(values)
     return {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
 
 
 def table(content: Plain) -> str:
-    """Returns the results as a Markdown table, one row a variant, with what the columns mean."""
+    """Returns the results as a Markdown table, one row per variant, and the meaning of its columns."""
     columns = content["figures"]
     lines = [f"| variant | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, variant in content["variants"].items():
@@ -223,7 +221,7 @@ def table(content: Plain) -> str:
 
 
 def cell(figure: str, value: Plain | None) -> str:
-    """One number of the table."""
+    """Returns one cell of the table."""
     if value is None:
         return "–"
     digits = 1 if figure in RANGED else 3
