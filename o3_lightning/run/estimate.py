@@ -28,7 +28,7 @@ from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.models.base import BaseModel
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import RETAIN_SPLIT, evaluating, read_inputs
-from o3_lightning.run.reuse import open_predecessor
+from o3_lightning.run.reuse import PreviousRun
 from o3_lightning.training.launch import processes_wanted
 from o3_lightning.training.trainer import build_trainer
 
@@ -93,10 +93,9 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
     start = time.perf_counter()
     inputs = read_inputs(config)
     base, stream, encoder = inputs
-    earlier = open_predecessor(config, trainer, inputs)
+    reused = PreviousRun(config, trainer, inputs).ids if config.take_over else ()
     loaded = time.perf_counter() - start
-    taken_over = earlier.ids if earlier else ()
-    fresh = [one for one in stream.requests if one.id not in taken_over]
+    fresh = [one for one in stream.requests if one.id not in reused]
     request = max(stream.requests, key=lambda one: len(one.rows))
     fit, multi = measure_detector(config, encoder, request)
     step, overlaps = 0.0, 0.0

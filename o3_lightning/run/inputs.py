@@ -1,6 +1,6 @@
-"""What a run works on: base model, requests and encoder, checked before anything is written.
+"""The inputs of a run (base model, requests, encoder), checked before anything is written.
 
-A run that goes on after a kill goes on with the rows that it began with, or not at all.
+A stopped run continues only with the rows that it began with.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ RETAIN_SPLIT = "retain"
 
 
 class Inputs(NamedTuple):
-    """What the stages of a run share.
+    """The inputs of a run.
 
     Args:
         base: the language model to unlearn from.
-        stream: the requests, and rows to keep that training may not read unless it declares them.
+        stream: the requests, and utility rows that training cannot read unless the configuration declares it.
         encoder: of the detectors.
     """
 
@@ -51,7 +51,7 @@ class Inputs(NamedTuple):
 
 
 def read_inputs(config: RunConfig) -> Inputs:
-    """Loads what the stages share, and refuses what cannot work before anything is trained or written."""
+    """Loads the inputs; InputError for what cannot work, before anything is trained or written."""
     stream = guard(load_stream(config.data, config.seed), config)
     for request in stream.requests:
         check_needs(config.objective, request.rows, stream.utility.get(RETAIN_SPLIT))
@@ -62,7 +62,7 @@ def read_inputs(config: RunConfig) -> Inputs:
 
 
 def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
-    """Returns the stream with its utility rows unreadable until evaluation, unless training declares them."""
+    """Returns the stream with utility rows that training cannot read, unless the objective needs them."""
     declared = config.objective.needs_retained_data
     guarded = {
         name: RetainGuard(rows, name=name, declared=declared and name == RETAIN_SPLIT)
@@ -73,7 +73,7 @@ def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
 
 @contextmanager
 def evaluating(stream: RequestStream) -> Iterator[None]:
-    """Within, utility rows may be read."""
+    """Allows reading the utility rows within the context."""
     with ExitStack() as stack:
         for rows in stream.utility.values():
             if isinstance(rows, RetainGuard):
@@ -82,15 +82,12 @@ def evaluating(stream: RequestStream) -> Iterator[None]:
 
 
 def check_unchanged(folder: RunFolder, stream: RequestStream, data: DataConfig) -> None:
-    """Refuses to go on with rows that are no longer those of the run's first stage.
+    """Raises InputError if a request or a utility split differs from that of the run's first stage.
 
     Args:
         folder: of the run.
-        stream: what the run's files hold now.
-        data: where its rows come from.
-
-    Raises:
-        InputError: a request, or a split of rows to keep, was added, taken out or changed.
+        stream: as the input files are now.
+        data: names the files in the message.
     """
     began = folder.result(BASE_STAGE)
     if began is None:
@@ -104,22 +101,19 @@ def check_unchanged(folder: RunFolder, stream: RequestStream, data: DataConfig) 
     differ = dict(changes(then, now))
     files = {RETAIN_SPLIT: data.retain, HOLDOUT: data.holdout}
     if differ:
-        told = ", ".join(f"{files.get(split) or repr(split)} {what}" for split, what in differ.items())
+        splits = ", ".join(f"{files.get(split) or repr(split)} {what}" for split, what in differ.items())
         raise InputError(
-            f"this run began with other rows to measure ({told}); put those back, or give another --name, "
+            f"this run began with other rows to measure ({splits}); put those back, or give another --name, "
             f"and --take_over {folder.path} to keep what is trained",
             path=folder.path,
         )
 
 
 def check_finished(folder: RunFolder, config: RunConfig) -> None:
-    """Refuses to call a run finished whose requests are no longer those it unlearned.
+    """Raises InputError if the requests of a finished run were changed since.
 
-    Only a user's own files are looked at, where all of them are still there: whoever honours a request may
-    have to delete its file. Rows to keep may be gone, too.
-
-    Raises:
-        InputError: a request was added, taken out or changed.
+    Only a user's own files are compared, and only if all of them still exist: honouring a request may require
+    deleting its file. Utility rows may be gone too.
     """
     data = config.data
     began = folder.result(BASE_STAGE)
@@ -129,7 +123,7 @@ def check_finished(folder: RunFolder, config: RunConfig) -> None:
 
 
 def check_requests(began: Result, stream: RequestStream, folder: Path) -> None:
-    """Refuses requests that are not those of a run's first stage."""
+    """Raises InputError if the requests differ from those of a run's first stage."""
     then = {name: splits["seen"]["digest"] for name, splits in began["requests"].items()}
     now = {request.id: digest_rows(request.rows) for request in stream.requests}
     differ = [f"'{name}' {what}" for name, what in changes(then, now)]
@@ -142,7 +136,7 @@ def check_requests(began: Result, stream: RequestStream, folder: Path) -> None:
 
 
 def changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yields every name whose digest is another, or is there only once, with what happened to it."""
+    """Yields every name that was added, removed or has another digest, with what happened to it."""
     yield from ((name, "is new") for name in now if name not in then)
     yield from ((name, "is gone") for name in then if name not in now)
     yield from ((name, "was changed") for name in then if now.get(name, then[name]) != then[name])

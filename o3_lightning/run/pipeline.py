@@ -1,10 +1,9 @@
-"""The continual loop: the only file that knows the order of stages.
+"""The stages of a run and their order.
 
 For each request: register, protect (fit its detector), unlearn (train its adapter, unless the
 configuration only refuses), then measure every request and the utility through the gate. Each stage is
-finished in the store or in the run folder before the next begins, and draws its randomness from its own
-seed, so a run that was killed anywhere continues with the next unfinished stage and ends with the same
-metrics.
+finished in the store or in the run folder before the next begins, and has its own seed, so a run that was
+killed anywhere continues with the next unfinished stage and ends with the same metrics.
 """
 
 from __future__ import annotations
@@ -29,14 +28,13 @@ from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
 from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig
 from o3_lightning.run.inputs import (
     RETAIN_SPLIT,
-    Inputs,
     check_finished,
     check_unchanged,
     evaluating,
     read_inputs,
 )
 from o3_lightning.run.results import BASE_STAGE, finish_run
-from o3_lightning.run.reuse import Predecessor, open_predecessor
+from o3_lightning.run.reuse import PreviousRun
 from o3_lightning.run.unlearner import Unlearner
 from o3_lightning.training.loggers import RunLogger
 from o3_lightning.training.processes import ALONE, Processes
@@ -47,105 +45,100 @@ __all__ = ["run_stream"]
 
 logger = logging.getLogger(__name__)
 
-UNFINISHED = "unfinished"  # folder of a run: what a stopped fit has done
+UNFINISHED = "unfinished"  # folder with the progress of a stopped fit
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every stage of a run works with."""
+class RunContext:
+    """What all stages of a run share."""
 
     config: RunConfig
     folder: RunFolder
     stream: RequestStream
     unlearner: Unlearner
     loggers: RunLogger
-    processes: Processes
-    earlier: Predecessor | None = None
+    previous: PreviousRun | None
+
+    @property
+    def processes(self) -> Processes:
+        """The processes of the run."""
+        return self.folder.processes
 
 
 def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Processes = ALONE) -> Path:
     """Unlearns every request of a configuration and writes metrics and report.
 
     Args:
-        config: the run.
-        trainer: options of `lightning.Trainer`, handed through.
-        processes: who work on the run together. All train and measure; the first one alone fits detectors,
-            writes the store, the run's folder and the logs.
+        config: of the run.
+        trainer: options of `lightning.Trainer`.
+        processes: of the run. All train and measure; only the first fits detectors and writes the store, the
+            run's folder and the logs.
 
     Returns:
         The run's folder, with `metrics.json`, `report.html`, `config.yaml`, `store/` and `logs/`. A finished
         run is left as it is.
 
     Raises:
-        InputError: bad input, a folder that holds another run, or a run of other forget sets, or one in which
+        InputError: bad input, or a folder that holds another run, a run of other forget sets, or one in which
             another process works.
         StoreError: the store is damaged or was made for another model.
     """
     folder = RunFolder(config.folder, processes)
     finished = folder.finished
-    inputs = None if finished else read_inputs(config)  # bad input is told before anything is written
-    earlier = open_predecessor(config, trainer, inputs) if inputs else None
+    inputs = None if finished else read_inputs(config)  # errors are raised before anything is written
+    previous = PreviousRun(config, trainer, inputs) if inputs and config.take_over else None
     if not (finished or config.refuse_only):
-        build_trainer(trainer, max_epochs=config.adapter.epochs)  # so are options that it refuses
+        build_trainer(trainer, max_epochs=config.adapter.epochs)  # for its errors
     defaults = {**to_plain(RunConfig()), "trainer": TRAINER_DEFAULTS}
     with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}, defaults):
         if inputs is None:
             check_finished(folder, config)
             logger.info("%s is finished; nothing to do. Its report: %s", folder.path, folder.report_file)
             return folder.path
-        check_unchanged(folder, inputs.stream, config.data)
-        bench = open_bench(config, trainer, folder, inputs, earlier)
-        folder.stage(BASE_STAGE, lambda: measure(bench))
-        for number, request in enumerate(bench.stream.requests, start=1):
-            unlearn(bench, number, request)
-            folder.stage(f"{number:02}-{request.id}-evaluate", lambda: measure(bench))
-        folder.stage("detectors", lambda: processes.once(lambda: measure_detectors(bench)))
-        if not config.refuse_only:
-            folder.stage("overlaps", lambda: processes.once(lambda: measure_overlaps(bench)))
-        processes.once(lambda: finish_run(folder, bench.stream, bench.loggers))
-        bench.loggers.close()
+        base, stream, encoder = inputs
+        check_unchanged(folder, stream, config.data)
+        unlearner = Unlearner(base, folder.store, config, trainer, encoder=encoder, processes=processes)
+        loggers = RunLogger([])
+        if processes.is_first:
+            loggers = RunLogger.open(config.logging, folder.logs, config.name)
+        run_stages(RunContext(config, folder, stream, unlearner, loggers, previous))
+        loggers.close()
     logger.info("finished: %s", folder.report_file)
     return folder.path
 
 
-def open_bench(
-    config: RunConfig,
-    trainer: Mapping[str, Any],
-    folder: RunFolder,
-    inputs: Inputs,
-    earlier: Predecessor | None = None,
-) -> Bench:
-    """Opens the store and the loggers of a run."""
-    base, stream, encoder = inputs
-    processes = folder.processes
-    unlearner = Unlearner(base, folder.store, config, trainer, encoder=encoder, processes=processes)
-    loggers = (
-        RunLogger.open(config.logging, folder.logs, config.name) if processes.is_first else RunLogger([])
-    )
-    return Bench(config, folder, stream, unlearner, loggers, processes, earlier)
+def run_stages(context: RunContext) -> None:
+    """Runs every stage that is not finished, and writes the results."""
+    folder, once = context.folder, context.processes.once
+    folder.stage(BASE_STAGE, lambda: measure(context))
+    for number, request in enumerate(context.stream.requests, start=1):
+        unlearn(context, f"{number:02}-{request.id}", request)
+        folder.stage(f"{number:02}-{request.id}-evaluate", lambda: measure(context))
+    folder.stage("detectors", lambda: once(lambda: measure_detectors(context)))
+    if not context.config.refuse_only:
+        folder.stage("overlaps", lambda: once(lambda: measure_overlaps(context)))
+    once(lambda: finish_run(folder, context.stream, context.loggers))
 
 
-def unlearn(bench: Bench, number: int, request: UnlearningRequest) -> None:
-    """Takes one request from registered to unlearned, or to protected where the gate only refuses."""
-    stage = f"{number:02}-{request.id}"
-    bench.processes.once(lambda: check_not_removed(bench, stage, request))
-    bench.unlearner.register(request)
-    if bench.earlier is not None and request.id in bench.earlier.ids:
-        take_over(bench, bench.earlier, stage, request)
+def unlearn(context: RunContext, stage: str, request: UnlearningRequest) -> None:
+    """Registers, protects and unlearns one request, or reuses its stages of the previous run."""
+    folder, unlearner, previous = context.folder, context.unlearner, context.previous
+    context.processes.once(lambda: check_not_removed(context, stage, request))
+    unlearner.register(request)
+    if previous is not None and request.id in previous.ids:
+        context.processes.once(lambda: previous.give(request, unlearner.store))
+        for kind in previous.kinds:
+            folder.stage(f"{stage}-{kind}", partial(previous.stage, f"{stage}-{kind}"))
         return
-    bench.folder.stage(f"{stage}-protect", lambda: bench.unlearner.protect(request))
-    if not bench.config.refuse_only:
-        bench.folder.stage(f"{stage}-unlearn", lambda: train(bench, request))
+    folder.stage(f"{stage}-protect", lambda: unlearner.protect(request))
+    if not context.config.refuse_only:
+        folder.stage(f"{stage}-unlearn", lambda: train(context, request))
 
 
-def check_not_removed(bench: Bench, stage: str, request: UnlearningRequest) -> None:
-    """Refuses to go on with a request that was removed from the store since its detector was fitted.
-
-    Raises:
-        InputError: the store no longer holds the request.
-    """
-    store = bench.unlearner.store
-    done = bench.folder.stage_file(f"{stage}-protect").is_file()
+def check_not_removed(context: RunContext, stage: str, request: UnlearningRequest) -> None:
+    """Raises InputError if a request was removed from the store after its detector was fitted."""
+    store = context.unlearner.store
+    done = context.folder.stage_file(f"{stage}-protect").is_file()
     if done and request.id not in [record.id for record in store.records()]:
         raise InputError(
             f"request '{request.id}' was removed since it was unlearned; leave it out, and give those that "
@@ -154,52 +147,38 @@ def check_not_removed(bench: Bench, stage: str, request: UnlearningRequest) -> N
         )
 
 
-def take_over(bench: Bench, earlier: Predecessor, stage: str, request: UnlearningRequest) -> None:
-    """Takes a request's detector and adapter, and what was noted of them, from an earlier run."""
-    bench.processes.once(lambda: earlier.give(request, bench.unlearner.store))
-    for kind in earlier.kinds:
-        bench.folder.stage(f"{stage}-{kind}", partial(earlier.stage, f"{stage}-{kind}"))
-
-
-def train(bench: Bench, request: UnlearningRequest) -> dict[str, Any]:
+def train(context: RunContext, request: UnlearningRequest) -> dict[str, Any]:
     """Trains the adapter with the run's loggers, and continues a training that was stopped."""
-    return bench.unlearner.unlearn(
+    return context.unlearner.unlearn(
         request,
-        bench.stream.utility.get(RETAIN_SPLIT),
-        logger=bench.loggers.stage(f"{request.id}/adapter"),
-        unfinished=bench.folder.path / UNFINISHED / f"{request.id}.safetensors",
+        context.stream.utility.get(RETAIN_SPLIT),
+        logger=context.loggers.stage(f"{request.id}/adapter"),
+        unfinished=context.folder.path / UNFINISHED / f"{request.id}.safetensors",
     )
 
 
-def measure(bench: Bench) -> dict[str, Any]:
-    """Measures every request and the utility on the model as the store makes it now."""
-    with evaluating(bench.stream):
-        around = EvaluationContext(bench.processes)
-        return evaluate_stream(bench.unlearner.gated_model(), bench.stream, bench.config.evaluation, around)
+def measure(context: RunContext) -> dict[str, Any]:
+    """Measures every request and the utility on the gated model of the present store."""
+    model = context.unlearner.gated_model()
+    with evaluating(context.stream):
+        shared = EvaluationContext(context.processes)
+        return evaluate_stream(model, context.stream, context.config.evaluation, shared)
 
 
-def measure_detectors(bench: Bench) -> dict[str, Any]:
-    """Measures how well each detector tells its request from the rest, and where the gate errs."""
-    store, encoder = bench.unlearner.store, bench.unlearner.encoder
-    fitted = {
-        request.id: Detector.load(store.detector_folder(request.id)) for request in bench.stream.requests
-    }
-    with evaluating(bench.stream):
-        table, weights = evaluate_detectors(MultiDetector(encoder, fitted), bench.stream)
-        errors = gate_errors(bench.stream, weights, bench.config.evaluation.samples)
+def measure_detectors(context: RunContext) -> dict[str, Any]:
+    """Measures how well each detector separates its request from all other prompts, and the gate's errors."""
+    stream, store = context.stream, context.unlearner.store
+    fitted = {request.id: Detector.load(store.detector_folder(request.id)) for request in stream.requests}
+    with evaluating(stream):
+        table, weights = evaluate_detectors(MultiDetector(context.unlearner.encoder, fitted), stream)
+        errors = gate_errors(stream, weights, context.config.evaluation.samples)
     return {"table": table, "weights": weights, **errors}
 
 
-def measure_overlaps(bench: Bench) -> dict[str, Any]:
-    """Measures how far the adapters stay out of each other's way."""
-    folders = {
-        request.id: bench.unlearner.store.adapter_folder(request.id) for request in bench.stream.requests
-    }
-    history = AdapterHistory.load(folders)
-    prompts = {request.id: request.prompts for request in bench.stream.requests}
-    return {
-        "matrices": {
-            **overlap_matrices(history),
-            "interference": logit_interference(bench.unlearner.base, history, prompts),
-        }
-    }
+def measure_overlaps(context: RunContext) -> dict[str, Any]:
+    """Measures the overlap between the adapters."""
+    requests, unlearner = context.stream.requests, context.unlearner
+    history = AdapterHistory.load({one.id: unlearner.store.adapter_folder(one.id) for one in requests})
+    prompts = {request.id: request.prompts for request in requests}
+    interference = logit_interference(unlearner.base, history, prompts)
+    return {"matrices": {**overlap_matrices(history), "interference": interference}}

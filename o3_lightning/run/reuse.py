@@ -1,8 +1,8 @@
-"""An earlier run, whose detectors and adapters a run with more requests takes over and does not make again.
+"""Reusing the detectors and adapters of a previous run that begins with the same requests.
 
-Requests arrive one after the other. What was trained for the earlier ones depends on them and on nothing that
-comes later, so a run that begins with the same requests ends with the same store, whether it trains those
-again or not. Its evaluations are made anew, for they look at the later requests, too.
+What is trained for a request depends only on it and on the requests before it, so the store ends up the same
+whether the shared requests are trained again or not. Evaluations are repeated, because they cover the later
+requests too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import leaves, to_plain
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import UnlearningRequest
+from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.detector import Detector
 from o3_lightning.evaluation.splits import UTILITY, digest_rows
 from o3_lightning.models.lora import LORA_CONFIG, LORA_WEIGHTS
@@ -30,39 +31,34 @@ from o3_lightning.store.store import Store
 from o3_lightning.store.view import StoreView
 from o3_lightning.training.run_folder import RunFolder, decisive, differing
 
-__all__ = ["Predecessor", "open_predecessor"]
+__all__ = ["PreviousRun"]
 
 logger = logging.getLogger(__name__)
 
 FIELD = "take_over"
-# of what is trained; what the data has to say of it are the rows themselves
+# sections that decide what is trained, besides the rows
 DECISIVE = ("seed", "refuse_only", "base", "detector", "adapter", "objective", "trainer")
 
 
-class Predecessor:
-    """What a run takes over from an earlier one: the requests with which both begin.
+class PreviousRun:
+    """The previous run that `config.take_over` names, and the requests with which both runs begin.
 
     Args:
-        config: of the present run; its `take_over` names the earlier run's folder.
+        config: of the present run.
         trainer: options of `lightning.Trainer` of the present run.
-        requests: of the present run, in order.
-        base_digest: of the present run's base model.
-        encoder_digest: of the present run's encoder.
+        inputs: of the present run.
+
+    Attributes:
+        ids: of the shared requests, in order; at least one.
+        kinds: of the stages that are reused, "protect" and, unless requests are only refused, "unlearn".
 
     Raises:
-        InputError: there is no such run, it is this one, something that decides what is trained differs, or
-            the two do not begin with the same request.
+        InputError: there is no such run, it is this one, something that decides what is trained differs (the
+            retained rows included, if the objective needs them), or the first requests of the runs differ.
         StoreError: its store is damaged, or was made for another base model or encoder.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        trainer: Mapping[str, Any],
-        requests: Sequence[UnlearningRequest],
-        base_digest: str,
-        encoder_digest: str,
-    ) -> None:
+    def __init__(self, config: RunConfig, trainer: Mapping[str, Any], inputs: Inputs) -> None:
         path = Path(config.take_over)
         self.folder = RunFolder(path)
         if path.resolve() == config.folder.resolve():
@@ -72,51 +68,49 @@ class Predecessor:
         if not (path / "config.yaml").is_file():
             raise InputError("expected the folder of a run; it has no config.yaml", path=path, field=FIELD)
         check_same(path / "config.yaml", {**to_plain(config), "trainer": to_plain(dict(trainer))})
-        self.store = StoreView.open(self.folder.store, base_digest, encoder_digest)
+        self.store = StoreView.open(self.folder.store, inputs.base.digest, inputs.encoder.digest)
         self.status = PROTECTED if config.refuse_only else UNLEARNED
         self.kinds = ("protect",) if config.refuse_only else ("protect", "unlearn")
-        self.ids = tuple(self.shared_start(requests))
+        self.ids = tuple(self.shared_start(inputs.stream.requests))
         if not self.ids:
             raise InputError(
                 "the two runs do not begin with the same finished request", path=path, field=FIELD
             )
+        if config.objective.needs_retained_data:
+            self.check_retained(inputs.stream)
+        logger.info("taken over from %s: %s", config.take_over, ", ".join(self.ids))
 
     def shared_start(self, requests: Sequence[UnlearningRequest]) -> Iterator[str]:
-        """Yields the ids of the requests, one after the other from the first on, that both runs have."""
+        """Yields the ids of the leading requests that both runs have, at the same positions."""
         records = {record.id: record for record in self.store.records()}
         names = [stage_names([request.id for request in requests], kind) for kind in self.kinds]
         for request, *stages in zip(requests, *names, strict=True):
             record = records.get(request.id)
             if record is None or (record.digest, record.status) != (request.digest, self.status):
                 return
-            if not all(self.folder.stage_file(name).is_file() for name in stages):  # at the same place
+            if not all(self.folder.stage_file(name).is_file() for name in stages):
                 return
             yield request.id
 
     def stage(self, name: str) -> dict[str, Any]:
-        """Returns what the earlier run noted of a stage."""
+        """Returns the previous run's result of a stage."""
         found = self.folder.result(name)
         if found is None:
             raise InputError(f"lacks the stage {name}", path=self.folder.path, field=FIELD)
         return {**found, "taken_over": str(self.folder.path)}
 
-    def check_retained(self, digest: str) -> None:
-        """Refuses a run whose adapters learnt beside other retained rows.
-
-        Args:
-            digest: of the rows that a retain objective trains on in the present run.
-
-        Raises:
-            InputError: the rows differ, or that run has not measured them.
-        """
+    def check_retained(self, stream: RequestStream) -> None:
+        """Raises InputError if the previous run trained with other retained rows."""
+        with evaluating(stream):
+            digest = digest_rows(stream.utility[RETAIN_SPLIT])
         if self.stage(BASE_STAGE)[UTILITY][RETAIN_SPLIT]["digest"] != digest:
             message = f"that run would train otherwise (its rows of '{RETAIN_SPLIT}' differ)"
             raise InputError(message, path=self.folder.path, field=FIELD)
 
     def give(self, request: UnlearningRequest, store: Store) -> None:
-        """Puts a registered request's detector and adapter into a store, unless they are there.
+        """Copies a request's detector and adapter into a store where it is registered, unless they are there.
 
-        The answers' hashes are made again from the rows, for an earlier run may have none.
+        The hashes of the answers are computed again from the rows, because the previous run may have none.
         """
         id = request.id
         status = store.record(id).status
@@ -128,32 +122,14 @@ class Predecessor:
             store.unlearn(id, partial(copy_adapter, adapter), self.store.record(id).metrics)
 
 
-def open_predecessor(config: RunConfig, trainer: Mapping[str, Any], inputs: Inputs) -> Predecessor | None:
-    """Returns the run that a configuration takes over from, None where it names none.
-
-    Raises:
-        InputError: as `Predecessor`, or that run trained beside other retained rows.
-        StoreError: as `Predecessor`.
-    """
-    if not config.take_over:
-        return None
-    base, stream, encoder = inputs
-    earlier = Predecessor(config, trainer, stream.requests, base.digest, encoder.digest)
-    if config.objective.needs_retained_data:
-        with evaluating(stream):
-            earlier.check_retained(digest_rows(stream.utility[RETAIN_SPLIT]))
-    logger.info("taken over from %s: %s", config.take_over, ", ".join(earlier.ids))
-    return earlier
-
-
 def copy_adapter(there: Path, here: Path) -> None:
-    """Copies an adapter, byte by byte."""
+    """Copies the files of an adapter."""
     for name in (LORA_WEIGHTS, LORA_CONFIG):
         shutil.copyfile(there / name, here / name)
 
 
 def check_same(path: Path, now: Mapping[str, Any]) -> None:
-    """Refuses a run that would have trained something else of the same requests."""
+    """Raises InputError if the previous run's configuration trains something else on the same requests."""
     there, here = (
         {key: value for key, value in leaves(decisive(dict(one))) if key.split(".")[0] in DECISIVE}
         for one in (read_mapping(path), now)

@@ -8,6 +8,6 @@ MARGIN = Parameter("margin", 6.0, "loss per token in nats at which a row counts 
 @forget_objective("bounded_ascent", ANSWER, parameters=[MARGIN])
 def bounded_ascent(views, settings):
     """Returns the mean over rows of max(0, margin - loss per token)."""
-    logits, labels = views[ANSWER].logits, views[ANSWER].labels
-    loss = row_nll(logits, labels, per_token=True)
-    return mean_of_rows((settings.margin - loss).clamp(min=0), labels)
+    answer = views[ANSWER]
+    loss = row_nll(answer.logits, answer.labels, per_token=True)
+    return mean_of_rows((settings.margin - loss).clamp(min=0), answer)
