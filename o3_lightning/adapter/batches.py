@@ -78,15 +78,7 @@ def encode(base: BaseModel, texts: Mapping[str, tuple[list[str], list[str]]], ma
 
 
 class Collator:
-    """Turns row numbers into one padded batch for each view, and draws as many retained rows.
-
-    Args:
-        forget: examples of each forget view.
-        retain: examples of each retain view; may be empty.
-        pad_id: pads the rows.
-        seed: of the retained rows' order.
-        share: rank and number of the processes.
-    """
+    """Turns row numbers into one padded batch for each view, and draws as many retained rows."""
 
     def __init__(self, forget: Views, retain: Views, pad_id: int, seed: int, share: tuple[int, int]) -> None:
         self.forget, self.retain, self.pad_id, self.share = forget, retain, pad_id, share
@@ -120,12 +112,7 @@ class Collator:
 
 
 class StepLoader:
-    """Adds to every batch of a loader the counts of its optimizer step, for gradient accumulation.
-
-    Args:
-        loader: as `build_loader` returns it.
-        trainer: accumulates batches; the last step of an epoch may have fewer.
-    """
+    """Adds to every batch of a loader the counts of its optimizer step, for gradient accumulation."""
 
     def __init__(self, loader: DataLoader[int], trainer: Trainer) -> None:
         self.loader, self.trainer = loader, trainer

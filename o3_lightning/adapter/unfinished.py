@@ -83,14 +83,7 @@ class Progress:
 
 
 def read_progress(path: Path, key: str, *, first: bool, processes: int) -> Progress:
-    """Returns the progress of an earlier start, the same in every process; none if it belongs to another fit.
-
-    Args:
-        path: the file; it need not exist.
-        key: identifies the fit.
-        first: whether this is the first process, which alone reads the file.
-        processes: number of processes.
-    """
+    """Returns the progress of an earlier start of the fit with this key; the first process reads the file."""
     found = [read_file(path, key) if first else None]
     if processes > 1:
         dist.broadcast_object_list(found, src=0)

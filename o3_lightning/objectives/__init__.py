@@ -5,16 +5,13 @@ from o3_lightning.objectives.batch_views import (
     REFUSAL,
     RETAIN_REFUSAL,
     WRONG,
-    Objective,
     Parameter,
     Settings,
     View,
 )
 from o3_lightning.objectives.batch_views import RETAIN as RETAINED
-from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
 from o3_lightning.objectives.registry import FORGET, RETAIN, forget_objective, retain_objective
-from o3_lightning.objectives.targets import build_texts, check_needs, load_refusals
-from o3_lightning.objectives.tokens import mean_of_rows, mean_of_tokens, row_nll, token_nll
+from o3_lightning.objectives.tokens import mean_nll, mean_of_rows, mean_of_tokens, row_nll, token_nll
 
 __all__ = [
     "ANSWER",
@@ -24,17 +21,11 @@ __all__ = [
     "RETAINED",
     "RETAIN_REFUSAL",
     "WRONG",
-    "ForgetObjective",
-    "Objective",
-    "ObjectiveConfig",
     "Parameter",
-    "RetainObjective",
     "Settings",
     "View",
-    "build_texts",
-    "check_needs",
     "forget_objective",
-    "load_refusals",
+    "mean_nll",
     "mean_of_rows",
     "mean_of_tokens",
     "retain_objective",

@@ -17,69 +17,51 @@ MODULES = tuple(
 )
 Loss = Callable[[Mapping[str, View], Settings], Tensor]
 
-FORGET: Registry[Objective] = Registry("objective", MODULES)
-RETAIN: Registry[Objective] = Registry("retain_objective", MODULES)
+
+class ObjectiveRegistry(Registry[Objective]):
+    """Objectives by name."""
+
+    def declare(
+        self,
+        name: str,
+        *views: str,
+        reference: Sequence[str] = (),
+        hidden: bool = False,
+        parameters: Sequence[Parameter] = (),
+    ) -> Callable[[Loss], Loss]:
+        """Registers a loss as an objective; `forget_objective` and `retain_objective` are this decorator.
+
+        Args:
+            name: in a configuration, `objective.forget.name` or `objective.retain.name`.
+            *views: names of the views it reads, such as `ANSWER`.
+            reference: views whose logits before unlearning it needs.
+            hidden: whether it needs hidden states.
+            parameters: set by `objective.forget.parameters` or `objective.retain.parameters`.
+
+        Returns:
+            A decorator for a function of views by name and settings that returns a scalar.
+
+        Example:
+            >>> from o3_lightning.objectives import ANSWER, FORGET, Parameter, forget_objective, row_nll
+            >>> factor = Parameter("factor", 1.0, "factor of the loss, above 0", open=True)
+            >>> @forget_objective("example_ascent", ANSWER, parameters=[factor])
+            ... def ascent(views, settings):
+            ...     answer = views[ANSWER]
+            ...     return -settings.factor * row_nll(answer.logits, answer.labels).mean()
+            >>> FORGET["example_ascent"].settings({}).factor
+            1.0
+        """
+
+        def add(loss: Loss) -> Loss:
+            made = Objective(name, loss, views, tuple(reference), hidden, tuple(parameters))
+            self.register(name)(made)
+            return loss
+
+        return add
 
 
-def forget_objective(
-    name: str,
-    *views: str,
-    reference: Sequence[str] = (),
-    hidden: bool = False,
-    parameters: Sequence[Parameter] = (),
-) -> Callable[[Loss], Loss]:
-    """Registers a loss on the forget set.
-
-    Args:
-        name: its name in a configuration, `objective.forget.name`.
-        *views: names of the views it reads, such as `ANSWER`.
-        reference: views whose logits before unlearning it needs.
-        hidden: whether it needs hidden states.
-        parameters: set by `objective.forget.parameters`.
-
-    Returns:
-        A decorator for a function of views by name and settings that returns a scalar.
-
-    Example:
-        >>> from o3_lightning.objectives import ANSWER, FORGET, Parameter, forget_objective, row_nll
-        >>> factor = Parameter("factor", 1.0, "factor of the loss, above 0", open=True)
-        >>> @forget_objective("example_ascent", ANSWER, parameters=[factor])
-        ... def ascent(views, settings):
-        ...     answer = views[ANSWER]
-        ...     return -settings.factor * row_nll(answer.logits, answer.labels).mean()
-        >>> FORGET["example_ascent"].settings({}).factor
-        1.0
-    """
-    return adder(FORGET, name, views, reference, hidden, parameters)
-
-
-def retain_objective(
-    name: str,
-    *views: str,
-    reference: Sequence[str] = (),
-    hidden: bool = False,
-    parameters: Sequence[Parameter] = (),
-) -> Callable[[Loss], Loss]:
-    """Registers a loss on retained data; arguments as for `forget_objective`."""
-    return adder(RETAIN, name, views, reference, hidden, parameters)
-
-
-def adder(
-    registry: Registry[Objective],
-    name: str,
-    views: Sequence[str],
-    reference: Sequence[str],
-    hidden: bool,
-    parameters: Sequence[Parameter],
-) -> Callable[[Loss], Loss]:
-    """Returns the decorator that adds a loss to a registry."""
-
-    def add(loss: Loss) -> Loss:
-        made = Objective(name, loss, tuple(views), tuple(reference), hidden, tuple(parameters))
-        registry.register(name)(made)
-        return loss
-
-    return add
+FORGET, RETAIN = ObjectiveRegistry("objective", MODULES), ObjectiveRegistry("retain_objective", MODULES)
+forget_objective, retain_objective = FORGET.declare, RETAIN.declare
 
 
 def describe_parameters(registry: Registry[Objective]) -> str:

@@ -92,15 +92,15 @@ class RunConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the run keeps its files."""
+        """The folder of the run."""
         return Path(self.output) / self.name
 
 
 def unfilled(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the fields, with dots, that a class fills in itself, each with the default that it declares.
+    """Yields the dotted names and declared defaults of the fields that a class fills in itself (presets).
 
-    A parser takes its defaults from a finished object. Left so, the fields that the default preset filled
-    would count as given, and naming another preset would change nothing but the name.
+    A parser takes its defaults from an instance: the fields that the default preset filled in would count as
+    given, and another preset could not change them.
     """
     finished = kind()
     for field in dataclasses.fields(kind):
@@ -118,11 +118,7 @@ def default_yaml() -> str:
 
 
 def describe_defaults(kind: type = RunConfig, indent: int = 0) -> list[str]:
-    """Returns the lines of a YAML file with every field's default and, above it, its documentation.
-
-    Raises:
-        TypeError: a field is not documented in its class.
-    """
+    """Returns the lines of a YAML file with the default of every field under its documentation."""
     documented = {
         item.arg_name: item.description for item in parse_docstring(inspect.getdoc(kind) or "").params
     }
@@ -132,7 +128,8 @@ def describe_defaults(kind: type = RunConfig, indent: int = 0) -> list[str]:
         if not text:
             raise TypeError(f"{kind.__name__}.{field.name} is not documented under Args:")
         lines.append("")
-        lines += [f"{' ' * indent}# {line}" for line in wrap(text, LINE - indent)]
+        text = re.sub(r"\bNone\b", "null", " ".join(text.split()))  # YAML's word
+        lines += [f"{' ' * indent}# {line}" for line in textwrap.wrap(text, LINE - indent)]
         value = getattr(instance, field.name)
         if dataclasses.is_dataclass(value):
             lines += [f"{' ' * indent}{field.name}:", *describe_defaults(type(value), indent + 2)[1:]]
@@ -141,8 +138,3 @@ def describe_defaults(kind: type = RunConfig, indent: int = 0) -> list[str]:
             dumped = yaml.safe_dump([declared], default_flow_style=True, width=FAR)
             lines.append(f"{' ' * indent}{field.name}: {dumped.strip()[1:-1]}")
     return lines
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Folds a documentation into lines, with YAML's word for nothing."""
-    return textwrap.wrap(re.sub(r"\bNone\b", "null", " ".join(text.split())), width)

@@ -172,11 +172,7 @@ def build_field(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
 
 
 def check_finite(name: str, value: Any) -> None:
-    """Refuses NaN and infinity in a field, or in the lists and mappings that it holds.
-
-    Raises:
-        InputError: there is one; every comparison with NaN is false, so that range checks would let it pass.
-    """
+    """Raises InputError for NaN or infinity in a field or its items; comparisons with NaN would be False."""
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"expected a finite number, got {value}", field=name)
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
@@ -185,11 +181,7 @@ def check_finite(name: str, value: Any) -> None:
 
 
 def section(name: str, value: Any) -> Namespace:
-    """Returns what a parser made of a section.
-
-    Raises:
-        InputError: the value is no mapping of fields.
-    """
+    """Returns a parsed section; InputError if the value is not a mapping of fields."""
     if not isinstance(value, Namespace):
         raise InputError(f"expected the fields of a section, got {value!r}", field=name)
     return value

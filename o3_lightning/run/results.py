@@ -52,7 +52,12 @@ def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> 
     metrics = {
         **assemble_metrics(stream.name, identifiers, results),
         "digests": {"base": store.base_digest, "encoder": store.encoder_digest, "requests": forget_sets},
-        "store_bytes": {name: size_of(folder.store / "requests" / name) for name in identifiers},
+        "store_bytes": {
+            name: sum(
+                path.stat().st_size for path in (folder.store / "requests" / name).rglob("*.safetensors")
+            )
+            for name in identifiers
+        },
     }
     write_atomically(folder.path / CSV_NAME, long_form(metrics))
     details = assemble_details(folder, identifiers, results)
@@ -84,14 +89,14 @@ def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -
     return write_report(folder.path, metrics, details)
 
 
-def by_request(values: Mapping[str, Any], identifiers: Sequence[str]) -> dict[str, Any]:
-    """Returns values by request in the order of the requests; JSON files are sorted by name."""
-    return {name: values[name] for name in identifiers if name in values}
-
-
 def size_of(folder: Path) -> int:
     """Returns the bytes of a request's detector and adapter."""
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+
+def by_request(values: Mapping[str, Any], identifiers: Sequence[str]) -> dict[str, Any]:
+    """Returns values by request in the order of the requests; JSON files are sorted by name."""
+    return {name: values[name] for name in identifiers if name in values}
 
 
 def stage_names(identifiers: Sequence[str], kind: str) -> list[str]:

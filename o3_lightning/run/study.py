@@ -189,7 +189,11 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
     for name, fields in study.variants.items():
         runs = [measured[name][seed] for seed in study.seeds]
         shared = [figure for figure in FIGURES if all(figure in run for run in runs)]
-        figures = {figure: spread([run[figure] for run in runs]) for figure in shared}
+        figures = {}
+        for figure in shared:
+            values = [run[figure] for run in runs]
+            found = over_seeds(values)
+            figures[figure] = {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
         variants[name] = {"fields": fields, "figures": figures}
     return {
         "study": study.name,
@@ -200,12 +204,6 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
         "variants": variants,
         "environment": describe_environment(),
     }
-
-
-def spread(values: list[float]) -> Plain:
-    """Returns mean and sample deviation of one figure over the seeds."""
-    found = over_seeds(values)
-    return {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
 
 
 def table(content: Plain) -> str:
