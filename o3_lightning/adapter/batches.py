@@ -1,4 +1,4 @@
-"""Batches of a forget set: the same rows in every view an objective reads, in an order set by the seed.
+"""Batches of a forget set: the same rows in every view that an objective reads.
 
 Training may split an optimizer step over processes and micro-batches; every token (or row) of the step counts
 alike, because means divide by the counts of the whole step (`View.counts`).
@@ -16,57 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs
-from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.models.base import BaseModel
-from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.objectives.targets import build_texts
 from o3_lightning.objectives.tokens import count_labels
 
-__all__ = ["Batches", "StepLoader", "build_loader", "step_counts", "step_scale"]
+__all__ = ["Batches", "Collator", "StepLoader", "encode", "step_counts", "step_scale"]
 
 Views = dict[str, list[Example]]
 Fields = dict[str, dict[str, Tensor]]  # view -> fields of a `TokenBatch`, and `COUNTS` of a `StepLoader`
 COUNTS = "counts"  # [3] int64: labelled tokens and rows of the whole step, and its batches
-
-
-def build_loader(
-    base: BaseModel,
-    rows: Sequence[QuestionAnswer],
-    retain: Sequence[QuestionAnswer] | None,
-    objective: ObjectiveConfig,
-    *,
-    batch_size: int,
-    max_tokens: int,
-    seed: int,
-    share: tuple[int, int] = (0, 1),
-) -> DataLoader[int]:
-    """Returns a loader of the fields of a `TokenBatch` for each view; the seed alone decides the order.
-
-    Args:
-        base: its tokenizer and template encode the texts.
-        rows: the forget set.
-        retain: retained rows, read only if the objective needs them; each batch gets as many of them as it
-            has forget rows, drawn without replacement until all were seen.
-        objective: names the views.
-        batch_size: forget rows a batch.
-        max_tokens: longest prompt and answer together.
-        seed: of the drawn texts and of the order.
-        share: rank and number of the processes; each gets its rows of the same batches, in the same order.
-
-    Raises:
-        InputError: a prompt leaves no room for an answer.
-    """
-    forget = encode(base, build_texts(objective, rows, seed), max_tokens)
-    kept: Views = {}
-    if objective.needs_retained_data and retain is not None:
-        kept = encode(base, build_texts(objective, list(retain), seed, retained=True), max_tokens)
-    return DataLoader(
-        range(len(rows)),  # type: ignore[arg-type]
-        batch_size=batch_size,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(seed),
-        collate_fn=Collator(forget, kept, base.tokenizer.pad_token_id, seed, share),
-    )
 
 
 def encode(base: BaseModel, texts: Mapping[str, tuple[list[str], list[str]]], max_tokens: int) -> Views:

@@ -17,8 +17,9 @@ from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from peft import PeftModel
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from o3_lightning.adapter.batches import Batches, StepLoader, build_loader
+from o3_lightning.adapter.batches import Batches, Collator, StepLoader, encode
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.initialisation import initialise
@@ -31,7 +32,8 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.models.base import BaseModel
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.objectives.targets import check_needs
+from o3_lightning.objectives.targets import build_texts, check_needs
+from o3_lightning.training.processes import Processes
 
 __all__ = ["AdapterTrainingError", "FitTask", "TrainedAdapter", "train_adapter"]
 
@@ -94,28 +96,33 @@ class FitTask:
         return digest_json([*settings, self.request.digest, list(self.history.ids), self.history.digest])
 
     def load_batches(self) -> Batches:
-        """Returns this process's batches, with the counts of their steps if batches are accumulated."""
-        loader = build_loader(
-            self.base,
-            self.request.rows,
-            self.retain,
-            self.objective,
+        """Returns this process's rows of each batch; the seed alone decides the texts and their order.
+
+        A batch holds the fields of a `TokenBatch` for each view; it has as many retained rows as forget rows.
+        """
+        objective, rows, seed, trainer = self.objective, self.request.rows, self.seed, self.trainer
+        max_tokens = self.config.max_tokens or self.base.context_tokens
+        forget, retain = encode(self.base, build_texts(objective, rows, seed), max_tokens), {}
+        if objective.needs_retained_data and self.retain is not None:
+            texts = build_texts(objective, list(self.retain), seed, retained=True)
+            retain = encode(self.base, texts, max_tokens)
+        share, pad = (trainer.global_rank, trainer.world_size), self.base.tokenizer.pad_token_id
+        loader: DataLoader[int] = DataLoader(
+            range(len(rows)),  # type: ignore[arg-type]
             batch_size=self.config.batch_size,
-            max_tokens=self.config.max_tokens or self.base.context_tokens,
-            seed=self.seed,
-            share=(self.trainer.global_rank, self.trainer.world_size),
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
+            collate_fn=Collator(forget, retain, pad, seed, share),
         )
-        return loader if self.trainer.accumulate_grad_batches == 1 else StepLoader(loader, self.trainer)
+        return loader if trainer.accumulate_grad_batches == 1 else StepLoader(loader, trainer)
 
     def fit(self, module: AdapterModule, loader: Batches) -> Progress:
         """Trains the module, from where an earlier start was stopped, and returns what that had done."""
         trainer, unfinished = self.trainer, self.unfinished
         if trainer.limit_train_batches != 1.0:  # epochs are then not whole passes, and cannot be drawn again
             unfinished = None
-        factors, done = list(module.trained), Progress()
-        if unfinished is not None:
-            first = trainer.is_global_zero
-            done = read_progress(unfinished, self.key, first=first, processes=trainer.world_size)
+        factors, processes = list(module.trained), Processes(trainer.global_rank, trainer.world_size)
+        done = processes.once(lambda: read_progress(unfinished, self.key))
         done.put_factors(factors)
         module.earlier_steps = done.steps
         module.curve.extend(done.curve)

@@ -82,28 +82,20 @@ class Progress:
             torch.cuda.set_rng_state(self.tensors[RANDOM_GPU])
 
 
-def read_progress(path: Path, key: str, *, first: bool, processes: int) -> Progress:
-    """Returns the progress of an earlier start of the fit with this key; the first process reads the file."""
-    found = [read_file(path, key) if first else None]
-    if processes > 1:
-        dist.broadcast_object_list(found, src=0)
-    return found[0] or Progress()
-
-
-def read_file(path: Path, key: str) -> Progress | None:
-    """Returns the progress in a file, None if there is none that can be used."""
-    if not path.is_file():
-        return None
+def read_progress(path: Path | None, key: str) -> Progress:
+    """Returns the progress in a file of the fit with this key; empty if there is none that can be used."""
+    if path is None or not path.is_file():
+        return Progress()
     try:
         with safe_open(path, framework="pt") as content:
             described = json.loads(content.metadata()["progress"])
             if described.pop("key") != key:
                 logger.info("%s belongs to another fit; starting anew", path)
-                return None
+                return Progress()
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         logger.warning("%s cannot be read (%s); starting anew", path, error)
-        return None
+        return Progress()
     return Progress(**described, tensors=tensors)
 
 

@@ -98,11 +98,13 @@ class UnlearningRequest:
         return digest_json([row.to_dict() for row in self.rows])
 
 
-def check_id(name: str, *, path: str | Path | None = None, line: int | None = None) -> None:
+def check_id(
+    name: str, *, path: str | Path | None = None, line: int | None = None, field: str = "request_id"
+) -> None:
     """Raises InputError for an id that is not a valid folder name; see `UnlearningRequest`."""
     if not name or len(name) > LONGEST_ID or name.startswith(".") or not SAFE_ID_CHARACTERS.issuperset(name):
         expected = f"expected 1 to {LONGEST_ID} letters, digits, '.', '_' or '-', not starting with '.'"
-        raise InputError(f"{expected}, got {name!r}", path=path, line=line, field="request_id")
+        raise InputError(f"{expected}, got {name!r}", path=path, line=line, field=field)
 
 
 def read_requests(

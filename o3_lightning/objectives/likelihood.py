@@ -1,4 +1,4 @@
-"""Objectives on the likelihood of answers: GA, refusal, random labels, LLMU, and GD on retained data."""
+"""Objectives on the likelihood of answers: refusal, random labels, GA and its variants, GD."""
 
 from collections.abc import Mapping
 
@@ -6,9 +6,17 @@ from torch import Tensor
 
 from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN, WRONG, Parameter, Settings, View
 from o3_lightning.objectives.registry import forget_objective, retain_objective
-from o3_lightning.objectives.tokens import mean_nll
+from o3_lightning.objectives.tokens import mean_nll, mean_of_tokens, token_nll
 
-__all__ = ["ga_loss", "gd_loss", "llmu_loss", "random_labels_loss", "refusal_loss"]
+__all__ = [
+    "ga_loss",
+    "gd_loss",
+    "llmu_loss",
+    "random_labels_loss",
+    "refusal_loss",
+    "satimp_loss",
+    "wga_loss",
+]
 
 Views = Mapping[str, View]
 
@@ -55,6 +63,43 @@ def llmu_loss(views: Views, settings: Settings) -> Tensor:
         "kl": it is added only if a configuration declares retained data.
     """
     return ga_loss(views, settings) + float(settings.beta) * mean_nll(views[WRONG])
+
+
+@forget_objective(
+    "wga", ANSWER, parameters=[Parameter("beta", 1.0, "exponent of the weight, at least 0; 0 is ga")]
+)
+def wga_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns -mean(p^beta nll) over the answers' tokens; the weight p^beta carries no gradient.
+
+    Source:
+        Wang et al. 2025, weighted gradient ascent.
+    """
+    answer = views[ANSWER]
+    nll, _ = token_nll(answer.logits, answer.labels)
+    return -mean_of_tokens((-settings.beta * nll.detach()).exp() * nll, answer)
+
+
+@forget_objective(
+    "satimp",
+    ANSWER,
+    parameters=[
+        Parameter("beta", 5.0, "exponent of the saturation, at least 0"),
+        Parameter("second_beta", 1.0, "exponent of the importance, at least 0"),
+    ],
+)
+def satimp_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns -mean(p^beta (1-p)^second_beta nll) over the answers' tokens; the weights carry no gradient.
+
+    p is the saturation, 1-p the importance.
+
+    Source:
+        Yang et al. 2025; 5 and 1 as in open-unlearning.
+    """
+    answer = views[ANSWER]
+    nll, _ = token_nll(answer.logits, answer.labels)
+    p = (-nll.detach()).exp()
+    weights = p**settings.beta * (1 - p).clamp(min=0) ** settings.second_beta
+    return -mean_of_tokens(weights * nll, answer)
 
 
 @retain_objective("gd", RETAIN)

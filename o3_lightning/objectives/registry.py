@@ -12,8 +12,7 @@ from o3_lightning.objectives.batch_views import Objective, Parameter, Settings, 
 __all__ = ["FORGET", "RETAIN", "describe_parameters", "forget_objective", "retain_objective"]
 
 MODULES = tuple(
-    f"o3_lightning.objectives.{name}"
-    for name in ("likelihood", "preference", "distributions", "reweighted", "rmu")
+    f"o3_lightning.objectives.{name}" for name in ("likelihood", "preference", "distributions", "rmu")
 )
 Loss = Callable[[Mapping[str, View], Settings], Tensor]
 

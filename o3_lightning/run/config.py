@@ -83,10 +83,7 @@ class RunConfig:
     logging: LoggingConfig = dataclasses.field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
-        try:
-            check_id(self.name)
-        except InputError as error:
-            raise InputError(str(error).split(": ", 1)[1], field="name") from None
+        check_id(self.name, field="name")
         if self.seed < 0:
             raise InputError(f"expected an integer >= 0, got {self.seed}", field="seed")
 

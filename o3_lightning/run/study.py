@@ -84,11 +84,12 @@ def read_study(path: str | Path) -> Study:
     unknown = sorted(set(content) - set(KEYS))
     if unknown:
         raise InputError(f"unknown key '{unknown[0]}'; known are {', '.join(KEYS)}", path=source)
+    check_id(source.stem, path=source)
     common = fields_of(content.get("common"), source, "common")
     if "config" in content:
         common = merge(read_mapping(find_file(str(content["config"]), beside=source.parent)), common)
     study = Study(
-        name=check_name(source.stem, source),
+        name=source.stem,
         question=str(content.get("question", "")),
         common=common,
         variants=variants_of(content.get("variants"), source),
@@ -104,10 +105,9 @@ def variants_of(value: Any, path: Path) -> dict[str, Plain]:
     """Returns the checked variants of a study, at least one."""
     if not isinstance(value, dict) or not value:
         raise InputError("expected names with the fields that differ, got none", path=path, field="variants")
-    return {
-        check_name(str(name), path): fields_of(fields, path, f"variants.{name}")
-        for name, fields in value.items()
-    }
+    for name in value:
+        check_id(str(name), path=path)
+    return {str(name): fields_of(fields, path, f"variants.{name}") for name, fields in value.items()}
 
 
 def seeds_of(value: Any, path: Path) -> tuple[int, ...]:
@@ -133,15 +133,6 @@ def fields_of(value: Any, path: Path, name: str) -> Plain:
     if not isinstance(value, dict | None):
         raise InputError(f"expected fields, got {value!r}", path=path, field=name)
     return value or {}
-
-
-def check_name(name: str, path: Path) -> str:
-    """Returns a name, checked to be usable in the name of a folder."""
-    try:
-        check_id(name)
-    except InputError as error:
-        raise InputError(str(error), path=path) from None
-    return name
 
 
 def run_study(study: Study, output: Path, results: Path) -> Plain:
