@@ -1,4 +1,4 @@
-"""On what a run was measured: versions, machine, code."""
+"""The environment of a measurement: package versions, machine, commit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import resource
-import subprocess  # git alone is called, with fixed words
+import subprocess  # only git is called, with fixed arguments
 import sys
 from pathlib import Path
 
@@ -19,7 +19,7 @@ KIBIBYTES = 1024
 
 
 def describe_environment() -> dict[str, str]:
-    """Returns names and versions of what decides the numbers of a run."""
+    """Returns names and versions of everything that affects the numbers of a run."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     versions = {name: version_of(name) for name in PACKAGES}
     return {
@@ -34,7 +34,7 @@ def describe_environment() -> dict[str, str]:
 
 
 def version_of(package: str) -> str:
-    """A package's version, or that it is not installed."""
+    """Returns a package's version, or "not installed"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -42,7 +42,7 @@ def version_of(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit of the checkout that the code runs from, or "none"."""
+    """Returns the commit of the checkout that the code runs from, or "none"."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
@@ -52,7 +52,7 @@ def commit() -> str:
 
 
 def peak_memory_mib() -> float:
-    """Returns the most resident memory this process has had, in MiB, plus that of a GPU."""
+    """Returns the peak resident memory of this process plus its peak GPU memory, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     host = peak / KIBIBYTES if sys.platform != "darwin" else peak / KIBIBYTES**2
     gpu = torch.cuda.max_memory_allocated() / KIBIBYTES**2 if torch.cuda.is_available() else 0.0

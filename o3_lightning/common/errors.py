@@ -1,4 +1,4 @@
-"""The errors that a user can cause, each told in one line; everything else is our own bug."""
+"""Errors that a user can cause, each with a message of one line; any other exception is a bug."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ __all__ = ["InputError", "O3Error", "StoreError"]
 
 
 class O3Error(Exception):
-    """Something a user can mend: shown as one line on stderr, exit status 2, no traceback."""
+    """An error that a user can fix: printed as one line on stderr, with exit status 2 and no traceback."""
 
 
 class InputError(O3Error, ValueError):
-    """A file or a value is not what it has to be.
+    """An invalid file or value.
 
     Args:
-        message: what was expected and what came instead.
-        path: the file, if there is one.
-        line: its line, counted from 1.
-        field: the key within the line or the configuration.
+        message: what was expected and what was given.
+        path: of the file, if there is one.
+        line: in the file, counted from 1.
+        field: key in the line or in the configuration.
     """
 
     def __init__(
@@ -30,8 +30,8 @@ class InputError(O3Error, ValueError):
         field: str | None = None,
     ) -> None:
         self.path, self.line, self.field = path, line, field
-        place = "" if path is None else str(path) if line is None else f"{path}:{line}"
-        parts = [place, "" if field is None else f"field '{field}'", message]
+        location = "" if path is None else str(path) if line is None else f"{path}:{line}"
+        parts = [location, "" if field is None else f"field '{field}'", message]
         super().__init__(": ".join(part for part in parts if part))
 
 

@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any moment leaves the old content or the new, and telling files apart."""
+"""Atomic writes, JSON with sorted keys, and digests."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 __all__ = ["digest_bytes", "digest_file", "digest_json", "to_json", "write_atomically", "write_json"]
 
-READABLE = 0o666  # what a file opened in the usual way is given before the umask; mkstemp gives 0o600
+READABLE = 0o666  # mode of new files before the umask; mkstemp creates files with 0o600
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Writes a file under a temporary name in its folder, syncs it and renames it into place.
+    """Writes a file atomically: a kill at any moment leaves the old or the new content.
 
     Args:
-        path: the file; missing parent folders are made.
+        path: of the file; missing parent folders are created.
         content: bytes, or text that is written as UTF-8.
 
     Raises:
-        OSError: the disk is full or the folder may not be written; the old file is then untouched.
+        OSError: the disk is full or the folder is not writable; the old file is unchanged.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,14 +43,14 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 
 
 def current_umask() -> int:
-    """The permissions that new files of this process lack; reading them means setting them twice."""
+    """Returns the umask of this process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def sync_folder(folder: str | Path) -> None:
-    """Makes a rename inside a folder survive a power cut."""
+    """Syncs a folder, so that a rename in it survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -59,11 +59,7 @@ def sync_folder(folder: str | Path) -> None:
 
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:
-    """Returns JSON with sorted keys, so that equal values give equal bytes; NaN and infinity are refused.
-
-    Raises:
-        ValueError: the value holds a number that JSON cannot hold.
-    """
+    """Returns JSON with sorted keys: equal values give equal text; ValueError for NaN and infinity."""
     return json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
@@ -73,7 +69,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def digest_bytes(*parts: bytes) -> str:
-    """Returns the SHA-256 of byte strings, each framed by its length, as 64 hexadecimal digits."""
+    """Returns the SHA-256 of byte strings, each prefixed with its length, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
@@ -87,12 +83,12 @@ def digest_json(value: Any) -> str:
 
 
 def digest_file(path: str | Path) -> str:
-    """Returns the SHA-256 of a file's content, read in pieces."""
+    """Returns the SHA-256 of a file's content."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest_files(paths: Iterable[str | Path]) -> str:
-    """Returns one SHA-256 over several files, each with its name, in the order of their names."""
+    """Returns one SHA-256 over the names and contents of several files, sorted by name."""
     named = sorted((Path(path).name, digest_file(path)) for path in paths)
     return digest_json(named)

@@ -19,15 +19,15 @@ Part = TypeVar("Part")
 
 
 class Registry(Generic[Part]):
-    """Parts by name; what registers them, in this project and in installed packages, is imported when needed.
+    """Parts by name; the modules and entry points that register them are imported on first use.
 
     Args:
-        kind: what a part is called in messages, such as "objective".
+        kind: of part, in messages, such as "objective".
         modules: of this project; each registers its parts when it is imported.
 
     Attributes:
-        group: the entry-point group, `o3_lightning.<kind>s`. Loading an entry point has to register
-            its part; a module that does so when it is imported is enough.
+        group: the entry-point group, `o3_lightning.<kind>s`; importing the module of an entry point must
+            register the part.
 
     Example:
         >>> shapes: Registry[type] = Registry("shape")
@@ -42,11 +42,7 @@ class Registry(Generic[Part]):
         self._modules, self._parts, self._loaded = tuple(modules), dict[str, Part](), False
 
     def register(self, name: str) -> Callable[[Part], Part]:
-        """Returns a decorator that adds a part and leaves it as it is.
-
-        Raises:
-            ValueError: another part has the name.
-        """
+        """Returns a decorator that adds a part and returns it; ValueError if another part has the name."""
 
         def add(part: Part) -> Part:
             if self._parts.get(name, part) is not part:
@@ -57,7 +53,7 @@ class Registry(Generic[Part]):
         return add
 
     def names(self) -> list[str]:
-        """Returns every name, the project's own first, each group in the order of registration."""
+        """Returns all names, those of this project first, in the order of registration."""
         self._load()
         return list(self._parts)
 
@@ -66,11 +62,7 @@ class Registry(Generic[Part]):
         return name in self._parts
 
     def __getitem__(self, name: str) -> Part:
-        """Returns a part.
-
-        Raises:
-            InputError: there is none of this name; the message lists the names and the nearest one.
-        """
+        """Returns a part; InputError with all names and the nearest one if there is none of this name."""
         if name not in self:
             near = difflib.get_close_matches(name, self._parts, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -78,7 +70,7 @@ class Registry(Generic[Part]):
         return self._parts[name]
 
     def _load(self) -> None:
-        """Imports what registers parts, once."""
+        """Imports everything that registers parts, once."""
         if self._loaded:
             return
         self._loaded = True  # before the imports: a module may look while it registers

@@ -1,4 +1,4 @@
-"""Seeds of stages: each depends on the run's seed, the stage and the request, and on nothing done before."""
+"""Seeds of the stages of a run, independent of what ran before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["stage_seed"]
 
 
 def stage_seed(seed: int, stage: str, request: str) -> int:
-    """Returns a seed of 32 bits that depends on the run's seed, the stage and the request alone.
+    """Returns a 32-bit seed that depends only on the run's seed, the stage and the request.
 
     Example:
         >>> stage_seed(0, "adapter", "a") == stage_seed(0, "adapter", "a") != stage_seed(1, "adapter", "a")

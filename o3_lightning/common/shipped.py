@@ -1,4 +1,4 @@
-"""The files that come with the package: configurations and example requests, found by name."""
+"""The files shipped with the package, such as configurations and example requests, found by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading YAML that people write: keys and values in UTF-8, every key once."""
+"""Strict reading of YAML files: mappings in UTF-8 without duplicate keys."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["read_mapping"]
 
 
 class OnceLoader(yaml.SafeLoader):
-    """The safe loader, but a key that comes twice is a mistake: of two values one would be lost unseen."""
+    """The safe loader, but a duplicate key is an error instead of silently losing one of the values."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Returns a mapping as it is written, before "<<" brings in the keys of another."""
+        """Checks the keys of a mapping as written, before "<<" merges another one into it."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[Any] = set()
         for key, _ in node.value:
@@ -31,10 +31,7 @@ class OnceLoader(yaml.SafeLoader):
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """Returns the keys and values that a YAML file holds.
-
-    Args:
-        path: a file in UTF-8, with or without a byte-order mark.
+    """Returns the mapping in a YAML file in UTF-8, with or without a byte-order mark.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8 or not YAML, holds a key twice, or holds something

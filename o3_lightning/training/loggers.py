@@ -52,12 +52,7 @@ class LoggingConfig:
 
 
 class RunLogger:
-    """The loggers of a run, shared by all its fits.
-
-    Args:
-        loggers: Lightning's loggers.
-        first_step: first value of the step counter; above 0 when a stopped run continues.
-    """
+    """Lightning's loggers of a run, shared by all its fits; `first_step` is above 0 in a continued run."""
 
     def __init__(self, loggers: Sequence[Logger], first_step: int = 0) -> None:
         self.loggers, self.next_step = tuple(loggers), first_step
@@ -105,11 +100,7 @@ class RunLogger:
 
 
 class StageLogger(Logger):
-    """Passes the metrics of one fit to the run's loggers, named after the stage and at the run's step.
-
-    Args:
-        run: the loggers of the run.
-        name: of the stage, e.g. "request_1/adapter".
+    """Passes the metrics of one fit (stage) to the run's loggers, prefixed with its name, at the run's step.
 
     Example:
         >>> StageLogger(RunLogger([]), "request_1/adapter").prefixed({"loss": 1.0, "epoch": 0})
