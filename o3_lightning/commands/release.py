@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     trainer = trainer_options(namespace)
     if (action.undo or action.redo or action.export) and not folder.path.is_dir():
         raise InputError("there is no release", path=folder.path)
-    with folder.claim(to_plain(config), to_plain(ReleaseConfig())):
+    with folder.claim(to_plain(config)):
         if action.undo or action.redo:
             lines = switch(config, action)
         elif action.export:

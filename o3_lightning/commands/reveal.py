@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     from o3_lightning.training.run_folder import RunFolder
 
     folder = RunFolder(config.folder)
-    with folder.claim(to_plain(config), to_plain(RevealConfig())):
+    with folder.claim(to_plain(config)):
         revealed = reveal_topic(load_base(config.base, config.seed), config, folder.path / "queries.jsonl")
         path = write_request(revealed.rows, config.identifier, folder.path)
         lines = summarise_search(revealed, config, folder.path)

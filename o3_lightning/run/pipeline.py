@@ -25,7 +25,7 @@ from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.evaluation.detectors import evaluate_detectors, gate_errors
 from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
-from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig
+from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import (
     RETAIN_SPLIT,
     check_finished,
@@ -89,8 +89,7 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
     previous = PreviousRun(config, trainer, inputs) if inputs and config.take_over else None
     if not (finished or config.refuse_only):
         build_trainer(trainer, max_epochs=config.adapter.epochs)  # for its errors
-    defaults = {**to_plain(RunConfig()), "trainer": TRAINER_DEFAULTS}
-    with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}, defaults):
+    with folder.claim({**to_plain(config), "trainer": to_plain(dict(trainer))}):
         if inputs is None:
             check_finished(folder, config)
             logger.info("%s is finished; nothing to do. Its report: %s", folder.path, folder.report_file)

@@ -65,37 +65,30 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run wrote its metrics and its report; the same in every process."""
-        return self.processes.once(self.has_results)
-
-    def has_results(self) -> bool:
-        """Whether this process sees the metrics and the report."""
-        return self.metrics_file.is_file() and self.report_file.is_file()
+        return self.processes.once(lambda: self.metrics_file.is_file() and self.report_file.is_file())
 
     @contextmanager
-    def claim(self, configuration: Result, defaults: Result | None = None) -> Iterator[None]:
+    def claim(self, configuration: Result) -> Iterator[None]:
         """Locks the folder for this run and binds it to a configuration.
 
         Args:
             configuration: plain dictionaries and scalars; fields that do not decide the outcome (logging,
                 output, the reused run, the trainer's bookkeeping) may differ between starts.
-            defaults: of all fields. In a finished run a field that an earlier version did not have may be
-                missing if it has its default now; None: no field may be missing.
 
         Raises:
             InputError: the folder cannot be written, another process uses it, or it holds a run with another
-                configuration, an unfinished run of a version without some field, or a configuration that
-                cannot be read.
+                configuration or one that cannot be read.
         """
         lock = FileLock(self.path / ".lock")
         try:
-            self.processes.once(lambda: self.take(lock, configuration, defaults or {}))
+            self.processes.once(lambda: self.take(lock, configuration))
             yield
         finally:
             if self.processes.is_first:
                 lock.release()
 
-    def take(self, lock: FileLock, configuration: Result, defaults: Result) -> None:
-        """Locks the folder and binds it to a configuration, in the first process."""
+    def take(self, lock: FileLock, configuration: Result) -> None:
+        """Locks the folder, and writes its configuration or compares it with the one in the folder."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
@@ -103,31 +96,16 @@ class RunFolder:
             raise InputError("another process is working in this run folder", path=self.path) from None
         except OSError as error:
             raise InputError(f"cannot be written: {error.strerror or error}", path=self.path) from error
-        self.bind(configuration, defaults)
-
-    def bind(self, configuration: Result, defaults: Result) -> None:
-        """Writes the configuration, or compares it with the one in the folder."""
         path = self.path / "config.yaml"
         if not path.is_file():
             write_atomically(path, yaml.safe_dump(configuration, sort_keys=False))
             return
-        there, now, usual = (
-            dict(leaves(decisive(one))) for one in (read_mapping(path), configuration, defaults)
-        )
-        new = [key for key in now if key not in there and key in usual and now[key] == usual[key]]
-        known = {key: value for key, value in now.items() if key not in new}
-        changed = [f"{key} is {old} there, {value} now" for key, old, value in differing(there, known)]
+        there, now = (dict(leaves(decisive(one))) for one in (read_mapping(path), configuration))
+        changed = [f"{key} is {old} there, {value} now" for key, old, value in differing(there, now)]
         if changed:
             raise InputError(
                 f"this folder holds a run with another configuration ({'; '.join(changed)}); "
                 f"--config {path} goes on as it began; or choose another --name, or remove the folder",
-                path=self.path,
-            )
-        if new and not self.has_results():
-            fields = ", ".join(f"{key}: {now[key]}" for key in new)
-            raise InputError(
-                f"this run was begun by a version without {fields}; its requests would not be treated alike. "
-                f"Write the fields into {path} to go on with them, or choose another --name",
                 path=self.path,
             )
 
