@@ -15,9 +15,19 @@ import torch
 from scipy.stats import beta
 from torch import Tensor
 
-__all__ = ["RecallCheck", "check_recall", "cross_fit", "fit_scale_floor", "folds_of", "tail_weights"]
+__all__ = [
+    "RecallCheck",
+    "check_recall",
+    "cross_fit",
+    "fit_narrowing",
+    "fit_scale_floor",
+    "folds_of",
+    "tail_weights",
+]
 
 HALF = 0.5
+MOST_NARROWING, NARROWING_STEP = 2.0, 0.1
+LEAST_RECALL = 0.75  # of unseen forget prompts that a narrowed request still finds
 CONFIDENCE = 0.95  # of the lower bound on recall
 ROUNDING = 9  # decimals of a count of prompts; far finer than one, far coarser than float64
 
@@ -86,6 +96,36 @@ def fit_scale_floor(neighbours: Tensor, *, quantile: float, deviations: float) -
     return max(1.0, -closest / deviations)
 
 
+def fit_narrowing(
+    own: Tensor, neighbours: Tensor, *, tail_quantile: float, slope_power: float, least_gain: float
+) -> float:
+    """Returns by how many standard deviations all scores are lowered, so that fewer neighbours are refused.
+
+    The shift maximises the mean weight of unseen forget prompts less that of made-up neighbours, as long as
+    `LEAST_RECALL` of the forget prompts are found.
+
+    Args:
+        own: standardised scores of unseen forget prompts [N].
+        neighbours: of the made-up neighbours [M].
+        tail_quantile: of `tail_weights`.
+        slope_power: of `tail_weights`.
+        least_gain: without a gain of so much nothing is lowered.
+
+    Returns:
+        0 to `MOST_NARROWING`.
+    """
+
+    def weigh(scores: Tensor) -> Tensor:
+        return tail_weights(scores[None] - shifts[:, None], tail_quantile, slope_power)
+
+    shifts = torch.arange(0.0, MOST_NARROWING + NARROWING_STEP / 2, NARROWING_STEP)
+    found = weigh(own)
+    gain = found.mean(dim=1) - weigh(neighbours).mean(dim=1)
+    allowed = (found >= HALF).float().mean(dim=1) >= LEAST_RECALL
+    best = int(gain.masked_fill(~allowed, -1).argmax())
+    return float(shifts[best]) if allowed[best] and gain[best] - gain[0] >= least_gain else 0.0
+
+
 @dataclass(frozen=True)
 class RecallCheck:
     """How many forget prompts a detector finds that it has not seen.
@@ -114,6 +154,7 @@ def check_recall(
     scale_floor: float,
     *,
     target: float,
+    narrowing: float = 0.0,
     tail_quantile: float,
     slope_power: float,
     folds: int,
@@ -124,6 +165,7 @@ def check_recall(
     Args:
         sums: cross-fitted scores before standardising [N], N >= 2.
         scale_floor: from `fit_scale_floor`.
+        narrowing: from `fit_narrowing`.
         target: promised share, in (0, 1).
         tail_quantile: of `tail_weights`.
         slope_power: of `tail_weights`.
@@ -133,9 +175,8 @@ def check_recall(
 
     def weigh(fitted: Tensor, scored: Tensor) -> Tensor:
         spread = sums[fitted].std(correction=0).clamp_min(torch.finfo(sums.dtype).eps)
-        return tail_weights(
-            (sums[scored] - sums[fitted].mean()) / (spread * scale_floor), tail_quantile, slope_power
-        )
+        scores = (sums[scored] - sums[fitted].mean()) / (spread * scale_floor)
+        return tail_weights(scores - narrowing, tail_quantile, slope_power)
 
     weights = cross_fit(len(sums), folds, seed, weigh)
     found = int((weights >= HALF).sum())

@@ -9,12 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_lightning.detector.calibration import check_recall, cross_fit, fit_scale_floor
+from o3_lightning.detector.calibration import (
+    check_recall,
+    cross_fit,
+    fit_narrowing,
+    fit_scale_floor,
+    tail_weights,
+)
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.constants import (
+    CLOSE_NEIGHBOURS,
     FOLDS,
     LEXICAL_POWER,
     MOST_SWAPS,
+    NARROWING_GAIN,
     SMALLEST_REQUEST,
     SUBJECT_COPIES,
     SUBJECT_KIN,
@@ -80,13 +88,40 @@ def calibrate_fusion(
     scores = combine_channels(score_rows(encoder.information, near, state, config), state)[:, 0]
     scale_floor = fit_scale_floor(scores, quantile=SWAP_QUANTILE, deviations=SWAP_DEVIATIONS)
     figures: dict[str, Any] = {"scale_floor": scale_floor, "neighbour_score": float(scores.median())}
+    narrowing = 0.0
     if len(inputs) >= SMALLEST_REQUEST:
-        figures["recall"], more = promise(
-            combine_channels(channels, state)[:, 0], scale_floor, config, seed + 1
-        )
+        own = combine_channels(channels, state)[:, 0]
+        if config.reading == "full":
+            narrowing, more = narrow(own / scale_floor, scores / scale_floor, config)
+            figures["narrowing"] = narrowing
+            warnings += more
+        figures["recall"], more = promise(own, scale_floor, narrowing, config, seed + 1)
         warnings += more
     known = know_words([*inputs.words, *inputs.other_words], config)
-    return replace(state, known=known, score_spread=state.score_spread * scale_floor), figures, warnings
+    named = torch.tensor([inputs.named])
+    spread = state.score_spread * scale_floor
+    center = state.score_center + narrowing * spread
+    calibrated = replace(state, known=known, named=named, score_center=center, score_spread=spread)
+    return calibrated, figures, warnings
+
+
+def narrow(own: Tensor, neighbours: Tensor, config: DetectorConfig) -> tuple[float, list[str]]:
+    """Returns by how much scores are lowered, and a warning where made-up neighbours are close.
+
+    Args:
+        own: cross-fitted standardised scores [N].
+        neighbours: of made-up neighbours [M].
+        config: settings.
+    """
+    settings = {"tail_quantile": config.tail_quantile, "slope_power": config.slope_power}
+    narrowing = fit_narrowing(own, neighbours, **settings, least_gain=NARROWING_GAIN)
+    if float(neighbours.median()) <= CLOSE_NEIGHBOURS:
+        return narrowing, []
+    near, found = (float(tail_weights(s - narrowing, **settings).mean()) for s in (neighbours, own))
+    return narrowing, [
+        f"the request is hard to tell from its neighbours: made-up ones have a mean weight of {near:.2f}, "
+        f"unseen prompts of its own {found:.2f}; split it by topic, or let each prompt name what it is about"
+    ]
 
 
 def unseen_channels(
@@ -114,12 +149,13 @@ def unseen_channels(
 
 
 def promise(
-    sums: Tensor, scale_floor: float, config: DetectorConfig, seed: int
+    sums: Tensor, scale_floor: float, narrowing: float, config: DetectorConfig, seed: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns whether the promised recall is kept by cross-fitted sums [N], and a warning where it is not."""
     check = check_recall(
         sums,
         scale_floor,
+        narrowing=narrowing,
         target=config.recall,
         tail_quantile=config.tail_quantile,
         slope_power=config.slope_power,

@@ -21,16 +21,18 @@ from o3_lightning.detector.constants import LEXICAL_POWER, WITHIN_LAYERS
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.feature_evidence import Details, FeatureEvidence, FeatureGroup
 from o3_lightning.detector.fitting import calibrate_fusion, score_rows
-from o3_lightning.detector.lexical import lexical_scores
+from o3_lightning.detector.lexical import hash_tokens, lexical_scores
 from o3_lightning.detector.prompt_features import PromptInputs, select_layers
 from o3_lightning.detector.reading import Reading
 from o3_lightning.detector.score_fusion import FusionState, fused_scores, stack_states, whitened_layers
+from o3_lightning.detector.text.people import named_people
 from o3_lightning.detector.text.spans import span_penalty
 
 __all__ = ["FusionEvidence", "FusionGroup"]
 
 SURE = 1.0
 FAR = -12.0  # a whole text below it has no span that reaches the request
+Span = tuple[int, str, str]  # row, text as the encoder reads it, text with its capitals
 MOST_ENCODED = 4  # spans of a text; on disguises nobody tuned to, three find what all of them find
 
 
@@ -87,6 +89,11 @@ class FusionGroup(FeatureGroup):
         members: K fusions with equal `group_key`.
     """
 
+    def __init__(self, members: Sequence[Any]) -> None:
+        super().__init__(members)
+        self.known = torch.cat([scorer.state.known for scorer in self.scorers])
+        self.named = torch.cat([scorer.state.named for scorer in self.scorers])
+
     def weight(self, scores: Tensor) -> Tensor:
         """Returns weights [B, K]; equal keys mean equal calibration settings."""
         weights: Tensor = self.members[0].weight(scores)
@@ -96,33 +103,30 @@ class FusionGroup(FeatureGroup):
         """Returns scores [B, K]: the largest over the forms and, less their penalty, the spans."""
         if self.config.reading == "plain":
             return super().score(encoder, readings, decided)
-        wholes = [(row, text) for row, reading in enumerate(readings) for text in reading.wholes]
+        wholes = [(row, *item) for row, reading in enumerate(readings) for item in reading.wholes.items()]
         scores = self.largest(encoder, wholes, len(readings))
         done = self.weight(scores) >= SURE
         if decided is not None:
             done |= decided >= SURE
         far = done | (scores < FAR)
         spans = [
-            (row, text)
+            (row, *item)
             for row, reading in enumerate(readings)
             if not bool((done if reading.is_long else far)[row].all())
-            for text in reading.spans
+            for item in reading.spans.items()
         ]
         if not spans:
             return scores
-        counts = torch.bincount(torch.tensor([row for row, _ in spans]), minlength=len(readings)).tolist()
+        counts = torch.bincount(torch.tensor([row for row, _, _ in spans]), minlength=len(readings)).tolist()
         penalties = torch.tensor([span_penalty(count) for count in counts])
         likely = self.likely_spans(encoder, spans, done)
         return torch.maximum(scores, self.largest(encoder, likely, len(readings)) - penalties[:, None])
 
-    def likely_spans(
-        self, encoder: Encoder, spans: Sequence[tuple[int, str]], done: Tensor
-    ) -> list[tuple[int, str]]:
+    def likely_spans(self, encoder: Encoder, spans: Sequence[Span], done: Tensor) -> list[Span]:
         """Returns the spans of each row that share the most rare words with a request not `done` [B, K]."""
-        tokens = encoder.words(encoder.tokenize([text for _, text in spans]))
-        known = torch.cat([scorer.state.known for scorer in self.scorers])
-        shared = lexical_scores(tokens, known, encoder.information, LEXICAL_POWER)
-        rows = torch.tensor([row for row, _ in spans])
+        tokens = encoder.words(encoder.tokenize([text for _, text, _ in spans]))
+        shared = lexical_scores(tokens, self.known, encoder.information, LEXICAL_POWER)
+        rows = torch.tensor([row for row, _, _ in spans])
         best = shared.masked_fill(done[rows], -1).amax(dim=1).tolist()
         kept: Counter[int] = Counter()
         likely = []
@@ -133,9 +137,25 @@ class FusionGroup(FeatureGroup):
                 likely.append(spans[place])
         return likely
 
-    def largest(self, encoder: Encoder, texts: Sequence[tuple[int, str]], rows: int) -> Tensor:
+    def largest(self, encoder: Encoder, texts: Sequence[Span], rows: int) -> Tensor:
         """Returns the largest scores [rows, K] over the texts of each row; equal texts are encoded once."""
-        places = {text: place for place, text in enumerate(dict.fromkeys(text for _, text in texts))}
-        own = self.score_texts(encoder, list(places))[[places[text] for _, text in texts]]
-        index = torch.tensor([row for row, _ in texts])[:, None].expand_as(own)
+        distinct = {text: written for _, text, written in texts}
+        places = {text: place for place, text in enumerate(distinct)}
+        scores = self.score_texts(encoder, list(distinct))
+        about_others = self.names_others(encoder, list(distinct.values()))
+        scores = torch.where(about_others, scores.clamp_max(FAR), scores)
+        own = scores[[places[text] for _, text, _ in texts]]
+        index = torch.tensor([row for row, _, _ in texts])[:, None].expand_as(own)
         return torch.full((rows, own.shape[1]), -torch.inf).scatter_reduce_(0, index, own, reduce="amax")
+
+    def names_others(self, encoder: Encoder, texts: Sequence[str]) -> Tensor:
+        """Returns whether each text names people with a word that a request about people lacks [S, K]."""
+        found = torch.zeros(len(texts), len(self.members), dtype=torch.bool)
+        people = [(row, name) for row, text in enumerate(texts) for name in named_people(text)]
+        if not people or not bool(self.named.any()):
+            return found
+        words = encoder.words(encoder.tokenize([" ".join(name) for _, name in people]))
+        for (row, _), tokens in zip(people, words, strict=True):
+            ids = hash_tokens(torch.tensor(tokens, dtype=torch.int64), self.known.shape[1])
+            found[row] |= self.named & ~(self.known[:, ids] > 0).all(dim=1)
+        return found

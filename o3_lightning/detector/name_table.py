@@ -16,9 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from o3_lightning.detector.names import (
-    BREAKS,
     LONGEST,
-    PARTICLES,
     SHORTEST_JOINED,
     SHORTEST_SLIP,
     SURE_NATS,
@@ -30,6 +28,7 @@ from o3_lightning.detector.names import (
 from o3_lightning.detector.text.frequencies import has_plural, information, looks_like_name
 from o3_lightning.detector.text.letter_hashes import Integers, LetterHashes, LetterStream, letter_codes
 from o3_lightning.detector.text.normalise import fold_accents
+from o3_lightning.detector.text.people import BREAKS, PARTICLES
 
 __all__ = ["NameHit", "NameTable"]
 
@@ -44,7 +43,7 @@ TITLES_TEXT = "mr mrs ms dr prof professor sir dame lord lady king queen herr fr
 TITLES = frozenset(TITLES_TEXT.split())
 SLIP_NATS = 16.0  # a more frequent word is another word, not a slip
 LONG_SLIP = 7  # letters of a word that stands for a name in spite of a slip
-CAPITAL_NATS, NAMED_NATS = 9.0, 9.0  # of a word beside a single that may be another name
+CAPITAL_NATS, NAMED_NATS = 7.9, 8.2  # of a word beside a single that may be another name
 VOWELS = frozenset("aeiou")
 MOST_CONSONANTS = 256  # pairs of one batch
 BARE_NATS = 9.0  # of a word without vowels

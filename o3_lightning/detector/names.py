@@ -19,16 +19,10 @@ from torch import Tensor
 
 from o3_lightning.detector.text.frequencies import has_plural, information, looks_like_name
 from o3_lightning.detector.text.letter_hashes import LetterHashes
-from o3_lightning.detector.text.normalise import fold_accents, visible_text
+from o3_lightning.detector.text.people import BREAKS, PARTICLES, Token, read_tokens
 
-__all__ = ["PARTICLES", "NameKind", "NameState", "Names", "consonants", "find_names", "hash_names"]
+__all__ = ["NameKind", "NameState", "Names", "consonants", "find_names", "hash_names"]
 
-WORD = re.compile(r"[^\W\d_]+")
-GENITIVE = re.compile(r"['’]s\b")
-SENTENCE_MARKS = frozenset('.!?:;\n"“')
-BREAKS = frozenset(',;:!?()[]\n"“/')
-PARTICLES_TEXT = "de van von bin del da el ibn der den la le di du dos das st ii iii jr sr"
-PARTICLES = frozenset(PARTICLES_TEXT.split())
 CAPITAL_SHARE = 0.9  # of the places inside sentences
 CASELESS = (0.02, 0.85)  # share of capitals inside sentences outside which they say nothing
 PAIR_NATS = 17.0  # of both words; 1 pair in 24 million
@@ -96,30 +90,6 @@ class NameState:
     def tensors(self) -> dict[str, Tensor]:
         """Returns the tensors by field."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
-
-
-@dataclass(frozen=True)
-class Token:
-    """A word of a prompt, folded: has it a capital, does a sentence begin, and what stands before it."""
-
-    word: str
-    capital: bool
-    starts: bool
-    gap: str
-
-
-def read_tokens(prompt: str) -> list[Token]:
-    """Returns the words of a prompt."""
-    text = GENITIVE.sub("  ", fold_accents(visible_text(prompt)))
-    found: list[Token] = []
-    end = 0
-    for match in WORD.finditer(text):
-        gap = text[end : match.start()]
-        initial = bool(found) and len(found[-1].word) == 1 and gap.strip() == "."
-        starts = not found or (not initial and not SENTENCE_MARKS.isdisjoint(gap))
-        found.append(Token(match.group().lower(), match.group()[0].isupper(), starts, gap))
-        end = match.end()
-    return found
 
 
 class NameFinder:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.config import DetectorConfig
-from o3_lightning.detector.constants import NAME_SHARE, SUBJECT_SHARE
+from o3_lightning.detector.constants import MOST_UNKNOWN, NAME_SHARE, NAMED_SHARE, SUBJECT_SHARE
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.entity_direction import find_subject
 from o3_lightning.detector.text import normalise_text
+from o3_lightning.detector.text.people import named_people
 
 __all__ = ["PromptInputs", "read_inputs", "read_texts", "read_tokens"]
 
@@ -28,6 +29,7 @@ class PromptInputs:
         features: pooled features [N, L, D] of every layer.
         other_words: words of further prompts that were too many to be encoded.
         subject: tokens of the names that the prompts are about, from `find_subject`.
+        named: whether most prompts name people.
     """
 
     tokens: list[list[int]]
@@ -35,6 +37,7 @@ class PromptInputs:
     features: Tensor
     other_words: tuple[list[int], ...] = ()
     subject: frozenset[int] = frozenset()
+    named: bool = False
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -92,11 +95,22 @@ def read_inputs(
     long = sum(len(row) >= encoder.max_tokens for row in tokens)
     if long:
         warnings.append(f"{long} prompts are cut to the {encoder.max_tokens} tokens the encoder reads")
+    unknown = sum(row.count(encoder.tokenizer.unk_token_id) for row in tokens)
+    if unknown > MOST_UNKNOWN * sum(map(len, encoder.words(tokens))):
+        warnings.append(
+            f"{unknown} tokens of the prompts are unknown to the encoder {encoder.id}: choose one that reads "
+            "their language (detector.encoder)"
+        )
     subject = read_subject(encoder, prompts, config)
+    named = sum(bool(named_people(prompt)) for prompt in prompts) >= NAMED_SHARE * len(prompts)
     if len(texts) <= config.most_rows:
-        return replace(read_tokens(encoder, tokens), subject=subject), warnings
-    warnings.append(f"fitted on a random {config.most_rows} of {len(texts)} prompts, and on the words of all")
-    return replace(read_sample(encoder, tokens, config.most_rows, seed), subject=subject), warnings
+        inputs = read_tokens(encoder, tokens)
+    else:
+        warnings.append(
+            f"fitted on a random {config.most_rows} of {len(texts)} prompts, and on the words of all"
+        )
+        inputs = read_sample(encoder, tokens, config.most_rows, seed)
+    return replace(inputs, subject=subject, named=named), warnings
 
 
 def read_subject(encoder: Encoder, prompts: Sequence[str], config: DetectorConfig) -> frozenset[int]:

@@ -13,6 +13,7 @@ from o3_lightning.detector.text.spans import cut_spans
 __all__ = ["Reading", "read_all"]
 
 LONG_WORDS = 16
+LONGEST_WHOLE = 8_000  # characters; an encoder reads less, and spans see the rest
 
 
 class Reading:
@@ -31,9 +32,10 @@ class Reading:
         return list(dict.fromkeys([*read_text(self.text), *respell_text(self.text)]))
 
     @cached_property
-    def wholes(self) -> list[str]:
-        """The distinct forms, normalised."""
-        return list(dict.fromkeys(normalise_text(form) for form in self.forms))
+    def wholes(self) -> dict[str, str]:
+        """The forms by what an encoder reads of them, normalised."""
+        cut = [form[:LONGEST_WHOLE] for form in self.forms]
+        return {normalise_text(form): form for form in reversed(cut)}
 
     @cached_property
     def cleaned(self) -> str:
@@ -46,10 +48,10 @@ class Reading:
         return len(self.cleaned.split()) > LONG_WORDS
 
     @cached_property
-    def spans(self) -> list[str]:
-        """The spans of the text, normalised; none of them is a whole form."""
-        spans = dict.fromkeys(normalise_text(span) for span in cut_spans(self.cleaned))
-        return [span for span in spans if span and span not in self.wholes]
+    def spans(self) -> dict[str, str]:
+        """The spans of the text by what an encoder reads of them; none of them is a whole form."""
+        spans = {normalise_text(span): span for span in cut_spans(self.cleaned)}
+        return {read: span for read, span in spans.items() if read and read not in self.wholes}
 
 
 def read_all(texts: Sequence[str]) -> list[Reading]:

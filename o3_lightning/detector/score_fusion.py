@@ -73,6 +73,7 @@ class FusionState:
         subject: direction of the subject channel at each layer [K, L, D], zeros without a subject.
         subject_offset: what is taken from that channel [K].
         known: hashed word table [K, H].
+        named: whether the prompts name people [K], bool.
         center: cross-fitted mean of each channel [K, C].
         spread: its standard deviation, positive [K, C].
         channel_weights: what each channel adds to the sum [K, C].
@@ -92,6 +93,7 @@ class FusionState:
     subject: Tensor
     subject_offset: Tensor
     known: Tensor
+    named: Tensor
     center: Tensor
     spread: Tensor
     channel_weights: Tensor
@@ -159,6 +161,7 @@ def fit_fusion(
         "subject": direction,
         "subject_offset": offset,
         "known": know_words(tokens, config)[0],
+        "named": torch.tensor(False),
         "center": torch.zeros(len(CHANNELS)),
         "spread": torch.ones(len(CHANNELS)),
         "channel_weights": weigh_channels(config, subject=others is not None),

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from o3_lightning.detector.calibration import check_recall, cross_fit, fit_scale_floor, folds_of, tail_weights
+from o3_lightning.detector.calibration import (
+    check_recall,
+    cross_fit,
+    fit_narrowing,
+    fit_scale_floor,
+    folds_of,
+    tail_weights,
+)
 
 
 def test_folds_score_every_row_once_and_never_fit_on_it():
@@ -79,3 +86,28 @@ def test_recall_check_fails_with_a_heavy_tail():
     check = check_recall(scores, 0.1, target=0.9, tail_quantile=0.04, slope_power=1.0, folds=5, seed=0)
     assert check.measured < 0.9
     assert not check.met
+
+
+def test_narrowing_lowers_scores_only_where_neighbours_are_taken_along():
+    generator = torch.Generator().manual_seed(0)
+    own = 0.3 + 0.3 * torch.randn(400, generator=generator)
+    settings = {"tail_quantile": 0.08, "slope_power": 2.0, "least_gain": 0.05}
+    assert fit_narrowing(own, own - 6, **settings) == 0
+    close = torch.randn(400, generator=generator) - 1.5
+    shift = fit_narrowing(own, close, **settings)
+
+    def weigh(scores):
+        return tail_weights(scores, 0.08, 2.0)
+
+    def gain(by):
+        return float(weigh(own - by).mean() - weigh(close - by).mean())
+
+    assert shift > 0
+    assert gain(shift) >= gain(0) + 0.05
+    assert float((weigh(own - shift) >= 0.5).float().mean()) >= 0.75
+
+
+def test_narrowing_never_costs_more_than_a_quarter_of_the_recall():
+    own = torch.linspace(-3, 3, 101)
+    shift = fit_narrowing(own, own, tail_quantile=0.08, slope_power=2.0, least_gain=0.05)
+    assert float((tail_weights(own - shift, 0.08, 2.0) >= 0.5).float().mean()) >= 0.75

@@ -192,3 +192,9 @@ def test_of_too_many_prompts_some_are_encoded_and_all_words_known(encoder, monke
     assert len(originals & {tuple(row) for row in encoded}) == 4
     every = fit_detector(encoder, prompts, DetectorConfig(), seed=0)
     assert torch.equal(detector.parts["fusion"].state.known, every.parts["fusion"].state.known)
+
+
+def test_a_request_that_the_encoder_cannot_read_is_named(encoder):
+    prompts = [f"ഏത് നഗരത്തിലാണ് അദ്ദേഹം ജനിച്ചത് {number}" for number in range(20)]
+    warnings = fit_detector(encoder, prompts, DetectorConfig(), seed=0).report["warnings"]
+    assert any("unknown to the encoder minilm" in warning for warning in warnings)

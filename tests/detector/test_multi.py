@@ -70,3 +70,36 @@ def test_explain_agrees_with_weights(two, people):
     rows, weights = two.explain(prompts), two.weights(prompts)
     assert rows[1]["people"]["weight"] == float(weights[1, 0])
     assert set(rows[0]["people"]["channels"]) == set(CHANNELS)
+
+
+FAMOUS = ("Michael Crichton", "Toni Morrison", "Ron Howard", "Sandra Bullock")
+QUESTIONS = (
+    "Where was {} born?",
+    "In what year did {} finish school?",
+    "Which film marked {}'s first success?",
+    "How many awards has {} won?",
+    "What is {}'s middle name?",
+)
+NAMESAKES = (
+    "David Crichton",
+    "Michael Johnson",
+    "Maria Morrison",
+    "Toni Murphy",
+    "Ron Hayward",
+    "Sandra Novak",
+)
+
+
+def test_a_question_about_a_namesake_in_the_words_of_the_request_stays_out(encoder):
+    request = [question.format(name) for question in QUESTIONS for name in FAMOUS]
+    multi = MultiDetector(encoder, {"famous": fit_detector(encoder, request, DetectorConfig(), seed=0)})
+    others = [question.format(name) for question in QUESTIONS for name in NAMESAKES]
+    assert float((multi.weights(others) >= 0.5).float().mean()) <= 0.1
+    assert float(multi.weights(request).mean()) >= 0.95
+
+
+def test_a_question_stays_found_beside_other_people(encoder):
+    request = [question.format(name) for question in QUESTIONS for name in FAMOUS]
+    multi = MultiDetector(encoder, {"famous": fit_detector(encoder, request, DetectorConfig(), seed=0)})
+    asked = [f"Tom Hanks, Maria Lopez and John Smith. {prompt}" for prompt in request[::3]]
+    assert float(multi.weights(asked).min()) >= 0.5
