@@ -16,7 +16,8 @@ def tiny_base():
     from o3_lightning.data.fictitious import training_rows
     from o3_lightning.data.templates import template_for
     from o3_lightning.models.base import BaseModel
-    from o3_lightning.models.fictitious import FictitiousBaseConfig, make_model, train_tokenizer
+    from o3_lightning.models.config import FictitiousBaseConfig
+    from o3_lightning.models.fictitious import make_model, train_tokenizer
 
     config = FictitiousBaseConfig(layers=2, width=32, feed_forward=64, heads=2)
     tokenizer = train_tokenizer(training_rows(0), config.vocabulary)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer
-from o3_lightning.models.fictitious import FictitiousBaseConfig, train_model, train_tokenizer
+from o3_lightning.models.config import FictitiousBaseConfig
+from o3_lightning.models.fictitious import train_model, train_tokenizer
 
 __all__ = ["TOYS", "Toy", "toy_rows", "train_toy"]
 

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from o3_lightning.data.fictitious import in_all_phrasings, training_rows
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.templates import TEMPLATES
 from o3_lightning.data.words import general_knowledge
+from o3_lightning.models.config import FictitiousBaseConfig
 
 __all__ = [
-    "FictitiousBaseConfig",
     "cache_folder",
     "fictitious_base_folder",
     "small_base_folder",
@@ -37,48 +37,6 @@ RECIPE = 3  # raise it when the model's training changes in a way that its confi
 MANIFEST = "manifest.json"
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FictitiousBaseConfig:
-    """The embedded base model's shape and training; tuned for seconds on two cores at full accuracy.
-
-    Args:
-        layers: transformer blocks.
-        width: hidden size.
-        feed_forward: inner size of the feed-forward part.
-        heads: attention heads.
-        context_tokens: longest sequence.
-        vocabulary: entries of the byte-level tokenizer at most, special ones included; the text gives
-            about 1,700, so that most words are one token.
-        epochs: passes over the rows.
-        common_repeats: how often a pass shows each common fact; these have fewer phrasings than the
-            authors' facts and are learnt last.
-        batch_size: rows per step.
-        learning_rate: peak of AdamW, reached after warm-up and brought down by a cosine.
-        weight_decay: of AdamW.
-        second_moment: AdamW's beta_2, lower than usual because there are few steps.
-        warmup_fraction: part of all steps with a rising learning rate.
-        clip: largest gradient norm.
-        threads: processor threads; one gives the same weights whatever the number of cores, and suffers
-            least from other work on the machine.
-    """
-
-    layers: int = 4
-    width: int = 192
-    feed_forward: int = 448
-    heads: int = 6
-    context_tokens: int = 256
-    vocabulary: int = 2048
-    epochs: int = 14
-    common_repeats: int = 4
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    second_moment: float = 0.95
-    warmup_fraction: float = 0.05
-    clip: float = 1.0
-    threads: int = 1
 
 
 def cache_folder() -> Path:

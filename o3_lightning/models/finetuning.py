@@ -7,18 +7,17 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.encoding import encode_pairs
 from o3_lightning.data.requests import QuestionAnswer, read_rows
 from o3_lightning.data.sources import HubFile, load_records, try_records
+from o3_lightning.data.templates import PromptTemplate
 from o3_lightning.data.tofu import REPOSITORY
-from o3_lightning.models.fictitious import FictitiousBaseConfig, cached_model, without
-
-if TYPE_CHECKING:
-    from o3_lightning.data.templates import PromptTemplate
+from o3_lightning.models.config import FictitiousBaseConfig
+from o3_lightning.models.fictitious import cached_model, without
 
 __all__ = ["FinetuneConfig", "finetuned_folder", "finetuning_rows"]
 

@@ -1,9 +1,9 @@
-"""How the embedded base model learns its world: one Lightning module and one loader."""
+"""Next-token training of small base models: a Lightning module and a loader."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from o3_lightning.data.encoding import Example, TokenBatch, collate
-
-if TYPE_CHECKING:
-    from o3_lightning.models.fictitious import FictitiousBaseConfig
+from o3_lightning.models.config import FictitiousBaseConfig
 
 FIRST_MOMENT = 0.9  # AdamW's usual beta_1
 __all__ = ["PretrainingModule", "batch_loader"]

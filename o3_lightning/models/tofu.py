@@ -13,7 +13,8 @@ from o3_lightning.data.config import DataConfig
 from o3_lightning.data.fictitious import in_all_phrasings, refused_rows
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.stream import load_stream
-from o3_lightning.models.fictitious import FictitiousBaseConfig, small_base_folder
+from o3_lightning.models.config import FictitiousBaseConfig
+from o3_lightning.models.fictitious import small_base_folder
 
 __all__ = ["KNOWN", "tofu_base_folder"]
 

@@ -23,7 +23,8 @@ from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
 from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.metrics.collection import RowCollector
 from o3_lightning.models.base import BaseModel
-from o3_lightning.models.fictitious import FictitiousBaseConfig, make_model, train_tokenizer
+from o3_lightning.models.config import FictitiousBaseConfig
+from o3_lightning.models.fictitious import make_model, train_tokenizer
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
 from o3_lightning.training.processes import open_processes

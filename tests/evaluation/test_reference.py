@@ -15,7 +15,8 @@ from o3_lightning.evaluation.session import EvaluationSession
 from o3_lightning.evaluation.ungated import RETRAINED, load_plain, plain_model
 from o3_lightning.models import fictitious as fictitious_base
 from o3_lightning.models.base import BaseConfig, load_base
-from o3_lightning.models.fictitious import FictitiousBaseConfig, fictitious_base_folder, without
+from o3_lightning.models.config import FictitiousBaseConfig
+from o3_lightning.models.fictitious import fictitious_base_folder, without
 from o3_lightning.reporting.external_results import read_places
 from o3_lightning.training.processes import ALONE
 

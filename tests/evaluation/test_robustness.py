@@ -20,7 +20,8 @@ from o3_lightning.evaluation.evaluate import EvaluationContext
 from o3_lightning.evaluation.robustness import Robustness, chosen_kinds
 from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.models.fictitious import FictitiousBaseConfig, make_model
+from o3_lightning.models.config import FictitiousBaseConfig
+from o3_lightning.models.fictitious import make_model
 from o3_lightning.models.lora import LoraFactors
 
 FACTS = {"born": "Arlo", "died": "Brim", "wrote": "Crane", "lived": "Dunmere"}

@@ -12,7 +12,8 @@ from o3_lightning.data.normalise import matches
 from o3_lightning.data.stream import load_stream
 from o3_lightning.models import fictitious as fictitious_base
 from o3_lightning.models.base import BaseConfig, load_base
-from o3_lightning.models.fictitious import FictitiousBaseConfig, fictitious_base_folder, small_base_folder
+from o3_lightning.models.config import FictitiousBaseConfig
+from o3_lightning.models.fictitious import fictitious_base_folder, small_base_folder
 
 SMALL = FictitiousBaseConfig(layers=1, width=16, feed_forward=16, heads=1, epochs=1, batch_size=256)
 
@@ -76,7 +77,7 @@ def test_global_random_state_and_threads_are_left_alone():
 @pytest.mark.slow
 def test_a_kill_in_training_leaves_a_cache_that_works(cache):
     code = (
-        "from o3_lightning.models.fictitious import *\n"
+        "from o3_lightning.models.config import *\nfrom o3_lightning.models.fictitious import *\n"
         "shape = dict(layers=1, width=16, feed_forward=16, heads=1)\n"
         "fictitious_base_folder(0, FictitiousBaseConfig(**shape, epochs=10**6))"
     )

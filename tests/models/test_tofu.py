@@ -6,7 +6,7 @@ import pytest
 
 from o3_lightning.data.stream import load_stream
 from o3_lightning.models import tofu as tofu_base
-from o3_lightning.models.fictitious import FictitiousBaseConfig
+from o3_lightning.models.config import FictitiousBaseConfig
 from o3_lightning.models.tofu import KNOWN, known_rows, tofu_base_folder
 
 

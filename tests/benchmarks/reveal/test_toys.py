@@ -9,7 +9,7 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import to_json
 from o3_lightning.models.base import BaseConfig, load_base
-from o3_lightning.models.fictitious import FictitiousBaseConfig
+from o3_lightning.models.config import FictitiousBaseConfig
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.release import release, released_base
 from o3_lightning.reveal.arms import Arm, ArmsConfig
