@@ -136,7 +136,7 @@ class AdapterModule(LightningModule):
         return views
 
     def run(self, tokens: Mapping[str, Tensor], hidden: bool) -> tuple[Tensor, Tensor | None]:
-        """Returns logits and, if asked for, the states of the configured layer."""
+        """Returns logits and, with `hidden`, the states of the configured layer."""
         output = self.wrapped(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],

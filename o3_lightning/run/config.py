@@ -45,16 +45,16 @@ TRAINER_DEFAULTS: dict[str, Any] = {"accelerator": "auto", "devices": 1, "precis
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides the outcome of a run, except the options of the trainer.
+    """The configuration of a run, except the options of the trainer.
 
     Args:
-        name: names the folder of the run; letters, digits, '.', '_' or '-'.
+        name: name of the run's folder: letters, digits, '.', '_' or '-'.
         output: folder that holds the runs, relative to the working directory.
         seed: an integer >= 0; the same seed gives the same metrics, 0 included.
-        refuse_only: stop at protection: matching prompts are refused for good and no adapter is trained.
-        take_over: folder of an earlier run, for when new requests arrived: detectors and adapters of the
-            requests with which both runs begin are taken over from it, and only the others' are trained.
-            Everything that decides these must be the same. Empty trains all.
+        refuse_only: stop after protection: matching prompts are refused, and no adapter is trained.
+        take_over: folder of a previous run to reuse when new requests have arrived: the detectors and
+            adapters of the requests with which both runs begin are copied, and only the others are trained.
+            Every setting that decides them must be equal. Empty trains all.
         plugins: modules, or paths of .py files, that register objectives, metrics, benchmarks, detectors or
             attacks of your own; a file is looked for beside the configuration, too. `--plugin` appends one.
         data: where the requests and the evaluation splits come from.

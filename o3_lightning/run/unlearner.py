@@ -173,18 +173,7 @@ def train_request(
     logger: Logger | None = None,
     unfinished: Path | None = None,
 ) -> TrainedAdapter:
-    """Returns the adapter of a request, trained with the seed that a run derives for it.
-
-    Args:
-        base: the model to unlearn from.
-        request: what is to be forgotten.
-        history: adapters of earlier requests, in order.
-        config: of the run.
-        trainer: options of `lightning.Trainer`.
-        retain: rows for a retain objective; not read without one.
-        logger: as for `Unlearner.unlearn`.
-        unfinished: as for `Unlearner.unlearn`.
-    """
+    """Returns the adapter of a request, trained with the seed that a run derives for it; see `FitTask`."""
     built = build_trainer(trainer, max_epochs=config.adapter.epochs, logger=logger)
     seed = stage_seed(config.seed, "adapter", request.id)
     kept = retain if config.objective.needs_retained_data else None

@@ -105,7 +105,7 @@ class RunFolder:
         if changed:
             raise InputError(
                 f"this folder holds a run with another configuration ({'; '.join(changed)}); "
-                f"--config {path} goes on as it began; or choose another --name, or remove the folder",
+                f"--config {path} continues it; or choose another --name, or remove the folder",
                 path=self.path,
             )
 
