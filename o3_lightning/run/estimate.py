@@ -13,13 +13,11 @@ from lightning import Callback
 
 from o3_lightning.adapter.diagnostics import logit_interference, overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
-from o3_lightning.adapter.training import FitTask, TrainedAdapter, train_adapter
+from o3_lightning.adapter.training import TrainedAdapter
 from o3_lightning.common.environment import peak_memory_mib
 from o3_lightning.common.plain import evenly_spaced
-from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.detector.detector import fit_detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.evaluation.evaluate import evaluate_split
@@ -29,8 +27,9 @@ from o3_lightning.models.base import BaseModel
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import RETAIN_SPLIT, evaluating, read_inputs
 from o3_lightning.run.reuse import PreviousRun
+from o3_lightning.run.unlearner import fit_request, train_request
 from o3_lightning.training.launch import processes_wanted
-from o3_lightning.training.trainer import build_trainer
+from o3_lightning.training.trainer import as_list
 
 __all__ = ["Estimate", "estimate_run"]
 
@@ -129,8 +128,7 @@ def measure_detector(
 ) -> tuple[float, MultiDetector]:
     """Returns the seconds of one fit, and a gate with this request alone."""
     start = time.perf_counter()
-    seed = stage_seed(config.seed, "detector", request.id)
-    detector = fit_detector(encoder, request.prompts, config.detector, seed)
+    detector = fit_request(encoder, request, config)
     return time.perf_counter() - start, MultiDetector(encoder, {request.id: detector})
 
 
@@ -143,14 +141,10 @@ def measure_step(
 ) -> tuple[float, TrainedAdapter]:
     """Returns the seconds of one optimizer step on one device, and the adapter after a few steps."""
     clock = StepClock()
-    alone = {**trainer, "devices": 1, "strategy": "auto", "max_steps": STEPS}
-    fit = build_trainer(alone, max_epochs=config.adapter.epochs, callbacks=[clock])
-    retain = stream.utility.get(RETAIN_SPLIT) if config.objective.needs_retained_data else None
-    trained = train_adapter(
-        FitTask(
-            base, request, AdapterHistory(), config.adapter, config.objective, fit, config.seed, retain=retain
-        )
-    )
+    callbacks = [*as_list(trainer.get("callbacks")), clock]
+    alone = {**trainer, "devices": 1, "strategy": "auto", "max_steps": STEPS, "callbacks": callbacks}
+    retain = stream.utility.get(RETAIN_SPLIT)
+    trained = train_request(base, request, AdapterHistory(), config, alone, retain)
     return clock.seconds, trained
 
 

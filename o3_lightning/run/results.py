@@ -204,7 +204,7 @@ def pair_samples(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[di
         old, new = (stage[kind][name] if name else stage[kind] for stage in (before, after))
         for split, result in old.items():
             for first, last in zip(result["samples"], new[split]["samples"], strict=True):
-                pair = {"split": split, "request": name, "prompt": first["prompt"], "truth": first["truth"]}
-                after = {"after": last["answer"], "weights": last["weights"]}
-                pairs.append({**pair, "before": first["answer"], **after})
+                row = {"split": split, "request": name, "prompt": first["prompt"], "truth": first["truth"]}
+                row |= {"before": first["answer"], "after": last["answer"], "weights": last["weights"]}
+                pairs.append(row)
     return pairs
