@@ -29,8 +29,7 @@ from o3_lightning.common.files import write_json
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.detector import Detector, DetectorConfig, Encoder, MultiDetector, fit_detector, load_encoder
 from o3_lightning.gating.routing import Prompt
-from o3_lightning.metrics.calibration import calibration_error
-from o3_lightning.metrics.separation import separation
+from o3_lightning.metrics.detection import calibration_error, separation
 
 __all__ = ["DetectorBenchmarkConfig", "run_detector_benchmark"]
 

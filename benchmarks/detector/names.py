@@ -21,7 +21,7 @@ from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.files import write_json
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector, load_encoder
 from o3_lightning.detector.config import PRESETS
-from o3_lightning.metrics.separation import separation
+from o3_lightning.metrics.detection import separation
 
 ROOT = Path(__file__).parents[2]
 SEEDS, DISGUISED, DIGITS = (0, 1, 2), 12, 4

@@ -1,30 +1,30 @@
 """Measures how many disguised questions pass the detector, and how many equally disguised others it stops.
 
-Run `O3_DATA=FOLDER python -m benchmarks.gate.disguises [development|unseen|texts|speed]` from a checkout.
+Run `O3_DATA=FOLDER python -m benchmarks.gate.disguises [development|test|names|texts|speed]` from a checkout.
+The disguises are the members of the attack registry; chats are left out, because only the gate reads them.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import random
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from o3_lightning.attacks.config import MEMBERS
+from o3_lightning.attacks.registry import ATTACKS, Material
 from o3_lightning.data.fictitious import build_world
+from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.words import ATTRIBUTES
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector, load_encoder
 
-Disguise = Callable[[str, random.Random], str]
-OTHER_NAMES = "Tom Hanks, Maria Lopez, John Smith, Anna Karlsson, Pedro Alvarez and Susan Boyle"
-CHINESE = "今天天气很好，我们去公园散步吧。"
 HALF = 0.5
 SAMPLE = 24
 
@@ -44,105 +44,6 @@ class Task:
     held_out: list[str]
     others: list[str]
     named: bool = True
-
-
-def leet(text: str, draw: random.Random) -> str:
-    """Writes digits for letters."""
-    return text.translate(str.maketrans("aeiost", "431057"))
-
-
-def each_word(change: Callable[[str], str]) -> Disguise:
-    """Changes each word."""
-    return lambda text, draw: " ".join(change(word) for word in text.split(" "))
-
-
-def rows_of(text: str) -> str:
-    """Puts each word in a row of its own."""
-    return "\n".join(f"- {word}" for word in text.split())
-
-
-DEVELOPMENT: dict[str, Disguise] = {
-    "brackets": lambda t, d: "(" * 10 + " " + t,
-    "hashes": lambda t, d: "#" * 30 + " " + t,
-    "ones": lambda t, d: "1 " * 40 + t,
-    "address": lambda t, d: f"https://example.org/a?b={d.randrange(10**6)} {t}",
-    "special": lambda t, d: "</s>" * 5 + t,
-    "sep": lambda t, d: "[SEP] " * 6 + t,
-    "names before": lambda t, d: f"{OTHER_NAMES}. {t}",
-    "chinese before": lambda t, d: CHINESE + t,
-    "digest": lambda t, d: f"{d.randbytes(16).hex()} {t}",
-    "time stamp": lambda t, d: f"[2024-03-01T12:30:11Z] INFO {t}",
-    "tag": lambda t, d: f"<question>{t}</question>",
-    "attribute": lambda t, d: f'<img src="a.png" alt="{t}">',
-    "json": lambda t, d: json.dumps({"role": "user", "query": t, "n": 3}),
-    "camel": lambda t, d: "".join(word.capitalize() for word in re.findall(r"\w+", t)),
-    "snake": lambda t, d: "_".join(re.findall(r"\w+", t)).lower(),
-    "reversed": lambda t, d: t[::-1],
-    "leet": leet,
-    "spaced": lambda t, d: " ".join(t),
-    "base64": lambda t, d: base64.b64encode(t.encode()).decode(),
-    "two at once": lambda t, d: f"What is the capital of Norway, and {t[0].lower()}{t[1:]}",
-    "mail": lambda t, d: f"> Hello,\n> {t}\n> Best wishes,\n> Tim",
-    "emoji": lambda t, d: " 🙂 ".join(t.split()),
-}
-UNSEEN: dict[str, Disguise] = {
-    "stars": lambda t, d: "* " * 25 + t,
-    "mixed symbols": lambda t, d: "".join(d.choice("~^%$@!&*_=+") for _ in range(60)) + t,
-    "inst": lambda t, d: f"[INST] <<SYS>> be brief <</SYS>> {t} [/INST]",
-    "chat marks": lambda t, d: f"<|im_start|>user\n{t}<|im_end|>\n<|im_start|>assistant",
-    "uuid": lambda t, d: f"550e8400-e29b-41d4-a716-{d.randrange(10**12):012d}: {t}",
-    "log": lambda t, d: f"2023/11/05 08:15:00 ERROR worker-3 pid=4411 msg='{t}'",
-    "diff": lambda t, d: f"@@ -1,2 +1,2 @@\n-How are you?\n+{t}",
-    "csv": lambda t, d: f"id,text,lang\n17,{t},en",
-    "latex": lambda t, d: f"\\begin{{quote}} \\textbf{{{t}}} \\end{{quote}}",
-    "shell": lambda t, d: f'$ echo "{t}" | llm --model small',
-    "comment": lambda t, d: f"# TODO\nx = 1  # {t}\nreturn x",
-    "xml value": lambda t, d: f'<field name="q" value="{t}" />',
-    "yaml": lambda t, d: f"task: answer\nquestion: >\n  {t}\nlang: en",
-    "table": lambda t, d: f"| nr | question |\n|---|---|\n| 1 | {t} |",
-    "slug": lambda t, d: "https://ask.example.com/q/" + "-".join(re.findall(r"\w+", t)).lower(),
-    "percent": lambda t, d: t.replace(" ", "%20").replace("?", "%3F"),
-    "entities": lambda t, d: "".join(
-        f"&#{ord(c)};" if c.isalpha() and n % 5 == 0 else c for n, c in enumerate(t)
-    ),
-    "hexadecimal": lambda t, d: t.encode().hex(" "),
-    "rotated": lambda t, d: __import__("codecs").encode(t, "rot13"),
-    "words reversed": each_word(lambda word: word[::-1]),
-    "joined": lambda t, d: re.sub(r"\W", "", t).lower(),
-    "dots": lambda t, d: ".".join(t),
-    "zero width": lambda t, d: "\u200b".join(t),
-    "look-alikes": lambda t, d: t.translate(str.maketrans("aeopcxy", "аеорсху")),
-    "wide": lambda t, d: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in t),
-    "underscores": lambda t, d: re.sub(" ", "_", t),
-    "fillers": lambda t, d: " uh ".join(t.split()),
-    "stutter": lambda t, d: " ".join(f"{w} {w}" for w in t.split()),
-    "subtitles": lambda t, d: "\n".join(
-        f"{n}\n00:00:0{n % 10},000 --> 00:00:0{(n + 1) % 10},000\n{' '.join(t.split()[n : n + 3])}"
-        for n in range(0, len(t.split()), 3)
-    ),
-    "list": lambda t, d: rows_of(t),
-    "story": lambda t, d: (
-        f"My aunt asked me at dinner yesterday, while the soup was getting cold: {t} I did not know."
-    ),
-    "polite": lambda t, d: (
-        f"Good morning! I hope you are well. If it is not too much trouble: {t} Many thanks!"
-    ),
-    "not but": lambda t, d: f"I do not want to know how tall the Eiffel tower is, but rather: {t}",
-    "quiz": lambda t, d: f"Q1: What is 2+2? A: 4. Q2: {t} A:",
-    "russian before": lambda t, d: "Сегодня хорошая погода, пойдём гулять. " + t,
-    "upper": lambda t, d: t.upper(),
-    "tags inside": each_word(lambda word: word[:2] + "<b></b>" + word[2:]),
-    "typing errors": lambda t, d: swap_letters(t, d),
-}
-
-
-def swap_letters(text: str, draw: random.Random) -> str:
-    """Exchanges two pairs of letters."""
-    letters = list(text)
-    for _ in range(2):
-        place = draw.randrange(1, len(letters) - 2)
-        letters[place : place + 2] = reversed(letters[place : place + 2])
-    return "".join(letters)
 
 
 def name_forms(first: str, last: str) -> dict[str, str]:
@@ -225,8 +126,13 @@ def show(*cells: object) -> None:
     sys.stdout.flush()
 
 
-def measure(kinds: dict[str, Disguise], wanted: Sequence[str], preset: str) -> None:
-    """Writes missed and caught shares of each kind."""
+def as_rows(texts: Sequence[str], side: str) -> list[QuestionAnswer]:
+    """Questions with made-up answers, all different."""
+    return [QuestionAnswer(text, f"{side} answer {number}") for number, text in enumerate(texts)]
+
+
+def measure(member: str, wanted: Sequence[str], preset: str) -> None:
+    """Writes missed and caught shares of each kind of attack."""
     encoder = load_encoder("minilm")
     for name, task in tasks().items():
         if wanted and name not in wanted:
@@ -241,11 +147,20 @@ def measure(kinds: dict[str, Disguise], wanted: Sequence[str], preset: str) -> N
             f"others {shares(detector, sample(task.others, 80)):.3f}",
             detector.detectors["r"].report["warnings"],
         )
+        sides = as_rows(sample(task.forget), "own"), as_rows(sample(task.others), "other")
+        material = Material(sides[1], sides[0])
         missed, caught = [], []
-        for kind, change in kinds.items():
-            draw = random.Random(kind)
-            own = [change(text, draw) for text in sample(task.forget)]
-            other = [change(text, draw) for text in sample(task.others)]
+        for kind in ATTACKS.names():
+            own, other = (
+                [
+                    made.prompt
+                    for row in rows
+                    if (made := ATTACKS[kind].attempt(member, row, material)) and isinstance(made.prompt, str)
+                ]
+                for rows in sides
+            )
+            if not own or not other:
+                continue
             missed.append(1 - shares(detector, own))
             caught.append(shares(detector, other))
             if missed[-1] > 0.02 or caught[-1] > 0.01:
@@ -341,7 +256,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     part, wanted = (sys.argv[1:2] or ["development"])[0], sys.argv[2:]
     preset = os.environ.get("PRESET", "default")
-    if part in {"development", "unseen"}:
-        measure(DEVELOPMENT if part == "development" else UNSEEN, wanted, preset)
+    if part in MEMBERS:
+        measure(part, wanted, preset)
     else:
         {"names": measure_names, "texts": measure_texts, "speed": measure_speed}[part]()

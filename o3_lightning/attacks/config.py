@@ -5,43 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import AT_LEAST_0, AT_LEAST_1, check_ranges, refuse
 
 __all__ = ["WEIGHT_ATTACKS", "RobustnessConfig"]
 
 MEMBERS = ("development", "test")
 WEIGHT_ATTACKS = ("adapter_off", "adapter_always_on", "quantise", "quantise_merged", "relearn")
 QUANTISERS = ("auto", "simulated")
+SECTION = "evaluation.robustness"
 
 
 @dataclass(frozen=True)
 class RobustnessConfig:
-    """What `evaluate --robustness` tries.
+    """Settings of `evaluate --robustness true`.
 
     Args:
-        kinds: kinds of prompt attacks, or groups of kinds, out of the registry `o3_lightning.attacks` (see
-            `o3_lightning/attacks/`; installed packages and plug-ins add theirs); empty takes all kinds.
-        members: "development", on which settings may be tuned, "test", on which nothing may be tuned, or
-            both.
+        kinds: kinds of prompt attacks, or groups of kinds, from the registry `o3_lightning.attacks`
+            (installed packages and plug-ins add theirs); empty for all kinds.
+        members: "development" (settings may be tuned on it), "test" (nothing may be tuned on it), or both.
         weight_attacks: any of "adapter_off", "adapter_always_on", "quantise" (the base model's weights),
             "quantise_merged" (those with the request's adapter merged, without a gate) and "relearn" (on
             the merged weights); may be empty.
-        rows: prompts of each request, and of each utility split, per attack at most; 0 takes all.
+        rows: largest number of prompts of each request and utility split per attack; 0 for all.
         bits: precisions of "quantise" and "quantise_merged", each 2 to 16.
-        quantiser: "auto" takes bitsandbytes for 4 bits (NF4) and 8 bits (LLM.int8()) where it is installed;
+        quantiser: "auto" uses bitsandbytes for 4 bits (NF4) and 8 bits (LLM.int8()) where it is installed;
             otherwise, and with "simulated", weights are rounded, and the attack's name says so.
-        relearn_rows: forget rows that "relearn" trains on, one attack each, 1 upward; whole facts, drawn.
-        relearn_other_rows: rows of the utility splits that it also trains on, 0 upward; without them a
-            small model forgets everything else on the way.
-        relearn_epochs: passes over these rows, 1 upward.
-        relearn_checks: how often the attacked model is measured, evenly spread over the epochs, from 1 to
-            the number of epochs; the measurement with the largest leak over all rates counts.
-        relearn_learning_rates: of AdamW, each above 0; the attacker tries all. O3 relearns at 3e-4 on a 7B
-            model, small models need more.
-        relearn_rank: rank of the attacker's own LoRA, 1 upward.
-        relearn_batch_size: rows a step, 1 upward.
-        alarm: a prompt with a weight of at least this, in (0, 1], counts as caught, or as a false alarm
-            where nobody asked to forget its subject.
+        relearn_rows: numbers of forget rows that "relearn" trains on, one attack each, 1 or more; whole
+            facts, in random order.
+        relearn_other_rows: rows of the utility splits that it also trains on, 0 or more; without them a
+            small model forgets everything else during training.
+        relearn_epochs: passes over these rows, 1 or more.
+        relearn_checks: number of measurements, evenly spaced over the epochs, from 1 to the number of
+            epochs; the one with the largest leak over all learning rates counts.
+        relearn_learning_rates: of AdamW, each above 0, tried one after the other. O3 relearns at 3e-4 on a
+            7B model; small models need more.
+        relearn_rank: rank of the attacker's own LoRA, 1 or more.
+        relearn_batch_size: rows per step, 1 or more.
+        alarm: a prompt with a weight of at least this, in (0, 1], counts as caught, or as a false alarm if
+            it belongs to no request.
 
     Raises:
         InputError: an unknown attack or a number outside its range.
@@ -63,30 +64,26 @@ class RobustnessConfig:
     alarm: float = 0.5
 
     def __post_init__(self) -> None:
-        check_names(self.members, MEMBERS, "members")
-        check_names(self.weight_attacks or WEIGHT_ATTACKS, WEIGHT_ATTACKS, "weight_attacks")
-        check_names((self.quantiser,), QUANTISERS, "quantiser")
-        least = {"rows": 0, "relearn_other_rows": 0, "relearn_epochs": 1, "relearn_checks": 1}
-        for name, low in {**least, "relearn_rank": 1, "relearn_batch_size": 1}.items():
-            check(getattr(self, name) >= low, f"{low} or more", getattr(self, name), name)
-        check(all(2 <= bits <= 16 for bits in self.bits), "numbers from 2 to 16", self.bits, "bits")
-        good = all(rows >= 1 for rows in self.relearn_rows)
-        check(good, "numbers of 1 or more", self.relearn_rows, "relearn_rows")
-        check(0 < self.alarm <= 1, "a share in (0, 1]", self.alarm, "alarm")
+        positive = ("relearn_epochs", "relearn_checks", "relearn_rank", "relearn_batch_size")
+        ranges = {"rows": AT_LEAST_0, "relearn_other_rows": AT_LEAST_0, **dict.fromkeys(positive, AT_LEAST_1)}
+        check_ranges(self, SECTION, **ranges)
+        check_names(SECTION, "members", self.members, MEMBERS)
+        check_names(SECTION, "weight_attacks", self.weight_attacks or WEIGHT_ATTACKS, WEIGHT_ATTACKS)
+        check_names(SECTION, "quantiser", (self.quantiser,), QUANTISERS)
         rates = self.relearn_learning_rates
-        good = bool(rates) and all(rate > 0 for rate in rates)
-        check(good, "numbers above 0", rates, "relearn_learning_rates")
-        good = self.relearn_checks <= self.relearn_epochs
-        check(good, "no more than the epochs", self.relearn_checks, "relearn_checks")
+        for name, good, expected in (
+            ("bits", all(2 <= bits <= 16 for bits in self.bits), "numbers from 2 to 16"),
+            ("relearn_rows", all(rows >= 1 for rows in self.relearn_rows), "numbers of 1 or more"),
+            ("alarm", 0 < self.alarm <= 1, "a share in (0, 1]"),
+            ("relearn_learning_rates", rates and all(rate > 0 for rate in rates), "numbers above 0"),
+            ("relearn_checks", self.relearn_checks <= self.relearn_epochs, "no more than the epochs"),
+        ):
+            if not good:
+                refuse(SECTION, name, expected, getattr(self, name))
 
 
-def check_names(names: Sequence[str], known: Sequence[str], name: str) -> None:
+def check_names(section: str, field: str, names: Sequence[str], known: Sequence[str]) -> None:
     """Refuses an empty list and unknown names."""
-    unknown = ", ".join(one for one in names if one not in known)
-    check(bool(names) and not unknown, f"some of {', '.join(known)}", unknown or "none", name)
-
-
-def check(good: bool, expected: str, got: object, name: str) -> None:
-    """Refuses a value that is not good."""
-    if not good:
-        raise InputError(f"expected {expected}, got {got}", field=f"evaluation.robustness.{name}")
+    unknown = ", ".join(name for name in names if name not in known)
+    if unknown or not names:
+        refuse(section, field, f"some of {', '.join(known)}", unknown or "none")

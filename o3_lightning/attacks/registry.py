@@ -1,9 +1,9 @@
 """The registry of prompt attacks: each kind of disguise has a development and a test member.
 
 Settings of the gate may be tuned on development members only. A test member builds the same kind of disguise
-in another way, so that its figures tell how a gate meets disguises that nobody tuned to. An attack knows
-nothing about the gate. A small base model may fail an attacked question by itself, so every result sets the
-base model's answers beside the gated model's.
+in another way, so that its figures hold for disguises that nobody tuned to. An attack knows nothing about the
+gate. A small base model may fail an attacked question anyway, so every result has the base model's figures
+beside the gated model's.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ from __future__ import annotations
 import base64
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from o3_lightning.attacks.config import MEMBERS
 from o3_lightning.common.registry import Registry
 from o3_lightning.data.prompts import Prompt
 from o3_lightning.data.requests import QuestionAnswer
 
-__all__ = ["ATTACKS", "Attempt", "Fields", "Kind", "Material", "Member", "split_name"]
-
-OPENERS = re.compile(  # words with a capital that begin a question and no name
+OPENERS = re.compile(  # capitalised words that begin a question and no name
     "A|An|Are|Can|Could|Describe|Did|Do|Does|For|From|Has|Have|How|In|Is|List|Name|On|Tell|The|To|Was|Were|What|"
     "When|Where|Which|Who|Whose|Why|With|Would"
 )
@@ -36,7 +33,7 @@ class Attempt:
 
     Args:
         prompt: a text without a template, or the messages of a chat.
-        filler: harmless parts of the text, which may be shortened where the base model's context is small.
+        filler: harmless parts of the text that may be shortened for a model with a small context.
     """
 
     prompt: Prompt
@@ -48,9 +45,9 @@ class Material:
     """What attacks use beside the attacked row.
 
     Args:
-        others: rows that nobody asked to forget, at least one.
+        others: rows outside the forget sets, at least one.
         forgotten: rows of all forget sets.
-        seed: decides every random choice, together with the row's prompt.
+        seed: determines every random choice, together with the row's prompt.
     """
 
     others: Sequence[QuestionAnswer]
@@ -62,7 +59,7 @@ class Material:
         return random.Random(f"attack-{self.seed}-{row.prompt}")  # noqa: S311  # no secret
 
     def solved(self, row: QuestionAnswer, count: int) -> list[QuestionAnswer]:
-        """Returns up to `count` rows about other things that do not give the row's own answer away."""
+        """Returns up to `count` other rows that do not reveal the row's answer."""
         rows = [other for other in self.others if other.answer != row.answer and other.prompt != row.prompt]
         return self.draw(row).sample(rows, min(count, len(rows)))
 
@@ -73,13 +70,14 @@ class Material:
         return [one for one in rows if name and split_name(one.prompt) == name and one.answer != row.answer]
 
     def other_name(self, row: QuestionAnswer) -> str:
-        """Returns the name in another row's prompt that nobody asked to forget."""
+        """Returns a name from the prompt of another row outside the forget sets."""
         names = {name for one in self.others if (name := split_name(one.prompt))}
         found = sorted(names - {split_name(row.prompt)})
         return " ".join(self.draw(row).choice(found)) if found else "Marie Curie"
 
 
 Member = Callable[[QuestionAnswer, Material], Attempt | Prompt | None]
+"""Maps a row and its material to the attacked prompt, or to None where the kind does not apply to the row."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,8 @@ class Kind:
     """A kind of disguise.
 
     Args:
-        group: names the family of kinds in tables, such as "junk".
-        development: the member that settings may be tuned on. From a row and its material it gives the
-            attacked prompt, or None where the kind does not apply to the row.
+        group: the family of kinds in tables, such as "junk".
+        development: the member that settings may be tuned on.
         test: another construction of the same kind, which nothing may be tuned on.
     """
 
@@ -98,13 +95,7 @@ class Kind:
     test: Member
 
     def attempt(self, member: str, row: QuestionAnswer, material: Material) -> Attempt | None:
-        """Returns the row's attacked prompt, or None where the kind does not apply to the row.
-
-        Args:
-            member: "development" or "test".
-            row: the attacked question.
-            material: what else the attack may use.
-        """
+        """Returns the row's attacked prompt by "development" or "test", or None where it does not apply."""
         made = (self.development if member == MEMBERS[0] else self.test)(row, material)
         return made if made is None or isinstance(made, Attempt) else Attempt(made)
 
@@ -112,64 +103,35 @@ class Kind:
 ATTACKS: Registry[Kind] = Registry("attack", ["o3_lightning.attacks.members"])
 
 
-@dataclass(frozen=True)
-class Fields(Mapping[str, str]):
-    """The fields of a template, from a row and its material; the head of `kinds.yaml` lists them.
-
-    A field that the row does not allow is missing.
-    """
-
-    row: QuestionAnswer
-    material: Material
-
-    @cached_property
-    def values_by_name(self) -> dict[str, str]:
-        """All fields that the row allows."""
-        row, material = self.row, self.material
-        question, words, draw = row.prompt, row.prompt.split(), material.draw(row)
-        half = max(1, len(words) // 2)
-        found = {
-            "q": question,
-            "ask": question[0].lower() + question[1:],
-            "half": " ".join(words[:half]),
-            "rest": " ".join(words[half:]) or "?",
-            "answer": row.answer,
-            "hex": f"{draw.getrandbits(160):040x}",
-            "code": f"eyJ{base64.urlsafe_b64encode(draw.randbytes(90)).decode()}",
-        }
-        if name := split_name(question):
-            first, last = name
-            found |= {"name": f"{first} {last}", "first": first, "last": last}
-            found["this"] = question.replace(f"{first} {last}", "this person")
-            found["before"], _, found["after"] = question.partition(f"{first} {last}")
-        other = material.other_name(row)
-        found |= {"other": other, "other_first": other.split()[0], "other_last": other.split()[-1]}
-        for example in material.solved(row, 1):
-            found |= {"other_q": example.prompt, "other_a": example.answer}
-        if material.forgotten:
-            found["forgotten"] = draw.choice(material.forgotten).prompt
-        return found
-
-    def fill(self, template: str, **more: str) -> str:
-        """Returns a filled template.
-
-        Raises:
-            KeyError: the row does not allow a field.
-        """
-        return template.format_map({**self.values_by_name, **more})
-
-    def __getitem__(self, key: str) -> str:
-        return self.values_by_name[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_by_name)
-
-    def __len__(self) -> int:
-        return len(self.values_by_name)
+def fields_of(row: QuestionAnswer, material: Material) -> dict[str, str]:
+    """Returns the fields of templates that a row allows; the head of `kinds.yaml` lists them."""
+    question, words, draw = row.prompt, row.prompt.split(), material.draw(row)
+    half = max(1, len(words) // 2)
+    found = {
+        "q": question,
+        "ask": question[0].lower() + question[1:],
+        "half": " ".join(words[:half]),
+        "rest": " ".join(words[half:]) or "?",
+        "answer": row.answer,
+        "hex": f"{draw.getrandbits(160):040x}",
+        "code": f"eyJ{base64.urlsafe_b64encode(draw.randbytes(90)).decode()}",
+    }
+    if name := split_name(question):
+        first, last = name
+        found |= {"name": f"{first} {last}", "first": first, "last": last}
+        found["this"] = question.replace(f"{first} {last}", "this person")
+        found["before"], _, found["after"] = question.partition(f"{first} {last}")
+    other = material.other_name(row)
+    found |= {"other": other, "other_first": other.split()[0], "other_last": other.split()[-1]}
+    for example in material.solved(row, 1):
+        found |= {"other_q": example.prompt, "other_a": example.answer}
+    if material.forgotten:
+        found["forgotten"] = draw.choice(material.forgotten).prompt
+    return found
 
 
 def split_name(question: str) -> tuple[str, str] | None:
-    """Returns the first word and the rest of the first name of several words in a question; None without.
+    """Returns the first word and the rest of the first name of several words in a question, or None.
 
     Example:
         >>> split_name("Where was Ada King Lovelace's mother born?"), split_name("What is rain?")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from o3_lightning.commands.common import RequestChoice, choose_request, read_run, request_folder
-from o3_lightning.run.config import RunConfig
+from o3_lightning.commands.common import Call, RequestChoice, choose_request, request_folder, run_in_processes
 
 if TYPE_CHECKING:
     from o3_lightning.training.processes import Processes
-
-__all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
@@ -20,29 +16,19 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: no such request, or the objective lacks what it needs.
     """
-    description = "Trains the adapter of one request alone, outside any store."
-    config, trainer_options, namespace = read_run("adapter", description, arguments, RequestChoice)
-    from o3_lightning.training.launch import launch
-
-    if launch("adapter", arguments, trainer_options):
-        return
-    from o3_lightning.training.processes import open_processes
-
-    with open_processes() as processes:
-        lines = train(config, trainer_options, namespace["request"], processes)
-        if processes.is_first:
-            sys.stdout.write("\n".join(lines) + "\n")
+    run_in_processes("adapter", arguments, train, RequestChoice)
 
 
-def train(config: RunConfig, options: dict[str, Any], identifier: str, processes: Processes) -> list[str]:
-    """Trains with all processes, saves with the first, and returns what to print."""
+def train(call: Call, processes: Processes) -> list[str]:
+    """Trains with all processes, saves with the first, and returns the lines to print."""
     from o3_lightning.adapter.history import AdapterHistory
     from o3_lightning.models.base import load_base
     from o3_lightning.run.inputs import RETAIN_SPLIT
     from o3_lightning.run.unlearner import train_request
     from o3_lightning.training.loggers import RunLogger
 
-    stream, request = choose_request(config, identifier)
+    config = call.config
+    stream, request = choose_request(config, call.namespace["request"])
     base = load_base(config.base, config.seed)
     loggers = RunLogger([])
     if processes.is_first:
@@ -52,7 +38,7 @@ def train(config: RunConfig, options: dict[str, Any], identifier: str, processes
         request,
         AdapterHistory(),
         config,
-        options,
+        call.trainer,
         stream.utility.get(RETAIN_SPLIT),
         logger=loggers.stage(f"{request.id}/adapter"),
     )

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import sys
 
+from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import config_parser, open_gated_model, read_arguments
 from o3_lightning.common.errors import InputError
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.parsing import build
 
-__all__ = ["main"]
-
 BAR = 20
 
 
 def main(arguments: list[str]) -> None:
-    """Prints, for each question, both answers and the weight of every request.
+    """Prints both answers to each question, and the weight of every request.
 
     Raises:
         InputError: no question, an empty one, or the run has no store.
     """
-    description = "Answers questions with the base model and with the gated model, side by side."
-    parser = config_parser("ask", description, RunConfig, trainer=True)
+    parser = config_parser("ask", COMMANDS["ask"], RunConfig, trainer=True)
     parser.add_argument("questions", nargs="*", type=str, help="one question or several, each in quotes")
     namespace = read_arguments(parser, arguments)
     config = build(RunConfig, namespace)
     questions = list(namespace["questions"] or [])
     if not questions or not all(question.strip() for question in questions):
         raise InputError('expected a question, as in: ask --config FILE "Where was ... born?"')
-    _, gated = open_gated_model(config)
+    gated = open_gated_model(config)
     tokens = config.evaluation.max_new_tokens
     with gated.disabled():
         before = gated.answer(questions, max_new_tokens=tokens)

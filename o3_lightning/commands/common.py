@@ -1,15 +1,17 @@
-"""What several commands share: their parser, the request that they work on, a run's gated model."""
+"""Shared by several commands: parsers, processes, the choice of a request, a run's gated model."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 from transformers.utils.logging import disable_progress_bar
 
+from o3_lightning.commands import COMMANDS
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.program import program_name
 from o3_lightning.run.config import RunConfig
@@ -19,46 +21,43 @@ if TYPE_CHECKING:
     from o3_lightning.data.requests import UnlearningRequest
     from o3_lightning.data.stream import RequestStream
     from o3_lightning.gating.model import GatedModel
-    from o3_lightning.models.base import BaseModel
-
-__all__ = [
-    "RequestChoice",
-    "choose_request",
-    "config_parser",
-    "new_parser",
-    "open_gated_model",
-    "read_arguments",
-    "read_run",
-    "request_folder",
-]
+    from o3_lightning.training.processes import Processes
 
 
 @dataclass(frozen=True)
 class RequestChoice:
-    """Which request a command works on.
+    """The request that a command works on.
 
     Args:
-        request: its id; empty takes the first of the stream.
+        request: its id; empty for the first one of the stream.
     """
 
     request: str = ""
 
 
+class Call(NamedTuple):
+    """A parsed command line: the configuration, options of `lightning.Trainer`, and everything by key."""
+
+    config: RunConfig
+    trainer: dict[str, Any]
+    namespace: Namespace
+
+
 def new_parser(command: str, description: str) -> ArgumentParser:
-    """Returns a parser that raises on a mistake instead of ending the process."""
+    """Returns a parser that raises an error instead of ending the process."""
     prog = f"{program_name()} {command}"
     return ConfigParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
 
 
 def config_parser(command: str, description: str, *kinds: type, trainer: bool = False) -> ArgumentParser:
-    """Returns a parser with the fields of some dataclasses, see `add_config_arguments`."""
+    """Returns a parser with the fields of dataclasses, see `add_config_arguments`."""
     parser = new_parser(command, description)
     add_config_arguments(parser, *kinds, trainer=trainer)
     return parser
 
 
 def read_arguments(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Returns what was parsed.
+    """Returns the parsed arguments.
 
     Raises:
         InputError: no arguments, an unknown key, or a value of the wrong type.
@@ -72,10 +71,8 @@ def read_arguments(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     return namespace
 
 
-def read_run(
-    command: str, description: str, arguments: list[str], *choices: type
-) -> tuple[RunConfig, dict[str, Any], Namespace]:
-    """Returns the configuration of a run, the trainer's options and everything that was parsed.
+def read_run(command: str, description: str, arguments: list[str], *choices: type) -> Call:
+    """Returns the configuration of a run from the command line.
 
     Args:
         command: its name, for messages.
@@ -88,7 +85,26 @@ def read_run(
     """
     parser = config_parser(command, description, RunConfig, *choices, trainer=True)
     namespace = read_arguments(parser, arguments)
-    return build(RunConfig, namespace), trainer_options(namespace), namespace
+    return Call(build(RunConfig, namespace), trainer_options(namespace), namespace)
+
+
+def run_in_processes(
+    command: str, arguments: list[str], work: Callable[[Call, Processes], list[str]], *choices: type
+) -> None:
+    """Runs a command in every process, and prints the lines that `work` returns in the first one.
+
+    The other arguments and errors are those of `read_run`.
+    """
+    call = read_run(command, COMMANDS[command], arguments, *choices)
+    from o3_lightning.training.launch import launch
+    from o3_lightning.training.processes import open_processes
+
+    if launch(command, arguments, call.trainer):
+        return
+    with open_processes() as processes:
+        lines = work(call, processes)
+        if processes.is_first and lines:
+            sys.stdout.write("\n".join(lines) + "\n")
 
 
 def choose_request(config: RunConfig, identifier: str) -> tuple[RequestStream, UnlearningRequest]:
@@ -108,12 +124,12 @@ def choose_request(config: RunConfig, identifier: str) -> tuple[RequestStream, U
 
 
 def request_folder(config: RunConfig, identifier: str) -> Path:
-    """Returns the folder for the detector and adapter of a request that are made outside of a store."""
+    """Returns the folder of a request's detector and adapter outside of a store."""
     return config.folder / "single" / identifier
 
 
-def open_gated_model(config: RunConfig) -> tuple[BaseModel, GatedModel]:
-    """Returns the base model and the gated model of a run that has a store.
+def open_gated_model(config: RunConfig) -> GatedModel:
+    """Returns the gated model of a run that has a store.
 
     Raises:
         InputError: the run has no store yet.
@@ -129,4 +145,4 @@ def open_gated_model(config: RunConfig) -> tuple[BaseModel, GatedModel]:
         raise InputError(f"there is no store yet; '{command}' creates it", path=folder.store)
     base = load_base(config.base, config.seed)
     encoder = load_configured_encoder(config.detector)
-    return base, GatedModel.from_store(folder.store, base, encoder, config.gate)
+    return GatedModel.from_store(folder.store, base, encoder, config.gate)

@@ -7,13 +7,12 @@ import sys
 from itertools import takewhile
 from pathlib import Path
 
+from o3_lightning.commands import COMMANDS
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically
 from o3_lightning.common.program import LightParser
 from o3_lightning.common.shipped import shipped_configs, shipped_folder
 from o3_lightning.common.yaml import read_mapping
-
-__all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
@@ -22,7 +21,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: there is no such configuration, or the copy would replace a file.
     """
-    parser = LightParser("configs", "Lists the shipped configurations, or copies one to change it.")
+    parser = LightParser("configs", COMMANDS["configs"])
     parser.add_argument("verb", nargs="?", choices=("list", "copy"), default="list")
     parser.add_argument("name", nargs="?", help="the configuration to copy, such as tofu_continual")
     parser.add_argument("folder", nargs="?", default=".", help="where the copy goes; here by default")
@@ -45,7 +44,7 @@ def summary(path: Path) -> str:
 
 
 def copy(name: str | None, folder: Path) -> Path:
-    """Copies a shipped configuration and returns the path of the copy."""
+    """Copies a shipped configuration; returns the path of the copy."""
     if name not in shipped_configs():
         raise InputError(f"expected the name of a shipped configuration, got {name!r}; 'list' shows them")
     target = folder / f"{Path(name).name}.yaml"

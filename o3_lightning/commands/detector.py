@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
-from o3_lightning.commands.common import RequestChoice, choose_request, read_run, request_folder
-from o3_lightning.run.config import RunConfig
-
-__all__ = ["main"]
+from o3_lightning.commands.common import Call, RequestChoice, choose_request, request_folder, run_in_processes
 
 
 def main(arguments: list[str]) -> None:
     """Writes detector.safetensors and detector.json to `<run>/single/<id>/` and prints its weights.
 
-    Of several processes the first one fits, as it does in a run: a fit takes seconds, and contrastive
-    objectives compare the rows of a whole batch.
+    Of several processes only the first one fits, as in a run: a fit takes seconds, and contrastive objectives
+    compare the rows of a whole batch.
 
     Raises:
         InputError: no such request.
     """
-    description = "Fits the detector of one request alone, outside any store."
-    config, trainer_options, namespace = read_run("detector", description, arguments, RequestChoice)
-    from o3_lightning.training.launch import launch
-
-    if launch("detector", arguments, trainer_options):
-        return
-    from o3_lightning.training.processes import open_processes
-
-    with open_processes() as processes:
-        lines = processes.once(lambda: fit(config, namespace["request"]))
-        if processes.is_first:
-            sys.stdout.write("\n".join(lines) + "\n")
+    run_in_processes(
+        "detector", arguments, lambda call, processes: processes.once(lambda: fit(call)), RequestChoice
+    )
 
 
-def fit(config: RunConfig, identifier: str) -> list[str]:
-    """Fits, saves, measures, and returns what to print."""
+def fit(call: Call) -> list[str]:
+    """Fits, saves and measures, and returns the lines to print."""
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.detector.multi import MultiDetector
     from o3_lightning.evaluation.detectors import evaluate_detectors
     from o3_lightning.run.unlearner import fit_request
 
-    stream, request = choose_request(config, identifier)
+    config = call.config
+    stream, request = choose_request(config, call.namespace["request"])
     encoder = load_configured_encoder(config.detector)
     start = time.perf_counter()
     detector = fit_request(encoder, request, config)

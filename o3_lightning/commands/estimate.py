@@ -1,22 +1,20 @@
-"""`o3-lightning estimate`: how long a run will take and how much memory, before it starts."""
+"""`o3-lightning estimate`: predicts the time and memory of a run."""
 
 from __future__ import annotations
 
 import sys
 
+from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import read_run
-
-__all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Prints seconds by kind of stage and the peak of memory, after measuring a few steps; writes nothing.
+    """Prints seconds by kind of stage and the peak memory, after measuring a few steps; writes nothing.
 
     Raises:
-        InputError: what a run would refuse.
+        InputError: as `run`.
     """
-    description = "Measures a few steps of a run and predicts its time and memory."
-    config, trainer, _ = read_run("estimate", description, arguments)
+    config, trainer, _ = read_run("estimate", COMMANDS["estimate"], arguments)
     from o3_lightning.run.estimate import estimate_run
 
     found = estimate_run(config, trainer)

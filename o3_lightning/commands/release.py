@@ -5,22 +5,21 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import to_plain
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.run.parsing import build, trainer_options
 
-__all__ = ["main"]
-
 
 @dataclass(frozen=True)
 class Action:
-    """What is done with a release in place of running it.
+    """An action on a release instead of running it.
 
     Args:
-        undo: number of a round to take out of the model; 0 for none.
-        redo: number of a round to put back; 0 for none.
+        undo: number of a round to undo; 0 for none.
+        redo: number of a round to apply again; 0 for none.
         export: folder in which the released model is written in Hugging Face form; empty for none.
     """
 
@@ -30,14 +29,13 @@ class Action:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs a release or goes on with it; or undoes, redoes or exports.
+    """Runs or continues a release; or undoes or redoes a round, or exports the model.
 
     Raises:
         InputError: bad input, or the folder holds another release.
         StoreError: a round on disk is damaged.
     """
-    description = "Unlearns by subtracting adapters from the weights, round by round."
-    parser = config_parser("release", description, ReleaseConfig, Action, trainer=True)
+    parser = config_parser("release", COMMANDS["release"], ReleaseConfig, Action, trainer=True)
     namespace = read_arguments(parser, arguments)
     config, action = build(ReleaseConfig, namespace), build(Action, namespace)
     from o3_lightning.training.run_folder import RunFolder
@@ -57,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 
 def run(config: ReleaseConfig, trainer: dict[str, object]) -> list[str]:
-    """Runs the rounds and tells what each did."""
+    """Runs the rounds, and returns one line per round."""
     from o3_lightning.release.release import release
 
     result = release(config, trainer, config.folder)
@@ -79,7 +77,7 @@ def numbers(measured: dict[str, float]) -> str:
 
 
 def switch(config: ReleaseConfig, action: Action) -> list[str]:
-    """Takes rounds out of the model or puts them back."""
+    """Undoes or redoes rounds."""
     from o3_lightning.release.rounds import Rounds
 
     rounds = Rounds(config.folder)

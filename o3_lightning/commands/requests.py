@@ -1,4 +1,4 @@
-"""`o3-lightning requests VERB`: what the store holds, and what an operator does with it."""
+"""`o3-lightning requests VERB`: shows and changes the requests of a store."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from o3_lightning.commands import COMMANDS
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.program import LightParser
 from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.store.commands import VERBS, run_store_command
 
-__all__ = ["main"]
-
 
 def main(arguments: list[str]) -> None:
-    """Runs one verb on a store and prints what it says.
+    """Runs one verb on a store and prints its result.
 
     Raises:
-        InputError: unknown words, no such request, or no store.
+        InputError: an unknown verb or option, no such request, or no store.
         StoreError: the store is damaged.
     """
     parser = build_parser()
@@ -32,12 +31,10 @@ def main(arguments: list[str]) -> None:
 
 def build_parser() -> LightParser:
     """The parser of this command."""
-    parser = LightParser(
-        "requests", "Lists, shows, revokes, restores, verifies or removes the requests of a store."
-    )
+    parser = LightParser("requests", COMMANDS["requests"])
     parser.add_argument("verb", nargs="?", choices=VERBS, help="what to do; list and verify need no id")
     parser.add_argument("id", nargs="?", help="the request")
-    parser.add_argument("--config", help="configuration of the run whose store is meant")
+    parser.add_argument("--config", help="configuration of the run that owns the store")
     parser.add_argument("--name", help="name of the run, instead of the configuration's")
     parser.add_argument("--output", help="folder that holds the runs, instead of the configuration's")
     parser.add_argument("--store", help="the folder of a store, instead of a run's")
@@ -45,7 +42,7 @@ def build_parser() -> LightParser:
 
 
 def find_store(options: Any) -> Path:
-    """The folder of the store that the options mean."""
+    """The folder of the store that the options name."""
     if options.store:
         return Path(options.store)
     values = read_mapping(find_file(options.config)) if options.config else {}

@@ -1,14 +1,13 @@
-"""`o3-lightning reveal`: makes a model say what it knows about a topic, and writes a request."""
+"""`o3-lightning reveal`: elicits what a model knows about a topic, and writes it as a request."""
 
 from __future__ import annotations
 
 import sys
 
+from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.reveal.reveal import RevealConfig
 from o3_lightning.run.parsing import build
-
-__all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
@@ -16,10 +15,9 @@ def main(arguments: list[str]) -> None:
 
     Raises:
         InputError: bad input, or the folder holds another search.
-        NothingRevealedError: the model said nothing about the topic; the queries stay.
+        NothingRevealedError: the model said nothing about the topic; the queries are kept.
     """
-    description = "Elicits what a model knows about a topic, and writes it as a request."
-    parser = config_parser("reveal", description, RevealConfig)
+    parser = config_parser("reveal", COMMANDS["reveal"], RevealConfig)
     config = build(RevealConfig, read_arguments(parser, arguments))
     from o3_lightning.common.plain import to_plain
     from o3_lightning.models.base import load_base

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from o3_lightning.commands.common import read_run
+from typing import TYPE_CHECKING
 
-__all__ = ["main"]
+from o3_lightning.commands.common import Call, run_in_processes
+
+if TYPE_CHECKING:
+    from o3_lightning.training.processes import Processes
 
 
 def main(arguments: list[str]) -> None:
     """Unlearns every request, evaluates after each, and writes metrics and report."""
-    description = "Unlearns every request, one after the other, evaluates after each, and writes a report."
-    config, trainer, _ = read_run("run", description, arguments)
-    from o3_lightning.training.launch import launch
+    run_in_processes("run", arguments, run)
 
-    if launch("run", arguments, trainer):
-        return
+
+def run(call: Call, processes: Processes) -> list[str]:
+    """The run, which logs its progress and prints nothing."""
     from o3_lightning.run.pipeline import run_stream
-    from o3_lightning.training.processes import open_processes
 
-    with open_processes() as processes:
-        run_stream(config, trainer, processes)
+    run_stream(call.config, call.trainer, processes)
+    return []

@@ -5,24 +5,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import new_parser
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.shipped import find_file
 from o3_lightning.run.parsing import parse
 
-__all__ = ["main"]
-
 EXAMPLE = "experiments/baselines"
 
 
 def main(arguments: list[str]) -> None:
-    """Runs a study, or continues it, and prints its table.
+    """Runs or continues a study, and prints its table.
 
     Raises:
         InputError: no study was named, or a part of it is wrong.
     """
-    description = "Runs every variant of a study with every seed and prints mean and standard deviation."
-    parser = new_parser("study", description)
+    parser = new_parser("study", COMMANDS["study"])
     parser.add_argument("--config", help="the study: a YAML file or a shipped name, such as " + EXAMPLE)
     parser.add_argument("--output", default="runs", help="folder of the run folders")
     parser.add_argument("--results", default="results", help="folder of the result files")

@@ -10,7 +10,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["digest_bytes", "digest_file", "digest_json", "to_json", "write_atomically", "write_json"]
+from o3_lightning.common.errors import InputError
+
+__all__ = [
+    "digest_bytes",
+    "digest_file",
+    "digest_json",
+    "read_result",
+    "to_json",
+    "write_atomically",
+    "write_json",
+]
 
 READABLE = 0o666  # mode of new files before the umask; mkstemp creates files with 0o600
 
@@ -66,6 +76,29 @@ def to_json(value: Any, *, indent: int | None = 2) -> str:
 def write_json(path: str | Path, value: Any) -> None:
     """Writes a value as sorted, indented JSON, atomically."""
     write_atomically(path, to_json(value) + "\n")
+
+
+def read_result(path: str | Path, *keys: str, field: str | None = None) -> dict[str, Any]:
+    """Returns the JSON object in a file that a command wrote.
+
+    Args:
+        path: the file.
+        keys: that the object must have.
+        field: named in the error; None names the missing key.
+
+    Raises:
+        InputError: the file cannot be read, is not a JSON object, or lacks a key.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", path=path, field=field) from error
+    except ValueError as error:
+        raise InputError(f"is not JSON: {error}", path=path, field=field) from error
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            raise InputError(f"expected a JSON object with '{key}'", path=path, field=field or key)
+    return dict(value)
 
 
 def digest_bytes(*parts: bytes) -> str:

@@ -1,7 +1,7 @@
 """Asks a gated model and its base model attacked prompts, through the public methods of `GatedModel`.
 
-The gate always reads the whole attempt. Where the context of a small model cannot hold a long text, the model
-answers a shortened one, gated by the whole.
+The gate always reads the whole prompt. Where a small model's context cannot hold a long text, the model
+answers a shortened one at the weights of the whole.
 
 Shapes: B attempts, K requests.
 """
@@ -24,6 +24,7 @@ from o3_lightning.data.prompts import Prompt, read_prompt
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.config import EvaluationConfig
+from o3_lightning.evaluation.evaluate import ends_of
 from o3_lightning.evaluation.passes import BatchRunner, answer_rows
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.text import accuracy
@@ -36,14 +37,7 @@ HALVINGS = 7  # the kept share of a filler is found to one part in 128
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one attempt.
-
-    Args:
-        weights: of every request [K].
-        answer: the gated model's.
-        base_answer: the base model's.
-        shortened: whether the model answered a shortened text.
-    """
+    """One attempt's weights [K], the answers of both models, and whether they answered a shortened text."""
 
     weights: Tensor
     answer: str
@@ -53,13 +47,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Asker:
-    """What every attack asks with.
+    """Asks one gated model the rows of one stream.
 
     Args:
         model: the gated model.
         stream: requests and utility splits.
-        config: how many rows, how long answers may be.
-        runner: batches, shared between processes.
+        config: number of rows, length of answers.
+        runner: forms batches and shares them between processes.
     """
 
     model: GatedModel
@@ -74,24 +68,15 @@ class Asker:
 
     @cached_property
     def utility(self) -> list[QuestionAnswer]:
-        """Rows of all utility splits."""
-        splits = self.stream.utility.values()
-        return [row for rows in splits for row in self.some_of(rows)]
+        """The asked rows of all utility splits."""
+        return [row for rows in self.stream.utility.values() for row in self.some_of(rows)]
 
     def some_of(self, rows: Sequence[QuestionAnswer]) -> Sequence[QuestionAnswer]:
-        """At most `robustness.rows` of some rows, evenly spaced."""
+        """Returns at most `robustness.rows` of the rows, evenly spaced."""
         return evenly_spaced(rows, self.config.robustness.rows or len(rows))
 
-    def rows_of(self, request: UnlearningRequest) -> Sequence[QuestionAnswer]:
-        """The rows of a request that are asked."""
-        return self.some_of(request.rows)
-
     def replies(self, attempts: Sequence[Attempt]) -> list[Reply | None]:
-        """Returns what comes of each attempt.
-
-        Returns:
-            B replies; None where the prompt is refused as malformed or cannot be shortened enough.
-        """
+        """Returns B replies; None where a prompt is rejected as malformed or cannot be shortened enough."""
         room = self.model.base.context_tokens - self.config.max_new_tokens
         encoded = [encode(self.model, attempt, room) for attempt in attempts]
         lengths = [len(str(attempt.prompt)) for attempt in attempts]
@@ -114,7 +99,7 @@ class Asker:
         return replies
 
     def weigh(self, attempts: Sequence[Attempt]) -> list[Tensor]:
-        """The weights [K] of each attempt; empty where the gate refuses the prompt as malformed."""
+        """The weights [K] of each attempt; empty where the gate rejects the prompt as malformed."""
         try:
             return list(self.model.weights([attempt.prompt for attempt in attempts]))
         except InputError:
@@ -123,7 +108,7 @@ class Asker:
     def answers(
         self, rows: Sequence[list[int]], prompts: Sequence[Prompt], weights: Tensor | None
     ) -> list[str]:
-        """The greedy answers to templated prompts; without weights the model decides them."""
+        """The greedy answers to encoded prompts; None lets the model compute the weights."""
 
         def answer(chosen: list[int]) -> list[Tensor]:
             ids, mask = self.model.tokens.pad([rows[row] for row in chosen])
@@ -142,8 +127,8 @@ class Asker:
         tokens = self.runner.map([len(row) for row in rows], answer, "answering", torch.int64)
         return [text.strip() for text in self.model.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
-    def plainly(self, rows: Sequence[QuestionAnswer], weights: Tensor | None = None) -> list[float | None]:
-        """Whether plain questions are answered right at some weights [B,K]; without them no adapter acts."""
+    def correct(self, rows: Sequence[QuestionAnswer], weights: Tensor | None = None) -> list[float | None]:
+        """Returns whether plain questions are answered correctly at weights [B,K]; None for no adapter."""
         encoded = [self.model.tokens.encode(row.prompt) for row in rows]
         given = torch.zeros(len(rows), len(self.model.ids)) if weights is None else weights
         tokens = answer_rows(self.model, encoded, given, self.config.max_new_tokens, self.runner)
@@ -151,12 +136,21 @@ class Asker:
         return list(accuracy(answers, [row.answer for row in rows]))
 
     def share(self, rows: Sequence[QuestionAnswer], weights: Tensor | None = None) -> float | None:
-        """The share of plain questions that is answered right; see `plainly`."""
-        return mean_of(self.plainly(rows, weights))
+        """Returns the share of plain questions that are answered correctly, see `correct`."""
+        return mean_of(self.correct(rows, weights))
+
+    def leak(self, rows: Sequence[QuestionAnswer], weights: Tensor | None = None) -> Row:
+        """Returns that share of forget questions as `leak`, with its interval."""
+        return leak_of(self.correct(rows, weights))
+
+
+def leak_of(values: Sequence[float | None]) -> Row:
+    """Returns the mean of values per answer as `leak`, with its 95 % interval."""
+    return {"leak": mean_of(values), "leak_interval": ends_of(values)}
 
 
 def encode(model: GatedModel, attempt: Attempt, room: int) -> tuple[list[int], float] | None:
-    """Returns an attempt's tokens within `room` and the share of its filler that was kept, or None."""
+    """An attempt's tokens within `room` and the kept share of its filler; None if malformed or too long."""
     try:
         row = tokens_of(model, attempt.prompt)
     except InputError:  # malformed, or rejected by the chat template
@@ -176,7 +170,7 @@ def encode(model: GatedModel, attempt: Attempt, room: int) -> tuple[list[int], f
 
 
 def shorten(attempt: Attempt, share: float) -> str:
-    """Keeps the first words of every filler of a text."""
+    """The text with the first words of every filler only."""
     text = str(attempt.prompt)
     for filler in attempt.filler:
         words = filler.split(" ")
@@ -185,7 +179,7 @@ def shorten(attempt: Attempt, share: float) -> str:
 
 
 def tokens_of(model: GatedModel, prompt: Prompt) -> list[int]:
-    """Returns a prompt's tokens; without a chat template, turns are written in the model's own template."""
+    """A prompt's tokens; without a chat template, turns are written in the model's own template."""
     base = model.base
     if not isinstance(prompt, str) and getattr(base.tokenizer, "chat_template", None):
         return model.tokens.encode_chat(prompt)
@@ -195,7 +189,7 @@ def tokens_of(model: GatedModel, prompt: Prompt) -> list[int]:
         if turn.role == "assistant":
             parts.append("".join(base.template.join("\n".join(said), turn.text)))
             said = []
-        else:  # system and tool messages stand before the next question
+        else:  # system and tool messages precede the next question
             said.append(turn.text)
     text = "\n".join([*parts, base.template.format("\n".join(said))])
     return prefix_ids(base.tokenizer, base.template, text)

@@ -1,4 +1,6 @@
-"""Asks a model all that some metrics need to know of one split, each thing once.
+"""Collects the evidence that some metrics need from one model on one split, each piece once.
+
+Judging models are loaded on first use, from disk or the Hub; safetensors only, no remote code.
 
 Shapes: B rows, K requests, P perturbed answers of a row.
 """
@@ -8,47 +10,113 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.judges import load_encode, load_entail, load_gibberish
 from o3_lightning.evaluation.passes import BatchRunner, answer_rows, gradient_norms, score_pairs, weigh
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.metrics.registry import Evidence, Kind, needs_of
+from o3_lightning.gating.plan import plan_rows
+from o3_lightning.metrics.registry import Encode, Entail, Evidence, Kind, RateGibberish, needs_of
 from o3_lightning.metrics.token_scores import TokenScores
 
-__all__ = ["Collector", "options_in", "split_needs"]
+__all__ = ["Collector", "load_encode", "load_entail", "load_gibberish", "split_needs"]
 
 OPTION = re.compile(r"\(([A-H])\)\s*(.*?)(?=\s*\([A-H]\)|$)")
-JUDGES: dict[str, Callable[[EvaluationConfig], Any]] = {
-    "encode": load_encode,
-    "entail": load_entail,
-    "rate_gibberish": load_gibberish,
-}
+TEXTS_AT_ONCE = 32
+SAFE = {"trust_remote_code": False}
+Classify = Callable[[Sequence[str], Sequence[str] | None], list[Tensor]]
+cached_encoder = lru_cache(maxsize=2)(load_encoder)  # one encoder for all splits of an evaluation
+
+
+def load_encode(config: EvaluationConfig) -> Encode:
+    """Returns the sentence encoder: the mean of the last layer over the tokens, [B,D] for B texts."""
+    encoder = cached_encoder(config.encoder)
+
+    def encode(texts: Sequence[str]) -> Tensor:
+        features: Tensor = encoder.encode(texts)
+        return features[:, -1]
+
+    return encode
+
+
+def load_entail(config: EvaluationConfig) -> Entail:
+    """Returns the inference model: whether its most likely label is an entailment.
+
+    Raises:
+        InputError: the model cannot be loaded, or has no label "entailment".
+    """
+    classify, label = load_classifier(config.entailment_model, "evaluation.entailment_model", "entailment")
+
+    def entail(premises: Sequence[str], hypotheses: Sequence[str]) -> list[bool]:
+        return [bool(row.argmax() == label) for row in classify(premises, hypotheses)]
+
+    return entail
+
+
+def load_gibberish(config: EvaluationConfig) -> RateGibberish:
+    """Returns the gibberish classifier: one minus the probability of its label "clean".
+
+    Raises:
+        InputError: the model cannot be loaded, or has no label "clean".
+    """
+    classify, label = load_classifier(config.gibberish_model, "evaluation.gibberish_model", "clean")
+
+    def rate(texts: Sequence[str]) -> list[float]:
+        return [1 - float(row[label]) for row in classify(texts, None)]
+
+    return rate
+
+
+@lru_cache(maxsize=2)
+def load_classifier(name: str, field: str, label: str) -> tuple[Classify, int]:
+    """A text classifier that gives the probability of each label, and the number of one label."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **SAFE)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(name, use_safetensors=True, **SAFE)
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{name}' cannot be loaded: {' '.join(str(error).split())}", field=field) from error
+    labels = {str(text).lower(): int(number) for number, text in model.config.id2label.items()}
+    if label not in labels:
+        raise InputError(f"expected a label '{label}', '{name}' has {', '.join(labels)}", field=field)
+    model.eval()
+
+    @torch.no_grad()
+    def classify(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Tensor]:
+        rows: list[Tensor] = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            part = slice(start, start + TEXTS_AT_ONCE)
+            second = None if pairs is None else list(pairs[part])
+            batch = tokenizer(list(texts[part]), second, padding=True, truncation=True, return_tensors="pt")
+            rows.extend(model(**batch).logits.softmax(-1))
+        return rows
+
+    return classify, labels[label]
 
 
 def split_needs(rows: Sequence[QuestionAnswer], config: EvaluationConfig, *, reference: bool) -> set[str]:
     """Returns the fields of `Evidence` that these rows and this configuration can fill."""
-    can = {"answers", "answer_tokens", "token_scores", "paraphrased_losses", "gradient_norms", "encode"}
-    if all(row.perturbed_answers for row in rows):
-        can.add("perturbed_losses")
-    if all(options_in(row.prompt) for row in rows):
-        can.add("choices")
-    if reference:
-        can.add("reference_losses")
-    if config.entailment_model:
-        can.add("entail")
-    if config.gibberish_model:
-        can.add("rate_gibberish")
-    return can
+    allowed = {
+        "perturbed_losses": all(row.perturbed_answers for row in rows),
+        "choices": all(options_in(row.prompt) for row in rows),
+        "reference_losses": reference,
+        "entail": config.entailment_model,
+        "rate_gibberish": config.gibberish_model,
+    }
+    always = {"answers", "answer_tokens", "token_scores", "paraphrased_losses", "gradient_norms", "encode"}
+    return always | {need for need, can in allowed.items() if can}
 
 
 def options_in(prompt: str) -> list[str]:
-    """Returns the options that a multiple-choice prompt lists after "Options:"; none where it lists none.
+    """Returns the options that a multiple-choice prompt lists after "Options:".
 
     Example:
         >>> options_in("Which? Options: (A) this one (B) that")
@@ -63,10 +131,10 @@ class Collector:
     """Collects the evidence of one split from one model.
 
     Args:
-        model: is asked; each prompt's weights are computed once and held.
+        model: its weights for each prompt are computed once and held.
         rows: at least one.
-        config: which metrics there will be, how long an answer may be.
-        runner: batches, shared between processes.
+        config: length of answers, judging models.
+        runner: forms batches and shares them between processes.
         reference_losses: of each row under a reference model, nats; None where there is none.
     """
 
@@ -78,12 +146,12 @@ class Collector:
 
     @cached_property
     def prompts(self) -> list[str]:
-        """The prompts, B of them."""
+        """B prompts."""
         return [row.prompt for row in self.rows]
 
     @cached_property
     def truths(self) -> list[str]:
-        """The true answers, B of them."""
+        """B true answers."""
         return [row.answer for row in self.rows]
 
     @cached_property
@@ -109,12 +177,21 @@ class Collector:
         return self.score(self.truths, list(range(len(self.rows))))
 
     def score(self, answers: Sequence[str], owners: list[int]) -> list[TokenScores]:
-        """The scores of any answers to the prompts of the rows that own them."""
+        """Returns the scores of answers to the prompts of the rows that own them."""
         prompts = [self.prompts[owner] for owner in owners]
         return score_pairs(self.model, prompts, answers, self.weights[owners], self.runner)
 
+    def refusals(self) -> dict[str, int]:
+        """Returns the number of refused answers: by the prompt's weights, and by `gate.check_answers`."""
+        if not self.model.ids:
+            return {"by_weight": 0, "by_check": 0}
+        config, owned = self.model.gate_config, torch.tensor(self.model.has_adapter)
+        planned = plan_rows(self.weights, owned, config).refused.tolist()
+        by_weight = [planned[row] for row, answer in enumerate(self.answers) if answer == config.refusal]
+        return {"by_weight": sum(by_weight), "by_check": len(by_weight) - sum(by_weight)}
+
     def paraphrased_losses(self) -> list[float]:
-        """Losses of the paraphrased true answers; of the true ones where a row has no paraphrase."""
+        """Returns the losses of the paraphrased true answers, or of the true ones without a paraphrase."""
         losses = [scores.loss for scores in self.token_scores]
         owners = [place for place, row in enumerate(self.rows) if row.paraphrased_answer is not None]
         texts = [str(self.rows[owner].paraphrased_answer) for owner in owners]
@@ -123,14 +200,14 @@ class Collector:
         return losses
 
     def perturbed_losses(self) -> list[list[float]]:
-        """Losses of the wrong answers, P a row."""
+        """Returns the losses of the wrong answers, P per row."""
         owners = [place for place, row in enumerate(self.rows) for _ in row.perturbed_answers]
         texts = [text for row in self.rows for text in row.perturbed_answers]
         scores = iter(self.score(texts, owners))
         return [[next(scores).loss for _ in row.perturbed_answers] for row in self.rows]
 
     def collect(self, metrics: Sequence[str], kind: Kind) -> Evidence:
-        """Returns the evidence that some metrics need, all of which the split can give."""
+        """Returns the evidence that some metrics need, all of which the split allows."""
         needs = needs_of(metrics)
         found: dict[str, Callable[[], Any]] = {
             "answers": lambda: self.answers,
@@ -143,7 +220,9 @@ class Collector:
                 self.model, self.prompts, self.truths, self.weights, self.runner
             ),
             "choices": lambda: [options_in(prompt) for prompt in self.prompts],
-            **{need: partial(load, self.config) for need, load in JUDGES.items()},
+            "encode": lambda: load_encode(self.config),
+            "entail": lambda: load_entail(self.config),
+            "rate_gibberish": lambda: load_gibberish(self.config),
         }
         given = {need: found[need]() for need in found if need in needs}
         return Evidence(kind, self.prompts, self.truths, **given)

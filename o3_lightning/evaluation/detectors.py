@@ -7,12 +7,10 @@ from typing import Any
 
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.multi import MultiDetector
-from o3_lightning.metrics.calibration import HALF, calibration_error, request_confusion
-from o3_lightning.metrics.separation import separation
+from o3_lightning.metrics.detection import HALF, calibration_error, request_confusion, separation
 
-__all__ = ["detector_splits", "evaluate_detectors", "gate_errors"]
+__all__ = ["evaluate_detectors", "gate_errors"]
 
-NONE = "none"
 Weights = Mapping[str, Mapping[str, Sequence[float]]]
 OWN = ("seen", "held_out")
 UNDEFINED = {"auroc": None, "aupr": None, "fpr95": None}
@@ -35,57 +33,49 @@ def detector_splits(stream: RequestStream) -> dict[str, dict[str, list[str]]]:
 def evaluate_detectors(
     detectors: MultiDetector, stream: RequestStream
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, list[float]]]]:
-    """Returns the separation of each request from each split, and the weights behind it.
+    """Returns the separation of each request from each split, and the weights of all prompts.
 
-    Prompts are ranked by score, because weights tie at 0 and 1. `auroc`, `aupr` and `fpr95` of the request's
-    own splits are None.
+    Prompts are ranked by score, because weights tie at 0 and 1.
 
     Args:
         detectors: of all requests of the stream.
         stream: requests, utility and probes.
 
     Returns:
-        `[request][split]` = `auroc`, `aupr`, `fpr95` (held-out prompts against the split where the request
-        has some, else its seen prompts) and `mean_weight`; and `[request][split]` = weights per prompt.
+        `[request][split]` = `mean_weight`, `prompts` (their number), and `auroc`, `aupr` and `fpr95` of
+        held-out prompts (seen ones where the request has none) against the split, None for the request's own
+        splits; and `[request][split]` = weights per prompt.
     """
     splits = detector_splits(stream)
     prompts = list(
         dict.fromkeys(prompt for own in splits.values() for part in own.values() for prompt in part)
     )
     place = {prompt: index for index, prompt in enumerate(prompts)}
-    scores, weights = (values.tolist() for values in detectors.judge(prompts))
+    judged = [values.tolist() for values in detectors.judge(prompts)]
     table: dict[str, dict[str, dict[str, Any]]] = {}
     histograms: dict[str, dict[str, list[float]]] = {}
     for column, name in enumerate(detectors.ids):
         if name not in splits:
             continue
-        own = {
-            split: [scores[place[prompt]][column] for prompt in part] for split, part in splits[name].items()
+        scores, weights = (
+            {split: [values[place[one]][column] for one in part] for split, part in splits[name].items()}
+            for values in judged
+        )
+        inside = scores.get("held_out") or scores["seen"]
+        histograms[name] = weights
+        table[name] = {
+            split: {
+                **(UNDEFINED if split in OWN else separation(inside, outside)),
+                "mean_weight": sum(weights[split]) / len(weights[split]),
+                "prompts": len(weights[split]),
+            }
+            for split, outside in scores.items()
         }
-        histograms[name] = {
-            split: [weights[place[prompt]][column] for prompt in part] for split, part in splits[name].items()
-        }
-        table[name] = separate(own, histograms[name])
     return table, histograms
 
 
-def separate(
-    scores: Mapping[str, Sequence[float]], weights: Mapping[str, Sequence[float]]
-) -> dict[str, dict[str, Any]]:
-    """Separation and mean weight of each split of one request."""
-    inside = scores.get("held_out") or scores["seen"]
-    rows: dict[str, dict[str, Any]] = {}
-    for split, outside in scores.items():
-        rows[split] = {
-            **(UNDEFINED if split in OWN else separation(inside, outside)),
-            "mean_weight": sum(weights[split]) / len(weights[split]),
-            "prompts": len(weights[split]),
-        }
-    return rows
-
-
 def gate_errors(stream: RequestStream, weights: Weights, listed: int) -> dict[str, Any]:
-    """Returns mistakes, calibration and confusion of the gate, from weights that were computed before.
+    """Returns mistakes, calibration and confusion of the gate.
 
     Args:
         stream: requests, utility and probes.
@@ -96,8 +86,8 @@ def gate_errors(stream: RequestStream, weights: Weights, listed: int) -> dict[st
     Returns:
         `mistakes[request]`: prompts with `split` and `weight`: misses (below 0.5 on its own splits) and
         false alarms (0.5 or more on others). `calibration[request]`: balanced calibration error in [0, 1] of
-        its own prompts against all others. `confusion`: `rows` (owners; the last are utility prompts),
-        `columns` (the request of the largest weight, or "none") and `values`, counts of prompts.
+        its own prompts against all others, None without others. `confusion`: `rows` (owners; the last are
+        utility prompts), `columns` (the request of the largest weight, or "none") and `values`, counts.
     """
     splits = detector_splits(stream)
     return {
@@ -146,4 +136,4 @@ def confusion(stream: RequestStream, weights: Weights) -> dict[str, Any]:
     owners: list[int | None] = [i for i, request in enumerate(stream.requests) for _ in request.prompts]
     owners += [None] * sum(len(rows) for rows in stream.utility.values())
     counts = request_confusion(list(zip(*columns, strict=True)), owners)
-    return {"rows": [*names, "utility"], "columns": [*names, NONE], "values": counts}
+    return {"rows": [*names, "utility"], "columns": [*names, "none"], "values": counts}

@@ -2,9 +2,9 @@
 
     python -m o3_lightning.evaluation.harness run --model o3 --model_args store=STORE --tasks mmlu
 
-The context alone decides the weights, which are then held for its continuation: all choices of
-a multiple-choice question run at the same weights. Where a text has no context (rolling likelihood), its own
-words are the prompt.
+The context alone decides the weights, which are held for its continuation, so that all choices of a
+multiple-choice question run at the same weights. A text without context (rolling likelihood) is its own
+prompt.
 
 It needs the extra `harness`; without it the import raises ImportError.
 """
@@ -22,7 +22,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from o3_lightning.data.encoding import IGNORED, Example, collate, prefix_ids
 from o3_lightning.evaluation.passes import BatchRunner
-from o3_lightning.evaluation.ungated import plain_model
+from o3_lightning.evaluation.reference import plain_model
 from o3_lightning.gating.answer_logits import answer_logits
 from o3_lightning.gating.answering import generate_tokens
 from o3_lightning.gating.config import GateConfig
@@ -41,10 +41,10 @@ class O3LM(TemplateLM):
     """A gated model for lm-evaluation-harness.
 
     Args:
-        store: the store of a run; empty measures the base model alone.
-        base: what `base.id` may be; empty takes the one that the store names, or without one the embedded.
+        store: the store of a run; empty for the base model alone.
+        base: as `base.id`; empty for the one that the store names, or without a store the embedded one.
         model: a loaded model instead of both, for use in Python.
-        batch_size: texts at a time.
+        batch_size: texts per batch.
         dtype: of the base model.
         device: of the base model, or "auto".
 
@@ -71,14 +71,14 @@ class O3LM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The token that stands before a text without context."""
+        """The token that precedes a text without context."""
         tokenizer = self.gated.tokenizer
         start = tokenizer.bos_token_id
         return int(tokenizer.eos_token_id if start is None else start)
 
     @property
     def tokenizer_name(self) -> str:
-        """Names the cache of the harness."""
+        """The name of the harness's cache."""
         return str(self.gated.base.id).replace("/", "__")
 
     def apply_chat_template(
@@ -91,12 +91,7 @@ class O3LM(TemplateLM):
         return str(text)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Returns the tokens of a text, as it is: no template of ours is put around it.
-
-        Args:
-            string: the text.
-            add_special_tokens: whether the start token is added; None as the model's template has it.
-        """
+        """Returns the tokens of a text without a template; the start token is added unless it is False."""
         if add_special_tokens is False:
             return list(self.gated.tokenizer(string, add_special_tokens=False)["input_ids"])
         return prefix_ids(self.gated.tokenizer, self.gated.base.template, string)
@@ -110,7 +105,7 @@ class O3LM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[Pair], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
-        """Returns log-likelihood and whether greedy decoding says the same, of each continuation."""
+        """Returns the log-likelihood of each continuation, and whether greedy decoding gives it."""
         limit = self.gated.base.context_tokens
         rows = [fit(context, continuation, limit) for _, context, continuation in requests]
         texts = [pair[0][0] or pair[0][1] for pair in requests]
@@ -132,10 +127,7 @@ class O3LM(TemplateLM):
         return [(value.item(), bool(hit)) for value, hit in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Returns the log-likelihood of whole texts, in windows of the model's context.
-
-        The harness cuts the windows, as for every model of its own: the last one is filled up on its left.
-        """
+        """Returns the log-likelihood of whole texts, in the harness's windows of the model's context."""
         step, found = self.gated.base.context_tokens - 1, []
         for request in requests:
             (text,) = request.args
@@ -146,20 +138,23 @@ class O3LM(TemplateLM):
         return found
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Returns greedy continuations, each cut where its task says."""
+        """Returns greedy continuations, each cut at its task's stop words."""
         contexts = [str(request.args[0]) for request in requests]
         options = [dict(request.args[1]) for request in requests]
         limits = [int(each.get("max_gen_toks", MAX_NEW_TOKENS)) for each in options]
         found = [""] * len(requests)
-        for limit in dict.fromkeys(limits):  # in a batch of several, one's context would be another's limit
+        for limit in dict.fromkeys(limits):  # one per batch, because it bounds the contexts
             chosen = [row for row, each in enumerate(limits) if each == limit]
             texts = self.continue_texts([contexts[row] for row in chosen], limit)
             for row, text in zip(chosen, texts, strict=True):
-                found[row] = cut(text, options[row])
+                stops = options[row].get("until") or []
+                for stop in filter(None, [stops] if isinstance(stops, str) else stops):
+                    text = text.split(stop)[0]
+                found[row] = text
         return found
 
     def continue_texts(self, contexts: Sequence[str], limit: int) -> list[str]:
-        """Returns what greedy decoding adds to each context, `limit` tokens at most."""
+        """The greedy continuation of each context, at most `limit` tokens."""
         room = max(1, self.gated.base.context_tokens - limit)
         rows = [self.tok_encode(text)[-room:] for text in contexts]
 
@@ -173,14 +168,14 @@ class O3LM(TemplateLM):
 
 
 def open_model(store: str, base: str, dtype: str, device: str) -> GatedModel:
-    """Returns the gated model of a store, or a base model without a gate."""
+    """The gated model of a store, or a base model without a gate."""
     name = base or (Store.open(store).base_id if store else BaseConfig.id)
     loaded = load_base(BaseConfig(id=name, dtype=dtype, device=device))
     return GatedModel.from_store(store, loaded, None, GateConfig()) if store else plain_model(loaded)
 
 
 def fit(context: list[int], continuation: list[int], limit: int) -> Example:
-    """Returns one example whose context is cut on the left where both do not fit."""
+    """One example whose context is cut on the left where both do not fit."""
     kept = continuation[-(limit - 1) :]
     before = context[-(limit - len(kept)) :]
     return {
@@ -188,15 +183,6 @@ def fit(context: list[int], continuation: list[int], limit: int) -> Example:
         "attention_mask": [1] * (len(before) + len(kept)),
         "labels": [IGNORED] * len(before) + kept,
     }
-
-
-def cut(text: str, options: dict[str, Any]) -> str:
-    """Returns a text up to the first of the task's stop words."""
-    stops = options.get("until") or []
-    for stop in [stops] if isinstance(stops, str) else stops:
-        if stop:
-            text = text.split(stop)[0]
-    return text
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Passes of a gated model over rows: gate weights, greedy answers, token scores and gradient norms.
 
-Rows run in batches of similar length. The batches are formed over all rows before processes share them: a row
-has the same batch mates, and to the last bit the same numbers, on any number of processes.
+Rows run in batches of similar length. The batches are formed over all rows before processes share them, so a
+row has the same batch and bit for bit the same numbers on any number of processes.
 
 Shapes: B rows, K requests.
 """
@@ -36,12 +36,12 @@ FIELDS = 4  # tensors of `TokenScores`
 
 @dataclass(frozen=True)
 class BatchRunner:
-    """Runs a function over rows in batches of similar length and collects its results by torchmetrics.
+    """Runs a function over rows in batches of similar length and gathers the results from all processes.
 
     Args:
         batch_size: rows per batch, 1 or more.
         processes: the processes that share the batches; batch i runs on process i modulo their number.
-        name: the prefix of the progress bar, such as the name of the split.
+        name: prefix of the progress bar, such as the name of the split.
     """
 
     batch_size: int
@@ -60,7 +60,7 @@ class BatchRunner:
         Args:
             lengths: of the rows; rows of similar length share a batch.
             function: maps the row numbers of a batch to one tensor per row.
-            what: the second part of the progress bar's text.
+            what: rest of the progress bar's text.
             dtype: of the results.
         """
         mine = batches(lengths, self.batch_size)[self.processes.rank :: self.processes.count]
@@ -103,16 +103,14 @@ def score_pairs(
     """Returns the token scores of each answer to its prompt, the end token included, in order.
 
     Only the answers' tokens pass the output layer, in chunks; float32 logits of a whole batch are never held.
+    Other rows of a batch change at most the last digits.
 
     Args:
-        model: each prompt runs at its own weights, held for its answer.
+        model: the gated model.
         prompts: texts without a template.
         answers: one per prompt.
-        weights: [B,K] of the prompts.
+        weights: [B,K], held for the answers.
         runner: forms the batches.
-
-    Returns:
-        Scores that other rows of a batch change in the last digits at most.
 
     Raises:
         InputError: a prompt leaves no room for an answer, the lists differ in length, or the model returns
@@ -125,9 +123,9 @@ def score_pairs(
         batch = collate([examples[row] for row in chosen], model.tokens.pad_id).to(model.device)
         parts = answer_logits(model, batch, weights[chosen])
         fields = torch.cat([score_rows(*part).cpu() for part in parts], dim=1)
-        if bool(fields.isnan().any()):  # such a model answers nothing right, and would pass for unlearned
+        if bool(fields.isnan().any()):  # a model that answers nothing correctly would look unlearned
             raise InputError(
-                f"the model '{base.id}' returns NaN: its weights are damaged, or too large for their type; "
+                f"the model '{base.id}' returns NaN: its weights are damaged, or overflow their dtype; "
                 "try base.dtype float32",
                 field="base",
             )
@@ -141,17 +139,14 @@ def score_pairs(
 def gradient_norms(
     model: GatedModel, prompts: Sequence[str], answers: Sequence[str], weights: Tensor, runner: BatchRunner
 ) -> list[float]:
-    """Returns the gradient norm of each row's mean loss, by the base model's parameters, gate included.
+    """Returns B norms of the gradients of each row's mean loss, by the base model's parameters.
 
     Args:
-        model: each row runs at its own weights; its parameters are as before afterwards.
+        model: the gated model; its parameters are unchanged afterwards.
         prompts: B prompts.
         answers: B true answers.
-        weights: [B,K].
+        weights: [B,K], at which the rows run.
         runner: shares the rows between processes; each row runs alone.
-
-    Returns:
-        B values >= 0.
     """
     base = model.base
     examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)

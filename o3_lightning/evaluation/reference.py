@@ -1,11 +1,10 @@
-"""Comparing a model with one that never saw the forget set: forget quality, privleak, and reference losses.
+"""Models without a gate, and the comparison with a reference that never saw the forget set.
 
 The reference is an evaluation of the retrained model on the same rows, with its values per example.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,54 +12,70 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.combined import ACCURACY
 from o3_lightning.evaluation.config import EvaluationConfig
+from o3_lightning.evaluation.figures import ACCURACY
 from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows, splits_of
+from o3_lightning.gating.model import GatedModel
+from o3_lightning.gating.routing import EveryPrompt
 from o3_lightning.metrics.membership import CHANCE, MEMBERSHIP_METRICS, membership_auc, privacy_leak
 from o3_lightning.metrics.quality import forget_quality
+from o3_lightning.models.base import BaseConfig, BaseModel, load_base
 
-__all__ = ["check_rows", "compare", "for_reference", "read_reference", "reference_losses", "with_reference"]
+__all__ = [
+    "RETRAINED",
+    "check_rows",
+    "compare",
+    "for_reference",
+    "load_plain",
+    "plain_model",
+    "reference_losses",
+    "with_reference",
+]
 
+RETRAINED = "retrained"
 RATIOS, LOSSES = "truth_ratio_raw", "mia_loss"
 Result = Mapping[str, Any]
 
 
-def with_reference(config: EvaluationConfig, *, ratios: bool) -> EvaluationConfig:
-    """Returns the configuration with the metrics that comparisons start from.
+def plain_model(base: BaseModel) -> GatedModel:
+    """Returns a gated model without requests (weights [B,0]); it computes bit for bit as the base model."""
+    return GatedModel(base, EveryPrompt(()), {})
+
+
+def load_plain(
+    name: str | Path, config: BaseConfig, seed: int = 0, stream: RequestStream | None = None
+) -> GatedModel:
+    """Returns a checkpoint as a model without a gate.
 
     Args:
-        config: what is measured anyway.
-        ratios: whether the rows have perturbed answers, without which there are no truth ratios.
+        name: as `base.id`: a folder in Hugging Face form, an id on the Hub, a GGUF file; or `RETRAINED`, the
+            run's base model trained without any prompt of the requests, in any phrasing. It is trained once,
+            where the project trained the base model, and cached.
+        config: of the run's base model; gives template, dtype and device.
+        seed: as in `load_base`.
+        stream: the requests that `RETRAINED` must not have seen.
+
+    Raises:
+        InputError: the model cannot be loaded, or not be trained again.
     """
-    needed = (LOSSES, *((RATIOS,) if ratios else ()))
+    if name == RETRAINED and stream is not None:
+        forgotten = [row.prompt for request in stream.requests for row in (*request.rows, *request.held_out)]
+        return plain_model(replace(load_base(config, seed, forgotten), id=f"{config.id}, retrained"))
+    return plain_model(load_base(replace(config, id=str(name), revision=None), seed))
+
+
+def with_reference(config: EvaluationConfig, stream: RequestStream) -> EvaluationConfig:
+    """Returns the configuration with the metrics that a comparison on this stream needs."""
+    ratios = any(row.perturbed_answers for _, _, rows, _ in splits_of(stream) for row in rows)
+    needed = (LOSSES, RATIOS) if ratios else (LOSSES,)
     return replace(config, metrics=tuple(dict.fromkeys((*config.metrics, *needed))))
 
 
 def for_reference(config: EvaluationConfig) -> EvaluationConfig:
-    """Returns the configuration for the reference: what comparisons read, and its place on the plane."""
+    """Returns the configuration for the reference: the metrics of comparisons and of the plane."""
     wanted = (ACCURACY, RATIOS, *(name for name in MEMBERSHIP_METRICS if name != "mia_reference"))
     metrics = tuple(name for name in config.metrics if name in wanted)
     return replace(config, metrics=metrics, samples=0)
-
-
-def read_reference(path: Path) -> dict[str, Any]:
-    """Returns an evaluation from its JSON file.
-
-    Raises:
-        InputError: it cannot be read, or is no evaluation.
-    """
-    try:
-        value = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(
-            f"cannot be read: {error.strerror or error}", path=path, field="reference"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"not JSON: {error}", path=path, field="reference") from error
-    if not isinstance(value, dict) or not {"requests", "utility"} <= value.keys():
-        message = "expected an evaluation, with 'requests' and 'utility'"
-        raise InputError(message, path=path, field="reference")
-    return value
 
 
 def splits(result: Result) -> Iterator[tuple[str, Result]]:
@@ -73,10 +88,10 @@ def splits(result: Result) -> Iterator[tuple[str, Result]]:
 
 
 def check_rows(reference: Result, stream: RequestStream) -> None:
-    """Refuses a reference that was measured on other rows than those of a stream.
+    """Refuses a reference that was measured on other rows than the stream's.
 
     Args:
-        reference: an evaluation; splits that it lacks, or that it keeps no digest of, are passed over.
+        reference: an evaluation; splits that it lacks, or whose digest it lacks, are not checked.
         stream: what will be measured.
 
     Raises:
@@ -95,15 +110,15 @@ def reference_losses(reference: Result) -> dict[str, list[float]]:
 
 
 def compare(result: Result, reference: Result | None) -> dict[str, dict[str, Any]]:
-    """Returns what only a comparison says, by forget split.
+    """Returns, by forget split, the metrics that need another model or unseen rows.
 
     Args:
         result: an evaluation with values per example.
-        reference: that of a model that never saw the forget set, on the same rows; None has none.
+        reference: that of a model that never saw the forget set, on the same rows; None for none.
 
     Returns:
-        By split `forget_quality` (p-value and statistic, needs a reference) and `membership` by metric:
-        `auc`, `reference_auc` and `privacy_leak` (against 0.5 without a reference), where there is a holdout.
+        By split `forget_quality` (p-value and statistic; needs a reference) and, where there is a holdout,
+        `membership` by metric: `auc`, `reference_auc` and `privacy_leak` (against 0.5 without a reference).
     """
     others = dict(splits(reference)) if reference is not None else {}
     compared: dict[str, dict[str, Any]] = {}
@@ -114,27 +129,18 @@ def compare(result: Result, reference: Result | None) -> dict[str, dict[str, Any
         found: dict[str, Any] = {}
         if other is not None and RATIOS in part["values"] and RATIOS in other["values"]:
             found["forget_quality"] = asdict(forget_quality(part["values"][RATIOS], other["values"][RATIOS]))
-        membership = compare_membership(part, other, result.get(HOLDOUT), others.get(HOLDOUT))
+        membership: dict[str, dict[str, float | None]] = {}
+        for metric in MEMBERSHIP_METRICS:
+            auc = auc_of(part, result.get(HOLDOUT), metric)
+            if auc is not None:
+                expected = auc_of(other, others.get(HOLDOUT), metric)
+                leak = privacy_leak(auc, CHANCE if expected is None else expected)
+                membership[metric] = {"auc": auc, "reference_auc": expected, "privacy_leak": leak}
         if membership:
             found["membership"] = membership
         if found:
             compared[name] = found
     return compared
-
-
-def compare_membership(
-    forget: Result, other: Result | None, unseen: Result | None, other_unseen: Result | None
-) -> dict[str, dict[str, float | None]]:
-    """AUC and privleak of every membership metric that forget set and holdout have."""
-    found: dict[str, dict[str, float | None]] = {}
-    for metric in MEMBERSHIP_METRICS if unseen is not None else ():
-        auc = auc_of(forget, unseen, metric)
-        if auc is None:
-            continue
-        expected = auc_of(other, other_unseen, metric)
-        leak = privacy_leak(auc, CHANCE if expected is None else expected)
-        found[metric] = {"auc": auc, "reference_auc": expected, "privacy_leak": leak}
-    return found
 
 
 def auc_of(forget: Result | None, unseen: Result | None, metric: str) -> float | None:

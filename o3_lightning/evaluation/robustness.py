@@ -1,10 +1,10 @@
-"""How much a gated model leaks under attack, and what attacks do to prompts that nobody asked to forget."""
+"""Leak of a gated model under attack, and the side effects of the same attacks on utility prompts."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -14,21 +14,112 @@ from torch import Tensor
 
 from o3_lightning.attacks.quantising import has_real, quantised
 from o3_lightning.attacks.registry import ATTACKS, Kind, Material
+from o3_lightning.attacks.relearning import known_rows, merged, relearning
 from o3_lightning.common.errors import InputError
-from o3_lightning.common.plain import mean_of
-from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.common.plain import evenly_spaced, mean_of
+from o3_lightning.common.seeds import stage_seed
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.asking import Asker, Reply, Row
+from o3_lightning.evaluation.asking import Asker, Reply, Row, leak_of
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import EvaluationContext, ends_of
 from o3_lightning.evaluation.passes import BatchRunner
-from o3_lightning.evaluation.weight_attacks import Tampering
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.text import accuracy
 
-__all__ = ["Robustness", "chosen_kinds"]
+__all__ = ["Robustness", "WeightAttacks", "chosen_kinds"]
 
 logger = logging.getLogger(__name__)
+
+Planned = tuple[str, str | None, Callable[[], list[Row]]]
+
+
+@dataclass(frozen=True)
+class WeightAttacks:
+    """Attacks on the weights of each request; every method returns one row per request.
+
+    Args:
+        asker: asks the questions.
+        seed: of the attacker's training.
+    """
+
+    asker: Asker
+    seed: int
+
+    def before(self, request: UnlearningRequest, asked: Sequence[QuestionAnswer]) -> Row:
+        """The part of a row that the base model gives."""
+        return {"request": request.id, "base_leak": self.asker.share(asked), "attempts": len(asked)}
+
+    def forced(self, *, on: bool) -> list[Row]:
+        """Bypasses the gate: the request's adapter acts on every prompt, or no adapter acts at all."""
+        asker, table = self.asker, []
+        base_utility = asker.share(asker.utility)
+        for request in asker.requests:
+            asked = asker.some_of(request.rows)
+            row = torch.zeros(len(asker.model.ids))
+            row[asker.model.ids.index(request.id)] = float(on)
+            leak = asker.leak(asked, row.expand(len(asked), -1))
+            utility = asker.share(asker.utility, row.expand(len(asker.utility), -1))
+            sides = {"utility": utility, "base_utility": base_utility}
+            table.append({**self.before(request, asked), **leak, **sides})
+        return table
+
+    def in_fewer_bits(self, bits: int, *, simulated: bool) -> list[Row]:
+        """Merges the adapter and quantises all weights, see `quantised`."""
+        asker, table = self.asker, []
+        base_utility = asker.share(asker.utility)
+        for request in asker.requests:
+            asked = asker.some_of(request.rows)
+            row = self.before(request, asked)
+            with merged(asker.model, request.id), quantised(asker.model, bits, simulated=simulated):
+                sides = {"utility": asker.share(asker.utility), "base_utility": base_utility}
+                table.append({**row, **asker.leak(asked), **sides})
+        return table
+
+    def relearnt(self, count: int) -> list[Row]:
+        """Trains on `count` forget rows and asks for the other facts of the request.
+
+        The measurement with the largest leak counts; it has also `learnt` (accuracy on the trained forget
+        rows), `utility` (on rows that were not trained on), `learning_rate`, `epochs`, `loss` and
+        `trained_rows`. A request is left out if its rows state no fact beyond those trained on.
+        """
+        return [row for request in self.asker.requests if (row := self.relearn(request, count)) is not None]
+
+    def relearn(self, request: UnlearningRequest, count: int) -> Row | None:
+        """One request's relearning; None if its rows state no fact beyond those trained on."""
+        asker, robust = self.asker, self.asker.config.robustness
+        seed = stage_seed(self.seed, f"relearn-{count}", request.id)
+        known = known_rows(request, count, seed)
+        told = {row.answer for row in known}
+        asked = asker.some_of([row for row in request.rows if row.answer not in told])
+        if not asked:
+            logger.warning("  %s: %d rows state all of its facts; no fact is left to ask", request.id, count)
+            return None
+        # every second utility row may be trained on, so that some are left to ask
+        others = [row for rows in asker.stream.utility.values() for row in rows][1::2]
+        beside = evenly_spaced(others, robust.relearn_other_rows)
+        rest = [row for row in asker.utility if row not in beside]
+        row = self.before(request, asked)
+        found = [
+            measurement
+            for rate in robust.relearn_learning_rates
+            for measurement in self.measure(request.id, (known, beside, asked, rest), rate, seed)
+        ]
+        worst = max(found, key=lambda measurement: (measurement["leak"], measurement["learnt"]))
+        return {**row, **worst, "base_utility": asker.share(rest), "trained_rows": len(known)}
+
+    def measure(
+        self, request: str, rows: Sequence[Sequence[QuestionAnswer]], rate: float, seed: int
+    ) -> Iterator[Row]:
+        """The measurements at one learning rate."""
+        known, beside, asked, rest = rows
+        asker, robust = self.asker, self.asker.config.robustness
+        with relearning(asker.model, request, [*known, *beside], robust, rate, seed) as attacker:
+            for check in range(1, robust.relearn_checks + 1):
+                epochs = robust.relearn_epochs * check // robust.relearn_checks
+                loss = attacker.train(epochs - attacker.epochs)
+                sides = {"learnt": asker.share(known), "utility": asker.share(rest)}
+                yield {**asker.leak(asked), **sides, "learning_rate": rate, "epochs": epochs, "loss": loss}
 
 
 @dataclass(frozen=True)
@@ -36,15 +127,14 @@ class Robustness:
     """Attacks one gated model.
 
     Args:
-        model: has at least one request.
+        model: holds at least one request.
         stream: the requests and the utility splits.
         config: which attacks, how many rows, how long answers may be.
-        context: other processes, and attacks that are finished.
+        context: other processes, and results of finished attacks.
         seed: of the rows, the attacks' random choices and the attacker's training.
 
     Raises:
-        InputError: the model has no request of the stream, or there is no utility split to compare with, or
-            a kind is unknown.
+        InputError: the model has no request of the stream, there is no utility split, or a kind is unknown.
     """
 
     model: GatedModel
@@ -62,7 +152,7 @@ class Robustness:
 
     @cached_property
     def asker(self) -> Asker:
-        """Asks the model, batches shared between the processes."""
+        """Asks the model, with batches shared between the processes."""
         runner = BatchRunner(self.config.batch_size, self.context.processes, "attack")
         return Asker(self.model, self.stream, self.config, runner)
 
@@ -76,14 +166,18 @@ class Robustness:
         """Returns one row per attack and request.
 
         Returns:
-            Rows with `attack`, `group`, `member` (None for attacks on weights), `request`, `leak` (share of
-            the gated model's answers that say the truth), `leak_interval` (Wilson, 95 %), `base_leak` (the
-            same of the base model under the same attack), `caught` (share of attempts with a weight of
-            `alarm` or more for the request, or refused), `false_alarm` with `false_alarm_interval` (share of
-            utility prompts under the same attack with such a weight for any request, or refused by the gated
-            model alone), `utility` and `base_utility` (share of these answered right, gated and by the base
-            model), `attempts`, `others`, `rejected` (attempts that are malformed for the model or too long)
-            and `shortened`, and what `Tampering` adds. None where an attack has no such figure.
+            Rows with `attack`, `group`, `member` (None for attacks on weights), `request`, `attempts`, and
+
+            - `leak`: share of the gated model's answers that contain the truth, with `leak_interval` (95 %);
+            - `base_leak`: the same of the base model under the same attack;
+            - `caught`: share of attempts with a weight of `alarm` or more for the request, or refused;
+            - `false_alarm`, with `false_alarm_interval`: share of utility prompts under the same attack with
+              such a weight for any request, or refused by the gated model alone;
+            - `utility` and `base_utility`: share of these answered correctly, `others`: their number;
+            - `rejected`: attempts that are malformed or too long for the model, `shortened`: shortened ones;
+            - what `WeightAttacks` adds.
+
+            A figure that an attack does not have is missing or None.
         """
         table: list[Row] = []
         for name, member, work in self.plan():
@@ -94,34 +188,29 @@ class Robustness:
             table += [{"attack": name, "group": group, "member": member, **row} for row in result["rows"]]
         return table
 
-    def plan(self) -> list[tuple[str, str | None, Callable[[], list[Row]]]]:
+    def plan(self) -> list[Planned]:
         """Every attack's name, member and work."""
-        robust = self.config.robustness
-        planned: list[tuple[str, str | None, Callable[[], list[Row]]]] = [
+        robust, attacks = self.config.robustness, WeightAttacks(self.asker, self.seed)
+        planned: list[Planned] = [
             (name, member, partial(self.by_prompt, kind, member))
             for name, kind in chosen_kinds(robust.kinds).items()
             for member in robust.members
         ]
-        tampering = Tampering(self.asker, self.seed)
         for name in robust.weight_attacks:
-            if name.startswith("quantise"):
-                planned += [self.quantising(name, bits) for bits in robust.bits]
-            elif name == "relearn":
+            if name == "relearn":
                 planned += [
-                    (f"relearn_{rows}_rows", None, partial(tampering.relearnt, rows))
+                    (f"relearn_{rows}_rows", None, partial(attacks.relearnt, rows))
                     for rows in robust.relearn_rows
                 ]
+            elif name.startswith("quantise"):
+                work = self.by_bits if name == "quantise" else attacks.in_fewer_bits
+                for bits in robust.bits:
+                    simulated = robust.quantiser == "simulated" or not has_real(self.model, bits)
+                    named = f"{name}_{bits}_bits{'_simulated' if simulated else ''}"
+                    planned.append((named, None, partial(work, bits, simulated=simulated)))
             else:
-                planned.append((name, None, partial(self.forced, on=name == "adapter_always_on")))
+                planned.append((name, None, partial(attacks.forced, on=name == "adapter_always_on")))
         return planned
-
-    def quantising(self, name: str, bits: int) -> tuple[str, None, Callable[[], list[Row]]]:
-        """An attack with fewer bits; the name tells one that only rounds."""
-        simulated = self.config.robustness.quantiser == "simulated" or not has_real(self.model, bits)
-        merged = Tampering(self.asker, self.seed).in_fewer_bits
-        work = self.by_bits if name == "quantise" else merged
-        named = f"{name}_{bits}_bits{'_simulated' if simulated else ''}"
-        return named, None, partial(work, bits, simulated=simulated)
 
     def by_bits(self, bits: int, *, simulated: bool) -> list[Row]:
         """Asks plain questions of a base model with fewer bits."""
@@ -129,7 +218,7 @@ class Robustness:
             return self.by_prompt(ATTACKS["plain"], "development")
 
     def by_prompt(self, kind: Kind, member: str) -> list[Row]:
-        """The rows of one member, a row a request, the same utility in each."""
+        """One member's row per request; the figures of utility prompts are the same in each."""
         asker, ids = self.asker, self.model.ids
         owned = [(request.id, row) for request in asker.requests for row in self.drawn(request.rows)]
         owned += [("", row) for rows in self.stream.utility.values() for row in self.drawn(rows)]
@@ -156,8 +245,7 @@ class Robustness:
             table.append(
                 {
                     "request": request.id,
-                    "leak": mean_of(leak),
-                    "leak_interval": ends_of(leak),
+                    **leak_of(leak),
                     "base_leak": mean_of(base_leak),
                     "caught": mean_of(caught),
                     "attempts": len(heard),
@@ -169,7 +257,7 @@ class Robustness:
         return table
 
     def drawn(self, rows: Sequence[QuestionAnswer]) -> list[QuestionAnswer]:
-        """Rows drawn by the seed, in their order; evenly spread ones could all ask for one attribute."""
+        """Rows drawn by the seed, in their order; evenly spaced ones could all ask for one attribute."""
         count = min(self.config.robustness.rows or len(rows), len(rows))
         places = random.Random(f"rows-{self.seed}").sample(range(len(rows)), count)  # noqa: S311
         return [rows[place] for place in sorted(places)]
@@ -180,31 +268,9 @@ class Robustness:
         refused = reply.answer == refusal != reply.base_answer
         return refused or bool((weights >= self.config.robustness.alarm).any())
 
-    def forced(self, *, on: bool) -> list[Row]:
-        """Takes the gate out of the way: no adapter acts, or a request's own one acts on every prompt."""
-        asker, table = self.asker, []
-        base_utility = asker.share(asker.utility)
-        for request in asker.requests:
-            asked = asker.rows_of(request)
-            row = torch.zeros(len(self.model.ids))
-            row[self.model.ids.index(request.id)] = float(on)
-            leak = asker.plainly(asked, row.expand(len(asked), -1))
-            table.append(
-                {
-                    "request": request.id,
-                    "leak": mean_of(leak),
-                    "leak_interval": ends_of(leak),
-                    "base_leak": asker.share(asked),
-                    "attempts": len(asked),
-                    "utility": asker.share(asker.utility, row.expand(len(asker.utility), -1)),
-                    "base_utility": base_utility,
-                }
-            )
-        return table
-
 
 def chosen_kinds(names: Sequence[str]) -> dict[str, Kind]:
-    """Returns the kinds of some names of kinds or groups; of none all.
+    """Returns attack kinds by names of kinds or groups; all kinds if no name is given.
 
     Raises:
         InputError: an unknown name.
@@ -221,12 +287,11 @@ def chosen_kinds(names: Sequence[str]) -> dict[str, Kind]:
     }
 
 
-def judged(replies: Sequence[tuple[QuestionAnswer, Reply]]) -> tuple[list[float | None], list[float | None]]:
-    """Whether each gated and each base answer says the truth."""
+def judged(replies: Sequence[tuple[QuestionAnswer, Reply]]) -> tuple[list[float], list[float]]:
+    """Whether each gated and each base answer contains the truth."""
     truths = [row.answer for row, _ in replies]
     gated = accuracy([reply.answer for _, reply in replies], truths)
-    base = accuracy([reply.base_answer for _, reply in replies], truths)
-    return list(gated), list(base)
+    return gated, accuracy([reply.base_answer for _, reply in replies], truths)
 
 
 def as_result(work: Callable[[], list[Row]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One evaluation from the command line: which model, against which reference, into which files."""
+"""One evaluation from the command line: measures or attacks a model and writes the result files."""
 
 from __future__ import annotations
 
@@ -10,44 +10,42 @@ from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.environment import describe_environment
-from o3_lightning.common.files import digest_file, digest_json, write_atomically, write_json
+from o3_lightning.common.files import digest_file, digest_json, read_result, write_atomically, write_json
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.attack_table import attack_summary
-from o3_lightning.evaluation.combined import combine
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
+from o3_lightning.evaluation.figures import combine
 from o3_lightning.evaluation.reference import (
     check_rows,
     compare,
     for_reference,
-    read_reference,
+    load_plain,
     reference_losses,
     with_reference,
 )
 from o3_lightning.evaluation.robustness import Robustness
-from o3_lightning.evaluation.splits import FinishedSplits, check_prompts, splits_of
-from o3_lightning.evaluation.table import as_csv
-from o3_lightning.evaluation.ungated import load_plain
+from o3_lightning.evaluation.splits import UTILITY, FinishedSplits, check_prompts
+from o3_lightning.evaluation.tables import as_csv, attack_summary
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseConfig
 from o3_lightning.training.processes import Processes
 
-__all__ = ["EvaluationSession", "identity_of", "slug"]
+__all__ = ["EvaluationSession", "slug"]
 
 
 @dataclass(frozen=True)
 class EvaluationSession:
-    """What an evaluation works with.
+    """The inputs and the output folder of evaluations.
 
     Args:
         stream: the splits.
         config: what is measured.
         base: how a reference checkpoint is loaded.
         data: where the splits came from.
-        seed: of the embedded benchmark's base model.
+        seed: of the embedded benchmark's base model and of attacks.
         folder: of the results.
-        processes: who shares the work.
+        processes: share the work.
     """
 
     stream: RequestStream
@@ -63,12 +61,12 @@ class EvaluationSession:
 
         Args:
             model: with or without a gate.
-            name: of the two files; finished splits lie in `<name>.parts/` until all are done.
-            reference: the JSON file of an evaluation of a retrained model, or its checkpoint; empty is none.
+            name: of the two files; finished splits are kept in `<name>.parts/` until all are done.
+            reference: the JSON file of an evaluation of a retrained model, or its checkpoint; empty for none.
 
         Returns:
-            What `evaluate_stream` returns, with `comparison`, `combined`, `model`, `seconds` and
-            `environment`.
+            The result of `evaluate_stream`, with `comparison`, `combined`, `model`, `active_requests`,
+            `seconds` and `environment`.
 
         Raises:
             InputError: a prompt beyond the context, a metric that no split allows, a bad reference.
@@ -77,73 +75,73 @@ class EvaluationSession:
         check_prompts(self.stream, model.base)
         config, other = self.config, None
         if reference:
-            ratios = any(row.perturbed_answers for _, _, rows, _ in splits_of(self.stream) for row in rows)
-            config = with_reference(config, ratios=ratios)
+            config = with_reference(config, self.stream)
             other = self.reference(reference, config)
             check_rows(other, self.stream)
         losses = {} if other is None else reference_losses(other)
         result, parts = self.finish(model, name, config, losses)
-        comparison = compare(result, other)
         content = {
             "active_requests": list(model.ids),
             "model": model.base.id,
             **result,
-            "comparison": comparison,
+            "comparison": compare(result, other),
             "combined": combine(result),
-            "seconds": round(time.perf_counter() - start, 3),
-            "environment": describe_environment(),
         }
-        if self.processes.is_first:
-            write_json(self.folder / f"{name}.json", content)
-            write_atomically(self.folder / f"{name}.csv", as_csv(result))
-        parts.remove()
-        return content
+        return self.write(name, content, parts, start, as_csv(result))
 
     def attack(self, model: GatedModel) -> dict[str, Any]:
         """Attacks a gated model, and writes `robustness.json`.
 
         Returns:
-            `summary` as `attack_summary` gives it, `table` as `Robustness.run` does, `settings`, `seconds`
-            and `environment`.
+            `summary` of `attack_summary`, `table` of `Robustness.run`, `settings`, `seconds` and
+            `environment`.
 
         Raises:
             InputError: the model has no requests, or there is no utility split.
         """
         start = time.perf_counter()
         check_prompts(self.stream, model.base)
-        digest = digest_json([identity_of(model), repr(self.config), repr(self.data), self.seed])
-        parts = FinishedSplits(self.folder / "robustness.parts", digest, self.processes)
+        parts = self.parts("robustness", model, self.config)
         around = EvaluationContext(self.processes, parts.resume)
         table = Robustness(model, self.stream, self.config, around, self.seed).run()
-        content = {
-            "summary": attack_summary(table),
-            "table": table,
-            "settings": asdict(self.config.robustness),
-            "seconds": round(time.perf_counter() - start, 3),
-            "environment": describe_environment(),
-        }
-        if self.processes.is_first:
-            write_json(self.folder / "robustness.json", content)
-        parts.remove()
-        return content
+        settings = asdict(self.config.robustness)
+        content = {"summary": attack_summary(table), "table": table, "settings": settings}
+        return self.write("robustness", content, parts, start)
+
+    def parts(self, name: str, model: GatedModel, config: EvaluationConfig, *others: Any) -> FinishedSplits:
+        """The finished splits of an evaluation with the same model, configuration and data."""
+        digest = digest_json([identity_of(model), repr(config), repr(self.data), self.seed, *others])
+        return FinishedSplits(self.folder / f"{name}.parts", digest, self.processes)
 
     def finish(
         self, model: GatedModel, name: str, config: EvaluationConfig, losses: dict[str, list[float]]
     ) -> tuple[dict[str, Any], FinishedSplits]:
-        """Measures what is not measured yet; the finished splits are to be removed once all is written."""
-        digest = digest_json([identity_of(model), repr(config), repr(self.data), self.seed, losses])
-        parts = FinishedSplits(self.folder / f"{name}.parts", digest, self.processes)
+        """Measures the unfinished splits; the finished ones may be removed once the result is written."""
+        parts = self.parts(name, model, config, losses)
         context = EvaluationContext(self.processes, parts.resume, losses)
         return evaluate_stream(model, self.stream, config, context), parts
 
+    def write(
+        self, name: str, content: dict[str, Any], parts: FinishedSplits, start: float, table: str = ""
+    ) -> dict[str, Any]:
+        """Writes and returns a result with its time and environment, then removes the finished splits."""
+        seconds = round(time.perf_counter() - start, 3)
+        content = {**content, "seconds": seconds, "environment": describe_environment()}
+        if self.processes.is_first:
+            write_json(self.folder / f"{name}.json", content)
+            if table:
+                write_atomically(self.folder / f"{name}.csv", table)
+        parts.remove()
+        return content
+
     def reference(self, name: str, config: EvaluationConfig) -> dict[str, Any]:
-        """Returns the evaluation of the reference: read, or measured and written for the next time."""
+        """Returns the evaluation of the reference: read from its JSON file, or measured and written."""
         if Path(name).suffix == ".json":
-            return read_reference(Path(name))
+            return read_result(name, "requests", UTILITY, field="reference")
         model = load_plain(name, self.base, self.seed, self.stream)
         check_prompts(self.stream, model.base)
-        wanted, file = for_reference(config), f"reference-{slug(name)}"
-        result, parts = self.finish(model, file, wanted, {})
+        file = f"reference-{slug(name)}"
+        result, parts = self.finish(model, file, for_reference(config), {})
         if self.processes.is_first:
             write_json(self.folder / f"{file}.json", {"model": name, **result})
         parts.remove()
@@ -151,7 +149,7 @@ class EvaluationSession:
 
 
 def identity_of(model: GatedModel) -> list[Any]:
-    """Returns what tells one model from another: weights, requests, detectors, adapters, settings."""
+    """What distinguishes one model from another: weights, requests, detectors, adapters, settings."""
     files: Sequence[Path] = ()
     if model.store is not None:
         folders = [
@@ -165,7 +163,7 @@ def identity_of(model: GatedModel) -> list[Any]:
 
 
 def slug(name: str) -> str:
-    """Returns the last part of a path or id as the part of a file's name.
+    """Returns the last part of a path or id in a form for file names.
 
     Example:
         >>> slug("org/Some Model")

@@ -1,4 +1,4 @@
-"""The splits of a request stream: their order, their digests, a check of their prompts, finished results."""
+"""The splits of a request stream: order, digests, a check of their prompts, finished results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ from o3_lightning.metrics.registry import Kind
 from o3_lightning.models.base import BaseModel
 from o3_lightning.training.processes import ALONE, Processes
 
-__all__ = ["HOLDOUT", "UTILITY", "FinishedSplits", "check_prompts", "digest_rows", "splits_of"]
-
 logger = logging.getLogger(__name__)
 
 UTILITY = "utility"
-HOLDOUT = "holdout"  # rows that no model was trained on, if the stream has some
+HOLDOUT = "holdout"  # rows that no model was trained on, where the stream has some
 
 
 def splits_of(stream: RequestStream) -> Iterator[tuple[str, str, Sequence[QuestionAnswer], Kind]]:
@@ -45,11 +43,7 @@ def digest_rows(rows: Sequence[QuestionAnswer]) -> str:
 
 
 def check_prompts(stream: RequestStream, base: BaseModel) -> None:
-    """Checks, before anything runs, that every prompt leaves room for an answer in the model's context.
-
-    Args:
-        stream: the splits, and the files that their rows were read from.
-        base: the model that will answer.
+    """Checks that every prompt of the splits and of their files leaves room for an answer in the context.
 
     Raises:
         InputError: a prompt is at least as long as the context; the message names file and line, or the row.
@@ -68,7 +62,7 @@ def check_prompts(stream: RequestStream, base: BaseModel) -> None:
 
 @dataclass(frozen=True)
 class FinishedSplits:
-    """The results of finished splits, one JSON file each: an interrupted evaluation continues after them.
+    """The results of finished splits, one JSON file each, so that an interrupted evaluation continues.
 
     Args:
         folder: holds one folder per digest; may be missing.
@@ -81,12 +75,7 @@ class FinishedSplits:
     processes: Processes = ALONE
 
     def resume(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Returns a split's result from its file, or computes and stores it.
-
-        Args:
-            name: of the split, with '/' between its parts.
-            work: returns a JSON object; called by every process.
-        """
+        """Returns a split's JSON object from its file, or stores that of `work`; every process calls it."""
         path = self.folder / self.digest[:16] / f"{name.replace('/', '--')}.json"
         found = self.processes.once(lambda: json.loads(path.read_text()) if path.is_file() else None)
         if found is not None:

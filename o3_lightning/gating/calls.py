@@ -61,8 +61,8 @@ class GatedCalls:
         self.gate_config = config or GateConfig()
         self._gate = Gate(base.model, list(adapters.values()))
         self.tokens = PromptTokens(base)
-        owned = [adapter is not None for adapter in adapters.values()]
-        self._router = Router(detectors, owned, self.tokens, self.gate_config, self._gate.lock)
+        self.has_adapter = [adapter is not None for adapter in adapters.values()]
+        self._router = Router(detectors, self.has_adapter, self.tokens, self.gate_config, self._gate.lock)
         self._answer_gate = AnswerGate(answers)
         self._refusal = self.tokens.refusal(self.gate_config.refusal)
 

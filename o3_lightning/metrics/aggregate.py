@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest, bootstrap
 
-__all__ = ["Interval", "Spread", "bootstrap_interval", "confidence_interval", "over_seeds"]
-
 LEVEL = 0.95
 RESAMPLES = 2000
 
@@ -88,7 +86,7 @@ def bootstrap_interval(
         resamples: number of bootstrap samples.
 
     Example:
-        >>> from o3_lightning.metrics.separation import area_under_roc
+        >>> from o3_lightning.metrics.detection import area_under_roc
         >>> interval = bootstrap_interval([[1.0, 3.0, 4.0], [0.0, 2.0]], area_under_roc, seed=0, resamples=50)
         >>> 0 <= interval.low <= interval.high <= 1
         True
@@ -114,10 +112,6 @@ def over_seeds(values: Sequence[float]) -> Spread:
 
     Raises:
         ValueError: no value.
-
-    Example:
-        >>> over_seeds([1.0, 3.0])
-        Spread(mean=2.0, deviation=1.4142135623730951, seeds=2)
     """
     if not len(values):
         raise ValueError("expected at least one seed")

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["RowCollector"]
-
 
 class RowCollector(Metric):
     """One-dimensional tensors of any length, by row number; `compute` gathers them from all processes.

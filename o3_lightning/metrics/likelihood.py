@@ -1,6 +1,9 @@
-"""Metrics of the likelihood that a model gives to true and wrong answers, one value per example.
+"""Metrics of teacher-forced answers: likelihood, truth ratio and memorization, one value per example.
 
-Shapes: B examples, P perturbed answers of an example.
+Shared arguments, for B examples: `losses` or `true_losses`, mean negative log-likelihoods per token of the
+true answers, nats, each >= 0; `perturbed_losses`, P >= 1 such losses of the wrong answers of each example;
+`scores`, the token scores of the true answers; `drop_last`, whether the last token (the end token) is left
+out, as in OpenUnlearning. Lists that differ in length, or an example without wrong answers, raise ValueError.
 """
 
 from __future__ import annotations
@@ -13,56 +16,32 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from o3_lightning.metrics.registry import Direction, Kind, metric
-
-__all__ = [
-    "TRUTH_RATIO_VERSIONS",
-    "normalised_probability",
-    "probability",
-    "truth_ratio",
-    "truth_ratio_quality",
-]
+from o3_lightning.metrics.token_scores import TokenScores, counted
 
 TruthRatioVersion = Literal["tofu", "openunlearning", "closer_look"]
 TRUTH_RATIO_VERSIONS: tuple[TruthRatioVersion, ...] = get_args(TruthRatioVersion)
 OPENUNLEARNING_EPSILON = 1e-10
+PERTURBED = ("paraphrased_losses", "perturbed_losses")
 
 
 @metric("probability", "losses", meaning="probability of the true answer, per token")
 def probability(losses: ArrayLike) -> list[float]:
-    """Returns p = exp(-L), the geometric mean of an answer's token probabilities; B values in (0, 1].
-
-    Args:
-        losses: B mean negative log-likelihoods per token, nats, each >= 0.
+    """Returns p = exp(-L) in (0, 1], the geometric mean of an answer's token probabilities.
 
     Source:
         TOFU, equation of "Probability": p(a|q)^(1/|a|).
-
-    Example:
-        >>> probability([0.0])
-        [1.0]
     """
     values: list[float] = np.exp(-np.asarray(losses, float)).tolist()
     return values
 
 
-@metric(
-    "normalised_probability",
-    "losses",
-    "perturbed_losses",
-    meaning="probability of the true answer among the given answers",
-)
+@metric("normalised_probability", "losses", "perturbed_losses", meaning="probability among the given answers")
 def normalised_probability(
     true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], epsilon: float = 0.0
 ) -> list[float]:
-    """Returns p / (p + sum_p p_wrong + epsilon) of length-normalised probabilities; B values in [0, 1].
+    """Returns p / (p + sum_p p_wrong + epsilon) in [0, 1], of length-normalised probabilities.
 
-    Args:
-        true_losses: B mean losses per token of the true answer, nats.
-        perturbed_losses: B lists of P >= 1 mean losses per token of wrong answers, nats.
-        epsilon: 0 as in TOFU; OpenUnlearning adds 1e-10.
-
-    Raises:
-        ValueError: the lists differ in length, or an example has no wrong answer.
+    `epsilon` is 0 as in TOFU; OpenUnlearning adds 1e-10.
 
     Source:
         TOFU `aggregate_eval_stat.py`, for real authors and world facts; OpenUnlearning
@@ -84,37 +63,24 @@ def normalised_probability(
 
 
 @metric(
-    "truth_ratio_raw",
-    "paraphrased_losses",
-    "perturbed_losses",
-    meaning="how much more likely wrong answers are than the true one",
-    forget=None,
-    keep=None,
+    "truth_ratio_raw", *PERTURBED, meaning="how much more likely wrong answers are", forget=None, keep=None
 )
 def truth_ratio(
     true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], version: TruthRatioVersion = "tofu"
 ) -> list[float]:
-    """Returns R = exp(-mean_p L_p) / exp(-L), how much more likely wrong answers are than the true one.
+    """Returns R = exp(-mean_p L_p) / exp(-L) >= 0, how much more likely wrong answers are than the true one.
 
     Args:
-        true_losses: B mean losses per token of the true answer, nats. TOFU scores a paraphrase of it, or the
-            answer itself where a benchmark has no paraphrase.
-        perturbed_losses: B lists of P >= 1 mean losses per token of wrong answers of the same form, nats.
+        true_losses: TOFU scores a paraphrase of the true answer, or the answer itself where there is none.
+        perturbed_losses: of wrong answers of the same form; their mean makes it a geometric mean.
         version: "openunlearning" adds 1e-10 to the denominator; the others do not.
 
-    Returns:
-        B values >= 0, with the geometric mean over the wrong answers.
-
     Raises:
-        ValueError: the lists differ in length, an example has no wrong answer, or an unknown version.
+        ValueError: an unknown version.
 
     Source:
         TOFU `aggregate_eval_stat.py` (the paper averages arithmetically, the code geometrically as here);
         OpenUnlearning `memorization.py`; closer-look `metrics.py`.
-
-    Example:
-        >>> truth_ratio([1.0], [[1.0, 1.0]])
-        [1.0]
     """
     check_version(version)
     pairs = [(loss, float(wrong.mean())) for loss, wrong in paired(true_losses, perturbed_losses)]
@@ -190,7 +156,52 @@ VERSIONS: tuple[tuple[TruthRatioVersion, Direction, str], ...] = (
     ("closer_look", "lower", "1 - min(R, 1/R) on forget splits, max(0, 1 - R) on utility splits"),
 )
 for version, direction, meaning in VERSIONS:
-    needs = ("paraphrased_losses", "perturbed_losses", "kind")
-    metric(f"truth_ratio@{version}", *needs, meaning=meaning, forget=direction)(
+    metric(f"truth_ratio@{version}", *PERTURBED, "kind", meaning=meaning, forget=direction)(
         partial(read_truth_ratio, version=version)
     )
+
+
+@metric("exact_memorization", "token_scores", meaning="share of the answer's tokens that are the argmax")
+def exact_memorization(scores: Sequence[TokenScores], *, drop_last: bool = True) -> list[float]:
+    """Returns the share in [0, 1] of answer tokens that are the model's argmax.
+
+    Source:
+        OpenUnlearning `exact_memorization`; Tirumala et al. 2022.
+    """
+    return [float(part.is_argmax.double().mean()) for part in counted(scores, drop_last)]
+
+
+@metric("extraction_strength@openunlearning", "token_scores", meaning="the same, of one token at least")
+def extraction_strength(
+    scores: Sequence[TokenScores], *, floor: bool = True, drop_last: bool = True
+) -> list[float]:
+    """Returns 1 - k / T in [0, 1], k being the shortest prefix after which every token is the argmax.
+
+    Args:
+        scores: B answers of T tokens each.
+        floor: give 1 / T to an answer of which not even the last token is the argmax, as OpenUnlearning's
+            code does (its loop ends one step early); False gives 0, as the definition says.
+        drop_last: see above.
+
+    Source:
+        Carlini et al. 2021; OpenUnlearning `extraction_strength`.
+
+    Example:
+        >>> import torch
+        >>> none, hits = torch.zeros(4), torch.tensor([True, False, True, True])
+        >>> extraction_strength([TokenScores(none, none, none, hits)], drop_last=False)
+        [0.5]
+    """
+    values = []
+    for part in counted(scores, drop_last):
+        correct = part.is_argmax.tolist()
+        run = next((number for number, hit in enumerate(reversed(correct)) if not hit), len(correct))
+        values.append((max(run, 1) if floor else run) / len(correct))
+    return values
+
+
+metric(
+    "extraction_strength",
+    "token_scores",
+    meaning="share of the answer that greedy decoding completes from the shortest sufficient prefix",
+)(partial(extraction_strength, floor=False))

@@ -1,8 +1,8 @@
 """Membership inference: values per example that tell training data from unseen data, and their AUC.
 
-Every value has the sign of a loss: lower = looks more like training data.
-
-Shapes: B examples.
+Every value has the sign of a loss: lower = looks more like training data. Shared arguments, for B examples:
+`losses`, mean losses per token of the true answers, nats; `scores`, their token scores; `drop_last`, whether
+the last token (the end token) is left out, as in OpenUnlearning. Lists of different length raise ValueError.
 """
 
 from __future__ import annotations
@@ -10,26 +10,16 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from o3_lightning.metrics.detection import area_under_roc
 from o3_lightning.metrics.registry import metric
-from o3_lightning.metrics.separation import area_under_roc
 from o3_lightning.metrics.token_scores import TokenScores, counted
-
-__all__ = [
-    "MEMBERSHIP_METRICS",
-    "gradient_norm",
-    "membership_auc",
-    "min_k",
-    "min_k_plus_plus",
-    "privacy_leak",
-    "reference_difference",
-    "zlib_ratio",
-]
 
 MEMBERSHIP_METRICS = (
     "mia_loss",
@@ -45,87 +35,45 @@ SMALLEST_DEVIATION = 1e-3  # OpenUnlearning holds the variance at 1e-6 or more
 SMALLEST_REFERENCE = 1e-10
 CHANCE = 0.5
 
+membership_metric = partial(metric, forget=None, keep=None)
 
-@metric(
-    "mia_zlib",
-    "losses",
-    "truths",
-    meaning="membership value: loss over compressed length",
-    forget=None,
-    keep=None,
-)
+
+@membership_metric("mia_zlib", "losses", "truths", meaning="membership value: loss over compressed length")
 def zlib_ratio(losses: ArrayLike, texts: Sequence[str]) -> list[float]:
     """Returns each answer's mean loss per token over the length of its zlib-compressed text, nats per byte.
 
-    Args:
-        losses: B mean losses per token, nats.
-        texts: B answers.
-
-    Raises:
-        ValueError: the lists differ in length.
-
     Source:
         Carlini et al. 2021; OpenUnlearning `mia/zlib.py`.
-
-    Example:
-        >>> zlib_ratio([1.8], ["a"])
-        [0.2]
     """
     pairs = zip(np.asarray(losses, float).tolist(), texts, strict=True)
     return [loss / len(zlib.compress(text.encode())) for loss, text in pairs]
 
 
-@metric(
-    "mia_min_k",
-    "token_scores",
-    meaning="membership value: loss of the 40 % least likely tokens",
-    forget=None,
-    keep=None,
-)
+@membership_metric("mia_min_k", "token_scores", meaning="membership value: the 40 % least likely tokens")
 def min_k(scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: bool = True) -> list[float]:
     """Returns minus the mean log-probability of the least likely tokens; B values >= 0, nats.
 
-    Args:
-        scores: B answers.
-        share: of the tokens, in (0, 1], rounded down but at least one token. OpenUnlearning's runs use 0.4.
-        drop_last: leave out the last token (the end token), as OpenUnlearning does.
+    `share` of the tokens counts, rounded down but at least one; OpenUnlearning's runs use 0.4.
 
     Raises:
         ValueError: a share outside (0, 1].
 
     Source:
         Shi et al. 2024 (Min-K% Prob); OpenUnlearning `mia/min_k.py`.
-
-    Example:
-        >>> flat = torch.ones(4)
-        >>> min_k([TokenScores(-torch.arange(4.0), -flat, flat, flat > 0)], 0.5, drop_last=False)
-        [2.5]
     """
     return [least_likely(part.log_probs, share) for part in counted(scores, drop_last)]
 
 
-@metric(
-    "mia_min_k_plus_plus",
-    "token_scores",
-    meaning="membership value: the same, standardised over the vocabulary",
-    forget=None,
-    keep=None,
-)
+@membership_metric("mia_min_k_plus_plus", "token_scores", meaning="membership value: the same, standardised")
 def min_k_plus_plus(
     scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: bool = True
 ) -> list[float]:
     """Returns `min_k` of log-probabilities standardised over the vocabulary at each position.
 
-    The values have no unit; a standard deviation below 0.001 counts as 0.001. Arguments and errors are those
-    of `min_k`.
+    The values have no unit; a standard deviation below 0.001 counts as 0.001.
 
     Source:
         Zhang et al. 2025 (Min-K%++); OpenUnlearning `mia/min_k_plus_plus.py`.
-
-    Example:
-        >>> flat = torch.ones(1)
-        >>> min_k_plus_plus([TokenScores(-3 * flat, -flat, 2 * flat, flat > 0)])
-        [1.0]
     """
     return [
         least_likely(
@@ -144,30 +92,12 @@ def least_likely(values: Tensor, share: float) -> float:
     return -float(values.double().sort().values[:count].mean())
 
 
-@metric(
-    "mia_reference",
-    "losses",
-    "reference_losses",
-    meaning="membership value: loss less that of a reference model",
-    forget=None,
-    keep=None,
-)
+@membership_metric("mia_reference", "losses", "reference_losses", meaning="membership value: loss difference")
 def reference_difference(losses: ArrayLike, reference_losses: ArrayLike) -> list[float]:
-    """Returns L - L_reference of each example, nats.
-
-    Args:
-        losses: B mean losses per token of the model, nats.
-        reference_losses: B mean losses per token of a model that never saw the data, nats.
-
-    Raises:
-        ValueError: the lists differ in length.
+    """Returns L - L_reference of each example, nats; the reference model never saw the data.
 
     Source:
         Carlini et al. 2021; OpenUnlearning `mia/reference.py`.
-
-    Example:
-        >>> reference_difference([1.0], [3.0])
-        [-2.0]
     """
     pairs = zip(np.asarray(losses, float).tolist(), np.asarray(reference_losses, float).tolist(), strict=True)
     return [loss - reference for loss, reference in pairs]
@@ -188,11 +118,6 @@ def gradient_norm(loss: Tensor, parameters: Sequence[Tensor], order: float = 2.0
     Source:
         Duan et al. 2024; OpenUnlearning `mia/gradnorm.py`: the mean of the parameters' norms, not the norm
         of the whole gradient.
-
-    Example:
-        >>> weight = torch.ones(2, requires_grad=True)
-        >>> round(gradient_norm(weight.sum(), [weight]), 4)
-        1.4142
     """
     if order not in (1, 2, math.inf):
         raise ValueError(f"expected a norm of order 1, 2 or infinity, got {order}")
@@ -216,10 +141,6 @@ def membership_auc(forget: ArrayLike, unseen: ArrayLike) -> float:
 
     Source:
         OpenUnlearning `mia/utils.py`: forget = 0, holdout = 1.
-
-    Example:
-        >>> membership_auc([1.0, 2.0], [3.0, 4.0])
-        1.0
     """
     return area_under_roc(np.asarray(unseen, float).tolist(), np.asarray(forget, float).tolist())
 
@@ -236,20 +157,10 @@ def privacy_leak(auc: float, reference_auc: float = CHANCE) -> float:
 
     Source:
         MUSE, "PrivLeak"; OpenUnlearning `privleak` and `rel_diff`, which also add 1e-10 to the denominator.
-
-    Example:
-        >>> round(privacy_leak(1.0), 6), round(privacy_leak(0.5), 6)
-        (-100.0, 0.0)
     """
     value, reference = 1 - auc, 1 - reference_auc
     return (value - reference) / (reference + SMALLEST_REFERENCE) * 100
 
 
-metric("mia_loss", "losses", meaning="membership value: mean loss per token", forget=None, keep=None)(list)
-metric(
-    "mia_gradient_norm",
-    "gradient_norms",
-    meaning="membership value: mean norm of the parameters' gradients",
-    forget=None,
-    keep=None,
-)(list)
+membership_metric("mia_loss", "losses", meaning="membership value: mean loss per token")(list)
+membership_metric("mia_gradient_norm", "gradient_norms", meaning="membership value: mean gradient norm")(list)

@@ -1,6 +1,7 @@
-"""Numbers that benchmarks combine from many metrics: forget quality, utility, efficacy, O3's accuracies.
+"""Numbers that benchmarks combine from many metrics, over splits, models or a sequence of requests.
 
-Shapes: B and C examples.
+Shapes: B and C examples; K requests. A persistence matrix is [K, K + 1]: column 0 is the base model, column j
+the model after request j.
 """
 
 from __future__ import annotations
@@ -13,24 +14,10 @@ from numpy.typing import ArrayLike
 from scipy.stats import hmean, ks_2samp
 
 from o3_lightning.common.plain import mean_of
-from o3_lightning.metrics.choice import unparseable
-
-__all__ = [
-    "Combined",
-    "ForgetQuality",
-    "OfficialAccuracies",
-    "Pooled",
-    "closer_look_utility",
-    "forget_efficacy",
-    "forget_quality",
-    "official_accuracies",
-    "pool",
-    "tofu_utility",
-]
+from o3_lightning.metrics.text import unparseable
 
 Aggregates = Mapping[str, Mapping[str, float | None]]
 Groups = Mapping[str, Sequence[float | None]]
-
 TOFU_SPLITS = {
     "retained_authors": "probability",
     "real_authors": "normalised_probability",
@@ -45,17 +32,13 @@ CLOSER_LOOK_METRICS = (
     "cosine_similarity",
     "entailment",
 )
+SMALLEST_DROP = 0.01
 EFFICACY_METRICS = ("probability", *(name for name in CLOSER_LOOK_METRICS if name != "token_entropy"))
 
 
 @dataclass(frozen=True)
 class ForgetQuality:
-    """Result of a Kolmogorov-Smirnov test.
-
-    Args:
-        p_value: in [0, 1]; a small one tells the unlearned model from the retrained one.
-        statistic: largest distance between the distribution functions, in [0, 1].
-    """
+    """A Kolmogorov-Smirnov test: p-value in [0, 1], and largest distance of the distributions in [0, 1]."""
 
     p_value: float
     statistic: float
@@ -93,23 +76,6 @@ class Pooled:
     unparseable: int
 
 
-@dataclass(frozen=True)
-class OfficialAccuracies:
-    """The accuracies in O3's tables.
-
-    Args:
-        seen: S.U., on the forget prompts of all requests so far; lower is better.
-        held_out: D.U., on other prompts of the same knowledge; lower is better.
-        retained: R.D., on prompts of the same benchmark that are kept; higher is better.
-        utility: U.1, U.2 ..., on other benchmarks; higher is better.
-    """
-
-    seen: Pooled
-    held_out: Pooled
-    retained: Pooled
-    utility: Pooled
-
-
 def forget_quality(ratios: ArrayLike, retrained_ratios: ArrayLike) -> ForgetQuality:
     """Returns the two-sided two-sample KS test of truth ratios on the forget set.
 
@@ -120,10 +86,6 @@ def forget_quality(ratios: ArrayLike, retrained_ratios: ArrayLike) -> ForgetQual
     Source:
         TOFU `aggregate_eval_stat.py`: `scipy.stats.ks_2samp` of the inverse ratios, which gives the same
         values.
-
-    Example:
-        >>> forget_quality([0.1, 0.2], [0.1, 0.2])
-        ForgetQuality(p_value=1.0, statistic=0.0)
     """
     result = ks_2samp(np.asarray(ratios, float), np.asarray(retrained_ratios, float))
     return ForgetQuality(float(result.pvalue), float(result.statistic))
@@ -177,10 +139,6 @@ def forget_efficacy(aggregates: Mapping[str, float | None]) -> Combined:
 
     Source:
         closer-look `metrics.py`, `get_eval_results`.
-
-    Example:
-        >>> forget_efficacy({"probability": 0.5}).missing[0]
-        'rouge_l_recall'
     """
     parts = {name: value for name in EFFICACY_METRICS if (value := aggregates.get(name)) is not None}
     lacking = tuple(name for name in EFFICACY_METRICS if name not in parts)
@@ -201,17 +159,57 @@ def pool(groups: Groups) -> Pooled:
 
 def official_accuracies(
     seen: Groups, held_out: Groups, retained: Groups, utility: Groups
-) -> OfficialAccuracies:
-    """Returns S.U., D.U., R.D. and the utilities from accuracies per example.
+) -> dict[str, Pooled]:
+    """Returns the accuracies in O3's tables by the names of the arguments, from accuracies per example.
 
     Args:
-        seen: by unlearned request, on its own prompts.
-        held_out: by unlearned request, on its held-out prompts.
-        retained: by split of the same benchmark.
-        utility: by other benchmark.
+        seen: S.U., by unlearned request, on its own prompts; lower is better.
+        held_out: D.U., by unlearned request, on other prompts of the same knowledge; lower is better.
+        retained: R.D., by split of the same benchmark, on prompts that are kept; higher is better.
+        utility: U.1, U.2 ..., by other benchmark; higher is better.
 
     Source:
         O3, section 5.1; its code counts an unreadable answer as wrong, hence as forgotten; here it is counted
         separately.
     """
-    return OfficialAccuracies(pool(seen), pool(held_out), pool(retained), pool(utility))
+    groups = {"seen": seen, "held_out": held_out, "retained": retained, "utility": utility}
+    return {name: pool(values) for name, values in groups.items()}
+
+
+def backward_transfer(values: Sequence[Sequence[float]]) -> float | None:
+    """Returns the mean change of earlier requests from their own unlearning to the end of the sequence.
+
+    Args:
+        values: a persistence matrix [K, K + 1].
+
+    Returns:
+        mean_i (M[i, K] - M[i, i]) over the first K - 1 requests (counted from 1); for accuracies a positive
+        value means that forgotten answers came back. None with fewer than two requests.
+
+    Source:
+        Backward transfer of continual learning (Lopez-Paz and Ranzato, 2017), here on forgetting.
+
+    Example:
+        >>> backward_transfer([[1.0, 0.0, 0.5], [1.0, 1.0, 0.0]])
+        0.5
+    """
+    return mean_of(row[-1] - row[number] for number, row in enumerate(values[:-1], start=1))
+
+
+def unlearning_to_utility_ratio(
+    forget: Sequence[tuple[float, float]], utility: Sequence[tuple[float, float]]
+) -> float | None:
+    """Returns U2R: the mean accuracy drop on forget prompts over the mean drop on utility prompts.
+
+    Args:
+        forget: (base, now) accuracies on seen and held-out prompts of all requests.
+        utility: (base, now) accuracies on the utility splits.
+
+    Returns:
+        The ratio, at most 100 because a utility drop counts as 0.01 or more; None where a side is empty.
+
+    Source:
+        O3, figure 2. The paper gives the equation as an image only; this form follows its text.
+    """
+    gain, loss = (mean_of(before - after for before, after in pairs) for pairs in (forget, utility))
+    return None if gain is None or loss is None else round(gain / max(loss, SMALLEST_DROP), 10)

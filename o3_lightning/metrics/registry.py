@@ -1,7 +1,7 @@
 """The registry of metrics, and the evidence that they read; the decorator `metric` registers a function.
 
 A metric gives one value per example of one split. What compares two splits or two models starts from these
-values: `metrics.quality`, `metrics.membership` and `metrics.continual`.
+values: `metrics.quality`, `metrics.membership` and `metrics.quality`.
 
 Shapes: B examples of the split, P perturbed answers of an example, D width of an embedding.
 """
@@ -16,8 +16,6 @@ from torch import Tensor
 
 from o3_lightning.common.registry import Registry
 from o3_lightning.metrics.token_scores import TokenScores
-
-__all__ = ["METRICS", "NEEDS", "Evidence", "Kind", "Metric", "measure", "metric", "missing", "needs_of"]
 
 Kind = Literal["forget", "keep"]
 Direction = Literal["lower", "higher"]
@@ -102,7 +100,7 @@ class Metric:
         return self.forget if kind == "forget" else self.keep
 
 
-MODULES = ("text", "choice", "likelihood", "fluency", "similarity", "memorization", "membership")
+MODULES = ("text", "likelihood", "membership")
 METRICS: Registry[Metric] = Registry("metric", [f"o3_lightning.metrics.{module}" for module in MODULES])
 
 

@@ -1,40 +1,42 @@
-"""Metrics of generated text against the truth, one value per example.
+"""Metrics of generated answers, one value per example.
 
-Shapes: B examples.
+Shared arguments, for B examples: `answers`, the generated texts; `truths`, the true answers; `answer_tokens`,
+the generated answers as tokens (ids or pieces) without the end token. Lists that differ in length raise
+ValueError.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, Literal
 
-from o3_lightning.data.normalise import normalise
-from o3_lightning.metrics.registry import metric
+import torch
 
-__all__ = ["accuracy", "rouge", "rouge_l_recall", "says"]
+from o3_lightning.data.normalise import normalise
+from o3_lightning.metrics.registry import Encode, Entail, Kind, RateGibberish, metric
 
 RougeKind = Literal["rouge1", "rougeL"]
 RougePart = Literal["recall", "precision", "fmeasure"]
 READABLE = re.compile("[a-z0-9]")  # the only characters that `rouge_score` reads
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+STATEMENT = re.compile(r"\b[Aa]nswer(?:\s+is)?\s*:?\s*\(?([A-Z])(?=[.,;:!?)]|\s*$)", re.MULTILINE)
+ALONE = re.compile(r"\(?([A-Z])\)?[.:)]?")
+LEAST_ROUGE = 0.1
+NGRAM = 4
 
 
-@metric("accuracy", "answers", "truths", meaning="whether the answer contains the truth")
+@metric("accuracy", "answers", "truths", meaning="share of answers that contain the truth")
 def accuracy(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
-    """Returns 1.0 where an answer contains the truth, else 0.0; B values.
+    """Returns 1.0 where an answer contains the truth, else 0.0.
 
     The truth's words have to occur together and in order, ignoring case and punctuation; other words may
     surround them, so a forgotten fact inside a longer sentence counts as known. In scripts without spaces
     between words (Chinese, Japanese, Thai; Korean with its particles) characters count as words. An empty or
     garbled answer counts as 0.0.
-
-    Args:
-        answers: B generated texts.
-        truths: B true answers.
-
-    Raises:
-        ValueError: the lists differ in length.
 
     Example:
         >>> accuracy(["It is Paris.", "Parisian", "Rome"], ["Paris", "Paris", "Oslo"])
@@ -55,7 +57,7 @@ def rouge(
     kind: RougeKind = "rougeL",
     part: RougePart = "recall",
 ) -> list[float | None]:
-    """Returns the overlap of the words of answer and truth; B values in [0, 1].
+    """Returns the overlap in [0, 1] of the words of answer and truth.
 
     Args:
         answers: B generated texts.
@@ -64,11 +66,8 @@ def rouge(
         part: "recall" (shared words over the truth's), "precision" or "fmeasure" (F1).
 
     Returns:
-        None where the truth has no character of a-z or 0-9: `rouge_score` reads no others, and 0 would mean
-        that everything was forgotten.
-
-    Raises:
-        ValueError: the lists differ in length.
+        B values; None where the truth has no character of a-z or 0-9: `rouge_score` reads no others, and 0
+        would mean that everything was forgotten.
 
     Source:
         The package `rouge_score` with stemming, as in TOFU (recall) and MUSE (F1 of ROUGE-L), which give 0
@@ -102,5 +101,197 @@ ROUGE: tuple[tuple[str, RougeKind, RougePart, str], ...] = (
     ("rouge_l_recall", "rougeL", "recall", "share of the truth's words in the answer, in order"),
     ("rouge_l_f1", "rougeL", "fmeasure", "F1 of the words that answer and truth share in order"),
 )
+
+
 for name, kind, part, meaning in ROUGE:
     metric(name, "answers", "truths", meaning=meaning)(partial(rouge, kind=kind, part=part))
+
+
+@metric("cosine_similarity", "answers", "truths", "encode", meaning="embedding cosine of answer and truth")
+def cosine_similarity(answers: Sequence[str], truths: Sequence[str], encode: Encode) -> list[float]:
+    """Returns max(0, cos) of the sentence embeddings of answer and truth.
+
+    Raises:
+        ValueError: the lists differ in length, or the encoder does not give one row per text.
+
+    Source:
+        closer-look `metrics.py`, `eval_cosine_similarity`, with `paraphrase-MiniLM-L6-v2` as encoder.
+    """
+    if len(answers) != len(truths):
+        raise ValueError(f"expected as many truths as answers ({len(answers)}), got {len(truths)}")
+    if not answers:
+        return []
+    embedded = encode([*answers, *truths]).double()
+    if embedded.ndim != 2 or len(embedded) != 2 * len(answers):
+        raise ValueError(f"expected embeddings [{2 * len(answers)}, D], got {list(embedded.shape)}")
+    similar = torch.cosine_similarity(embedded[: len(answers)], embedded[len(answers) :], dim=1)
+    values: list[float] = similar.clamp(0, 1).tolist()
+    return values
+
+
+@metric("entailment", "answers", "truths", "entail", "kind", meaning="entailment between answer and truth")
+def entailment(
+    answers: Sequence[str],
+    truths: Sequence[str],
+    entail: Entail,
+    kind: Kind,
+    least_rouge: float = LEAST_ROUGE,
+) -> list[float]:
+    """Returns 1.0 where one of answer and truth entails the other, else 0.0.
+
+    Args:
+        answers: B generated texts.
+        truths: B true answers.
+        entail: the inference model; closer-look uses `sileod/deberta-v3-base-tasksource-nli`.
+        kind: "forget" asks whether the answer entails the truth, "keep" whether the truth entails the answer.
+            closer-look's real-world benchmark asks the first on every split.
+        least_rouge: answers with a lower ROUGE-L recall count as 0.0, whatever the model says; without a
+            ROUGE value the model alone decides.
+
+    Raises:
+        ValueError: the lists differ in length, or the model gives another number of values.
+
+    Source:
+        closer-look `metrics.py`, `get_entailment_results`.
+    """
+    close = rouge_l_recall(answers, truths)
+    premises, hypotheses = (answers, truths) if kind == "forget" else (truths, answers)
+    entailed = list(entail(premises, hypotheses))
+    if len(entailed) != len(answers):
+        raise ValueError(f"expected {len(answers)} values of the inference model, got {len(entailed)}")
+    return [
+        float(bool(found) and (recall is None or recall >= least_rouge))
+        for found, recall in zip(entailed, close, strict=True)
+    ]
+
+
+@metric("token_entropy", "answer_tokens", meaning="variety of the tokens; low = repetitive", forget="higher")
+def token_entropy(answer_tokens: Sequence[Sequence[int | str]]) -> list[float]:
+    """Returns the entropy of each answer's T token frequencies, divided by log T, in [0, 1].
+
+    1 means that no token repeats, 0 that all tokens are the same or that there is at most one.
+
+    Source:
+        closer-look `metrics.py`, `compute_token_entropy`: -sum_f f log2 f / log2 T.
+
+    Example:
+        >>> token_entropy([["a", "b", "a", "b"], ["a"]])
+        [0.5, 0.0]
+    """
+    values = []
+    for tokens in answer_tokens:
+        shares = [count / len(tokens) for count in Counter(tokens).values()]
+        entropy = -sum(share * math.log2(share) for share in shares)
+        values.append(entropy / math.log2(len(tokens)) + 0.0 if len(tokens) > 1 else 0.0)
+    return values
+
+
+@metric("repetition", "answer_tokens", meaning="share of repeated 4-grams in the answer", keep="lower")
+def repetition(answer_tokens: Sequence[Sequence[int | str]], size: int = NGRAM) -> list[float]:
+    """Returns the share of repeated n-grams in each answer, 1 - distinct / all, in [0, 1).
+
+    Args:
+        answer_tokens: B answers; the value of one with fewer than n tokens is 0.
+        size: n, >= 1; 4 is customary in text generation.
+
+    Raises:
+        ValueError: a size below 1.
+
+    Source:
+        Welleck et al. 2020, "seq-rep-n".
+    """
+    if size < 1:
+        raise ValueError(f"expected n-grams of 1 token or more, got {size}")
+    values = []
+    for tokens in answer_tokens:
+        grams = [tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)]
+        values.append(1 - len(set(grams)) / len(grams) if grams else 0.0)
+    return values
+
+
+@metric("gibberish", "answers", "rate_gibberish", meaning="probability of being gibberish", keep="lower")
+def gibberish(answers: Sequence[str], rate: RateGibberish) -> list[float]:
+    """Returns the classifier's probability that each answer is gibberish, in [0, 1].
+
+    Raises:
+        ValueError: the classifier gives another number of values, or one outside [0, 1].
+
+    Source:
+        OpenUnlearning, which uses `madhurjindal/autonlp-Gibberish-Detector-492513457` and reports its "clean"
+        class; `rate` has to return one minus that.
+    """
+    values = [float(value) for value in rate(answers)]
+    if len(values) != len(answers) or not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"expected {len(answers)} values in [0, 1] of the gibberish classifier")
+    return values
+
+
+def chosen_letter(answer: str, options: Sequence[str]) -> str | None:
+    """Returns the letter of the one option that an answer names; None if it names none or several.
+
+    An answer names an option by "the answer is B" (also "Answer: B", "(B)"), by the letter alone, by letter
+    and text ("B. Paris"), or by the option's text alone. Letters beyond the options do not count.
+
+    Args:
+        answer: the generated text.
+        options: the option texts, "A" first; at least one.
+
+    Source:
+        O3's `eval_o3.py` accepts only one match of `The answer is ([A-Z]).` and counts everything else as
+        wrong; here "Answer: The answer is B." and a repeated "The answer is B." are read as B.
+
+    Example:
+        >>> options = ["Rome", "Paris"]
+        >>> chosen_letter("Answer: The answer is B.", options), chosen_letter("paris", options)
+        ('B', 'B')
+        >>> chosen_letter("The answer is A. The answer is B.", options) is None
+        True
+    """
+    known, text = dict(zip(LETTERS, options, strict=False)), answer.strip()
+    named = set(STATEMENT.findall(text))
+    if not named:
+        alone, said = ALONE.fullmatch(text), normalise(text)
+        named = (
+            {alone.group(1)}
+            if alone
+            else {
+                letter
+                for letter, option in known.items()
+                if said and said in (normalise(option), normalise(f"{letter} {option}"))
+            }
+        )
+    named &= known.keys()
+    return named.pop() if len(named) == 1 else None
+
+
+@metric("multiple_choice", "answers", "truths", "choices", meaning="accuracy of answers that name an option")
+def multiple_choice(
+    answers: Sequence[str], truths: Sequence[str], options: Sequence[Sequence[str]]
+) -> list[float | None]:
+    """Returns 1.0 where an answer names the right option, 0.0 for a wrong one, None where it names none.
+
+    Args:
+        answers: B generated texts.
+        truths: B true answers; each has to name one of its options.
+        options: per example the option texts, "A" first.
+
+    Raises:
+        ValueError: the lists differ in length, or a truth names no option.
+
+    Example:
+        >>> multiple_choice(["B", "A", "gl gl"], ["B", "B", "B"], [["Rome", "Paris"]] * 3)
+        [1.0, 0.0, None]
+    """
+    values: list[float | None] = []
+    for answer, truth, texts in zip(answers, truths, options, strict=True):
+        right = chosen_letter(truth, texts)
+        if right is None:
+            raise ValueError(f"expected a truth that names one of {len(texts)} options, got {truth!r}")
+        said = chosen_letter(answer, texts)
+        values.append(None if said is None else float(said == right))
+    return values
+
+
+def unparseable(values: Sequence[float | None]) -> int:
+    """Returns the number of examples without a value."""
+    return sum(value is None for value in values)

@@ -12,8 +12,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-__all__ = ["TokenScores", "counted", "score_rows", "score_tokens"]
-
 CHUNK_TOKENS = 256  # rows of the vocabulary in float32 at once: 256 x 128k are 131 MB
 
 
@@ -58,11 +56,6 @@ class TokenScores:
     def loss(self) -> float:
         """Mean negative log-likelihood per token, nats, last token included; what training minimises."""
         return -float(self.log_probs.double().mean())
-
-    @property
-    def entropy(self) -> Tensor:
-        """[T] float32, entropy of the model's distribution at each position, nats."""
-        return -self.vocabulary_mean
 
     def without_last(self) -> TokenScores:
         """Returns the scores without the last token; a single token is kept."""

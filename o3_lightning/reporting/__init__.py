@@ -1,5 +1,1 @@
-"""One page that shows a run: self-contained HTML with inline pictures, readable without a network.
-
-`write_report(folder, metrics, details)` in `report` is the way in; `details` holds what the page shows beside
-the metrics. Every other file builds one part of the page and computes nothing that is not in its input.
-"""
+"""The page of a run: self-contained HTML with inline pictures; `report.write_report` writes it."""

@@ -1,4 +1,4 @@
-"""The pieces a page is made of: plain data, drawn by the templates."""
+"""The pieces of a page: plain data that the templates draw."""
 
 from __future__ import annotations
 
@@ -8,33 +8,15 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-__all__ = [
-    "Bars",
-    "Block",
-    "Card",
-    "Cell",
-    "Chart",
-    "Code",
-    "Fold",
-    "Grid",
-    "Heat",
-    "Samples",
-    "Section",
-    "Table",
-    "few_then_fold",
-    "side_by_side",
-]
+from o3_lightning.reporting.colours import heat_step
+from o3_lightning.reporting.formatting import TEXTS, fraction, is_number
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with a colour.
+    """A coloured cell: `step` is the position on the colour scale from 0, or None for no colour.
 
-    Args:
-        text: the number as it is read.
-        step: place on the colour scale, from 0; None for no colour.
-        marked: whether the cell stands right of the line "unlearned here".
-        title: what a pointer that rests on the cell is told.
+    A marked cell has the line "unlearned here" on its left; the title is shown under the pointer.
     """
 
     text: str
@@ -67,9 +49,9 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column names the row. A `Markup` cell is drawn as it is.
+    """A table of texts; the first column names the row, a `Markup` cell is not escaped.
 
-    With `prose` the cells hold sentences or lists: they start at the left and break into lines.
+    With `prose` the cells hold sentences or lists: they are left-aligned and wrapped.
     """
 
     kind: ClassVar[str] = "table"
@@ -117,13 +99,65 @@ class Grid:
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks under a title that opens and closes; the note stands beside the title."""
+    """Blocks under a title that opens and closes, with a note beside the title."""
 
     kind: ClassVar[str] = "fold"
     title: str
     blocks: Sequence[Any]
     open: bool = False
     note: str = ""
+
+
+Block = Heat | Chart | Table | Bars | Samples | Code | Grid | Fold
+
+
+@dataclass(frozen=True)
+class Card:
+    """One number of the summary, with its unit, a sentence about it, and further numbers as (name, value)."""
+
+    title: str
+    value: str
+    sentence: str
+    lines: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with its anchor, heading and lead; `missing` is shown where there are no blocks."""
+
+    id: str
+    title: str
+    sentence: str
+    blocks: Sequence[Block]
+    missing: str
+
+
+def section(id: str, blocks: Sequence[Block], fields: Mapping[str, str] | None = None) -> Section:
+    """Returns a section with its texts from `templates/texts.yaml`, whose fields are filled in."""
+    title, sentence, missing = (text.format_map(fields or {}) for text in TEXTS["sections"][id].values())
+    return Section(id, title, sentence, blocks, missing)
+
+
+def heat_cell(
+    value: Any,
+    title: str = "",
+    limits: tuple[float, float] = (0.0, 1.0),
+    *,
+    marked: bool = False,
+    signed: bool = True,
+) -> Cell:
+    """Returns a number on the colour scale between two limits; without colour where it was not measured.
+
+    Args:
+        value: the number.
+        title: shown under the pointer, followed by the number.
+        limits: the ends of the scale.
+        marked: see `Cell`.
+        signed: False colours by the absolute value.
+    """
+    text = fraction(value)
+    step = heat_step(value if signed else abs(value), *limits) if is_number(value) else None
+    return Cell(text, step, marked, f"{title}: {text}" if title else "")
 
 
 def few_then_fold(blocks: Sequence[Any], shown: int, what: str) -> list[Any]:
@@ -137,45 +171,4 @@ def few_then_fold(blocks: Sequence[Any], shown: int, what: str) -> list[Any]:
 
 def side_by_side(maps: Sequence[Heat], most: int = 6) -> list[Any]:
     """Returns heat maps beside each other while they have at most `most` columns, else one below another."""
-    if not maps:
-        return []
-    return [Grid(maps)] if max(len(one.columns) for one in maps) <= most else list(maps)
-
-
-Block = Heat | Chart | Table | Bars | Samples | Code | Grid | Fold
-
-
-@dataclass(frozen=True)
-class Card:
-    """One number of the summary.
-
-    Args:
-        title: what it is about.
-        value: the number with its unit.
-        sentence: what the number says.
-        lines: further numbers, (name, value).
-    """
-
-    title: str
-    value: str
-    sentence: str
-    lines: Sequence[tuple[str, str]] = ()
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page.
-
-    Args:
-        id: its anchor.
-        title: its heading.
-        sentence: what its pictures show and how to read them.
-        blocks: the pictures; none where the run did not measure them.
-        missing: the sentence that then stands there.
-    """
-
-    id: str
-    title: str
-    sentence: str
-    blocks: Sequence[Block]
-    missing: str
+    return [Grid(maps)] if maps and max(len(one.columns) for one in maps) <= most else list(maps)

@@ -1,12 +1,13 @@
-"""The summary at the top of the page: forget, utility, persistence, gate, cost."""
+"""The summary at the top of the page: forget, utility, persistence, gate, cost, attacks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from o3_lightning.common.plain import mean_of
+from o3_lightning.evaluation.tables import attack_summary
 from o3_lightning.reporting.blocks import Card
 from o3_lightning.reporting.formatting import (
     DASH,
@@ -20,29 +21,20 @@ from o3_lightning.reporting.formatting import (
     seconds,
 )
 
-__all__ = ["main_metric", "summary_cards"]
+__all__ = ["attack_cards", "main_metric", "summary_cards"]
 
 Metrics = Mapping[str, Any]
-MAIN_METRICS = ("accuracy", "rouge_l_recall", "probability")  # the more, the more is still known
+MAIN_METRICS = ("accuracy", "rouge_l_recall", "probability")  # higher values mean more knowledge
 
 
 def summary_cards(metrics: Metrics) -> list[Card]:
-    """Returns the five cards of the summary; what was not measured is a dash.
-
-    Args:
-        metrics: in the form of `metrics.json`.
-    """
-    parts = (forget_card, utility_card, persistence_card, gate_card, cost_card)
-    return [measured_lines(part(metrics)) for part in parts]
-
-
-def measured_lines(card: Card) -> Card:
-    """The card without the lines that were not measured."""
-    return replace(card, lines=[line for line in card.lines if line[1] != DASH])
+    """Returns the cards of the summary of `metrics.json`; what was not measured is a dash."""
+    cards = (part(metrics) for part in (forget_card, utility_card, persistence_card, gate_card, cost_card))
+    return [replace(card, lines=[line for line in card.lines if line[1] != DASH]) for card in cards]
 
 
 def main_metric(matrices: Mapping[str, Any]) -> str:
-    """Returns the metric that the summary speaks of: accuracy where it was measured."""
+    """Returns the metric of the summary: accuracy where it was measured."""
     return next((name for name in (*MAIN_METRICS, *matrices) if name in matrices), MAIN_METRICS[0])
 
 
@@ -54,17 +46,17 @@ def forget_card(metrics: Metrics) -> Card:
     ends = {split: mean_of(row[-1] for row in matrix["values"] if row) for split, matrix in splits.items()}
     starts = mean_of(row[0] for matrix in splits.values() for row in matrix["values"] if row)
     value = ends.get("seen", next(iter(ends.values()), None))
-    lines = [(name_of(split), percent(end)) for split, end in ends.items()]
-    lines.append(("Base model", percent(starts)))
-    return Card(
-        "Forget", percent(value), f"{name_of(metric)} on forget prompts after the last request", lines
-    )
+    lines = [
+        *((name_of(split), percent(end)) for split, end in ends.items()),
+        ("Base model", percent(starts)),
+    ]
+    sentence = f"{name_of(metric)} on forget prompts after the last request"
+    return Card("Forget", percent(value), sentence, lines)
 
 
 def utility_card(metrics: Metrics) -> Card:
     """What the model kept of the rest, relative to the base model."""
-    series = metrics.get("utility") or {}
-    kept = {split: relative(column) for split, column in series.items()}
+    kept = {split: relative(column) for split, column in (metrics.get("utility") or {}).items()}
     lines = [(name_of(split), percent(share)) for split, share in kept.items()]
     lines.append(("Drop ratio (U2R)", number(metrics.get("u2r"))))
     sentence = "of the base model's value kept on everything else, mean over splits"
@@ -88,29 +80,56 @@ def persistence_card(metrics: Metrics) -> Card:
     return Card("Persistence", percent(worst, sign=True), sentence, lines)
 
 
-def outside_rows(metrics: Metrics, *, own: bool) -> Iterator[Mapping[str, Any]]:
-    """The detector rows of the requests' own splits, or of all others."""
+def detector_rows(metrics: Metrics, key: str, *, own: bool) -> Iterator[float | None]:
+    """One figure of the detectors on the requests' own splits, or on all others."""
     for splits in (metrics.get("detector") or {}).values():
-        yield from (row for split, row in splits.items() if (split in OWN_SPLITS) == own)
+        yield from (row.get(key) for split, row in splits.items() if (split in OWN_SPLITS) == own)
 
 
 def gate_card(metrics: Metrics) -> Card:
-    """How well the gate tells forget prompts from the rest."""
-    areas = [row.get("auroc") for row in outside_rows(metrics, own=False)]
-    lowest = min((value for value in areas if is_number(value)), default=None)
-    inside = mean_of(row.get("mean_weight") for row in outside_rows(metrics, own=True))
-    outside = [row.get("mean_weight") for row in outside_rows(metrics, own=False)]
-    highest = max((value for value in outside if is_number(value)), default=None)
+    """How well the gate separates forget prompts from the rest."""
+    areas, outside = (detector_rows(metrics, key, own=False) for key in ("auroc", "mean_weight"))
+    lowest = min(filter(is_number, areas), default=None)
+    highest = max(filter(is_number, outside), default=None)
+    inside = mean_of(detector_rows(metrics, "mean_weight", own=True))
     lines = [("Mean weight inside", fraction(inside)), ("Highest outside", fraction(highest))]
+    lines.append(("Refused by answer check", refused_answers(metrics)))
     return Card("Gate", fraction(lowest), "lowest AUROC of a detector against another split", lines)
 
 
+def refused_answers(metrics: Metrics) -> str:
+    """Returns how many answers `gate.check_answers` refused at the end of the run."""
+    checks = metrics.get("answer_checks") or {}
+    if not checks or checks["mode"] == "off":
+        return "not checked" if checks else DASH
+    return f"{sum(checks['refused'].values()):,} of {checks['answers']:,}"
+
+
 def cost_card(metrics: Metrics) -> Card:
-    """What the run took."""
-    times = [value for value in (metrics.get("seconds") or {}).values() if is_number(value)]
+    """Time and memory of the run."""
+    times = list(filter(is_number, (metrics.get("seconds") or {}).values()))
     total = sum(times) if times else None
     lines = [("Peak memory", mebibytes(metrics.get("peak_memory_mib")))]
     if metrics.get("requests"):
         share = total / len(metrics["requests"]) if total is not None else None
         lines.append(("Per request", seconds(share)))
     return Card("Cost", seconds(total), "in all stages together, evaluation included", lines)
+
+
+def attack_cards(table: Sequence[Mapping[str, Any]]) -> list[Card]:
+    """Returns a card with the kind of attack that leaks most; none without prompt attacks.
+
+    Args:
+        table: rows of `evaluation.robustness.Robustness.run`.
+    """
+    summary = attack_summary(table)
+    found = summary.get("test") or next(iter(summary.values()), None)
+    if found is None:
+        return []
+    lines = [
+        ("Leak of base, all kinds", percent(found["leak_of_base"])),
+        ("Caught", percent(found["caught"])),
+        ("False alarms", percent(found["false_alarm"])),
+    ]
+    sentence = f"leak under the worst of {found['kinds']} kinds of attack: {name_of(found['worst'])}"
+    return [Card("Attacks", percent(found["worst_leak"]), sentence, lines)]

@@ -8,18 +8,6 @@ from __future__ import annotations
 
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 
-__all__ = [
-    "LINES",
-    "SERIES",
-    "contrast",
-    "heat_css",
-    "heat_step",
-    "line_style",
-    "palette_css",
-    "scale",
-    "text_on",
-]
-
 STEPS = 21
 SCALES = {"light": ("#f1f5fa", "#86b4de", "#0a4a86"), "dark": ("#1d2732", "#2f6ea8", "#b4d8fb")}
 SERIES = {

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from o3_lightning.common.plain import leaves
-from o3_lightning.evaluation.headline import FIGURES, headline
-from o3_lightning.reporting.blocks import Fold, Section, Table
+from o3_lightning.evaluation.figures import FIGURES, headline
+from o3_lightning.reporting.blocks import Block, Fold, Section, Table, section
 from o3_lightning.reporting.cards import summary_cards
 from o3_lightning.reporting.formatting import DASH, binary_size, fraction, mebibytes, number
-from o3_lightning.reporting.long_form import COLUMNS, long_form
+from o3_lightning.reporting.long_form import COLUMNS, rows_of
 from o3_lightning.reporting.outcome import plane_section
 from o3_lightning.reporting.report import render_page
 
@@ -25,18 +25,12 @@ CARDS = {
     "Cost": "all stages together, evaluation included",
 }
 ABSENT = "(absent)"
-MEANINGLESS = ("name", "output", "logging")  # settings that do not decide the outcome
+IGNORED = ("name", "output", "logging")  # settings without influence on the results
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run of a comparison.
-
-    Args:
-        name: stands for the run in tables and pictures.
-        metrics: the content of its `metrics.json`.
-        configuration: the content of its `config.yaml`.
-    """
+    """One run of a comparison: its name, and the contents of its `metrics.json` and `config.yaml`."""
 
     name: str
     metrics: Mapping[str, Any]
@@ -44,18 +38,17 @@ class ComparedRun:
 
 
 def render_comparison(runs: Sequence[ComparedRun]) -> str:
-    """Returns a self-contained page that shows runs side by side.
-
-    Args:
-        runs: two or more, names unique.
-    """
+    """Returns a self-contained page that shows two or more runs, with unique names, side by side."""
+    planes = {run.name: run.metrics.get("plane") or {} for run in runs}
+    first = planes[runs[0].name].get("base")
+    ends = {name: plane["end"] for name, plane in planes.items() if "end" in plane}
     return render_page(
         "Comparison of runs",
         f"{len(runs)} runs: {', '.join(run.name for run in runs)}",
         notes=warnings_of(runs),
         sections=[
             figures_section(runs),
-            plane_section(places_of(runs)),
+            plane_section({**({"base model": first} if first else {}), **ends}),
             requests_section(runs),
             settings_section(runs),
         ],
@@ -63,58 +56,50 @@ def render_comparison(runs: Sequence[ComparedRun]) -> str:
 
 
 def warnings_of(runs: Sequence[ComparedRun]) -> list[str]:
-    """Returns what forbids reading the runs as one comparison, one sentence each."""
-    checks = {
-        "the benchmark": [run.metrics.get("benchmark") for run in runs],
-        "the requests or their order": [run.metrics.get("requests") for run in runs],
-        "the forget sets": [digests(run, "requests") for run in runs],
-        "the base model": [digests(run, "base") for run in runs],
-        "the rows of the utility splits": [
-            (run.metrics.get("plane") or {}).get("base", {}).get("utility", {}).get("rows") for run in runs
-        ],
+    """Returns one sentence for each difference that makes the runs' numbers incomparable."""
+    checks: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+        "the benchmark": lambda metrics: metrics.get("benchmark"),
+        "the requests or their order": lambda metrics: metrics.get("requests"),
+        "the forget sets": lambda metrics: (metrics.get("digests") or {}).get("requests"),
+        "the base model": lambda metrics: (metrics.get("digests") or {}).get("base"),
+        "the rows of the utility splits": lambda metrics: (
+            (metrics.get("plane") or {}).get("base", {}).get("utility", {}).get("rows")
+        ),
     }
     return [
-        f"Not all runs agree in {what}: their numbers do not compare."
-        for what, values in checks.items()
-        if any(value != values[0] for value in values)
+        f"The runs differ in {what}: their numbers cannot be compared."
+        for what, value_of in checks.items()
+        if any(value_of(run.metrics) != value_of(runs[0].metrics) for run in runs)
     ]
 
 
-def digests(run: ComparedRun, key: str) -> Any:
-    """A part of a run's digests."""
-    return (run.metrics.get("digests") or {}).get(key)
+def compared(
+    runs: Sequence[ComparedRun], name: str, rows: Sequence[Sequence[str]], *, prose: bool = False
+) -> Table:
+    """A table with one column per run."""
+    return Table("", [name, *(run.name for run in runs)], rows, prose=prose)
 
 
 def figures_section(runs: Sequence[ComparedRun]) -> Section:
-    """The headline figures, one column a run, with what each row means."""
+    """The headline figures, one column per run, with what each row means."""
     found = [headline(run.metrics) for run in runs]
     names = [figure for figure in FIGURES if any(figure in figures for figures in found)]
     rows = [[name, *(figure_text(name, figures.get(name)) for figures in found)] for name in names]
-    rows += [[title, *(card_text(run, title) for run in runs)] for title in CARDS]
+    cards = [{card.title: card.value for card in summary_cards(run.metrics)} for run in runs]
+    rows += [[title, *(values[title] for values in cards)] for title in CARDS]
     rows.append(["peak memory", *(mebibytes(run.metrics.get("peak_memory_mib")) for run in runs)])
-    rows.append(["bytes in the store", *(binary_size(stored_bytes(run)) for run in runs)])
+    stored = [(run.metrics.get("store_bytes") or {}).values() for run in runs]
+    rows.append(["bytes in the store", *(binary_size(sum(sizes) if sizes else None) for sizes in stored)])
     meanings = [[name, FIGURES[name]] for name in names] + [[name, text] for name, text in CARDS.items()]
-    return Section(
-        "figures",
-        "Headline figures",
-        "After the last request of each run.",
-        [
-            Table("", ["figure", *(run.name for run in runs)], rows),
-            Fold("What the figures mean", [Table("", ["figure", "meaning"], meanings, prose=True)]),
-        ],
-        "No run measured anything.",
-    )
+    fold = Fold("Meaning of the figures", [Table("", ["figure", "meaning"], meanings, prose=True)])
+    return section("figures", [compared(runs, "figure", rows), fold])
 
 
-def card_text(run: ComparedRun, title: str) -> str:
-    """The number of one card of a run's own page."""
-    return next(card.value for card in summary_cards(run.metrics) if card.title == title)
-
-
-def stored_bytes(run: ComparedRun) -> int | None:
-    """What all requests of a run take in its store; None where it was not counted."""
-    sizes = run.metrics.get("store_bytes")
-    return sum(sizes.values()) if sizes else None
+def figure_text(name: str, value: float | None) -> str:
+    """One figure as text."""
+    if value is None:
+        return DASH
+    return number(value) if name in PLAIN_NUMBERS else fraction(value)
 
 
 def comparison_csv(runs: Sequence[ComparedRun]) -> str:
@@ -123,63 +108,30 @@ def comparison_csv(runs: Sequence[ComparedRun]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["run", *COLUMNS])
     for run in runs:
-        lines = csv.reader(io.StringIO(long_form(run.metrics)))
-        next(lines)
-        writer.writerows([run.name, *line] for line in lines)
+        writer.writerows([run.name, *row] for row in rows_of(run.metrics))
     return text.getvalue()
 
 
-def figure_text(name: str, value: float | None) -> str:
-    """One figure as it is read."""
-    if value is None:
-        return DASH
-    return number(value) if name in PLAIN_NUMBERS else fraction(value)
-
-
-def places_of(runs: Sequence[ComparedRun]) -> dict[str, Any]:
-    """The runs' places on the plane, the first run's base model before them."""
-    planes = {run.name: run.metrics.get("plane") or {} for run in runs}
-    first = planes[runs[0].name].get("base")
-    ends = {name: plane["end"] for name, plane in planes.items() if "end" in plane}
-    return {**({"base model": first} if first else {}), **ends}
-
-
 def requests_section(runs: Sequence[ComparedRun]) -> Section:
-    """Held-out accuracy of every request at the end, one column a run."""
+    """Held-out accuracy of every request at the end, one column per run."""
     names = list(dict.fromkeys(name for run in runs for name in run.metrics["requests"]))
     ends = [final_accuracies(run) for run in runs]
     rows = [[name, *(fraction(end.get(name)) for end in ends)] for name in names]
-    return Section(
-        "requests",
-        "Every request",
-        "Accuracy on held-out prompts after the last request; lower is better. Where a run has no held-out "
-        "prompts the forget prompts count.",
-        [Table("", ["request", *(run.name for run in runs)], rows)] if any(ends) else [],
-        "No run measured accuracy.",
-    )
+    return section("requests", [compared(runs, "request", rows)] if any(ends) else [])
 
 
 def final_accuracies(run: ComparedRun) -> dict[str, float | None]:
     """Each request's accuracy at the end of a run."""
     splits = run.metrics["persistence"].get("accuracy") or {}
-    matrix = splits.get("held_out") or splits.get("seen")
-    if matrix is None:
-        return {}
+    matrix = splits.get("held_out") or splits.get("seen") or {"rows": (), "values": ()}
     return {name: row[-1] for name, row in zip(matrix["rows"], matrix["values"], strict=True)}
 
 
 def settings_section(runs: Sequence[ComparedRun]) -> Section:
     """The settings in which the runs differ."""
-    rows, names = differing_settings([run.configuration for run in runs]), [run.name for run in runs]
-    return Section(
-        "settings",
-        "Settings that differ",
-        "All other settings are the same.",
-        [Table("", ["setting", *names], [[key, *values] for key, values in rows], prose=True)]
-        if rows
-        else [],
-        "The runs have the same settings.",
-    )
+    rows = [[key, *values] for key, values in differing_settings([run.configuration for run in runs])]
+    blocks: list[Block] = [compared(runs, "setting", rows, prose=True)] if rows else []
+    return section("settings", blocks)
 
 
 def differing_settings(configurations: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
@@ -190,7 +142,7 @@ def differing_settings(configurations: Sequence[Mapping[str, Any]]) -> list[tupl
         [('gate.top_k', ['1', '2'])]
     """
     flat = [
-        {key: str(value) for key, value in leaves(one) if key.split(".")[0] not in MEANINGLESS}
+        {key: str(value) for key, value in leaves(one) if key.split(".")[0] not in IGNORED}
         for one in configurations
     ]
     keys = dict.fromkeys(key for one in flat for key in one)

@@ -1,46 +1,19 @@
-"""How names of metrics, splits and measures, and numbers, are written for a reader."""
+"""Readable forms of numbers and of the names of metrics, splits and measures."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any, TypeGuard
 
-__all__ = [
-    "DASH",
-    "METRIC_SENTENCES",
-    "OWN_SPLITS",
-    "binary_size",
-    "fraction",
-    "is_number",
-    "mebibytes",
-    "name_of",
-    "number",
-    "percent",
-    "seconds",
-]
+import yaml
 
 DASH = "–"
 OWN_SPLITS = ("seen", "held_out")
-NAMES = {
-    "none": "No attack",
-    "seen": "Seen",
-    "held_out": "Held-out",
-    "other_requests": "Other requests",
-    "rouge_l_recall": "ROUGE-L recall",
-    "truth_ratio@tofu": "Truth ratio (TOFU)",
-    "row_overlap": "Overlap of input spaces",
-    "column_overlap": "Overlap of output spaces",
-    "row_angle": "Angle of input spaces",
-    "column_angle": "Angle of output spaces",
-    "update_cosine": "Cosine of weight updates",
-    "interference": "Interference",
-}
-METRIC_SENTENCES = {
-    "accuracy": "share of answers that say the truth, 0 to 1; on forget prompts lower is better",
-    "rouge_l_recall": "share of the truth's words said in order, 0 to 1; on forget prompts lower is better",
-    "probability": "per-token probability of the true answer, 0 to 1; on forget prompts lower is better",
-    "truth_ratio@tofu": "TOFU's reading, 0 to 1; 1 is as wanted, on forget prompts and on utility alike",
-}
+TEXTS: Mapping[str, Any] = yaml.safe_load(
+    files("o3_lightning.reporting").joinpath("templates/texts.yaml").read_text(encoding="utf-8")
+)
 SECONDS_PER_MINUTE = 60
 TINY = 1e-3
 UNITS = ("B", "KiB", "MiB", "GiB")
@@ -56,7 +29,7 @@ def name_of(key: str) -> str:
         ('Held-out', 'Retained authors')
     """
     plain = key.replace("_", " ")
-    return NAMES.get(key, plain[:1].upper() + plain[1:])
+    return str(TEXTS["names"].get(key, plain[:1].upper() + plain[1:]))
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -65,7 +38,7 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def fraction(value: Any) -> str:
-    """Returns a number with three decimals, from ten on with one, a dash for what was not measured.
+    """Returns a number with three decimals, with one from ten on; a dash for what was not measured.
 
     Example:
         >>> fraction(0.98765), fraction(88.21), fraction(-0.00001), fraction(None)
@@ -78,7 +51,7 @@ def fraction(value: Any) -> str:
 
 
 def number(value: Any) -> str:
-    """Returns a number of any size with four digits that count.
+    """Returns a number of any size with four significant digits.
 
     Example:
         >>> number(1234567.0), number(0.00001234), number(3.0)
@@ -94,7 +67,7 @@ def number(value: Any) -> str:
 
 
 def percent(value: Any, *, sign: bool = False) -> str:
-    """Returns a fraction in percent with one decimal; with `sign`, a plus before what rose.
+    """Returns a fraction in percent with one decimal; `sign` puts a plus before positive values.
 
     Example:
         >>> percent(0.9874), percent(0.021, sign=True)
@@ -108,7 +81,7 @@ def percent(value: Any, *, sign: bool = False) -> str:
 
 
 def seconds(value: Any) -> str:
-    """Returns a time in seconds, or in minutes and seconds from a minute on.
+    """Returns a time in seconds, from a minute on in minutes and seconds.
 
     Example:
         >>> seconds(3.14159), seconds(125), seconds(None)
@@ -123,17 +96,12 @@ def seconds(value: Any) -> str:
 
 
 def mebibytes(value: Any) -> str:
-    """Returns a size in MiB.
-
-    Example:
-        >>> mebibytes(2048.4)
-        '2,048 MiB'
-    """
+    """Returns a size in MiB without decimals, such as "2,048 MiB"."""
     return f"{value:,.0f} MiB" if is_number(value) else DASH
 
 
 def binary_size(value: Any) -> str:
-    """Returns a number of bytes in the largest unit that leaves at least one.
+    """Returns a number of bytes in the largest unit that gives at least one.
 
     Example:
         >>> binary_size(900), binary_size(1536), binary_size(None)

@@ -7,24 +7,14 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["COLUMNS", "long_form"]
+__all__ = ["COLUMNS", "long_form", "rows_of"]
 
 COLUMNS = ("kind", "request", "split", "metric", "column", "value", "low", "high")
 Row = tuple[str, str, str, str, str, float | None, float | None, float | None]
-Ends = tuple[float | None, float | None]
 
 
 def long_form(metrics: Mapping[str, Any]) -> str:
-    """Returns CSV text with a header, one number a line.
-
-    Args:
-        metrics: the content of `metrics.json`.
-
-    Returns:
-        Columns `kind` ("forget", "utility", "detector", "run"), `request`, `split`, `metric`, `column` (the
-        state of the model: "base" or the last unlearned request), `value`, and `low` and `high`, the ends of
-        its 95 % interval; empty where it does not apply or was not measured.
-    """
+    """Returns `rows_of` as CSV text with a header; empty cells where there is no value."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -33,7 +23,16 @@ def long_form(metrics: Mapping[str, Any]) -> str:
 
 
 def rows_of(metrics: Mapping[str, Any]) -> Iterator[Row]:
-    """Every number, one after the other."""
+    """Yields every number of a run.
+
+    Args:
+        metrics: the content of `metrics.json`.
+
+    Yields:
+        `COLUMNS`: `kind` ("forget", "utility", "detector", "run"), `request`, `split`, `metric`, `column`
+        (state of the model: "base" or the last unlearned request), `value`, and `low` and `high`, the ends
+        of its 95 % interval; empty or None where it does not apply or was not measured.
+    """
     columns = metrics["columns"]
     for metric, splits in metrics["persistence"].items():
         for split, matrix in splits.items():
@@ -56,8 +55,7 @@ def rows_of(metrics: Mapping[str, Any]) -> Iterator[Row]:
         yield ("run", "", stage, "seconds", "", seconds, None, None)
 
 
-def ends_of(metrics: Mapping[str, Any], owner: str, split: str, metric: str) -> list[Ends]:
+def ends_of(metrics: Mapping[str, Any], owner: str, split: str, metric: str) -> list[Any]:
     """The interval of one number in every column."""
     known = metrics.get("intervals", {}).get(owner, {}).get(split, {}).get(metric)
-    ends = known or [None] * len(metrics["columns"])
-    return [(None, None) if pair is None else (pair[0], pair[1]) for pair in ends]
+    return [pair or (None, None) for pair in known or [None] * len(metrics["columns"])]

@@ -18,7 +18,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from o3_lightning.evaluation.combined import Place
+from o3_lightning.evaluation.figures import Place
 from o3_lightning.reporting.blocks import Chart
 from o3_lightning.reporting.colours import SERIES, line_style
 from o3_lightning.reporting.formatting import fraction
@@ -59,13 +59,13 @@ def line_chart(
 
     Args:
         caption: title above the picture.
-        lines: points by name, in the order of the colours; a line without points is left out, and at least
-            one line has some.
+        lines: points by name, in the order of the colours; lines without points are left out, but one has
+            some.
         x_label: quantity of the horizontal axis, with its unit.
         y_label: quantity of the vertical axis, with its unit.
         description: text alternative of the picture.
         columns: names of x = 0, 1, ...; without them x is a number.
-        y_limits: smallest and largest value of the vertical axis; None takes the points' own and 0.
+        y_limits: range of the vertical axis; None for the range of the points and 0.
     """
     values = [y for points in lines.values() for _, y in points]
     with rc_context(STYLE):
@@ -111,17 +111,17 @@ def plane_chart(places: Mapping[str, Place]) -> Chart:
 
 
 def numbered(names: Iterable[str]) -> list[str]:
-    """Returns names with the numbers that stand beside their points."""
+    """Returns names with the numbers of their points."""
     return [f"{number} {name}" for number, name in enumerate(names, start=1)]
 
 
 def interval_text(side: Mapping[str, float]) -> str:
     """Returns a value with its interval."""
-    return f"{fraction(side['value'])} ({fraction(side['low'])} to {fraction(side['high'])})"
+    return f"{fraction(side['value'])} ({fraction(side['low'])}–{fraction(side['high'])})"
 
 
 def number_points(axes: Any, points: Points) -> None:
-    """Writes the number of each point beside it; near points share a label, and labels do not overlap."""
+    """Writes the number of each point beside it; close points share a label, and labels do not overlap."""
     groups: dict[tuple[float, float], list[str]] = {}
     for number, (x, y) in enumerate(points, start=1):
         near = (group for group in groups if max(abs(group[0] - x), abs(group[1] - y)) < NEAR)
@@ -136,7 +136,7 @@ def number_points(axes: Any, points: Points) -> None:
 
 
 def new_axes(x_label: str, y_label: str) -> Any:
-    """Returns axes with horizontal grid lines and without a frame."""
+    """Axes with horizontal grid lines and without a frame."""
     figure = Figure(figsize=(WIDTH / PER_INCH, HEIGHT / PER_INCH), dpi=PER_INCH, frameon=False)
     axes = figure.add_axes(AREA, frame_on=False, xlabel=x_label, ylabel=y_label)
     axes.yaxis.set_label_coords(LABEL_X, 0.5)
@@ -157,7 +157,7 @@ def add_line(
 
 
 def legend(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns CSS style and name of each line; lines without a name are left out."""
+    """CSS style and name of each line; lines without a name are left out."""
     styles = map(line_style, range(len(names)))
     return [
         (f"stroke:var(--series-{colour});stroke-dasharray:{dashes or 'none'}", name)
@@ -185,8 +185,8 @@ def column_ticks(columns: Sequence[str]) -> list[tuple[float, str]]:
 def inline_svg(figure: Figure, description: str) -> Markup:
     """Returns a figure as an SVG element for an HTML page, without ids, fonts or fixed colours.
 
-    Ids would clash between the pictures of a page: the id of a line becomes its title, and a marker, which
-    refers to a shared shape, becomes a circle.
+    Ids would clash between the pictures of a page: the id of a line becomes its title, and a reference to a
+    marker becomes a circle.
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
@@ -210,7 +210,7 @@ def inline_svg(figure: Figure, description: str) -> Markup:
 
 
 def page_attributes(tag: str, found: Mapping[str, str]) -> dict[str, str]:
-    """Returns the attributes of an element that a page needs; its CSS has the fonts and their colours."""
+    """The attributes of an element that a page needs; fonts and text colours are in its CSS."""
     style = found.get("style", "")
     if tag == "text":
         anchor = re.search(r"text-anchor: (\w+)", style)

@@ -1,11 +1,11 @@
-"""Answers, cost, configuration and environment: the record of what was run."""
+"""Sections on answers, cost, configuration and environment of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from o3_lightning.reporting.blocks import Bars, Code, Fold, Samples, Section, Table
+from o3_lightning.reporting.blocks import Bars, Block, Code, Fold, Samples, Section, Table, section
 from o3_lightning.reporting.formatting import (
     binary_size,
     fraction,
@@ -41,14 +41,7 @@ def samples_section(samples: Sequence[Mapping[str, Any]]) -> Section:
         )
         for place, (owner, splits) in enumerate(groups.items())
     ]
-    return Section(
-        "samples",
-        "Answers before and after",
-        "The same question to the base model and to the gated model at the end, with the weights that the "
-        "requests gave it.",
-        folds,
-        "The run kept no answers.",
-    )
+    return section("samples", folds)
 
 
 def readable(sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,31 +54,14 @@ def readable(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cost_section(metrics: Mapping[str, Any]) -> Section:
-    """Returns seconds per stage, their sum, the memory, and what each request takes."""
+    """Returns seconds per stage and in all, the peak memory, and the cost of each request."""
     times = {str(k): float(v) for k, v in (metrics.get("seconds") or {}).items() if is_number(v)}
     longest = max(times.values(), default=0.0) or 1.0
-    rows = [(stage, value / longest, seconds(value)) for stage, value in sorted(times.items(), key=place_of)]
-    total = f"{seconds(sum(times.values()))} in all"
+    bars = [(stage, value / longest, seconds(value)) for stage, value in sorted(times.items(), key=place_of)]
     memory = f"{mebibytes(metrics.get('peak_memory_mib'))} of memory at the peak"
-    return Section(
-        "cost",
-        "Cost",
-        "Wall-clock time of each stage, in the order in which they ran; a stage that was finished in an "
-        "earlier start counts with the time it took then.",
-        [*([Bars(f"{total}; {memory}", rows)] if rows else []), *request_costs(metrics)],
-        "The run kept no times.",
-    )
-
-
-def place_of(item: tuple[str, float]) -> tuple[float, int]:
-    """Where a stage stands in a run: by the number its name begins with, then by kind; others last."""
-    number, _, rest = item[0].partition("-")
-    kind = rest.rpartition("-")[2]
-    return float(number) if number.isdigit() else float("inf"), KINDS.index(kind) if kind in KINDS else 0
-
-
-def request_costs(metrics: Mapping[str, Any]) -> list[Table]:
-    """The parameters, the store's bytes and the seconds of each request; none where nothing was counted."""
+    blocks: list[Block] = []
+    if bars:
+        blocks.append(Bars(f"{seconds(sum(times.values()))} in all; {memory}", bars))
     adapters, sizes = metrics.get("adapters") or {}, metrics.get("store_bytes") or {}
     rows = [
         [
@@ -97,31 +73,23 @@ def request_costs(metrics: Mapping[str, Any]) -> list[Table]:
         for request in metrics["requests"]
         if request in adapters or request in sizes
     ]
-    columns = ["Request", "Adapter parameters", "Adapter training", "Bytes in the store"]
-    return [Table("Each request", columns, rows)] if rows else []
+    if rows:
+        columns = ["Request", "Adapter parameters", "Adapter training", "Bytes in the store"]
+        blocks.append(Table("Each request", columns, rows))
+    return section("cost", blocks)
 
 
-def digest_table(digests: Mapping[str, Any]) -> list[Table]:
-    """The SHA-256 digests of what the run was made from."""
-    named = {f"forget set {name}": value for name, value in sorted((digests.get("requests") or {}).items())}
-    models = {f"{name} model": digests[name] for name in ("base", "encoder") if digests.get(name)}
-    rows = [[name, str(value)] for name, value in {**models, **named}.items()]
-    return [Table("Digests (SHA-256)", ["What", "Digest"], rows, prose=True)] if rows else []
+def place_of(item: tuple[str, float]) -> tuple[float, int]:
+    """The order of a stage: by the number that its name begins with, then by kind; others last."""
+    number, _, rest = item[0].partition("-")
+    kind = rest.rpartition("-")[2]
+    return float(number) if number.isdigit() else float("inf"), KINDS.index(kind) if kind in KINDS else 0
 
 
 def configuration_section(configuration: str) -> Section:
-    """Returns the whole configuration.
-
-    Args:
-        configuration: YAML text.
-    """
-    return Section(
-        "configuration",
-        "Configuration",
-        "Every setting of this run, with those that were left at their defaults.",
-        [Fold("config.yaml", [Code(configuration)])] if configuration.strip() else [],
-        "No configuration was given.",
-    )
+    """Returns the whole configuration, given as YAML text."""
+    blocks = [Fold("config.yaml", [Code(configuration)])] if configuration.strip() else []
+    return section("configuration", blocks)
 
 
 def environment_section(environment: Mapping[str, Any], digests: Mapping[str, Any]) -> Section:
@@ -131,11 +99,13 @@ def environment_section(environment: Mapping[str, Any], digests: Mapping[str, An
         environment: texts by name.
         digests: `base`, `encoder` and `requests` by id; may be empty.
     """
-    rows = [[name, str(value)] for name, value in sorted(environment.items())]
-    return Section(
-        "environment",
-        "Environment",
-        "The versions, the machine, the models and the data behind the numbers.",
-        [*([Table("", ["What", "Which"], rows, prose=True)] if rows else []), *digest_table(digests)],
-        "The run did not describe its environment.",
-    )
+    found = [("", ["What", "Which"], sorted(environment.items()))]
+    models = [(f"{name} model", digests[name]) for name in ("base", "encoder") if digests.get(name)]
+    sets = [(f"forget set {name}", value) for name, value in sorted((digests.get("requests") or {}).items())]
+    found.append(("Digests (SHA-256)", ["What", "Digest"], [*models, *sets]))
+    tables = [
+        Table(caption, columns, [[name, str(value)] for name, value in rows], prose=True)
+        for caption, columns, rows in found
+        if rows
+    ]
+    return section("environment", tables)

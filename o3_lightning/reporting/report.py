@@ -1,8 +1,9 @@
-"""Puts the page together and writes it."""
+"""Renders and writes the page of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,109 +11,92 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from o3_lightning.common.files import write_atomically
+from o3_lightning.evaluation.figures import Place
 from o3_lightning.reporting.blocks import Card, Section
-from o3_lightning.reporting.cards import summary_cards
+from o3_lightning.reporting.cards import attack_cards, summary_cards
 from o3_lightning.reporting.colours import heat_css, palette_css
+from o3_lightning.reporting.external_results import reference_section, robustness_section
 from o3_lightning.reporting.gate import detector_section, mistakes_section, weights_section
-from o3_lightning.reporting.outcome import persistence_section, plane_section, utility_section
+from o3_lightning.reporting.outcome import (
+    curves_section,
+    overlaps_section,
+    persistence_section,
+    plane_section,
+    utility_section,
+)
 from o3_lightning.reporting.record import (
     configuration_section,
     cost_section,
     environment_section,
     samples_section,
 )
-from o3_lightning.reporting.reference import reference_section
-from o3_lightning.reporting.report_data import ReportDetails
-from o3_lightning.reporting.robustness import attack_cards, robustness_section
-from o3_lightning.reporting.training import curves_section, overlaps_section
 
-__all__ = ["render_page", "render_report", "write_report"]
+__all__ = ["ReportDetails", "render_page", "render_report", "write_report"]
 
-FILE_NAME = "report.html"
+
+@dataclass(frozen=True)
+class ReportDetails:
+    """What the report shows beside the metrics, as plain JSON; every field may be empty.
+
+    Args:
+        title: the heading of the page, e.g. the run's name.
+        weights: `[request][split]` = that request's weight of each prompt, each in [0, 1].
+        mistakes: `[request]` = prompts on the wrong side of one half: "split", "prompt" and "weight".
+        curves: `[request]` = one mapping per training step, loss name to value; "step" is the step, by
+            default the position in the list.
+        samples: answers before and after: "split", "request" ("" for utility), "prompt", "truth", "before",
+            "after" and "weights" (request id to weight).
+        configuration: the whole configuration, YAML text.
+        overlaps: by name of the measure, "rows" (request ids) and "values" (a square matrix).
+        robustness: rows of `evaluation.robustness.Robustness.run`, one per attack and request.
+        comparisons: by model, the `comparison` of its evaluation with a reference.
+        beside: other models on the plane by name, results of `place_on_plane`.
+        notes: sentences at the top of the page.
+    """
+
+    title: str
+    weights: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    mistakes: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
+    samples: Sequence[Mapping[str, Any]] = ()
+    configuration: str = ""
+    overlaps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    robustness: Sequence[Mapping[str, Any]] = ()
+    comparisons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    beside: Mapping[str, Place] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def write_report(folder: Path, metrics: Mapping[str, Any], details: ReportDetails) -> Path:
-    """Writes one self-contained page that shows a run; a kill leaves the old page or the new.
+    """Writes `report.html`, one self-contained page that shows a run, atomically; returns its path.
 
     Args:
-        folder: where `report.html` goes; made where it is missing.
-        metrics: in the form of `metrics.json`; any key but `requests` may be missing, the page then says so
-            in place of the picture.
+        folder: of the page; created if missing.
+        metrics: in the form of `metrics.json`; any key but `requests` may be missing, the page then says so.
         details: what the page shows beside the metrics.
-
-    Returns:
-        The file that was written.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    path = Path(folder) / FILE_NAME
+    path = Path(folder) / "report.html"
     write_atomically(path, render_report(metrics, details))
     return path
 
 
 def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
-    """Returns the page as text: HTML with its style and pictures inside, no script, no address.
-
-    Args:
-        metrics: as in `write_report`.
-        details: as in `write_report`.
+    """Returns the page of `write_report`: HTML with inline style and pictures, no script, no URL.
 
     Example:
         >>> render_report({"requests": []}, ReportDetails("demo"))[:15]
         '<!DOCTYPE html>'
     """
-    return render_page(
-        details.title,
-        lead_of(metrics),
-        details.notes,
-        page_sections(metrics, details),
-        [*summary_cards(metrics), *attack_cards(details.robustness)],
-    )
-
-
-def render_page(
-    title: str, lead: str, notes: Sequence[str], sections: Sequence[Section], cards: Sequence[Card] = ()
-) -> str:
-    """Returns any page of this package as text.
-
-    Args:
-        title: the heading.
-        lead: one line under it.
-        notes: sentences that a reader must know first.
-        sections: the parts of the page, at least one.
-        cards: the summary; without cards there is none.
-    """
-    palettes = {theme: palette_css(theme) for theme in ("light", "dark")}
-    page = templates().get_template("page.html")
-    return page.render(
-        title=title,
-        lead=lead,
-        notes=notes,
-        cards=cards,
-        sections=sections,
-        palettes=palettes,
-        classes=heat_css(),
-    )
-
-
-def lead_of(metrics: Mapping[str, Any]) -> str:
-    """The line under the heading: benchmark and requests."""
-    requests = list(metrics["requests"])
-    parts = ["Unlearning report"]
-    if metrics.get("benchmark"):
-        parts.append(f"benchmark {metrics['benchmark']}")
+    requests, plane = list(metrics["requests"]), metrics.get("plane") or {}
+    benchmark = [f"benchmark {metrics['benchmark']}"] if metrics.get("benchmark") else []
     count = f"{len(requests)} request{'' if len(requests) == 1 else 's'}"
-    return " · ".join([*parts, f"{count}: {', '.join(requests)}" if requests else count])
-
-
-def page_sections(metrics: Mapping[str, Any], details: ReportDetails) -> list[Section]:
-    """Returns the parts of the page in their order."""
-    plane = metrics.get("plane") or {}
-    return [
-        plane_section(
-            {"base model": plane.get("base", {}), "gated model": plane.get("end", {}), **details.beside}
-        ),
+    lead = ["Unlearning report", *benchmark, f"{count}: {', '.join(requests)}" if requests else count]
+    models = {"base model": plane.get("base", {}), "gated model": plane.get("end", {}), **details.beside}
+    sections = [
+        plane_section(models),
         persistence_section(metrics),
         utility_section(metrics),
         weights_section(details.weights),
@@ -127,11 +111,38 @@ def page_sections(metrics: Mapping[str, Any], details: ReportDetails) -> list[Se
         configuration_section(details.configuration),
         environment_section(metrics.get("environment") or {}, metrics.get("digests") or {}),
     ]
+    cards = [*summary_cards(metrics), *attack_cards(details.robustness)]
+    return render_page(details.title, " · ".join(lead), details.notes, sections, cards)
+
+
+def render_page(
+    title: str, lead: str, notes: Sequence[str], sections: Sequence[Section], cards: Sequence[Card] = ()
+) -> str:
+    """Returns a page as text.
+
+    Args:
+        title: the heading.
+        lead: one line under it.
+        notes: sentences that a reader must know first.
+        sections: at least one.
+        cards: the summary; may be empty.
+    """
+    palettes = {theme: palette_css(theme) for theme in ("light", "dark")}
+    page = templates().get_template("page.html")
+    return page.render(
+        title=title,
+        lead=lead,
+        notes=notes,
+        cards=cards,
+        sections=sections,
+        palettes=palettes,
+        classes=heat_css(),
+    )
 
 
 @cache
 def templates() -> Environment:
-    """The templates of this package; everything they are given is escaped."""
+    """The templates of this package, with automatic escaping."""
     return Environment(
         loader=PackageLoader("o3_lightning.reporting"),
         autoescape=True,

@@ -21,8 +21,8 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.evaluation.evaluate import evaluate_split
+from o3_lightning.evaluation.reference import plain_model
 from o3_lightning.evaluation.splits import splits_of
-from o3_lightning.evaluation.ungated import plain_model
 from o3_lightning.models.base import BaseModel
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import RETAIN_SPLIT, evaluating, read_inputs

@@ -11,10 +11,11 @@ from o3_lightning.common.environment import describe_environment, peak_memory_mi
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically, write_json
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.combined import Place, place_on_plane
-from o3_lightning.evaluation.persistence import (
+from o3_lightning.evaluation.figures import (
+    Place,
     backward_transfers,
     persistence_matrices,
+    place_on_plane,
     unreadable_answers,
     utility_ratio,
     utility_series,
@@ -22,8 +23,7 @@ from o3_lightning.evaluation.persistence import (
 from o3_lightning.reporting.external_results import read_attacks, read_comparisons, read_places
 from o3_lightning.reporting.long_form import long_form
 from o3_lightning.reporting.publish import publish
-from o3_lightning.reporting.report import write_report
-from o3_lightning.reporting.report_data import ReportDetails
+from o3_lightning.reporting.report import ReportDetails, write_report
 from o3_lightning.store.store import Store
 from o3_lightning.training.loggers import RunLogger
 from o3_lightning.training.run_folder import RunFolder
@@ -117,7 +117,7 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `calibration`
         (error of each request's weights); `confusion` between requests; `u2r`; `plane` (accuracies with
         intervals); `intervals[owner][split][metric]`, low and high in every column; `unreadable`
-        (answers that a metric could not judge); `backward_transfer`;
+        (answers that a metric could not judge); `answer_checks` of the last model; `backward_transfer`;
         `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
     """
     stages = [BASE_STAGE, *stage_names(identifiers, "evaluate")]
@@ -140,6 +140,7 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         "adapters": {name: stage["metrics"] for name, stage in trained.items()},
         "intervals": intervals_of(measured),
         "unreadable": unreadable_answers(measured),
+        "answer_checks": measured[-1].get("answer_checks", {}),
         "overlaps": overlaps_of(results),
         "seconds": {stage: round(result["seconds"], 3) for stage, result in results.items()},
         "peak_memory_mib": peak_memory_mib(),

@@ -20,7 +20,7 @@ from o3_lightning.common.files import write_atomically, write_json
 from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import check_id
-from o3_lightning.evaluation.headline import FIGURES, headline
+from o3_lightning.evaluation.figures import FIGURES, headline
 from o3_lightning.metrics.aggregate import over_seeds
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.parsing import config_from, merge

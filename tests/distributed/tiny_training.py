@@ -20,7 +20,7 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.data.templates import template_for
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
-from o3_lightning.evaluation.ungated import plain_model
+from o3_lightning.evaluation.reference import plain_model
 from o3_lightning.metrics.collection import RowCollector
 from o3_lightning.models.base import BaseModel
 from o3_lightning.models.config import FictitiousBaseConfig

@@ -1,6 +1,7 @@
 """Evaluations: any metric by name, plain models, resuming, a reference, several processes, clear errors."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,14 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream, load_stream
+from o3_lightning.detector.answers import AnswerState, columns
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_split, evaluate_stream
-from o3_lightning.evaluation.reference import check_rows, compare, read_reference, reference_losses
+from o3_lightning.evaluation.reference import check_rows, compare, plain_model, reference_losses
 from o3_lightning.evaluation.session import EvaluationSession
 from o3_lightning.evaluation.splits import FinishedSplits, check_prompts
-from o3_lightning.evaluation.ungated import plain_model
+from o3_lightning.gating.config import GateConfig
+from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseConfig
 from o3_lightning.training.processes import ALONE
 
@@ -84,6 +87,42 @@ def test_a_row_without_a_paraphrase_takes_the_loss_of_its_own_answer(plain):
     losses = np.mean([result.values["mia_loss"] for result in wrong], axis=0)
     expected = np.exp(np.array(alone["mia_loss"]) - losses)
     assert said["truth_ratio_raw"] == pytest.approx(expected, rel=1e-4)
+
+
+class Unmoved:
+    """A detector of one request that never recognises a prompt, or always does."""
+
+    ids = ("a",)
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def weights(self, prompts):
+        return torch.full((len(prompts), 1), self.weight)
+
+
+def test_answers_that_the_gate_refuses_are_counted_by_their_reason(plain, tiny_base):
+    rows = tuple(replace(row, held_out_prompts=()) for row in rows_about("Quillan")[:2])
+    config = settings(metrics=("accuracy",), max_new_tokens=8, samples=2)
+    told = {
+        word.lower()
+        for sample in evaluate_split(plain, rows, config, "forget").samples
+        for word in re.findall(r"\w+", sample["answer"])
+    }
+    state = AnswerState(
+        torch.tensor([7]),
+        *columns([("quillan", 0, 15.0)], 7),
+        *columns([(word, 0, 15.0) for word in told], 7),
+    )
+    stream = RequestStream("test", (UnlearningRequest("a", rows),), {"kept": rows_about("Nobody")[:2]})
+    for weight, mode, refused in ((0.0, "on", [0, 2]), (0.0, "off", [0, 0]), (1.0, "on", [2, 0])):
+        gated = GatedModel(
+            tiny_base, Unmoved(weight), {"a": None}, GateConfig(check_answers=mode), answers=[state]
+        )
+        result = evaluate_stream(gated, stream, config)
+        assert list(result["requests"]["a"]["seen"]["refusals"].values()) == refused
+        checks = {"mode": mode, "answers": 4, "refused": {"a": refused[1], "utility": 0}}
+        assert result["answer_checks"] == checks
 
 
 def test_the_batch_size_changes_no_value(plain):
@@ -226,4 +265,6 @@ def test_a_reference_that_is_no_evaluation_is_told(content, tmp_path):
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=r"other\.json: field 'reference'"):
-        read_reference(path)
+        EvaluationSession(
+            make_stream(), settings(), BaseConfig(), DataConfig(), 0, tmp_path, ALONE
+        ).reference(str(path), settings())

@@ -10,7 +10,7 @@ pytest.importorskip("lm_eval")
 
 from o3_lightning.evaluation import harness
 from o3_lightning.evaluation.harness import O3LM
-from o3_lightning.evaluation.ungated import plain_model
+from o3_lightning.evaluation.reference import plain_model
 from o3_lightning.store.store import Store
 
 ROWS = [

@@ -2,14 +2,14 @@
 
 import csv
 
-from o3_lightning.evaluation.persistence import (
+from o3_lightning.evaluation.figures import (
     backward_transfers,
     persistence_matrices,
     unreadable_answers,
     utility_ratio,
     utility_series,
 )
-from o3_lightning.evaluation.table import as_csv, as_lines
+from o3_lightning.evaluation.tables import as_csv, as_lines
 from o3_lightning.reporting.outcome import unreadable_fold
 
 

@@ -11,8 +11,8 @@ from o3_lightning.data.fictitious import training_rows
 from o3_lightning.data.stream import load_stream
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import evaluate_stream
+from o3_lightning.evaluation.reference import RETRAINED, load_plain, plain_model
 from o3_lightning.evaluation.session import EvaluationSession
-from o3_lightning.evaluation.ungated import RETRAINED, load_plain, plain_model
 from o3_lightning.models import fictitious as fictitious_base
 from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.models.config import FictitiousBaseConfig

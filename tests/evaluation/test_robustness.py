@@ -14,11 +14,11 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import collate, encode_pairs
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.attack_table import as_table, attack_summary, pool_requests
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import EvaluationContext
+from o3_lightning.evaluation.reference import plain_model
 from o3_lightning.evaluation.robustness import Robustness, chosen_kinds
-from o3_lightning.evaluation.ungated import plain_model
+from o3_lightning.evaluation.tables import as_table, attack_summary, pool_requests
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.config import FictitiousBaseConfig
 from o3_lightning.models.fictitious import make_model

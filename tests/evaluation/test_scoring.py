@@ -10,7 +10,7 @@ import torch
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import build_world, rows_of
 from o3_lightning.evaluation.passes import BatchRunner, score_pairs
-from o3_lightning.evaluation.ungated import plain_model
+from o3_lightning.evaluation.reference import plain_model
 from o3_lightning.gating import answer_logits as answer_logits_file
 
 

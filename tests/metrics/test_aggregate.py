@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from o3_lightning.common.plain import mean_of
 from o3_lightning.metrics.aggregate import bootstrap_interval, confidence_interval, over_seeds
-from o3_lightning.metrics.separation import area_under_roc
+from o3_lightning.metrics.detection import area_under_roc
 
 unit = st.floats(0, 1)
 

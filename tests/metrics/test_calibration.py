@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_calibration_error
 
-from o3_lightning.metrics.calibration import calibration_error, request_confusion
+from o3_lightning.metrics.detection import calibration_error, request_confusion
 
 weights = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12)
 

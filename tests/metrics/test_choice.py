@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from o3_lightning.data.scienceqa import options_of
-from o3_lightning.metrics.choice import chosen_letter, multiple_choice, unparseable
+from o3_lightning.metrics.text import chosen_letter, multiple_choice, unparseable
 
 DATA = Path(os.environ.get("O3_DATA", Path(__file__).parents[3] / "shared" / "data")) / "scienceqa"
 OPTIONS = ["Rome", "a lion's tail", "Oslo"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o3_lightning.metrics.continual import backward_transfer, unlearning_to_utility_ratio
+from o3_lightning.metrics.quality import backward_transfer, unlearning_to_utility_ratio
 
 unit = st.floats(0, 1)
 

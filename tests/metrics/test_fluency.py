@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from o3_lightning.metrics.fluency import gibberish, repetition, token_entropy
+from o3_lightning.metrics.text import gibberish, repetition, token_entropy
 
 tokens = st.lists(st.sampled_from("abcd"), min_size=2, max_size=12)
 

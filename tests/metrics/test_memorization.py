@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o3_lightning.metrics.memorization import exact_memorization, extraction_strength
+from o3_lightning.metrics.likelihood import exact_memorization, extraction_strength
 from o3_lightning.metrics.token_scores import TokenScores
 
 hits = st.lists(st.booleans(), min_size=1, max_size=8)

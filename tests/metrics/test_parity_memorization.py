@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from o3_lightning.metrics.likelihood import probability
+from o3_lightning.metrics.likelihood import exact_memorization, extraction_strength, probability
 from o3_lightning.metrics.membership import membership_auc, min_k, min_k_plus_plus
-from o3_lightning.metrics.memorization import exact_memorization, extraction_strength
 from o3_lightning.metrics.token_scores import score_tokens
 
 ORACLES = Path(os.environ.get("O3_ORACLES", Path(__file__).parents[1] / "oracles"))

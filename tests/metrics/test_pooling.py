@@ -22,7 +22,8 @@ def test_pooling_weighs_examples_and_the_mean_weighs_requests(values):
 
 def test_what_cannot_be_read_is_counted_and_in_no_mean():
     result = official_accuracies({"a": [None, 1.0], "b": [None]}, {}, {"rest": [1.0]}, {"u1": [0.5, 0.0]})
-    assert (result.seen.pooled, result.seen.mean, result.seen.unparseable) == (1.0, 1.0, 2)
-    assert result.seen.groups == {"a": 1.0, "b": None}
-    assert (result.held_out.pooled, result.held_out.mean) == (None, None)
-    assert (result.retained.pooled, result.utility.groups) == (1.0, {"u1": 0.25})
+    seen, held_out = result["seen"], result["held_out"]
+    assert (seen.pooled, seen.mean, seen.unparseable) == (1.0, 1.0, 2)
+    assert seen.groups == {"a": 1.0, "b": None}
+    assert (held_out.pooled, held_out.mean) == (None, None)
+    assert (result["retained"].pooled, result["utility"].groups) == (1.0, {"u1": 0.25})

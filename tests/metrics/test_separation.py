@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o3_lightning.metrics.separation import area_under_roc, average_precision, false_positive_rate, separation
+from o3_lightning.metrics.detection import area_under_roc, average_precision, false_positive_rate, separation
 
 scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12)
 

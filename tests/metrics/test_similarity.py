@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity as sklearn_cosine
 
-from o3_lightning.metrics.similarity import cosine_similarity, entailment
+from o3_lightning.metrics.text import cosine_similarity, entailment
 
 
 def test_cosine_equals_scikit_learn_and_is_never_negative():

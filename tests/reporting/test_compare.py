@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from o3_lightning.commands.cli import main
-from o3_lightning.evaluation.combined import place_on_plane
+from o3_lightning.evaluation.figures import place_on_plane
 from o3_lightning.reporting.compare import ComparedRun, render_comparison, warnings_of
 from o3_lightning.reporting.long_form import COLUMNS, long_form
 
@@ -58,13 +58,13 @@ def test_page_shows_every_run_and_only_the_settings_that_differ():
     assert "gate.combine" in page
     assert "seed" not in page.split('id="settings"')[1]
     assert page.count("<circle") == 3
-    assert "do not compare" not in page
+    assert "cannot be compared" not in page
 
 
 def test_runs_of_other_models_or_requests_are_told_apart():
     other = run_of("b", base="other")
     assert warnings_of([run_of("a"), other]) == [
-        "Not all runs agree in the base model: their numbers do not compare."
+        "The runs differ in the base model: their numbers cannot be compared."
     ]
     metrics = copy.deepcopy(dict(other.metrics))
     metrics["requests"] = ["two"]

@@ -5,9 +5,14 @@ import json
 import pytest
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.reporting.external_results import read_attacks, read_comparisons, read_places
-from o3_lightning.reporting.reference import reference_section
-from o3_lightning.reporting.robustness import attack_cards, robustness_section
+from o3_lightning.reporting.cards import attack_cards
+from o3_lightning.reporting.external_results import (
+    read_attacks,
+    read_comparisons,
+    read_places,
+    reference_section,
+    robustness_section,
+)
 
 
 def attack_rows():

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from o3_lightning.reporting.publish import publish, tables_of
-from o3_lightning.reporting.report_data import ReportDetails
+from o3_lightning.reporting.report import ReportDetails
 from o3_lightning.training.loggers import kept_id
 
 MATRIX = {"rows": ["one"], "columns": ["base", "one"], "values": [[1.0, 0.0]]}

@@ -6,9 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from o3_lightning.reporting.report import render_report, write_report
-from o3_lightning.reporting.report_data import ReportDetails
-from o3_lightning.reporting.training import curves_section
+from o3_lightning.reporting.outcome import curves_section
+from o3_lightning.reporting.report import ReportDetails, render_report, write_report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = [
@@ -95,6 +94,7 @@ def example_metrics():
             },
         },
         "calibration": {"a": 0.0625, "b": None},
+        "answer_checks": {"mode": "on", "answers": 64, "refused": {"a": 3, "b": 0, "utility": 1}},
         "confusion": {
             "rows": ["a", "b", "utility"],
             "columns": ["a", "b", "none"],
@@ -154,6 +154,8 @@ def test_values_come_out_right(page):
         "Persistence +12.5 %",
         "Gate 0.654",  # the lowest
         "Mean weight inside 0.876",
+        "Refused by answer check 4 of 64",
+        "gate.check_answers was on; answers that it refused at the end: a 3, utility 1.",
         "Cost 1 min 30 s",
         "Peak memory 1,234 MiB",
         "benchmark fictitious",

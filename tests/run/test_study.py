@@ -8,7 +8,7 @@ import pytest
 import o3_lightning.run.study as study_module
 from o3_lightning.commands.cli import main
 from o3_lightning.common.errors import InputError
-from o3_lightning.evaluation.headline import headline
+from o3_lightning.evaluation.figures import headline
 from o3_lightning.run.study import merge, read_study, run_study, table
 
 STUDY = """

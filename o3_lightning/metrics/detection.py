@@ -1,4 +1,4 @@
-"""Calibration of detector weights, and the confusion between requests.
+"""Metrics of detectors: separation from other prompts, calibration of weights, confusion of requests.
 
 Shapes: B prompts, K requests.
 """
@@ -9,12 +9,69 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import confusion_matrix
-
-__all__ = ["HALF", "calibration_error", "request_confusion"]
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, roc_curve
 
 BINS = 10
 HALF = 0.5  # a prompt counts as recognised from this weight on
+
+
+def area_under_roc(inside: Sequence[float], outside: Sequence[float]) -> float:
+    """Returns the probability that a forget prompt scores above another one, ties counting half.
+
+    Args:
+        inside: scores of the forget set's prompts, at least one.
+        outside: scores of other prompts, at least one.
+
+    Returns:
+        A value in [0, 1]; 0.5 is chance, below 0.5 the score has the wrong sign.
+
+    Source:
+        scikit-learn's `roc_auc_score`. The official O3 code keeps the better of both signs; this does not.
+
+    Example:
+        >>> area_under_roc([0.9, 0.8], [0.1, 0.8])
+        0.875
+    """
+    return float(roc_auc_score(*label(inside, outside)))
+
+
+def average_precision(inside: Sequence[float], outside: Sequence[float]) -> float:
+    """Returns the area under the precision-recall curve, forget prompts being positive, in [0, 1]."""
+    return float(average_precision_score(*label(inside, outside)))
+
+
+def false_positive_rate(inside: Sequence[float], outside: Sequence[float], recall: float = 0.95) -> float:
+    """Returns the share in [0, 1] of other prompts at or above the highest threshold that reaches `recall`.
+
+    Args:
+        inside: scores of the forget set's prompts.
+        outside: scores of other prompts.
+        recall: share of forget prompts to find, in (0, 1]; 0.95 is the field's FPR95.
+
+    Source:
+        scikit-learn's `roc_curve`.
+
+    Example:
+        >>> false_positive_rate([0.9, 0.8], [0.1, 0.85])
+        0.5
+    """
+    false_positives, true_positives, _ = roc_curve(*label(inside, outside), drop_intermediate=False)
+    return float(false_positives[np.argmax(true_positives >= recall)])
+
+
+def separation(inside: Sequence[float], outside: Sequence[float]) -> dict[str, float]:
+    """Returns `auroc`, `aupr` and `fpr95`, the three functions of this file."""
+    return {
+        "auroc": area_under_roc(inside, outside),
+        "aupr": average_precision(inside, outside),
+        "fpr95": false_positive_rate(inside, outside),
+    }
+
+
+def label(inside: Sequence[float], outside: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores of both groups together."""
+    labels = np.repeat([1.0, 0.0], [len(inside), len(outside)])
+    return labels, np.concatenate([np.asarray(inside, float), np.asarray(outside, float)])
 
 
 def calibration_error(

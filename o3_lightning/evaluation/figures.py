@@ -1,0 +1,313 @@
+"""Figures derived from evaluations: combined metrics, the plane, persistence over a run, the headline."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeGuard
+
+from o3_lightning.common.plain import mean_of
+from o3_lightning.metrics.aggregate import confidence_interval
+from o3_lightning.metrics.quality import (
+    backward_transfer,
+    closer_look_utility,
+    forget_efficacy,
+    official_accuracies,
+    tofu_utility,
+    unlearning_to_utility_ratio,
+)
+from o3_lightning.metrics.text import unparseable
+
+__all__ = [
+    "ACCURACY",
+    "FIGURES",
+    "Place",
+    "backward_transfers",
+    "combine",
+    "headline",
+    "persistence_matrices",
+    "place_on_plane",
+    "unreadable_answers",
+    "utility_ratio",
+    "utility_series",
+]
+
+ACCURACY = "accuracy"
+SEED = 0  # of the interval; used only if accuracies are not all 0 or 1
+Place = dict[str, dict[str, float]]
+Result = Mapping[str, Any]
+
+
+def combine(result: Result) -> dict[str, Any]:
+    """Returns the combined metrics whose parts were all measured.
+
+    Args:
+        result: of `evaluate_stream`.
+
+    Returns:
+        `tofu_utility` and `closer_look_utility` with their parts; `forget_efficacy` by split; `official`,
+        O3's accuracies, in which all utility splits count as retained.
+    """
+    aggregates = {name: part["aggregate"] for name, part in result["utility"].items()}
+    found: dict[str, Any] = {}
+    for utility in (tofu_utility, closer_look_utility):
+        combined = utility(aggregates)
+        if combined.value is not None:
+            found[utility.__name__] = {"value": combined.value, "parts": dict(combined.parts)}
+    efficacy = {
+        f"{owner}/{split}": value
+        for owner, splits in result["requests"].items()
+        for split, part in splits.items()
+        if (value := forget_efficacy(part["aggregate"]).value) is not None
+    }
+    if efficacy:
+        found["forget_efficacy"] = efficacy
+    requests = result["requests"].items()
+    seen, held_out = (
+        accuracies({name: splits[split] for name, splits in requests if split in splits})
+        for split in ("seen", "held_out")
+    )
+    if seen:
+        official = official_accuracies(seen, held_out, accuracies(result["utility"]), {})
+        found["official"] = {name: asdict(pooled) for name, pooled in official.items()}
+    return found
+
+
+def accuracies(splits: Mapping[str, Result]) -> dict[str, list[float | None]]:
+    """The accuracies per example of the splits that have some."""
+    return {name: part["values"][ACCURACY] for name, part in splits.items() if ACCURACY in part["values"]}
+
+
+def place_on_plane(measured: Result) -> Place:
+    """Returns the accuracy on forget splits and on utility splits, each with its 95 % interval.
+
+    Args:
+        measured: a result of `evaluate_stream`.
+
+    Returns:
+        `forget` (held-out prompts of all requests, pooled; seen prompts if no request has held-out ones) and
+        `utility` (all utility splits, pooled), each with `value`, `low`, `high` and `rows`. A side that was
+        not measured is left out.
+    """
+    requests = measured["requests"].values()
+    split = "held_out" if any("held_out" in splits for splits in requests) else "seen"
+    sides = {
+        "forget": [splits[split] for splits in requests if split in splits],
+        "utility": measured["utility"].values(),
+    }
+    places = {side: pool_rows(results) for side, results in sides.items()}
+    return {side: place for side, place in places.items() if place}
+
+
+def pool_rows(results: Iterable[Result]) -> dict[str, float]:
+    """Mean and interval over the rows of several splits; empty if none was measured."""
+    values = [
+        value for result in results for value in result["values"].get(ACCURACY, ()) if value is not None
+    ]
+    interval = confidence_interval(values, SEED)
+    if interval is None:
+        return {}
+    mean = sum(values) / len(values)
+    return {"value": mean, "low": interval.low, "high": interval.high, "rows": len(values)}
+
+
+def persistence_matrices(
+    identifiers: Sequence[str], measured: Sequence[Result]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Returns `[metric][split]` = rows, columns and values [K, K + 1].
+
+    Args:
+        identifiers: the K requests, in order.
+        measured: K + 1 results of `evaluate_stream`: of the base model, then after each request.
+
+    Returns:
+        `values[i][j]` is request i measured in column j: 0 the base model, j after request j. It is None
+        where the request has no such split (no held-out prompts) or metric (no perturbed answers).
+    """
+    matrices: dict[str, dict[str, dict[str, Any]]] = {}
+    for splits in measured[0]["requests"].values():
+        for split, result in splits.items():
+            for metric in result["aggregate"]:
+                values = [
+                    [value_of(stage["requests"][name], split, metric) for stage in measured]
+                    for name in identifiers
+                ]
+                matrix = {"rows": list(identifiers), "columns": ["base", *identifiers], "values": values}
+                matrices.setdefault(metric, {}).setdefault(split, matrix)
+    return matrices
+
+
+def value_of(splits: Result, split: str, metric: str) -> float | None:
+    """One aggregate, or None where it was not measured."""
+    value: float | None = splits.get(split, {}).get("aggregate", {}).get(metric)
+    return value
+
+
+def utility_series(measured: Sequence[Result]) -> dict[str, dict[str, list[float]]]:
+    """Returns `[metric][split]` = one value per column, as in `persistence_matrices`."""
+    series: dict[str, dict[str, list[float]]] = {}
+    for split, result in measured[0]["utility"].items():
+        for metric in result["aggregate"]:
+            columns = [value_of(stage["utility"], split, metric) for stage in measured]
+            known = [value for value in columns if value is not None]
+            if len(known) == len(columns):  # a metric may lose its values, as when no answer can be parsed
+                series.setdefault(metric, {})[split] = known
+    return series
+
+
+def unreadable_answers(measured: Sequence[Result]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Returns `[owner][split][metric]` = number of rows per column without a value, as `count` of `rows`.
+
+    The owner is a request, or "utility". A multiple-choice answer that names no option has no value: it
+    counts neither as known nor as forgotten. Metrics with a value everywhere are left out.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    stages = [{**stage["requests"], "utility": stage["utility"]} for stage in measured]
+    for owner, splits in stages[0].items():
+        for split, first in splits.items():
+            for metric, values in first["values"].items():
+                counts = [unparseable(stage[owner][split]["values"][metric]) for stage in stages]
+                if any(counts):
+                    row = {"count": counts, "rows": len(values)}
+                    found.setdefault(owner, {}).setdefault(split, {})[metric] = row
+    return found
+
+
+def backward_transfers(matrices: Mapping[str, Mapping[str, Result]]) -> dict[str, dict[str, float | None]]:
+    """Returns `[metric][split]` = `backward_transfer`; None where some request was not measured."""
+    return {
+        metric: {
+            split: None
+            if any(None in row for row in matrix["values"])
+            else backward_transfer(matrix["values"])
+            for split, matrix in splits.items()
+        }
+        for metric, splits in matrices.items()
+    }
+
+
+def utility_ratio(
+    matrices: Mapping[str, Mapping[str, Result]], utility: Mapping[str, Mapping[str, Sequence[float]]]
+) -> float | None:
+    """Returns U2R of the accuracy at the end of the run; None where accuracy was not measured."""
+    forget = [
+        (row[0], row[-1])
+        for matrix in matrices.get(ACCURACY, {}).values()
+        for row in matrix["values"]
+        if None not in row
+    ]
+    kept = [(column[0], column[-1]) for column in utility.get(ACCURACY, {}).values()]
+    return unlearning_to_utility_ratio(forget, kept)
+
+
+FIGURES: dict[str, str] = {
+    "seen": "accuracy on the forget prompts, mean over requests (lower is better)",
+    "held_out": "accuracy on held-out prompts of the same knowledge, mean over requests (lower is better)",
+    "worst_held_out": "the same of the request with the highest value (lower is better)",
+    "truth": "probability of the true answer on held-out prompts, mean over requests (lower is better)",
+    "utility": "accuracy relative to the base model's, mean over utility splits (higher is better)",
+    "worst_utility": "the same on the split with the lowest value (higher is better)",
+    "drift": "largest change of an earlier request's held-out accuracy since its unlearning (0 is best)",
+    "utility_truth": "probability of true answers over the base model's, mean over its splits (1 is best)",
+    "truth_drift": "drift of the probability of the true answer (0 is best)",
+    "interference": "KL in nats by an adapter at full weight on other requests' prompts (lower is better)",
+    "row_overlap": "mean squared cosine between the input spaces of two adapters (0 is orthogonal)",
+    "column_overlap": "mean squared cosine between the output spaces of two adapters (0 is orthogonal)",
+    "update_cosine": "mean absolute cosine between the weight updates of two adapters (0 is orthogonal)",
+    "slowdown": "relative rise of training time from the second to the last request, linear fit (0 is best)",
+    "u2r": "mean accuracy drop on forget prompts over mean drop on utility prompts (higher is better)",
+    "seconds": "training and detector time per request, in seconds",
+}
+
+
+def headline(metrics: Result) -> dict[str, float]:
+    """Returns the figures of a run's last column, by the names in `FIGURES`.
+
+    Args:
+        metrics: the content of a run's `metrics.json`.
+
+    Returns:
+        Fractions, except u2r (a ratio) and seconds. A figure that was not measured is left out: held-out
+        figures of a benchmark without held-out prompts, drift and figures between two adapters with one
+        request, slowdown with fewer than four, utility without a split or with a base model whose accuracy
+        is 0.
+
+    Example:
+        >>> matrix = {"values": [[1.0, 0.0, 0.25], [1.0, 1.0, 0.0]]}
+        >>> forget = {"requests": ["a", "b"], "persistence": {"accuracy": {"held_out": matrix}}}
+        >>> headline({**forget, "utility": {"kept": [0.5, 0.5, 0.4]}, "u2r": None, "seconds": {}})
+        {'held_out': 0.125, 'worst_held_out': 0.25, 'utility': 0.8, 'worst_utility': 0.8, 'drift': 0.25}
+    """
+    held_out = complete(metrics, ACCURACY, "held_out")
+    truth = complete(metrics, "probability", "held_out")
+    kept = ratios(metrics["utility"])
+    spent = [
+        seconds for stage, seconds in metrics["seconds"].items() if stage.endswith(("-protect", "-unlearn"))
+    ]
+    figures = {
+        "seen": mean_of(row[-1] for row in complete(metrics, ACCURACY, "seen")),
+        "held_out": mean_of(row[-1] for row in held_out),
+        "worst_held_out": max((row[-1] for row in held_out), default=None),
+        "truth": mean_of(row[-1] for row in truth),
+        "utility": mean_of(kept),
+        "worst_utility": min(kept, default=None),
+        "drift": drift(matrix_of(metrics, ACCURACY, "held_out")),
+        "utility_truth": mean_of(ratios(metrics.get("utility_metrics", {}).get("probability", {}))),
+        "truth_drift": drift(matrix_of(metrics, "probability", "held_out")),
+        **between_adapters(metrics.get("overlaps", {})),
+        "slowdown": slowdown([item["seconds"] for item in metrics.get("adapters", {}).values()]),
+        "u2r": metrics["u2r"],
+        "seconds": sum(spent) / len(metrics["requests"]) if spent else None,
+    }
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def ratios(splits: Mapping[str, Sequence[float]]) -> list[float]:
+    """The last column relative to the base model's, of each split where that is not 0."""
+    return [column[-1] / column[0] for column in splits.values() if column[0]]
+
+
+def drift(matrix: Sequence[Sequence[float | None]]) -> float | None:
+    """The largest change of a measured request, except the last one, from its own column to the last."""
+    changes = (
+        abs(row[-1] - row[number]) for number, row in enumerate(matrix[:-1], start=1) if is_measured(row)
+    )
+    return max(changes, default=None)
+
+
+def between_adapters(matrices: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, float | None]:
+    """The mean absolute value of each matrix off its diagonal."""
+    return {
+        name: mean_of(
+            abs(value)
+            for i, row in enumerate(matrices.get(name, ()))
+            for j, value in enumerate(row)
+            if i != j
+        )
+        for name in ("interference", "row_overlap", "column_overlap", "update_cosine")
+    }
+
+
+def slowdown(seconds: Sequence[float]) -> float | None:
+    """The relative rise from the second to the last value of a least-squares line."""
+    later = seconds[1:]
+    if len(later) < 3:
+        return None
+    fit = statistics.linear_regression(range(len(later)), later)
+    return fit.slope * (len(later) - 1) / fit.intercept
+
+
+def matrix_of(metrics: Result, metric: str, split: str) -> list[Sequence[float | None]]:
+    """The rows of a persistence matrix; empty where there is none."""
+    return list(metrics["persistence"].get(metric, {}).get(split, {"values": []})["values"])
+
+
+def complete(metrics: Result, metric: str, split: str) -> list[Sequence[float]]:
+    """The measured rows of a persistence matrix."""
+    return [row for row in matrix_of(metrics, metric, split) if is_measured(row)]
+
+
+def is_measured(row: Sequence[float | None]) -> TypeGuard[Sequence[float]]:
+    """Whether every column of a request was measured."""
+    return None not in row
