@@ -163,10 +163,5 @@ def identity_of(model: GatedModel) -> list[Any]:
 
 
 def slug(name: str) -> str:
-    """Returns the last part of a path or id in a form for file names.
-
-    Example:
-        >>> slug("org/Some Model")
-        'Some-Model'
-    """
+    """Returns the last part of a path or id in a form for file names."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).name)

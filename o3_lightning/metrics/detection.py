@@ -109,19 +109,16 @@ def calibration_error(
     return float(np.abs(np.bincount(places, gaps, bins)).sum())
 
 
-def request_confusion(
-    weights: ArrayLike, owners: Sequence[int | None], threshold: float = HALF
-) -> list[list[int]]:
+def request_confusion(weights: ArrayLike, owners: Sequence[int | None]) -> list[list[int]]:
     """Returns how many prompts of each request are assigned to each request.
 
     Args:
         weights: [B, K], in [0, 1].
         owners: B indices of the request that a prompt belongs to; None for a prompt of no request.
-        threshold: a prompt whose weights are all below it is assigned to none.
 
     Returns:
         Counts [K + 1, K + 1]: row = owner, column = request of the largest weight (the first of equal ones);
-        the last row and column stand for "none".
+        the last row and column are "none", that of prompts whose weights are all below 0.5.
 
     Raises:
         ValueError: weights of another shape, or an owner that is no request.
@@ -137,6 +134,6 @@ def request_confusion(
     if any(owner is not None and not 0 <= owner < requests for owner in owners):
         raise ValueError(f"expected owners from 0 to {requests - 1} or None")
     rows = [requests if owner is None else owner for owner in owners]
-    taken = np.where(table.max(1) >= threshold, table.argmax(1), requests)
+    taken = np.where(table.max(1) >= HALF, table.argmax(1), requests)
     counts: list[list[int]] = confusion_matrix(rows, taken, labels=range(requests + 1)).tolist()
     return counts

@@ -36,16 +36,12 @@ def probability(losses: ArrayLike) -> list[float]:
 
 
 @metric("normalised_probability", "losses", "perturbed_losses", meaning="probability among the given answers")
-def normalised_probability(
-    true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike], epsilon: float = 0.0
-) -> list[float]:
-    """Returns p / (p + sum_p p_wrong + epsilon) in [0, 1], of length-normalised probabilities.
-
-    `epsilon` is 0 as in TOFU; OpenUnlearning adds 1e-10.
+def normalised_probability(true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike]) -> list[float]:
+    """Returns p / (p + sum_p p_wrong) in [0, 1], of length-normalised probabilities.
 
     Source:
         TOFU `aggregate_eval_stat.py`, for real authors and world facts; OpenUnlearning
-        `probability_w_options`.
+        `probability_w_options` adds 1e-10 to the denominator.
 
     Example:
         >>> normalised_probability([1.0], [[1.0, 1.0, 1.0]])
@@ -54,11 +50,8 @@ def normalised_probability(
     values = []
     for loss, wrong in paired(true_losses, perturbed_losses):
         # relative to the most likely answer, so that no exponential underflows
-        least = min(loss, wrong.min())
-        shares = np.exp(least - np.append(wrong, loss))
-        with np.errstate(over="ignore"):
-            added = epsilon * np.exp(least) if epsilon else 0.0
-        values.append(float(shares[-1] / (shares.sum() + added)))
+        shares = np.exp(min(loss, wrong.min()) - np.append(wrong, loss))
+        values.append(float(shares[-1] / shares.sum()))
     return values
 
 

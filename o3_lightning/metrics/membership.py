@@ -7,7 +7,6 @@ the last token (the end token) is left out, as in OpenUnlearning. Lists of diffe
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Sequence
 from functools import partial
@@ -103,26 +102,23 @@ def reference_difference(losses: ArrayLike, reference_losses: ArrayLike) -> list
     return [loss - reference for loss, reference in pairs]
 
 
-def gradient_norm(loss: Tensor, parameters: Sequence[Tensor], order: float = 2.0) -> float:
-    """Returns the mean, over parameters, of the norm of one example's gradient, >= 0.
+def gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
+    """Returns the mean, over parameters, of the Euclidean norm of one example's gradient, >= 0.
 
     Args:
         loss: scalar, the mean loss of one example's answer tokens, with its graph.
         parameters: with `requires_grad`; those that the loss does not depend on are left out of the mean.
             Their `grad` is not touched, where the reference code zeroes it.
-        order: of the norm: 1, 2 or infinity.
 
     Raises:
-        ValueError: the loss depends on no parameter, or another order.
+        ValueError: the loss depends on no parameter.
 
     Source:
         Duan et al. 2024; OpenUnlearning `mia/gradnorm.py`: the mean of the parameters' norms, not the norm
         of the whole gradient.
     """
-    if order not in (1, 2, math.inf):
-        raise ValueError(f"expected a norm of order 1, 2 or infinity, got {order}")
     gradients = torch.autograd.grad(loss, list(parameters), allow_unused=True)
-    norms = [float(part.detach().float().norm(p=order)) for part in gradients if part is not None]
+    norms = [float(part.detach().float().norm(p=2.0)) for part in gradients if part is not None]
     if not norms:
         raise ValueError("expected the gradient of at least one parameter")
     return sum(norms) / len(norms)

@@ -28,12 +28,7 @@ def luminance(colour: str) -> float:
 
 
 def contrast(first: str, second: str) -> float:
-    """Returns the contrast ratio of two colours, 1 to 21, as WCAG defines it.
-
-    Example:
-        >>> round(contrast("#000000", "#ffffff"))
-        21
-    """
+    """Returns the contrast ratio of two colours, 1 to 21, as WCAG defines it."""
     high, low = sorted((luminance(first), luminance(second)), reverse=True)
     return (high + 0.05) / (low + 0.05)
 
@@ -50,7 +45,7 @@ def scale(theme: str) -> list[str]:
 
 
 def heat_step(value: float, low: float = 0.0, high: float = 1.0) -> int:
-    """Returns the position of a value on the heat scale, 0 to STEPS - 1; values outside take the nearest end.
+    """Returns the position of a value on the heat scale, 0 to STEPS - 1, clamped.
 
     Example:
         >>> heat_step(0.0), heat_step(0.5), heat_step(2.0)
@@ -61,12 +56,7 @@ def heat_step(value: float, low: float = 0.0, high: float = 1.0) -> int:
 
 
 def line_style(series: int) -> tuple[int, str]:
-    """Returns colour number and SVG dashes ("" for a solid line) of a line; the first 36 are all different.
-
-    Example:
-        >>> line_style(0), line_style(6)
-        ((0, ''), (0, '7 3'))
-    """
+    """Returns colour number and SVG dashes ("" for solid) of a line; the first 36 are all different."""
     turn, colour = divmod(series % LINES, len(DASHES))
     return colour, DASHES[(colour + turn) % len(DASHES)]
 

@@ -135,12 +135,7 @@ def settings_section(runs: Sequence[ComparedRun]) -> Section:
 
 
 def differing_settings(configurations: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Returns each setting whose values differ, with dots, and its value in every configuration.
-
-    Example:
-        >>> differing_settings([{"seed": 0, "gate": {"top_k": 1}}, {"seed": 0, "gate": {"top_k": 2}}])
-        [('gate.top_k', ['1', '2'])]
-    """
+    """Returns each setting whose values differ, with dots, and its value in every configuration."""
     flat = [
         {key: str(value) for key, value in leaves(one) if key.split(".")[0] not in IGNORED}
         for one in configurations

@@ -81,12 +81,7 @@ def percent(value: Any, *, sign: bool = False) -> str:
 
 
 def seconds(value: Any) -> str:
-    """Returns a time in seconds, from a minute on in minutes and seconds.
-
-    Example:
-        >>> seconds(3.14159), seconds(125), seconds(None)
-        ('3.1 s', '2 min 5 s', '–')
-    """
+    """Returns a time in seconds, from a minute on in minutes and seconds."""
     if not is_number(value):
         return DASH
     if value < SECONDS_PER_MINUTE:
@@ -101,12 +96,7 @@ def mebibytes(value: Any) -> str:
 
 
 def binary_size(value: Any) -> str:
-    """Returns a number of bytes in the largest unit that gives at least one.
-
-    Example:
-        >>> binary_size(900), binary_size(1536), binary_size(None)
-        ('900 B', '1.5 KiB', '–')
-    """
+    """Returns a number of bytes in the largest unit that gives at least one."""
     if not is_number(value):
         return DASH
     for unit in UNITS:

@@ -60,12 +60,7 @@ def histogram(counts: Sequence[int], description: str) -> Markup:
 
 
 def bin_weights(weights: Sequence[float], bins: int = BINS) -> list[int]:
-    """Returns the number of weights in each of equal bins over [0, 1]; 1 belongs to the last.
-
-    Example:
-        >>> bin_weights([0.0, 0.49, 0.5, 1.0], bins=2)
-        [2, 2]
-    """
+    """Returns the number of weights in each of equal bins over [0, 1]; 1 belongs to the last."""
     counts = [0] * bins
     for weight in weights:
         counts[min(max(int(weight * bins), 0), bins - 1)] += 1

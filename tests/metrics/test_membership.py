@@ -1,6 +1,5 @@
 """Membership values against closed forms."""
 
-import math
 import zlib
 
 import numpy as np
@@ -73,13 +72,12 @@ def test_differences():
     assert reference_difference([2.0, 1.0], torch.tensor([0.5, 1.5])) == [1.5, -0.5]
 
 
-@pytest.mark.parametrize("order", [1.0, 2.0, math.inf])
-def test_gradient_norm_of_a_linear_loss_is_that_of_its_weights(order):
+def test_gradient_norm_of_a_linear_loss_is_that_of_its_weights():
     weight, unused = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)
     bias = torch.ones(1, requires_grad=True)
     factors = torch.tensor([1.0, -2.0, 2.0])
-    value = gradient_norm((weight * factors).sum() + 5 * bias.sum(), [weight, bias, unused], order)
-    expected = (np.linalg.norm(factors.numpy(), ord=order) + 5.0) / 2
+    value = gradient_norm((weight * factors).sum() + 5 * bias.sum(), [weight, bias, unused])
+    expected = (np.linalg.norm(factors.numpy()) + 5.0) / 2
     assert value == pytest.approx(expected)
     assert weight.grad is None
 
@@ -88,8 +86,6 @@ def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match=r"share in \(0, 1\]"):
         min_k([scores_of([-1.0])], 0.0)
     used, unused = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
-    with pytest.raises(ValueError, match="order 1, 2 or infinity"):
-        gradient_norm(used.sum(), [used], 3.0)
     with pytest.raises(ValueError, match="at least one parameter"):
         gradient_norm(used.sum(), [unused])
     with pytest.raises(ValueError, match="zip"):
