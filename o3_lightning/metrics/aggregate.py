@@ -84,12 +84,6 @@ def bootstrap_interval(
         seed: of the resampling.
         level: in (0, 1).
         resamples: number of bootstrap samples.
-
-    Example:
-        >>> from o3_lightning.metrics.detection import area_under_roc
-        >>> interval = bootstrap_interval([[1.0, 3.0, 4.0], [0.0, 2.0]], area_under_roc, seed=0, resamples=50)
-        >>> 0 <= interval.low <= interval.high <= 1
-        True
     """
     arrays = [np.asarray(sample, float) for sample in samples]
     if all(len(array) == 1 for array in arrays):

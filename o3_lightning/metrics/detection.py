@@ -50,10 +50,6 @@ def false_positive_rate(inside: Sequence[float], outside: Sequence[float], recal
 
     Source:
         scikit-learn's `roc_curve`.
-
-    Example:
-        >>> false_positive_rate([0.9, 0.8], [0.1, 0.85])
-        0.5
     """
     false_positives, true_positives, _ = roc_curve(*label(inside, outside), drop_intermediate=False)
     return float(false_positives[np.argmax(true_positives >= recall)])

@@ -42,10 +42,6 @@ def normalised_probability(true_losses: ArrayLike, perturbed_losses: Sequence[Ar
     Source:
         TOFU `aggregate_eval_stat.py`, for real authors and world facts; OpenUnlearning
         `probability_w_options` adds 1e-10 to the denominator.
-
-    Example:
-        >>> normalised_probability([1.0], [[1.0, 1.0, 1.0]])
-        [0.25]
     """
     values = []
     for loss, wrong in paired(true_losses, perturbed_losses):

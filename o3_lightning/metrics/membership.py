@@ -20,14 +20,8 @@ from o3_lightning.metrics.detection import area_under_roc
 from o3_lightning.metrics.registry import metric
 from o3_lightning.metrics.token_scores import TokenScores, counted
 
-MEMBERSHIP_METRICS = (
-    "mia_loss",
-    "mia_zlib",
-    "mia_min_k",
-    "mia_min_k_plus_plus",
-    "mia_reference",
-    "mia_gradient_norm",
-)
+KINDS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm")
+MEMBERSHIP_METRICS = tuple(f"mia_{kind}" for kind in KINDS)
 """The metrics whose values `membership_auc` and `privacy_leak` compare."""
 SHARE = 0.4
 SMALLEST_DEVIATION = 1e-3  # OpenUnlearning holds the variance at 1e-6 or more

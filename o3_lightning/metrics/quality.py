@@ -188,10 +188,6 @@ def backward_transfer(values: Sequence[Sequence[float]]) -> float | None:
 
     Source:
         Backward transfer of continual learning (Lopez-Paz and Ranzato, 2017), here on forgetting.
-
-    Example:
-        >>> backward_transfer([[1.0, 0.0, 0.5], [1.0, 1.0, 0.0]])
-        0.5
     """
     return mean_of(row[-1] - row[number] for number, row in enumerate(values[:-1], start=1))
 

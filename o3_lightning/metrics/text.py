@@ -277,10 +277,6 @@ def multiple_choice(
 
     Raises:
         ValueError: the lists differ in length, or a truth names no option.
-
-    Example:
-        >>> multiple_choice(["B", "A", "gl gl"], ["B", "B", "B"], [["Rome", "Paris"]] * 3)
-        [1.0, 0.0, None]
     """
     values: list[float | None] = []
     for answer, truth, texts in zip(answers, truths, options, strict=True):

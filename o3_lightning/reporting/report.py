@@ -12,24 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from o3_lightning.common.files import write_atomically
 from o3_lightning.evaluation.figures import Place
+from o3_lightning.reporting import external_results, gate, outcome, record
 from o3_lightning.reporting.blocks import Card, Section
 from o3_lightning.reporting.cards import attack_cards, summary_cards
 from o3_lightning.reporting.colours import heat_css, palette_css
-from o3_lightning.reporting.external_results import reference_section, robustness_section
-from o3_lightning.reporting.gate import detector_section, mistakes_section, weights_section
-from o3_lightning.reporting.outcome import (
-    curves_section,
-    overlaps_section,
-    persistence_section,
-    plane_section,
-    utility_section,
-)
-from o3_lightning.reporting.record import (
-    configuration_section,
-    cost_section,
-    environment_section,
-    samples_section,
-)
 
 __all__ = ["ReportDetails", "render_page", "render_report", "write_report"]
 
@@ -96,20 +82,20 @@ def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
     lead = ["Unlearning report", *benchmark, f"{count}: {', '.join(requests)}" if requests else count]
     models = {"base model": plane.get("base", {}), "gated model": plane.get("end", {}), **details.beside}
     sections = [
-        plane_section(models),
-        persistence_section(metrics),
-        utility_section(metrics),
-        weights_section(details.weights),
-        mistakes_section(metrics, details.mistakes),
-        detector_section(metrics),
-        reference_section(details.comparisons),
-        robustness_section(details.robustness),
-        samples_section(details.samples),
-        curves_section(details.curves, metrics.get("adapters") or {}),
-        overlaps_section(details.overlaps),
-        cost_section(metrics),
-        configuration_section(details.configuration),
-        environment_section(metrics.get("environment") or {}, metrics.get("digests") or {}),
+        outcome.plane_section(models),
+        outcome.persistence_section(metrics),
+        outcome.utility_section(metrics),
+        gate.weights_section(details.weights),
+        gate.mistakes_section(metrics, details.mistakes),
+        gate.detector_section(metrics),
+        external_results.reference_section(details.comparisons),
+        external_results.robustness_section(details.robustness),
+        record.samples_section(details.samples),
+        outcome.curves_section(details.curves, metrics.get("adapters") or {}),
+        outcome.overlaps_section(details.overlaps),
+        record.cost_section(metrics),
+        record.configuration_section(details.configuration),
+        record.environment_section(metrics.get("environment") or {}, metrics.get("digests") or {}),
     ]
     cards = [*summary_cards(metrics), *attack_cards(details.robustness)]
     return render_page(details.title, " · ".join(lead), details.notes, sections, cards)
