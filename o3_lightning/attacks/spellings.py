@@ -1,4 +1,4 @@
-"""Other spellings and codes of a text, by the names that `kinds.yaml` uses."""
+"""Alternative spellings and codes of a text, by their names in `kinds.yaml`."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ MORSE = (
     ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- "
     "-..- -.-- --.."
 )
-LEAST_WORD = 4  # a slip in a shorter word makes another word of it
+LEAST_WORD = 4  # a typo in a shorter word would make it another word
 
 
 def swap_inner(word: str, place: int = 2) -> str:
-    """Two neighbouring inner letters swapped; a word of three letters or fewer stays."""
+    """Swaps two neighbouring inner letters; words of three letters or fewer are kept."""
     place = min(place, len(word) - 3)
     return word if place < 1 else word[:place] + word[place + 1] + word[place] + word[place + 2 :]
 
 
 def half_of_the_words(change: Callable[[str], str], share: float) -> Callable[[str], str]:
-    """Returns a spelling that changes a share of the longer words, drawn by the text."""
+    """Returns a spelling that changes a share of the longer words, chosen by the text."""
 
     def spell(text: str) -> str:
         words = text.split(" ")

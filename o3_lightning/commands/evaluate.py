@@ -1,4 +1,4 @@
-"""`o3-lightning evaluate`: measures the gated model of a run as its store stands, or any checkpoint."""
+"""`o3-lightning evaluate`: measures or attacks the gated model of a run, or any checkpoint."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def attack_summary(table: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
     Returns:
         By member: `kinds`, `proving` (kinds under which the base model leaks at least 5 %), `leak_of_base`
-        (facts that the gated model tells over facts that the base model tells, all kinds), `caught` and
+        (facts that leak over facts that the base model answers, all kinds), `caught` and
         `false_alarm` (means over kinds), `worst` (the kind with the largest leak) and its `worst_leak`.
     """
     found: dict[str, dict[str, Any]] = {}
@@ -137,12 +137,12 @@ def as_table(table: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in pool_requests(table):
-        note = "" if row["proves"] else " (tells nothing)"
+        note = "" if row["proves"] else " (proves nothing)"
         leak, base_leak, *others = (two_decimals(row[key]) for key in SHARES)
         cells = [f"{row['group']}: {row['attack']}", row["member"] or "-", leak, base_leak + note, *others]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
-        f"{member}: {two_decimals(found['leak_of_base'])} of the facts that the base model tells leak over "
+        f"{member}: {two_decimals(found['leak_of_base'])} of the base model's facts leak over "
         f"{found['kinds']} kinds; worst: {found['worst']} ({two_decimals(found['worst_leak'])}); caught "
         f"{two_decimals(found['caught'])}, false alarms {two_decimals(found['false_alarm'])}"
         for member, found in attack_summary(table).items()

@@ -148,7 +148,7 @@ def robustness_section(table: Sequence[Row]) -> Section:
         for row in proving:
             groups.setdefault(name_of(str(row["group"] or "other")), []).append(row)
         if silent:
-            groups["The base model tells nothing"] = silent
+            groups["Base leak below 5 %: nothing proved"] = silent
         blocks += [
             Fold(title, [leak_table("", some)], note=f"{len(some)} attacks") for title, some in groups.items()
         ]
@@ -162,7 +162,7 @@ def summary_table(table: Sequence[Row]) -> list[Table]:
     lines = [
         [
             name_of(member),
-            f"{found['kinds']} ({found['proving']} under which the base model tells something)",
+            f"{found['kinds']} ({found['proving']} with a base leak of 5 % or more)",
             fraction(found["leak_of_base"]),
             f"{name_of(found['worst'])}: {fraction(found['worst_leak'])}",
             fraction(found["caught"]),

@@ -32,8 +32,8 @@ DOT = 3  # radius of a point, in pixels
 MARKERS_UP_TO, MOST_POINTS = 24, 200  # points of a line that get a dot each; that are drawn at all
 CHARACTERS = 44  # of tick labels that fit beside each other
 NEAR, LINE, TURN = 0.035, 13, 0.8  # plane: distance of points that share a label; pixels of a label's line; x
-# from which labels stand left of their point
-GRID = "#010203"  # stands for the colour of grid lines until the page's variable replaces it
+# from which labels are left of their point
+GRID = "#010203"  # placeholder of the colour of grid lines, replaced by a variable of the page
 VARIABLES = {GRID: "var(--edge)"} | {c: f"var(--series-{i})" for i, c in enumerate(SERIES["light"])}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",

@@ -143,7 +143,7 @@ def test_the_table_pools_requests_and_sets_the_largest_leak_first():
     assert (found["kinds"], found["proving"], found["worst"], found["false_alarm"]) == (2, 1, "urls", 0.5)
     lines = as_table(rows)
     assert "junk: urls" in lines[2]
-    assert "tells nothing" in lines[3]
+    assert "proves nothing" in lines[3]
 
 
 def test_kinds_are_chosen_by_name_or_group():

@@ -33,7 +33,7 @@ def test_the_tables_pool_the_requests_and_set_the_largest_leak_first():
     assert summary.rows == [
         [
             "Test",
-            "2 (1 under which the base model tells something)",
+            "2 (1 with a base leak of 5 % or more)",
             "0.500",
             "Role play: 0.500",
             "0.500",
