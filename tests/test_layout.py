@@ -68,3 +68,8 @@ def test_the_package_does_not_import_studies_and_the_kernels_import_nothing_of_o
     assert not [name for name, path in MODULES.items() if list(imports(path, "benchmarks"))]
     kernels = (ROOT / "kernels" / "o3_kernels").rglob("*.py")
     assert not [path for path in kernels if [*imports(path), *imports(path, "benchmarks")]]
+
+
+def test_tests_lie_in_the_folder_of_their_room():
+    folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.glob("**/test_*.py"))}
+    assert folders - {"kernels", "benchmarks", "distributed"} <= set(rooms_in_order())
