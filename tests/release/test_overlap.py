@@ -13,12 +13,6 @@ CPU = {"accelerator": "cpu"}
 PENALTIES = (0.0, 1000.0)
 
 
-@pytest.fixture
-def rows(tiny, config):
-    config = replace(config, adapter=replace(config.adapter, epochs=30))
-    return overlap_study(config, CPU, config.folder / "overlap", PENALTIES)
-
-
 def update_vectors(folder):
     """Returns the weight updates B A of an adapter, all modules in one vector."""
     tensors = load_file(folder / "adapter_model.safetensors")
@@ -27,7 +21,11 @@ def update_vectors(folder):
     return np.concatenate([(b @ a).ravel() for b, a in factors])
 
 
-def test_a_penalty_parts_the_adapters_and_the_cosine_is_that_of_their_updates(rows, config):
+def test_a_penalty_parts_the_adapters_the_cosine_is_that_of_their_updates_and_all_is_written(
+    tiny, config, tmp_path
+):
+    config = replace(config, adapter=replace(config.adapter, epochs=30))
+    rows = overlap_study(config, CPU, config.folder / "overlap", PENALTIES)
     assert [(row["penalty"], row["lambda"]) for row in rows] == [
         (p, v) for p in PENALTIES for v in (0.5, 2.0)
     ]
@@ -41,9 +39,6 @@ def test_a_penalty_parts_the_adapters_and_the_cosine_is_that_of_their_updates(ro
         expected = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
         found = [row["update_cosine"] for row in rows if row["penalty"] == penalty]
         assert found == pytest.approx([expected] * 2, abs=1e-5)
-
-
-def test_table_and_plot_are_written(rows, tmp_path):
     write_study(rows, tmp_path / "study" / "overlap.json")
     table = (tmp_path / "study" / "overlap.md").read_text()
     assert table == overlap_table(rows)

@@ -141,10 +141,14 @@ def test_standardised_contexts_have_no_scale_and_constant_features_are_zero():
     assert (found[:, 1] == 0).all()
 
 
+@pytest.mark.slow
 def test_searchers_beat_chance_on_a_bandit_with_a_known_optimum():
     config = SearchConfig(queries=40, first=10, steps=60, learning_rate=0.01, repeat=True, candidates=0)
     table = compare_searchers("cosine", range(3), config, ("neural_ucb", "random"), arms=100, features=3)
     assert table["neural_ucb"]["high"] < table["random"]["low"]
+
+
+def test_the_means_of_a_bandit_reach_from_zero_to_one():
     bandit = make_bandit(0, "peaks")
     assert (float(bandit.means.min()), float(bandit.means.max())) == (0.0, 1.0)
 
