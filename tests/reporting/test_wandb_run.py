@@ -11,7 +11,6 @@ import o3_lightning.run.pipeline as stream_module
 from o3_lightning.commands.common import read_run
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.run.pipeline import run_stream
 
 wandb = pytest.importorskip("wandb")
@@ -40,12 +39,12 @@ def make_stream():
     return RequestStream("tiny", requests, {"kept": kept})
 
 
-def run_once(folder, base, monkeypatch, dies_at=None):
+def run_once(folder, base, encoder, monkeypatch, dies_at=None):
     """Runs, or runs until a stage is reached."""
     config, trainer, _ = read_run("run", "", [*WORDS, "--output", str(folder)])
     monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: base)
     monkeypatch.setattr(inputs_module, "load_stream", lambda config, seed: make_stream())
-    monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: load_encoder("minilm"))
+    monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: encoder)
     if dies_at is None:
         return run_stream(config, trainer)
     with monkeypatch.context() as patch:
@@ -101,15 +100,15 @@ def history_of(records):
 
 
 @pytest.fixture(scope="module")
-def logged(tiny_base, tmp_path_factory):
+def logged(tiny_base, remembering_encoder, tmp_path_factory):
     """A run that was stopped before its second request, and then finished."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in ("CACHE_DIR", "DATA_DIR", "CONFIG_DIR"):
             monkeypatch.setenv(f"WANDB_{name}", str(folder / name))
         monkeypatch.setenv("WANDB_SILENT", "true")
-        run_once(folder, tiny_base, monkeypatch, dies_at="measure_detectors")
-        return run_once(folder, tiny_base, monkeypatch)
+        run_once(folder, tiny_base, remembering_encoder, monkeypatch, dies_at="measure_detectors")
+        return run_once(folder, tiny_base, remembering_encoder, monkeypatch)
 
 
 def test_a_restart_goes_on_with_the_same_run(logged):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from functools import lru_cache
 
 from o3_lightning.detector.text.frequencies import UNLISTED, information
 from o3_lightning.detector.text.normalise import LEET, fold_accents
@@ -72,6 +73,7 @@ def is_strange(word: str) -> bool:
     return information(word) >= (SHORT_STRANGE_NATS if len(word) <= SHORT else STRANGE_NATS)
 
 
+@lru_cache(maxsize=4096)  # an evaluation reads the same prompts after each request
 def segment_letters(letters: str) -> tuple[float, list[str]]:
     """Returns the likeliest words of a run of letters and their cost in nats per letter.
 
