@@ -51,6 +51,14 @@ def test_every_name_is_there_and_no_other():
         o3_lightning.nobody  # noqa: B018
 
 
-def test_the_import_waits_for_the_first_use():
-    code = "import sys, o3_lightning; assert not {'torch', 'transformers', 'lightning'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import o3_lightning",
+        "from o3_lightning.commands.cli import main; main(['configs', 'list'])",
+        "from o3_lightning.commands.cli import main; main(['requests'])",
+    ],
+)
+def test_what_has_to_answer_at_once_imports_no_torch(code):
+    check = "import sys; assert not {'torch', 'transformers', 'lightning'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", f"{code}; {check}"], check=True, capture_output=True)

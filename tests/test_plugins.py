@@ -24,6 +24,7 @@ SMALL = [
     *["--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true", "--evaluation.max_new_tokens", "2"],
     *["--evaluation.samples", "0"],
 ]
+FEW = ["--data.rows_per_request", "2", "--data.utility_rows", "4"]
 BENCHMARK = """
 from o3_lightning import BENCHMARKS, QuestionAnswer, RequestStream, UnlearningRequest
 
@@ -92,5 +93,5 @@ def test_an_installed_package_adds_an_objective_and_a_metric(tiny_base, tmp_path
     told = call("--help")
     assert "bounded_ascent.margin = 6.0" in told
     assert "answer_words" in told
-    call("--base.id", "base", "--data.count", "1", "--data.rows_per_request", "2", *CHOSEN, *SMALL)
+    call("--base.id", "base", "--data.count", "1", *FEW, *CHOSEN, *SMALL)
     check_run(tmp_path / "runs/run")

@@ -95,10 +95,8 @@ class PluginOption(argparse.Action):
     """The argument `--plugin MODULE`: imports the module at once, and records it as a field."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Imports a module and appends it to the field `plugins`, where the configuration has one."""
-        loaded = load_plugins([values], Path())
-        if PLUGINS in namespace:
-            namespace[PLUGINS] = [*(namespace[PLUGINS] or []), *loaded]
+        """Imports a module and appends it to the field `plugins`."""
+        namespace[PLUGINS] = [*(namespace[PLUGINS] or []), *load_plugins([values], Path())]
 
 
 def load_plugins(names: Any, beside: Path) -> list[str]:
@@ -109,7 +107,7 @@ def load_plugins(names: Any, beside: Path) -> list[str]:
 
 
 def add_config_arguments(parser: ArgumentParser, *kinds: type, trainer: bool) -> None:
-    """Adds `--config`, `--plugin`, every field of some dataclasses and, if wanted, `--trainer.*`.
+    """Adds `--config`, `--plugin` for runs, every field of some dataclasses and, if wanted, `--trainer.*`.
 
     Args:
         parser: of a command.
@@ -119,14 +117,15 @@ def add_config_arguments(parser: ArgumentParser, *kinds: type, trainer: bool) ->
     parser.add_argument(
         "--config", action=ConfigFile, help="YAML file or shipped name; may be given again, the later wins"
     )
-    parser.add_argument(
-        "--plugin",
-        action=PluginOption,
-        default=argparse.SUPPRESS,
-        metavar="MODULE",
-        help="module, or file beside the configuration, that registers objectives, metrics, benchmarks, "
-        "detectors or attacks; may be given again",
-    )
+    if RunConfig in kinds:  # other configurations name nothing that can be registered
+        parser.add_argument(
+            "--plugin",
+            action=PluginOption,
+            default=argparse.SUPPRESS,
+            metavar="MODULE",
+            help="module, or file beside the configuration, that registers objectives, metrics, benchmarks, "
+            "detectors or attacks; may be given again",
+        )
     for kind in kinds:
         parser.add_class_arguments(kind, None, fail_untyped=True)
         parser.set_defaults(dict(unfilled(kind)))
