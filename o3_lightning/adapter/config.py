@@ -24,31 +24,30 @@ ALL_LINEAR = "all-linear"
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """How an adapter is made and trained.
+    """Shape and training of an adapter.
 
     Args:
         rank: width of the adapter's bottleneck, at least 1; 8 as in O3.
         alpha: scale of the update, times 1/rank; 16 as in O3.
-        dropout: of the adapter's input while training, in [0, 1); the official code has 0.05, none by
-            default so that the loss is the same with and without gradient checkpointing.
-        targets: endings of the adapted modules' names, or "all-linear" alone; a model that has none of the
-            seven projections takes all linear layers.
-        mode: "per_request" (a fresh adapter, its input space started in the complement of the earlier
-            ones'), "cumulative" (the last adapter is trained on, as the official code does) or "hard" (the
-            adapter is kept in the complement exactly, by projection after every step).
-        penalty_side: what is kept orthogonal: "input" (lora_A, as the official code does), "output"
-            (lora_B, as the paper says) or "both"; in "hard" mode what is projected.
+        dropout: of the adapter's input in training, in [0, 1); 0.05 in the official code, 0 by default so
+            that the loss is the same with and without gradient checkpointing.
+        targets: suffixes of the adapted modules' names, or "all-linear" alone; in a model without any of
+            the seven projections all linear layers are adapted.
+        mode: "per_request" (a fresh adapter, initialised in the orthogonal complement of the earlier
+            adapters' input spaces), "cumulative" (continues to train the last adapter, as in the official
+            code) or "hard" (stays in the complement exactly, by projection after every step).
+        penalty_side: factor that is kept orthogonal: "input" (lora_A, as in the official code), "output"
+            (lora_B, as in the paper) or "both"; in "hard" mode the one that is projected.
         penalty_coefficient: weight of the orthogonality penalty, at least 0, 0 for none; 0.1 as in O3.
-        penalty_against: "all" earlier requests, as the official code does, or the "last" one, as the paper
-            says.
-        learning_rate: peak of AdamW, above 0; the best of a few tried on the fictitious authors.
+        penalty_against: "all" earlier requests, as in the official code, or the "last" one, as in the paper.
+        learning_rate: peak of AdamW, above 0; the best of a few values tried on the fictitious authors.
         weight_decay: of AdamW, at least 0.
-        warmup_fraction: part of the steps with a rising rate, in [0, 1); a straight fall to 0 follows.
+        warmup_fraction: part of the steps with a rising rate, in [0, 1), before a linear decay to 0.
         clip: largest gradient norm, above 0, or 0 for none.
         epochs: passes over the forget set, at least 1; enough for random labels on the fictitious authors.
         batch_size: rows a step, at least 1.
-        max_tokens: longest prompt and answer together; 0 takes the model's context.
-        gradient_checkpointing: recompute activations in the backward pass, for less memory.
+        max_tokens: longest prompt and answer together; 0 for the model's context length.
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
 
     Raises:
         InputError: an unknown name, or a number outside its range.
@@ -87,5 +86,5 @@ class AdapterConfig:
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """The sides that are kept orthogonal."""
+        """The factors that are kept orthogonal."""
         return ("input", "output") if self.penalty_side == "both" else (self.penalty_side,)

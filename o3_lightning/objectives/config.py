@@ -15,15 +15,15 @@ NO_RETAIN = "none"
 
 @dataclass(frozen=True)
 class ForgetObjective:
-    """What is done to the forget set.
+    """The objective on the forget set.
 
     Args:
         name: "refusal" (learn to say "I don't know"), "random_labels", "ga", "npo", "simnpo", "dpo", "me",
             "undial", "wga", "satimp", "ceu", "rmu" or "llmu".
         coefficient: factor of the loss, above 0.
         parameters: of the objective by name, such as {beta: 0.2}; those left out take the published value.
-        refusals: a text file with one refusal a line; null takes the embedded list.
-        refusal_count: how many of the refusals one request uses, drawn by its seed; 0 uses all. A few are
+        refusals: a text file with one refusal per line; None takes the built-in list.
+        refusal_count: number of refusals that one request uses, drawn by its seed; 0 for all. A few are
             learnt in far fewer steps than many.
         official_labels: random_labels draws a letter from A to E, the true one included, as the official
             code does, instead of one of the row's wrong answers.
@@ -56,7 +56,7 @@ class ForgetObjective:
 
 @dataclass(frozen=True)
 class RetainObjective:
-    """What keeps the model as it is on retained data, if a user gives any.
+    """The objective on retained data, which preserves the model's behaviour there.
 
     Args:
         name: "none", "gd", "kl", "ap" or "rmu"; all but "none" need retained data.
@@ -93,11 +93,11 @@ class RetainObjective:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What an adapter is trained to do.
+    """The loss of an adapter.
 
     Args:
-        forget: what is done to the forget set.
-        retain: what keeps the rest; needs retained data unless its name is "none".
+        forget: objective on the forget set.
+        retain: objective on retained data, which it needs unless its name is "none".
     """
 
     forget: ForgetObjective = field(default_factory=ForgetObjective)

@@ -74,7 +74,7 @@ class ConfigFile(ActionConfigFile):
 
     @staticmethod
     def apply_config(parser: ArgumentParser, cfg: Namespace, dest: str, value: str) -> None:
-        """Merges a file into what is parsed already.
+        """Merges a file into the configuration parsed so far.
 
         Raises:
             InputError: as `find_file`, `read_mapping` and `load_plugin`.
@@ -100,7 +100,7 @@ class PluginOption(argparse.Action):
 
 
 def load_plugins(names: Any, beside: Path) -> list[str]:
-    """Imports plug-ins and returns the names by which they are found again."""
+    """Imports plug-ins and returns the names by which the configuration records them."""
     if not isinstance(names, list | tuple):
         raise InputError(f"expected a list of modules, got {names!r}", field=PLUGINS)
     return [load_plugin(str(name), beside) for name in names]
@@ -199,7 +199,7 @@ def trainer_options(namespace: Namespace) -> dict[str, Any]:
 
 
 def config_from(values: Mapping[str, Any], beside: Path | None = None) -> tuple[RunConfig, dict[str, Any]]:
-    """Returns the configuration and the trainer's options that nested dictionaries hold, as YAML would.
+    """Returns the configuration and the trainer's options from nested dictionaries, as from a YAML file.
 
     Args:
         values: fields and sections; missing ones take their defaults.
@@ -241,7 +241,7 @@ def known_keys(parser: ArgumentParser) -> list[str]:
 
 
 def explain(message: str, keys: Sequence[str]) -> str:
-    """Folds a parser's message into one line and adds the nearest right key to an unknown one."""
+    """Returns a parser's message in one line, with the nearest known key for an unknown one."""
     text = " ".join(message.split())
     unknown = re.search(r"(?:unrecognized arguments: --|accept option '|Key '|key ')([\w.-]+)", text)
     if unknown is None or unknown.group(1) in keys:
