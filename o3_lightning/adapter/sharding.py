@@ -53,7 +53,8 @@ def shard(model: Any, device: torch.device) -> Any:
     sources = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     memo = {id(tensor): empty_like(tensor) for tensor in sources.values()}  # weights that are tied stay tied
     twin = copy.deepcopy(model, memo)
-    for layer in decoder_layers(twin):
+    lists = [list(module) for module in twin.modules() if isinstance(module, nn.ModuleList)]
+    for layer in max(lists, key=len, default=[]):  # the decoder layers
         fully_shard(layer, mesh=mesh)
     fully_shard(twin, mesh=mesh)
     twin.to_empty(device=device)
@@ -72,12 +73,6 @@ def empty_like(tensor: Tensor) -> Tensor:
     """Returns a frozen placeholder without storage."""
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
-
-
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """Returns the layers of the longest list of modules in a model."""
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=[])
 
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:
