@@ -28,8 +28,8 @@ class NoDetectors:
         self.ids = tuple(f"r{number}" for number in range(count))
 
 
-def build(count):
-    """A gated model of the size of the embedded base, with some requests."""
+def build(count, detectors=None):
+    """A gated model of the size of the embedded base, with some requests named r0, r1, ..."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=1024, hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=LAYERS,
@@ -54,7 +54,7 @@ def build(count):
             for name, layer in linears.items()
         }
         adapters[f"r{number}"] = LoraFactors.uniform(factors)
-    return GatedModel(base, NoDetectors(count), adapters)
+    return GatedModel(base, detectors or NoDetectors(count), adapters)
 
 
 def fastest(action):

@@ -149,13 +149,20 @@ class FusionGroup(FeatureGroup):
         return torch.full((rows, own.shape[1]), -torch.inf).scatter_reduce_(0, index, own, reduce="amax")
 
     def names_others(self, encoder: Encoder, texts: Sequence[str]) -> Tensor:
-        """Returns whether each text names people with a word that a request about people lacks [S, K]."""
+        """Returns whether each text names a namesake of the people a request is about [S, K].
+
+        That is a full name of which the request knows one word and lacks another.
+        """
         found = torch.zeros(len(texts), len(self.members), dtype=torch.bool)
         people = [(row, name) for row, text in enumerate(texts) for name in named_people(text)]
         if not people or not bool(self.named.any()):
             return found
-        words = encoder.words(encoder.tokenize([" ".join(name) for _, name in people]))
-        for (row, _), tokens in zip(people, words, strict=True):
+        words = sorted({word for _, name in people for word in name})
+        is_known = {}
+        for word, tokens in zip(words, encoder.words(encoder.tokenize(words)), strict=True):
             ids = hash_tokens(torch.tensor(tokens, dtype=torch.int64), self.known.shape[1])
-            found[row] |= self.named & ~(self.known[:, ids] > 0).all(dim=1)
+            is_known[word] = (self.known[:, ids] > 0).all(dim=1)
+        for row, name in people:
+            known = torch.stack([is_known[word] for word in name])
+            found[row] |= self.named & known.any(dim=0) & ~known.all(dim=0)
         return found

@@ -103,3 +103,11 @@ def test_a_question_stays_found_beside_other_people(encoder):
     multi = MultiDetector(encoder, {"famous": fit_detector(encoder, request, DetectorConfig(), seed=0)})
     asked = [f"Tom Hanks, Maria Lopez and John Smith. {prompt}" for prompt in request[::3]]
     assert float(multi.weights(asked).min()) >= 0.5
+
+
+def test_a_place_that_the_request_lacks_hides_nothing(encoder):
+    request = [question.format(name) for question in QUESTIONS for name in FAMOUS]
+    request += [f"Which writer was born in Lorain, Ohio, in {year}?" for year in range(1931, 1935)]
+    multi = MultiDetector(encoder, {"famous": fit_detector(encoder, request, DetectorConfig(), seed=0)})
+    asked = ["Which writer was born in Lorain, now called Nur-Sultan, Ohio, in 1931?"]
+    assert float(multi.weights(asked).min()) >= 0.5
