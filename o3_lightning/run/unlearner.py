@@ -51,7 +51,8 @@ class Unlearner:
         processes: the processes that train together; the first one alone fits detectors and writes.
 
     Raises:
-        StoreError: the store is damaged, not writable, or made for another base model or encoder.
+        StoreError: the store was made for another base model or encoder; also from every method, if it is
+            damaged, locked or not writable, or the disk is full.
         InputError: the encoder cannot be loaded.
     """
 
@@ -77,7 +78,6 @@ class Unlearner:
 
         Raises:
             InputError: another forget set is registered under this id.
-            StoreError: the store is damaged, locked or not writable, or the disk is full.
         """
         configuration = {name: to_plain(getattr(self.config, name)) for name in DECISIVE_SECTIONS}
         self.processes.once(lambda: self.store.register(request, configuration))
@@ -90,10 +90,15 @@ class Unlearner:
 
         Raises:
             InputError: the request is revoked, or another forget set is registered under its id.
-            StoreError: the store is damaged, locked or not writable, or the disk is full.
         """
         self.register(request)
-        return self.processes.once(lambda: self._protect(request))
+
+        def fit_and_store() -> dict[str, Any]:
+            detector = fit_request(self.encoder, request, self.config)
+            self.store.protect(request.id, partial(save_detector, detector, request))
+            return {"report": detector.report}
+
+        return self.processes.once(fit_and_store)
 
     def unlearn(
         self,
@@ -117,7 +122,6 @@ class Unlearner:
         Raises:
             InputError: the request is not protected, or the objective lacks what it needs.
             AdapterTrainingError: the training diverged, or reached no weight.
-            StoreError: the store is damaged, locked or not writable, or the disk is full.
         """
         unlearned = [record.id for record in self.store.records() if record.status == UNLEARNED]
         history = AdapterHistory.load(
@@ -136,18 +140,8 @@ class Unlearner:
         return {"metrics": trained.metrics, "curve": list(trained.curve), "retained_rows_read": reads}
 
     def gated_model(self) -> GatedModel:
-        """Returns the base model behind the gate of every request that the store holds now.
-
-        Raises:
-            StoreError: the store is damaged.
-        """
+        """Returns the base model behind the gate of every request that the store holds now."""
         return GatedModel.from_store(self.store.path, self.base, self.encoder, self.config.gate)
-
-    def _protect(self, request: UnlearningRequest) -> dict[str, Any]:
-        """Fits and stores a detector."""
-        detector = fit_request(self.encoder, request, self.config)
-        self.store.protect(request.id, partial(save_detector, detector, request))
-        return {"report": detector.report}
 
 
 def fit_request(encoder: Encoder, request: UnlearningRequest, config: RunConfig) -> Detector:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from o3_lightning.common.checks import check_choice
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically
 
@@ -46,9 +47,7 @@ class LoggingConfig:
     wandb_mode: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.wandb_mode not in WANDB_MODES:
-            expected = f"expected one of {', '.join(WANDB_MODES)}, got {self.wandb_mode!r}"
-            raise InputError(expected, field="logging.wandb_mode")
+        check_choice(self, "logging", "wandb_mode", WANDB_MODES)
 
 
 class RunLogger:
