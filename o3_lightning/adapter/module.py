@@ -99,11 +99,8 @@ class AdapterModule(LightningModule):
 
     def training_step(self, fields: Fields, index: int) -> Tensor:
         """Returns objective plus penalty of a batch; AdapterTrainingError if the adapter cannot change it."""
-        forget, retain, counts = (
-            self.objective.forget,
-            self.objective.retain,
-            step_counts(fields, self.trainer),
-        )
+        forget, retain = self.objective.forget, self.objective.retain
+        counts = step_counts(fields, self.trainer)
         views = self.views_of(fields, counts, forget.objective)
         parts = {"forget": forget.coefficient * forget.objective(views, forget.settings(self.seed))}
         if retain.objective is not None:
@@ -161,7 +158,7 @@ class AdapterModule(LightningModule):
 
     @property
     def layers(self) -> int:
-        """How many modules share an ending of their path."""
+        """Returns the number of adapted layers: modules whose paths end alike."""
         return max(1, len(self.factors) // len({path.rsplit(".", 1)[-1] for path in self.factors}))
 
     def record(self, parts: Mapping[str, Tensor]) -> None:
