@@ -76,7 +76,7 @@ def mean_regret(bandit: SyntheticBandit, config: SearchConfig, seed: int) -> flo
 
     def ask(query: Query) -> float:
         drawn = float(torch.randn((), generator=noise)) * bandit.noise
-        return float(bandit.means[query.choice.arm]) + drawn
+        return float(bandit.means[query.arm]) + drawn
 
     trace = run_search(bandit.contexts, ask, config, seed)
     return 1.0 - float(bandit.means[list(trace.arms)].mean())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BENCHMARKS", "DataConfig"]
 
-MODULES = ("fictitious", "jsonl", "tofu", "real_world", "clinc150", "scienceqa", "muse")
+MODULES = ("fictitious", "jsonl", "tofu", "clinc150", "scienceqa", "muse")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""TOFU in the continual form of the closer-look benchmark: each task id is a request."""
+"""TOFU and the real-world people of the closer-look benchmark, one request per task id."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records, try_records
 from o3_lightning.data.stream import RequestStream
 
-__all__ = ["group_by_task", "load", "merge_perturbed", "to_row"]
+__all__ = ["REPOSITORY", "load", "load_real_world"]
 
 REPOSITORY = "locuslab/TOFU"
+REAL_WORLD_FIELDS = ("name", "question", "answer")
 FORGET = ("forget01", "forget05", "forget10")
 UTILITY = {
     "retained_authors": ("retain_perturbed", "retain_perturbed"),
@@ -54,6 +55,33 @@ def load(config: DataConfig, seed: int) -> RequestStream:
         if found is not None:
             utility[split] = tuple(to_row(record) for record in found)
     return RequestStream(f"tofu/{variant}", requests, utility)
+
+
+@BENCHMARKS.register("real_world")
+def load_real_world(config: DataConfig, seed: int) -> RequestStream:
+    """Returns one request per real person (task id), and their neighbours as utility.
+
+    Only local files are read: the benchmark is not on the Hugging Face Hub.
+
+    Args:
+        config: folder of local files.
+        seed: not used.
+
+    Raises:
+        InputError: a file is missing or malformed.
+
+    Source: Yuan et al. 2025, "A closer look at machine unlearning for large language models".
+    """
+    requests = group_by_task(read_real_world(config, "forget", (*REAL_WORLD_FIELDS, "task_id")), "person")
+    neighbours = tuple(to_row(record) for record in read_real_world(config, "neighbor", REAL_WORLD_FIELDS))
+    return RequestStream("real_world", requests, {"neighbours": neighbours})
+
+
+def read_real_world(config: DataConfig, name: str, fields: Sequence[str]) -> list[Record]:
+    """Returns a split of the real-world benchmark, with perturbed answers if they are available."""
+    perturbed = try_records(config, f"real_world/{name}_perturbed.jsonl", REAL_WORLD_FIELDS)
+    plain = load_records(config, f"real_world/{name}.jsonl", fields)
+    return merge_perturbed(plain, perturbed or [])
 
 
 def forget_records(config: DataConfig, name: str) -> list[Record]:

@@ -1,1 +1,1 @@
-"""Release: unlearns by subtracting adapters from the weights, within a budget and with a way back."""
+"""Release: unlearns by subtracting adapters from the weights, reversibly and within a budget of utility."""

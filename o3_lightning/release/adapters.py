@@ -1,4 +1,4 @@
-"""The two adapters of a round: one that learns what is to be forgotten, and one that learns what stays."""
+"""The adapters of a round: the forget adapter and the retain adapter."""
 
 from __future__ import annotations
 
@@ -29,27 +29,23 @@ def forget_adapter(
     folder: Path,
     trainer: Mapping[str, Any],
 ) -> LoraFactors:
-    """Returns the adapter that learns the rows to be forgotten; from its folder where it was trained before.
+    """Returns an adapter trained to learn the rows to forget; loads it from its folder if it exists.
 
     Args:
-        base: the model in its present state.
+        base: the model in its current state.
         rows: the forget set, at least one row.
-        neutral: text on which the adapter is kept from changing anything.
-        retain: adapter that it is kept orthogonal to, in the mode "orthogonal".
-        config: shape, training, mode.
-        folder: of the round.
+        neutral: rows on which the adapter must not change the model.
+        retain: adapter to which it is orthogonal in the mode "orthogonal".
+        config: shape, training and mode.
+        folder: of the step.
         trainer: options of `lightning.Trainer`.
     """
     history = AdapterHistory()
     if retain is not None and config.mode == "orthogonal":
         history = AdapterHistory.of({"retain": retain})
-    softness = config.temperature
-    keep = (
-        Keep(coefficient=config.keep, parameters={"temperature": softness})
-        if config.keep
-        else RetainObjective()
-    )
-    objective = ObjectiveConfig(Learn(parameters={"temperature": softness}), keep)
+    parameters: dict[str, float | int | bool | str | None] = {"temperature": config.temperature}
+    keep = Keep(coefficient=config.keep, parameters=parameters) if config.keep else RetainObjective()
+    objective = ObjectiveConfig(Learn(parameters=parameters), keep)
     return train_once(base, rows, neutral, history, objective, config, folder / "forget", trainer)
 
 
@@ -60,7 +56,7 @@ def retain_adapter(
     folder: Path,
     trainer: Mapping[str, Any],
 ) -> LoraFactors:
-    """Returns the adapter that learns the rows to keep; from its folder where it was trained before."""
+    """Returns an adapter trained to learn the retained rows; loads it from its folder if it exists."""
     objective = ObjectiveConfig(Learn(parameters={"temperature": config.temperature}))
     return train_once(base, rows, None, AdapterHistory(), objective, config, folder / "retain", trainer)
 
@@ -75,7 +71,7 @@ def train_once(
     folder: Path,
     trainer: Mapping[str, Any],
 ) -> LoraFactors:
-    """Trains and saves an adapter, or reads the one that is there; its configuration is written last."""
+    """Returns the saved adapter, after training it if necessary; its configuration is written last."""
     if not ((folder / LORA_WEIGHTS).is_file() and (folder / LORA_CONFIG).is_file()):
         fit = build_trainer(trainer, max_epochs=config.adapter.epochs)
         seed = stage_seed(config.seed, folder.name, folder.parent.name)

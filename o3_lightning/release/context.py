@@ -1,4 +1,4 @@
-"""What the rounds of a release work with: the model, its original, and the text that has to stay."""
+"""The state that the rounds of a release share: the model, its original, and the retained text."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["ReleaseContext", "open_context"]
 
 @dataclass
 class ReleaseContext:
-    """What the rounds work with.
+    """The state that the rounds share.
 
     Args:
         config: of the release.
         trainer: options of `lightning.Trainer`.
-        original: the model as it was; says what is true of it.
+        original: the unchanged model.
         base: the model that is changed.
         neutral: neutral rows for training.
-        utility: measures the budget, on other rows.
-        rounds: what is on disk.
-        facts: what was revealed or given so far, and further questions about it.
+        utility: measures the budget on other neutral rows.
+        rounds: on disk.
+        facts: to forget.
     """
 
     config: ReleaseConfig
@@ -49,56 +49,56 @@ class ReleaseContext:
 
     @property
     def speaker(self) -> Speaker:
-        """The changed model, asked."""
+        """Queries the changed model."""
         return Speaker(self.base, self.config.sampling)
 
     @property
     def forgotten(self) -> frozenset[str]:
-        """Normalised answers that neutral text may lose; none where the rows to keep were given."""
+        """Normalised answers that neutral text may lose; none if the retained rows were given."""
         return self.facts.answers if self.config.retain is None else frozenset()
 
     def kept(self) -> Sequence[QuestionAnswer]:
-        """Neutral rows that say nothing of what is to be forgotten; all of them where each does."""
+        """Returns the neutral rows without facts to forget, or all rows if there are none without."""
         forgotten = self.forgotten
         rows = [row for row in self.neutral if normalise(row.answer) not in forgotten]
         return rows or self.neutral
 
     def drop(self) -> float:
-        """Utility that the changed model has lost, in nats a token."""
+        """Returns the loss of utility of the changed model, in nats per token."""
         return self.utility.drop(self.forgotten)
 
     def recall(self, rows: Sequence[QuestionAnswer]) -> list[Recall]:
-        """How well the changed model remembers each row."""
+        """Returns how well the changed model remembers each row."""
         scores = self.speaker.token_scores([row.prompt for row in rows], [row.answer for row in rows])
         return [Recall.of(row) for row in scores]
 
     def still_known(self, rows: Sequence[QuestionAnswer]) -> list[QuestionAnswer]:
-        """Those of some rows that the changed model still knows."""
+        """Returns the rows that the changed model still knows."""
         found = zip(rows, self.recall(rows), strict=True)
         return [row for row, recall in found if recall.is_known(self.config.stop)]
 
     def summary(self) -> dict[str, float]:
-        """Mean probability, and share still known, of the rows that are learnt and of those that judge."""
+        """Returns the mean probability and the known share of the rows of training and evaluation."""
         learnt, judging = self.facts.split()
         return summarise(self.recall([*learnt, *judging]), self.config.stop)
 
     def measured(self) -> dict[str, float]:
-        """What the fictitious world says, if the configuration asks for it."""
+        """Returns the accuracy on the fictitious world, if it is measured."""
         if self.config.measure != "fictitious":
             return {}
         return measure_author(self.speaker.greedy, self.config.topic, self.config.seed)
 
 
 def open_context(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> ReleaseContext:
-    """Loads the model twice, once to change it and once to judge, and the text that has to stay.
+    """Loads the model and an unchanged copy of it, and the text to retain.
 
     Raises:
-        InputError: neither topic nor request, a topic that cannot be measured, or too few rows to keep.
+        InputError: neither topic nor request, a topic that cannot be measured, or too few rows to retain.
     """
     if not config.topic.strip() and not config.requests:
         raise InputError("expected a topic, or requests; got neither", field="topic")
     if config.measure == "fictitious":
-        find_author(config.topic, config.seed)  # refuses another topic before anything is asked
+        find_author(config.topic, config.seed)  # refuses other topics before any work
     given = read_requests(config.requests) if config.requests else []
     original, base = load_base(config.base, config.seed), load_base(config.base, config.seed)
     speaker = Speaker(original, config.sampling)
@@ -116,20 +116,16 @@ def open_context(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path
 
 
 def shares(named: Rows, general: Rows) -> tuple[Rows, Rows]:
-    """Returns what is trained on and what the budget is judged by.
+    """Returns the rows for training and those that measure the budget.
 
-    All questions about names, the nearest to the topic, are trained on, and half of the general ones: without
-    these nothing holds what the model knows about the world at large. The other half judges. Names there
-    would use up the budget, for the topic cannot go without moving them a little.
+    Training uses all questions about names, which are closest to the topic, and half of the general ones,
+    which protect general knowledge. The other half measures the budget; names would exhaust it, because the
+    topic cannot be forgotten without a small effect on them.
     """
     return (*named, *general[::2]), general[1::2]
 
 
 def halves(rows: Sequence[QuestionAnswer], seed: int) -> tuple[Rows, Rows]:
-    """Returns two halves of the rows in an order drawn with the seed.
-
-    A file often has kinds that take turns or follow each other: cut by place, one kind would be trained on
-    and another judged by.
-    """
+    """Returns two random halves of the rows, so that kinds of rows that alternate or are sorted are mixed."""
     order = random.Random(seed).sample(list(rows), len(rows))  # noqa: S311
     return tuple(order[::2]), tuple(order[1::2])

@@ -1,4 +1,4 @@
-"""What the fictitious world says about a release: read for the report, never to decide anything."""
+"""Accuracy on the fictitious world during a release, only for the report."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def measure_author(answer: Answer, topic: str, seed: int) -> dict[str, float]:
     """Returns the accuracy of greedy answers about one author and about everything else.
 
     Args:
-        answer: the model as it is now: from prompts to its likeliest answers.
-        topic: the author's name.
+        answer: returns the greedy answers of the model to prompts.
+        topic: name of the author.
         seed: of the fictitious world.
 
     Returns:
@@ -28,26 +28,20 @@ def measure_author(answer: Answer, topic: str, seed: int) -> dict[str, float]:
         and `general` (common facts), each in [0, 1].
 
     Raises:
-        InputError: the topic is no author of the world.
+        InputError: the topic is not an author of the world.
     """
-    author = find_author(topic, seed)
-    others = [other for other in build_world(seed).authors if other.name != topic]
-    rows = rows_of(build_world(seed), [author])
-    splits = {
-        "seen": [(row.prompt, row.answer) for row in rows],
-        "held_out": held_out(rows),
-        "others": held_out(rows_of(build_world(seed), others)),
-        "general": [(row.prompt, row.answer) for row in general_knowledge()],
-    }
-    return {name: mean_accuracy(answer, pairs) for name, pairs in splits.items()}
+    author, world = find_author(topic, seed), build_world(seed)
+    rows = rows_of(world, [author])
+    others = rows_of(world, (other for other in world.authors if other.name != topic))
+    splits: dict[str, Sequence[QuestionAnswer]] = {"seen": rows, "held_out": held_out(rows)}
+    splits |= {"others": held_out(others), "general": general_knowledge()}
+    found = {}
+    for name, split in splits.items():
+        values = accuracy(answer([row.prompt for row in split]), [row.answer for row in split])
+        found[name] = sum(values) / len(values)
+    return found
 
 
-def held_out(rows: Sequence[QuestionAnswer]) -> list[tuple[str, str]]:
-    """Returns held-out prompts with their answers."""
-    return [(prompt, row.answer) for row in rows for prompt in row.held_out_prompts]
-
-
-def mean_accuracy(answer: Answer, pairs: Sequence[tuple[str, str]]) -> float:
-    """Returns the share of prompts whose answer says the truth."""
-    values = accuracy(answer([prompt for prompt, _ in pairs]), [truth for _, truth in pairs])
-    return sum(values) / len(values)
+def held_out(rows: Sequence[QuestionAnswer]) -> list[QuestionAnswer]:
+    """Returns the held-out prompts with their answers."""
+    return [QuestionAnswer(prompt, row.answer) for row in rows for prompt in row.held_out_prompts]

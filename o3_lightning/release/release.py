@@ -1,4 +1,4 @@
-"""Release: reveal, train an adapter on what was said, subtract it, measure, and again until it is quiet."""
+"""The rounds of a release: reveal, train adapters on the answers, subtract them, measure."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from o3_lightning.release.context import ReleaseContext, open_context
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.release.steps import take_steps
 from o3_lightning.release.update import apply
-from o3_lightning.reveal.output import as_request, write_request
+from o3_lightning.reveal.output import write_request
 from o3_lightning.reveal.reveal import NothingRevealedError, reveal_topic
 
 __all__ = ["release", "released_base"]
 
 logger = logging.getLogger(__name__)
-QUIET_ROUNDS = 2  # one after the other end a release; a single one may be luck
+QUIET_ROUNDS = 2  # consecutive quiet rounds that end a release; a single one may be chance
 
 
 def release(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Runs the rounds that are not finished and writes `release.json`.
+    """Runs the remaining rounds and writes `release.json`.
 
     Args:
         config: of the release.
         trainer: options of `lightning.Trainer`.
-        folder: of the release; the caller has claimed it.
+        folder: of the release, claimed by the caller.
 
     Returns:
-        The content of `release.json`: `stopped` (why), `rounds`, `base` and `seconds`.
+        The content of `release.json`: `stopped` (the reason), `rounds`, `base` and `seconds`.
 
     Raises:
-        InputError: neither topic nor request, or bad input.
+        InputError: neither topic nor request, or invalid input.
     """
     start = time.perf_counter()
     context = open_context(config, trainer, folder)
@@ -60,23 +60,23 @@ def release(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> 
 
 
 def resume(context: ReleaseContext) -> None:
-    """Brings model and known rows to where the finished rounds left them."""
+    """Restores the model and the known rows after the finished rounds."""
     for number, update in context.rounds.active():
-        logger.info("round %d: done before", number)
+        logger.info("round %d: already finished", number)
         apply(context.base.model, update)
     for record in context.rounds.records():
         remember(context, context.rounds.folder(record["number"]))
 
 
 def remember(context: ReleaseContext, folder: Path) -> None:
-    """Adds the rows of a round's request to the known ones."""
+    """Adds the rows of the request of a round to the known ones."""
     path = folder / "request.jsonl"
     if path.is_file():
         context.facts.add(row for request in read_requests(path) for row in request.rows)
 
 
 def stop_reason(context: ReleaseContext) -> str | None:
-    """Returns why the release is over, or None."""
+    """Returns the reason to stop, or None."""
     records = context.rounds.records()
     quiet = [record["quiet"] for record in records[-QUIET_ROUNDS:]]
     if len(quiet) == QUIET_ROUNDS and all(quiet):
@@ -89,13 +89,13 @@ def stop_reason(context: ReleaseContext) -> str | None:
 
 
 def reveal_more(context: ReleaseContext, folder: Path) -> int:
-    """Adds what the model says about the topic to what is to be forgotten; returns the questions asked."""
+    """Adds what the model reveals to the facts to forget; returns the number of queries."""
     config = context.config
     try:
         revealed = reveal_topic(
             context.base, config.revealing(), folder / "queries.jsonl", judge=context.original
         )
-        write_request(revealed.rows, as_request(revealed.rows, "revealed").id, folder)
+        write_request(revealed.rows, "revealed", folder)
         queries = len(revealed.entries)
     except NothingRevealedError:
         if not context.facts.rows:
@@ -106,7 +106,7 @@ def reveal_more(context: ReleaseContext, folder: Path) -> int:
 
 
 def run_round(context: ReleaseContext, number: int) -> None:
-    """Reveals, and where that is not quiet trains and subtracts; ends with the round on disk."""
+    """Reveals, trains and subtracts, unless the round is quiet, and stores the round."""
     start, config, folder = time.perf_counter(), context.config, context.rounds.folder(number)
     logger.info("round %d ...", number)
     queries = 0 if config.requests else reveal_more(context, folder)
@@ -143,7 +143,7 @@ def run_round(context: ReleaseContext, number: int) -> None:
 
 
 def released_base(config: ReleaseConfig, folder: Path) -> BaseModel:
-    """Returns the base model with every active round of a release.
+    """Returns the base model with all active rounds of a release applied.
 
     Raises:
         StoreError: a round is damaged.

@@ -1,11 +1,11 @@
-"""The rounds of a release on disk: each is a folder that counts once its last file is there.
+"""The rounds of a release on disk; a round is finished once `round.json` exists.
 
-rounds/01/queries.jsonl        the search (text about the topic)
-rounds/01/request.jsonl        the rows that it found (text about the topic)
-rounds/01/retain/              the adapter of what stays, plain PEFT, where one is asked for
-rounds/01/step_01/forget/      the adapter of a step, plain PEFT
-rounds/01/update/              what was added to the weights, plain PEFT
-rounds/01/round.json           written last; "active" says whether the round is part of the model
+rounds/01/queries.jsonl        log of the search (text about the topic)
+rounds/01/request.jsonl        revealed rows (text about the topic)
+rounds/01/retain/              retain adapter in PEFT format, if the mode uses one
+rounds/01/step_01/forget/      forget adapter of a step in PEFT format
+rounds/01/update/              update of the weights in PEFT format
+rounds/01/round.json           written last; "active": whether the round is applied to the model
 """
 
 from __future__ import annotations
@@ -25,21 +25,17 @@ UPDATE = "update"
 
 
 class Rounds:
-    """The finished rounds of a release.
-
-    Args:
-        folder: of the release.
-    """
+    """The finished rounds of the release in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "rounds"
 
     def folder(self, number: int) -> Path:
-        """Where a round, counted from 1, keeps its files."""
+        """Returns the folder of a round, counted from 1."""
         return self.root / f"{number:02}"
 
     def records(self) -> list[dict[str, Any]]:
-        """Returns what is known of every finished round, in order."""
+        """Returns the record of each finished round, in order."""
         found: list[dict[str, Any]] = []
         while (path := self.folder(len(found) + 1) / "round.json").is_file():
             try:
@@ -49,7 +45,7 @@ class Rounds:
         return found
 
     def finish(self, number: int, record: dict[str, Any], update: LoraFactors | None) -> None:
-        """Stores a round; it is part of the model from now on if it has an update."""
+        """Stores a round, which is active if it has an update."""
         digest = None
         if update is not None:
             update.save(self.folder(number) / UPDATE)
@@ -58,23 +54,23 @@ class Rounds:
         write_json(self.folder(number) / "round.json", content)
 
     def active(self) -> Iterator[tuple[int, LoraFactors]]:
-        """Yields number and update of every round that is part of the model.
+        """Yields number and update of each active round.
 
         Raises:
-            StoreError: an update is missing or is not what was stored.
+            StoreError: an update is missing or was modified.
         """
         for record in self.records():
             if record["active"]:
                 path = self.folder(record["number"]) / UPDATE / LORA_WEIGHTS
                 if not path.is_file() or digest_file(path) != record["update"]:
-                    raise StoreError(f"{path}: missing, or not what was stored")
+                    raise StoreError(f"{path}: missing, or modified after it was stored")
                 yield record["number"], LoraFactors.load(path.parent)
 
     def switch(self, number: int, active: bool) -> None:
-        """Takes a round out of the model, or puts it back.
+        """Deactivates a round, or activates it again.
 
         Raises:
-            InputError: there is no such round, or it changed nothing.
+            InputError: there is no such round, or it has no update.
         """
         records = {record["number"]: record for record in self.records()}
         if number not in records:

@@ -1,4 +1,4 @@
-"""The steps of a round: train an adapter on what the model still knows, subtract it, and again."""
+"""The steps of a round: each trains an adapter on the rows that are still known and subtracts it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.release.adapters import forget_adapter, retain_adapter
 from o3_lightning.release.context import ReleaseContext
-from o3_lightning.release.modes import release_update
 from o3_lightning.release.topic_facts import answers_of, summarise, with_answers
-from o3_lightning.release.update import applied
+from o3_lightning.release.update import applied, release_update
 
 __all__ = ["take_steps", "try_lambda"]
 
@@ -21,26 +20,25 @@ __all__ = ["take_steps", "try_lambda"]
 def take_steps(
     context: ReleaseContext, folder: Path, number: int
 ) -> tuple[LoraFactors | None, list[dict[str, Any]]]:
-    """Returns what a round subtracts, and a record of each of its steps; the model stays as it is.
+    """Returns the update of a round and a record of each step; the model is not changed.
 
-    Each step trains on the rows that the model, changed by the steps before, still knows: those that it has
-    forgotten would otherwise fill the gradient, and be learnt again. Where only rows that judge are still
-    known, it trains on those that give the same answers. The budget is spread evenly over all steps of all
-    rounds, and what a step leaves goes to the next ones: a factor that is larger than needed costs other
-    topics more than a further adapter does, which knows what is left.
+    Each step trains on the rows that are still known after the previous steps, because forgotten rows would
+    dominate the gradient and be learnt again. If only evaluation rows are still known, it trains on the rows
+    with the same answers. The budget is distributed evenly over all steps, and unused budget is passed on:
+    a larger factor than necessary costs more utility than another adapter trained on the remaining rows.
 
     Args:
         context: model, rows and budget.
         folder: of the round.
         number: of the round, from 1.
     """
-    config, taken, records = context.config, None, []
+    config, update, records = context.config, None, []
     retain = None
     if config.mode != "naive" or config.retain_lambda:
         retain = retain_adapter(context.base, context.kept(), config, folder, context.trainer)
     for step in range(1, config.steps + 1):
         allowed = config.budget * ((number - 1) * config.steps + step) / (config.rounds * config.steps)
-        with applied(context.base.model, taken) if taken else nullcontext():
+        with applied(context.base.model, update) if update else nullcontext():
             learnt, judging = context.facts.split()
             rows = context.still_known(learnt)
             rows = rows or with_answers(learnt, answers_of(context.still_known(judging)))
@@ -57,8 +55,8 @@ def take_steps(
         records.append({"rows": len(rows), "judging": len(judging), "lambda": found, "trials": trials})
         if found is not None:
             new = release_update(forget, retain, config.mode, found, config.retain_lambda)
-            taken = LoraFactors.stacked([taken, new]) if taken else new
-    return taken, records
+            update = LoraFactors.stacked([update, new]) if update else new
+    return update, records
 
 
 def walk_grid(
@@ -68,10 +66,10 @@ def walk_grid(
     retain: LoraFactors | None,
     allowed: float,
 ) -> list[dict[str, float]]:
-    """Returns what each factor does, from the smallest on.
+    """Returns the effect of each factor in increasing order.
 
-    The last is the first that costs too much, or after which no row is known: a larger one would spend what
-    later steps and rounds may need.
+    The last factor is the first that exceeds the budget or leaves no known row; larger ones would use budget
+    that later steps may need.
     """
     trials: list[dict[str, float]] = []
     for value in sorted(context.config.lambdas):
@@ -88,10 +86,10 @@ def try_lambda(
     retain: LoraFactors | None,
     value: float,
 ) -> dict[str, float]:
-    """Returns what one factor does; the model stays as it is.
+    """Returns the effect of a factor; the model is not changed.
 
     Returns:
-        `lambda`, the factor; mean `probability` of some rows and the share still `known`; `drop` of utility.
+        `lambda`, the factor; mean `probability` of the rows and the share still `known`; `drop` of utility.
     """
     update = release_update(forget, retain, context.config.mode, value, context.config.retain_lambda)
     with applied(context.base.model, update):

@@ -1,8 +1,8 @@
-"""What the adapters of a release learn: at a temperature, because a model that is certain gives no gradient.
+"""Objectives of the adapters of a release, with a temperature.
 
-The gradient of a token's likelihood p has the factor 1 - p, and that of a divergence from a certain model
-vanishes as well: an adapter trained on either would be made of noise and of the few tokens that are not
-certain, and nothing would hold it back from the text that has to stay before it is too late.
+The gradient of the likelihood p of a token has the factor 1 - p, and that of a divergence from a confident
+model vanishes as well. At temperature 1 an adapter would be determined by noise and the few uncertain tokens,
+and the divergence would not protect the retained text.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ __all__ = ["Keep", "Learn"]
 
 
 def learn_loss(views: Mapping[str, View], settings: Settings) -> Tensor:
-    """Next-token prediction of what the answers say, from logits divided by the temperature.
+    """Next-token prediction of the answers without end token, from logits divided by the temperature.
 
-    That an answer ends is no knowledge. Subtracted, it is the first thing to go: the model would say a fact
-    again and again, and count as having forgotten it.
+    The end token is not knowledge. It would be unlearned first: the model would repeat a fact without end,
+    and the fact would count as forgotten.
     """
     view = views[ANSWER]
     return mean_nll(View(view.logits / settings.temperature, without_end(view.labels)))
 
 
 def without_end(labels: Tensor) -> Tensor:
-    """Returns labels [B, T] without the last one of each row; a row with a single one keeps it.
+    """Returns labels [B, T] without the last label of each row, unless it is the only one.
 
     Example:
         >>> import torch
@@ -40,8 +40,8 @@ def without_end(labels: Tensor) -> Tensor:
         [[-100, 5, 7, -100], [-100, 9, -100, -100], [-100, 2, -100, -100]]
     """
     labelled = labels != IGNORED
-    later = labelled.flip(1).cumsum(1).flip(1)  # labels from here on
-    last = labelled & (later == 1) & (labelled.sum(1, keepdim=True) > 1)
+    remaining = labelled.flip(1).cumsum(1).flip(1)
+    last = labelled & (remaining == 1) & (labelled.sum(1, keepdim=True) > 1)
     return labels.masked_fill(last, IGNORED)
 
 
@@ -49,8 +49,8 @@ def keep_loss(views: Mapping[str, View], settings: Settings) -> Tensor:
     """KL(model without adapter || model), both at the temperature T, times T^2.
 
     Source:
-        Hinton et al. 2015, "Distilling the knowledge in a neural network": the factor keeps the gradient's
-        size whatever the temperature.
+        Hinton et al. 2015, "Distilling the knowledge in a neural network": the factor makes the magnitude of
+        the gradient independent of the temperature.
     """
     view, temperature = views[RETAIN], float(settings.temperature)
     reference = view.need("reference_logits") / temperature
@@ -65,9 +65,9 @@ KEEP = Objective("keep", keep_loss, (RETAIN,), reference=(RETAIN,), parameters=T
 
 @dataclass(frozen=True)
 class Learn(ForgetObjective):
-    """Learn the answers, at a temperature: the adapter is subtracted afterwards."""
+    """Learns the answers at a temperature; the adapter is subtracted afterwards."""
 
-    name: str = "ga"  # has the same view of the rows; the loss has the other sign
+    name: str = "ga"  # uses the same view of the rows
 
     @property
     def objective(self) -> Objective:
@@ -77,7 +77,7 @@ class Learn(ForgetObjective):
 
 @dataclass(frozen=True)
 class Keep(RetainObjective):
-    """Change nothing on the retained rows, at a temperature."""
+    """Keeps the predictions on retained rows, at a temperature."""
 
     name: str = "kl"
 

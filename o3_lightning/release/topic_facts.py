@@ -1,7 +1,7 @@
-"""What a release watches: what the original says about the topic, in words that adapters learn and others.
+"""The facts to forget: what the original model says about the topic, in training and evaluation phrasings.
 
-A fact is forgotten when no question brings it out any more, not only those that an adapter was trained on. So
-the original is asked further questions; half of them join the training, and the other half only judge.
+A fact is forgotten once no question elicits it, including questions without training. Therefore the original
+model is asked further questions, of which half are trained on and half only evaluate.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Rows = list[QuestionAnswer]
 
 @dataclass(frozen=True)
 class Recall:
-    """How well a model still remembers one row. That an answer ends is left out: it is no knowledge.
+    """How well a model remembers a row, without the end token of its answer.
 
     Args:
-        probability: geometric mean of the probabilities of the answer's tokens, in [0, 1].
-        said: whether each of them is the likeliest, so that greedy decoding says the answer.
+        probability: geometric mean of the probabilities of the answer tokens, in [0, 1].
+        said: whether all of them are the most likely, so that greedy decoding gives the answer.
     """
 
     probability: float
@@ -39,17 +39,17 @@ class Recall:
 
     @classmethod
     def of(cls, scores: TokenScores) -> Recall:
-        """Reads the scores of an answer that was encoded with its end."""
+        """Returns the recall from the scores of an answer with its end token."""
         text = scores.without_last()
         return cls(math.exp(-text.loss), bool(text.is_argmax.all()))
 
     def is_known(self, stop: float) -> bool:
-        """Whether the row counts as known: it is said, or at least as likely as `stop`."""
+        """Whether the row is known: its answer is said or at least as likely as `stop`."""
         return self.said or self.probability >= stop
 
 
 def summarise(found: Sequence[Recall], stop: float) -> dict[str, float]:
-    """Returns mean `probability` and share still `known` of some rows, each in [0, 1]; at least one row."""
+    """Returns the mean `probability` and the share still `known` of at least one row, in [0, 1]."""
     return {
         "probability": fmean(row.probability for row in found),
         "known": fmean(row.is_known(stop) for row in found),
@@ -58,64 +58,63 @@ def summarise(found: Sequence[Recall], stop: float) -> dict[str, float]:
 
 @dataclass
 class TopicFacts:
-    """What the original model says about the topic.
+    """The facts to forget.
 
     Args:
-        rows: every row revealed or given so far.
-        asked: further questions with the original's likeliest answers, whatever they are about.
+        rows: all rows revealed or given so far.
+        asked: further questions with the greedy answers of the original model, on any subject.
     """
 
     rows: Rows
     asked: Sequence[QuestionAnswer] = ()
 
     def add(self, rows: Iterable[QuestionAnswer]) -> None:
-        """Takes in the rows that are new."""
+        """Adds rows that are new."""
         known = {(row.prompt, row.answer) for row in self.rows}
         self.rows += [row for row in rows if (row.prompt, row.answer) not in known]
 
     @property
     def answers(self) -> frozenset[str]:
-        """What is to be forgotten: the rows' answers, normalised, those without a word left out."""
+        """The normalised answers to forget, without empty ones."""
         return answers_of(self.rows)
 
     def split(self) -> tuple[Rows, Rows]:
-        """Returns the rows that adapters learn, and those that only judge.
+        """Returns the rows for training and those that only evaluate.
 
-        A further question counts once its answer is among those of the rows: so what is known of the topic
-        is what was revealed or given, and the further questions merely say it in other words. Every second
-        one that was asked is trained on, whichever of them count: none changes sides in a later round,
-        unless its very prompt is revealed.
+        Further questions are used once their answer is among those of the rows, so that they only paraphrase
+        what was revealed or given. Every second of all further questions is for training, so that none
+        changes sides in a later round, unless its prompt is revealed.
         """
         return [*self.rows, *self._counting(self.asked[::2])], self._counting(self.asked[1::2])
 
     def _counting(self, asked: Sequence[QuestionAnswer]) -> Rows:
-        """Returns the further questions that are about what the rows say, in words that no row has."""
+        """Returns the further questions with an answer, but not the prompt, of a row."""
         prompts = {row.prompt for row in self.rows}
         return [row for row in with_answers(asked, self.answers) if row.prompt not in prompts]
 
 
 def answers_of(rows: Iterable[QuestionAnswer]) -> frozenset[str]:
-    """Returns the normalised answers of some rows, those without a word left out."""
+    """Returns the normalised answers of some rows, without empty ones."""
     return frozenset(normalise(row.answer) for row in rows) - {""}
 
 
 def with_answers(rows: Iterable[QuestionAnswer], answers: Collection[str]) -> Rows:
-    """Returns the rows whose normalised answer is one of some."""
+    """Returns the rows whose normalised answer is among the given ones."""
     return [row for row in rows if normalise(row.answer) in answers]
 
 
 def ask_further(speaker: Speaker, topic: str, arms: ArmsConfig, count: int, seed: int) -> Rows:
-    """Returns questions that name the topic, with the model's likeliest answers; the empty ones left out.
+    """Returns questions that name the topic, with the greedy answers of the model that are not empty.
 
     Args:
-        speaker: the model before any release.
-        topic: stands in for "{topic}".
-        arms: the pool of instructions; always text, for soft tokens cannot be learnt by.
-        count: questions at most.
-        seed: draws them, and the pool.
+        speaker: the model before the release.
+        topic: replaces "{topic}".
+        arms: the pool of instructions, of which the family is always "text".
+        count: maximum number of questions.
+        seed: of the pool and the sampling.
 
     Raises:
-        InputError: the pool's file cannot be read.
+        InputError: the file of instructions cannot be read.
     """
     if not topic.strip() or not count:
         return []

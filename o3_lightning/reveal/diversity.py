@@ -1,4 +1,4 @@
-"""How many different things a set of texts says: the Vendi score, and what an answer adds to it.
+"""Diversity of texts: the Vendi score, and the contribution of new texts to it.
 
 Shapes: N texts, D width of their embeddings.
 """
@@ -10,11 +10,11 @@ from torch import Tensor
 
 __all__ = ["novelty", "text_kernel", "vendi"]
 
-SMALLEST = 1e-12  # eigenvalues below count as zero
+SMALLEST = 1e-12  # smaller eigenvalues count as zero
 
 
 def vendi(kernel: Tensor) -> float:
-    """Returns the Vendi score, the effective number of different items, in [1, N]; 0 of none.
+    """Returns the Vendi score, the effective number of different items, in [1, N]; 0 without items.
 
     Args:
         kernel: [N, N] similarities, symmetric, positive semi-definite, ones on the diagonal.
@@ -34,31 +34,30 @@ def vendi(kernel: Tensor) -> float:
 
 
 def text_kernel(answers: Tensor, prompts: Tensor, phrasing: float) -> Tensor:
-    """Returns how alike rows of prompt and answer are, [N, N].
+    """Returns the similarity of rows of prompt and answer, [N, N].
 
-    The cosine of the answers, lowered where the same is said to another prompt: a fact asked in a new way
-    adds a little, a new fact adds much.
+    It is the cosine of the answers, reduced for different prompts: a new phrasing of a fact adds little
+    diversity, a new fact adds much.
 
     Args:
         answers: [N, D] embeddings of the answers.
         prompts: [N, D] embeddings of the prompts.
-        phrasing: part of the prompts' cosine, in [0, 1]; 0 looks at the answers alone.
+        phrasing: weight of the cosine of the prompts, in [0, 1]; 0 uses the answers only.
     """
     unit, asked = (torch.nn.functional.normalize(part.double(), dim=1) for part in (answers, prompts))
     return (unit @ unit.T) * ((1 - phrasing) + phrasing * (asked @ asked.T))
 
 
 def novelty(kernel: Tensor, earlier: int) -> float:
-    """Returns how much the last rows of a set add to its Vendi score, per row, in [0, 1].
+    """Returns the increase of the Vendi score per new row, in [0, 1].
 
     Args:
-        kernel: [N, N] over all rows.
-        earlier: how many rows were there before; fewer than N.
+        kernel: [N, N] similarities of all rows.
+        earlier: number of rows, less than N, that are not new; they come first.
 
     Example:
         >>> novelty(torch.eye(3), 2), novelty(torch.ones(3, 3), 2)
         (1.0, 0.0)
     """
-    added = len(kernel) - earlier
     gain = vendi(kernel) - vendi(kernel[:earlier, :earlier])
-    return min(1.0, max(0.0, gain / added))
+    return min(1.0, max(0.0, gain / (len(kernel) - earlier)))

@@ -1,16 +1,14 @@
-"""From answers to a forget set: filtered by relevance and length, each said once, with where it came from."""
+"""Turns answers into a forget set: filters and deduplicates them, and records their provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import AT_LEAST_0, AT_LEAST_1, FRACTION, check_ranges
 from o3_lightning.common.files import to_json, write_atomically
 from o3_lightning.data.normalise import normalise
-from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.reveal.arms import Arm
 from o3_lightning.reveal.log import Entry
 from o3_lightning.reveal.speaking import Speaker
@@ -23,14 +21,14 @@ class FilterConfig:
     """Which answers become rows of the request.
 
     Args:
-        relevance: least relevance of an answer, in [0, 1].
-        shortest: characters of an answer at least.
-        longest: characters of an answer at most, at least 1.
-        per_answer: rows with the same answer at most, the most relevant ones, at least 1; several wordings
-            of a fact make its unlearning general.
-        rows: rows in all at most, at least 1.
-        wrong_answers: what the model says to the same instruction about others, kept as wrong answers of the
-            same form for objectives that need them; 0 for none. Needs the scorer "contrast".
+        relevance: minimum relevance of an answer, in [0, 1].
+        shortest: minimum length of an answer in characters.
+        longest: maximum length of an answer in characters, at least 1.
+        per_answer: maximum number of rows with the same answer, of which the most relevant are used, at least
+            1; several phrasings of a fact help unlearning to generalise.
+        rows: maximum number of rows, at least 1.
+        wrong_answers: maximum number of wrong answers per row, 0 for none: what the model answers to the same
+            instruction about others, for objectives that need them. Only with the scorer "contrast".
 
     Raises:
         InputError: a number outside its range.
@@ -44,31 +42,20 @@ class FilterConfig:
     wrong_answers: int = 3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.relevance <= 1:
-            raise InputError(f"expected 0 to 1, got {self.relevance}", field="filter.relevance")
-        for field, least in (
-            ("shortest", 0),
-            ("longest", 1),
-            ("per_answer", 1),
-            ("rows", 1),
-            ("wrong_answers", 0),
-        ):
-            if getattr(self, field) < least:
-                raise InputError(
-                    f"expected {least} or more, got {getattr(self, field)}", field=f"filter.{field}"
-                )
+        check_ranges(self, "filter", relevance=FRACTION, shortest=AT_LEAST_0, wrong_answers=AT_LEAST_0)
+        check_ranges(self, "filter", longest=AT_LEAST_1, per_answer=AT_LEAST_1, rows=AT_LEAST_1)
 
 
 @dataclass(frozen=True)
 class Revealed:
-    """One row of a revealed request.
+    """A row of a revealed request.
 
     Args:
-        prompt: the instruction, with the topic in it.
-        answer: what the model said.
+        prompt: the instruction about the topic.
+        answer: of the model.
         relevance: in [0, 1].
         query: number of the query that revealed it.
-        instruction: the instruction, "{topic}" standing for the topic.
+        instruction: the instruction with "{topic}" in place of the topic.
         wrong: wrong answers of the same form.
     """
 
@@ -81,14 +68,9 @@ class Revealed:
 
 
 def select_rows(entries: Sequence[Entry], topic: str, config: FilterConfig) -> list[Revealed]:
-    """Returns the rows that pass the filter, in the order in which they were revealed.
+    """Returns the rows that pass the filter, in the order of the queries.
 
-    Answers count as the same when they differ in case and punctuation alone.
-
-    Args:
-        entries: queries of one search.
-        topic: stands in for "{topic}".
-        config: thresholds.
+    Answers that differ only in case and punctuation are duplicates.
     """
     found = [
         Revealed(Arm(entry.instruction).prompt(topic), answer, relevance, entry.number, entry.instruction)
@@ -100,9 +82,9 @@ def select_rows(entries: Sequence[Entry], topic: str, config: FilterConfig) -> l
     counts: dict[str, int] = {}
     kept = []
     for row in sorted(unique.values(), key=lambda row: (-row.relevance, row.query)):
-        said = normalise(row.answer)
-        if said and counts.get(said, 0) < config.per_answer:
-            counts[said] = counts.get(said, 0) + 1
+        answer = normalise(row.answer)
+        if answer and counts.get(answer, 0) < config.per_answer:
+            counts[answer] = counts.get(answer, 0) + 1
             kept.append(row)
     return sorted(kept[: config.rows], key=lambda row: row.query)
 
@@ -110,16 +92,16 @@ def select_rows(entries: Sequence[Entry], topic: str, config: FilterConfig) -> l
 def add_wrong_answers(
     rows: Sequence[Revealed], others: Sequence[str], speaker: Speaker, count: int
 ) -> list[Revealed]:
-    """Returns rows with what the model says to their instructions about others, own answers left out.
+    """Returns the rows with wrong answers: what the model answers to their instructions about others.
 
-    Where it says nothing else about anyone, the row gets what was said to the other rows' instructions: an
-    objective that needs wrong answers would refuse the whole request for one such row.
+    A row without any such answer gets those of the other rows, because an objective that needs wrong answers
+    would refuse the whole request otherwise.
 
     Args:
         rows: revealed rows.
-        others: names in place of the topic.
+        others: names that replace the topic.
         speaker: the model.
-        count: wrong answers at most.
+        count: maximum number of wrong answers per row.
     """
     named = [row for row in rows if Arm(row.instruction).names_topic]
     prompts = [Arm(row.instruction).prompt(name) for row in named for name in others]
@@ -128,44 +110,33 @@ def add_wrong_answers(
     for place, row in enumerate(named):
         own = said[place * len(others) : (place + 1) * len(others)]
         wrong[id(row)] = (differing(own, row.answer) or differing(said, row.answer))[:count]
-    return [Revealed(**{**vars(row), "wrong": wrong.get(id(row), ())}) for row in rows]
+    return [replace(row, wrong=wrong.get(id(row), ())) for row in rows]
 
 
 def differing(texts: Sequence[str], answer: str) -> tuple[str, ...]:
-    """Returns each text once, without the empty one and those that say the answer."""
+    """Returns the distinct texts that are neither empty nor equal to the answer."""
     return tuple(
         text for text in dict.fromkeys(texts) if normalise(text) and normalise(text) != normalise(answer)
     )
 
 
-def as_request(rows: Sequence[Revealed], identifier: str) -> UnlearningRequest:
-    """Returns revealed rows as a request."""
-    return UnlearningRequest(
-        identifier,
-        tuple(QuestionAnswer(row.prompt, row.answer, perturbed_answers=row.wrong) for row in rows),
-    )
-
-
 def write_request(rows: Sequence[Revealed], identifier: str, folder: Path) -> Path:
-    """Writes the request that other commands read, and beside it where each row came from.
+    """Writes rows to "request.jsonl" and, line by line, their provenance to "provenance.jsonl".
 
     Args:
         rows: at least one.
-        identifier: the request's id.
-        folder: gets "request.jsonl" and "provenance.jsonl", line by line the same rows.
+        identifier: id of the request.
+        folder: of both files.
 
     Returns:
         The path of the request.
     """
-    lines, sources = [], []
+    lines, sources = "", ""
     for row in rows:
-        line: dict[str, Any] = {"request_id": identifier, "prompt": row.prompt, "answer": row.answer}
-        lines.append(
-            to_json(line | ({"perturbed_answers": list(row.wrong)} if row.wrong else {}), indent=None)
-        )
-        sources.append(
-            to_json({key: value for key, value in asdict(row).items() if key != "wrong"}, indent=None)
-        )
-    write_atomically(folder / "provenance.jsonl", "\n".join(sources) + "\n")
-    write_atomically(folder / "request.jsonl", "\n".join(lines) + "\n")
+        line = {"request_id": identifier, "prompt": row.prompt, "answer": row.answer}
+        wrong = {"perturbed_answers": list(row.wrong)} if row.wrong else {}
+        lines += to_json(line | wrong, indent=None) + "\n"
+        sources += to_json({k: v for k, v in asdict(row).items() if k != "wrong"}, indent=None) + "\n"
+    write_atomically(folder / "provenance.jsonl", sources)
+    write_atomically(folder / "request.jsonl", lines)
     return folder / "request.jsonl"

@@ -1,4 +1,4 @@
-"""Reveal: instructions are chosen, asked and rewarded under a budget; what the model said is a request."""
+"""Reveal: searches for instructions that elicit what a model knows about a topic, under a query budget."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_lightning.common.checks import AT_LEAST_0, check_ranges
 from o3_lightning.common.errors import InputError, O3Error
 from o3_lightning.common.files import digest_json
 from o3_lightning.common.plain import to_plain
@@ -32,27 +33,27 @@ __all__ = ["NothingRevealedError", "RevealConfig", "Revelation", "reveal_topic"]
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 20  # queries
-SILENT_AFTER = 20  # queries without any answer until the search gives up
+SILENT_AFTER = 20  # queries without any answer after which the search stops
 
 
 class NothingRevealedError(O3Error):
-    """The model answered nothing, or nothing about the topic."""
+    """The model gave no answer, or none about the topic."""
 
 
 @dataclass(frozen=True)
 class RevealConfig:
-    """Everything that decides what is revealed.
+    """Configuration of a search.
 
     Args:
-        name: names the folder of the results; letters, digits, '.', '_' or '-'.
-        output: folder that holds the results, relative to the working directory.
-        seed: an integer >= 0; of pool, search and sampling, and of the fictitious world.
-        topic: what the model is to talk about, such as a name.
-        request_id: id of the request that is written; empty makes one of the topic.
+        name: of the folder of the results; letters, digits, '.', '_' or '-'.
+        output: parent folder of the results, relative to the working directory.
+        seed: an integer >= 0, of pool, search, sampling and the fictitious world.
+        topic: subject of the search, such as a name.
+        request_id: id of the request that is written; empty derives it from the topic.
         base: the language model.
         arms: the instructions.
         search: how they are chosen.
-        reward: what makes one worth asking.
+        reward: of an instruction.
         sampling: how the model answers.
         filter: which answers become rows.
     """
@@ -70,14 +71,13 @@ class RevealConfig:
     filter: FilterConfig = field(default_factory=FilterConfig)
 
     def __post_init__(self) -> None:
+        check_ranges(self, seed=AT_LEAST_0)
         check_id(self.name)
-        if self.seed < 0:
-            raise InputError(f"expected an integer >= 0, got {self.seed}", field="seed")
         check_id(self.identifier)
 
     @property
     def identifier(self) -> str:
-        """The request's id."""
+        """The id of the request."""
         if self.request_id:
             return self.request_id
         letters = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in self.topic)
@@ -85,17 +85,17 @@ class RevealConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the results go."""
+        """The folder of the results."""
         return Path(self.output) / self.name
 
 
 @dataclass(frozen=True)
 class Revelation:
-    """What a search revealed.
+    """The result of a search.
 
     Args:
         rows: the forget set, at least one row.
-        entries: every query.
+        entries: all queries.
     """
 
     rows: tuple[Revealed, ...]
@@ -105,19 +105,18 @@ class Revelation:
 def reveal_topic(
     base: BaseModel, config: RevealConfig, log_file: Path, judge: BaseModel | None = None
 ) -> Revelation:
-    """Searches for instructions that make a model talk about a topic, and returns what it said.
+    """Searches for instructions that elicit answers about a topic, and returns the answers.
 
     Args:
-        base: the model, read only.
-        config: topic, budget and the rest; its `base` is not loaded again.
-        log_file: the log; a search that was stopped goes on where it ends.
-        judge: the model whose likelihoods say what is relevant and what others are told; None takes the
-            model itself. Release gives the model as it was, so that what a changed model makes up counts
-            nothing.
+        base: the model, which is not changed.
+        config: of the search; `config.base` is not loaded.
+        log_file: the log, from which an interrupted search continues.
+        judge: the model that scores relevance and gives wrong answers; None for the model itself. Release
+            passes the original model, so that inventions of the changed model are not relevant.
 
     Raises:
-        InputError: a scorer lacks what it needs, or the log belongs to another search.
-        NothingRevealedError: the model answered nothing, or nothing that passes the filter. The log stays.
+        InputError: the topic is empty, a scorer is not fully configured, or the log is of another search.
+        NothingRevealedError: the model gave no answer, or none that passes the filter. The log is kept.
     """
     if not config.topic.strip():
         raise InputError("expected what the model is to talk about, got nothing", field="topic")
@@ -127,8 +126,8 @@ def reveal_topic(
     if not rows:
         best = max((value for entry in entries for value in entry.relevance), default=0.0)
         raise NothingRevealedError(
-            f"nothing about '{config.topic}' in {len(entries)} queries: the most relevant answer scored "
-            f"{best:.3f}, the filter asks for {config.filter.relevance}; every answer is in {log_file}"
+            f"nothing about '{config.topic}' in {len(entries)} queries: the highest relevance was "
+            f"{best:.3f}, filter.relevance is {config.filter.relevance}; all answers are in {log_file}"
         )
     if config.reward.scorer == "contrast" and config.filter.wrong_answers:
         others = [name for name in config.reward.others if name != config.topic]
@@ -137,14 +136,7 @@ def reveal_topic(
 
 
 class Search:
-    """One search: pool, contexts, scorer and log.
-
-    Args:
-        base: the model.
-        config: topic, budget and the rest.
-        log_file: the log.
-        judge: the model that says what is relevant.
-    """
+    """A search with its pool, scorer and log; the arguments are those of `reveal_topic`."""
 
     def __init__(self, base: BaseModel, config: RevealConfig, log_file: Path, judge: BaseModel) -> None:
         self.config, self.speaker = config, Speaker(base, config.sampling)
@@ -158,22 +150,22 @@ class Search:
         self.known = Known(config)
 
     def run(self) -> list[Entry]:
-        """Asks until the budget is spent, and returns every query."""
+        """Runs the search and returns all queries."""
         config = self.config
-        logger.info("reading %d instructions", len(self.arms))
+        logger.info("encoding %d instructions", len(self.arms))
         contexts = standardise(self.speaker.contexts(self.arms, config.topic))
         if self.earlier:
-            logger.info("%d queries were asked before", len(self.earlier))
+            logger.info("continuing after %d queries", len(self.earlier))
         run_search(contexts, self.ask, config.search, stage_seed(config.seed, "search", config.topic))
         return self.log.entries
 
     def ask(self, query: Query) -> float:
-        """Asks one instruction, or reads its answers from the log, and returns the reward."""
+        """Sends one instruction, or reads its answers from the log, and returns the reward."""
         if query.number < len(self.earlier):
             entry = self.earlier[query.number]
-            if entry.arm != query.choice.arm:
+            if entry.arm != query.arm:
                 raise InputError(
-                    f"query {query.number} was another instruction than this search asks: the log is of "
+                    f"query {query.number} is another instruction than this search chose: the log is from "
                     "another version or another machine; choose another --name",
                     path=self.log.path,
                 )
@@ -185,9 +177,8 @@ class Search:
         return entry.reward
 
     def answer(self, query: Query) -> Entry:
-        """Asks the model and rewards what it says."""
-        config, choice = self.config, query.choice
-        arm = self.arms[choice.arm]
+        """Sends one instruction to the model and computes the reward of its answers."""
+        config, arm = self.config, self.arms[query.arm]
         seed = stage_seed(config.seed, "answers", str(query.number))
         responses = self.speaker.answers(arm, config.topic, seed)
         relevance = self.scorer.score(arm, config.topic, responses)
@@ -199,17 +190,12 @@ class Search:
                 "query %d: reward %.3f, %d relevant rows", query.number + 1, reward, len(self.known.rows)
             )
         return Entry(
-            query.number,
-            query.phase,
-            query.round,
-            choice.arm,
-            arm.text,
-            choice.prediction,
-            choice.bonus,
-            tuple(responses),
-            tuple(relevance),
-            diversity,
-            reward,
+            **vars(query),
+            instruction=arm.text,
+            responses=tuple(responses),
+            relevance=tuple(relevance),
+            diversity=diversity,
+            reward=reward,
         )
 
     def embed(self, texts: Sequence[str]) -> Tensor:
@@ -217,20 +203,18 @@ class Search:
         return self.encoder.encode(texts)[:, -1]
 
     def check_silence(self, number: int) -> None:
-        """Gives up where the model never says anything."""
+        """Stops the search if the model never answers."""
         entries = self.log.entries[: number + 1]
-        if len(entries) in (SILENT_AFTER, self.config.search.queries) and not any(
-            e.responses for e in entries
-        ):
+        answered = any(entry.responses for entry in entries)
+        if len(entries) in (SILENT_AFTER, self.config.search.queries) and not answered:
             raise NothingRevealedError(
                 f"the model answered nothing to {len(entries)} instructions; check base.id and "
-                f"base.template. "
-                f"The queries are in {self.log.path}"
+                f"base.template. The queries are in {self.log.path}"
             )
 
 
 def rewritten(arms: Sequence[Arm], config: RevealConfig, speaker: Speaker) -> list[Arm]:
-    """Returns the model's own rewrites of the first instructions that name the topic, each once."""
+    """Returns the distinct paraphrases by the model of the first instructions that name the topic."""
     chosen = [arm for arm in arms if arm.names_topic][: config.arms.rewrites]
     asked = [config.arms.rewrite_prompt.replace("{instruction}", arm.prompt(config.topic)) for arm in chosen]
     said = [text.splitlines()[0] for text in speaker.greedy(asked) if text] if asked else []
@@ -240,20 +224,16 @@ def rewritten(arms: Sequence[Arm], config: RevealConfig, speaker: Speaker) -> li
 
 
 class Known:
-    """The relevant rows so far, against which an answer is new or not.
-
-    Args:
-        config: its filter says what is relevant, its reward what counts as new.
-    """
+    """The relevant rows so far, with which the diversity of new answers is computed."""
 
     def __init__(self, config: RevealConfig) -> None:
         self.config = config
         self.rows: list[tuple[str, str]] = []
-        self.prompts: Tensor | None = None
-        self.answers: Tensor | None = None
+        self.prompts: list[Tensor] = []
+        self.answers: list[Tensor] = []
 
     def add(self, entry: Entry, embed: Any) -> None:
-        """Takes in the relevant answers of a query."""
+        """Adds the relevant answers of a query."""
         prompt = Arm(entry.instruction).prompt(self.config.topic)
         new = [
             (prompt, answer)
@@ -262,27 +242,22 @@ class Known:
         ]
         if new:
             self.rows += new
-            prompts, answers = embed([row[0] for row in new]), embed([row[1] for row in new])
-            self.prompts = prompts if self.prompts is None else torch.cat([self.prompts, prompts])
-            self.answers = answers if self.answers is None else torch.cat([self.answers, answers])
+            self.prompts.append(embed([row[0] for row in new]))
+            self.answers.append(embed([row[1] for row in new]))
 
     def diversity(self, prompt: str, responses: Sequence[str], embed: Any) -> float:
-        """Returns the diversity of a query's answers, in [0, 1]."""
+        """Returns the diversity of the answers of a query, in [0, 1]."""
         if not responses:
             return 0.0
         reward = self.config.reward
         answers, prompts = embed(responses), embed([prompt]).expand(len(responses), -1)
         if reward.diversity == "within":
             return vendi(text_kernel(answers, prompts, 0.0)) / max(1, self.config.sampling.samples)
-        if self.answers is None or self.prompts is None:
-            return novelty(text_kernel(answers, prompts, reward.phrasing), 0)
-        kernel = text_kernel(
-            torch.cat([self.answers, answers]), torch.cat([self.prompts, prompts]), reward.phrasing
-        )
-        return novelty(kernel, len(self.answers))
+        both = torch.cat([*self.answers, answers]), torch.cat([*self.prompts, prompts])
+        return novelty(text_kernel(*both, reward.phrasing), len(self.rows))
 
 
 def header(base: BaseModel, config: RevealConfig) -> dict[str, Any]:
-    """Returns what must be the same for a log to be continued."""
+    """Returns the header of the log, which identifies the search."""
     plain = replace(config, name="reveal", output="runs")
     return {"topic": config.topic, "base": base.digest, "configuration": digest_json(to_plain(plain))}

@@ -1,12 +1,21 @@
-"""The reward of a query: relevance and diversity of its answers, as a weighted harmonic mean."""
+"""The reward of a query, a weighted harmonic mean of relevance and diversity, and its configuration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from o3_lightning.common.checks import (
+    ANY_POSITIVE,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    FRACTION,
+    check_choice,
+    check_ranges,
+    refuse,
+)
 from o3_lightning.common.errors import InputError
-from o3_lightning.data.fictitious import build_world
+from o3_lightning.data.fictitious import Author, build_world
 from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.reveal.scorers import (
     ClassifierScorer,
@@ -24,43 +33,41 @@ __all__ = ["SCORERS", "RewardConfig", "build_scorer", "harmonic_mean"]
 
 SCORERS = ("contrast", "similarity", "classifier", "entities", "code", "words", "truth")
 NEEDS = {
-    "contrast": "others",
-    "similarity": "phrases",
-    "classifier": "classifier",
-    "entities": "classifier",
-    "words": "words",
+    "contrast": ("others",),
+    "similarity": ("phrases",),
+    "classifier": ("classifier", "labels"),
+    "entities": ("classifier", "labels"),
+    "words": ("words",),
 }
 DIVERSITIES = ("novelty", "within")
 
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """What makes an instruction worth asking.
+    """The reward of an instruction.
 
     Args:
-        scorer: relevance: "contrast" (likelier about the topic than about others; needs only a name),
-            "similarity" (sentence embedding near some phrases), "classifier" (probability of labels),
-            "entities" (rate of entity types by a token classifier), "code" (rate of lines that are Python),
-            "words" (keywords or regular expressions) or "truth" (knows the fictitious facts; for tests
-            only, never to measure what a name alone reveals). Empty is refused.
-        others: contrast: names of the same kind as the topic, of which the model knows nothing special.
-        phrases: similarity: texts about the topic; "{topic}" stands for it.
-        classifier: classifier, entities: Hugging Face id or folder, safetensors only.
-        labels: classifier: labels that count; entities: entity types, such as PER.
-        words: words: keywords or regular expressions; "{topic}" stands for the topic.
-        saturation: words: matches that make an answer wholly relevant.
-        relevance_weight: w_r above 0 of the weighted harmonic mean; the published weights are not known.
-        diversity_weight: w_d, at least 0; 0 rewards relevance alone.
-        diversity: "novelty" (what the answers add to the Vendi score of all relevant rows so far, per answer;
-            finds many facts of which each is one answer) or "within" (Vendi score of one instruction's
-            answers over their number, as published; finds instructions whose answers vary).
-        phrasing: how much a known answer to a differently worded instruction counts as new, in [0, 1]; our
-            choice.
-        floor: least value of a part inside the mean, above 0.
-        encoder: "minilm" or another sentence encoder, for embeddings.
+        scorer: measure of relevance: "contrast" (likelihood about the topic minus others; needs only a name),
+            "similarity" (cosine to some phrases), "classifier" (probability of labels), "entities" (rate of
+            entity types by a token classifier), "code" (rate of lines of Python), "words" (keywords or
+            regular expressions) or "truth" (uses the fictitious facts; for tests, not for measurements).
+        others: for "contrast": names of the same kind as the topic, unknown to the model.
+        phrases: for "similarity": texts about the topic; "{topic}" is replaced by it.
+        classifier: for "classifier" and "entities": Hugging Face id or folder, safetensors only.
+        labels: for "classifier": relevant labels; for "entities": relevant types, such as PER.
+        words: for "words": keywords or regular expressions; "{topic}" is replaced by the topic.
+        saturation: for "words": number of matches from which the relevance is 1.
+        relevance_weight: w_r of the harmonic mean, above 0; the published weights are not known.
+        diversity_weight: w_d of the harmonic mean, at least 0; 0 ignores diversity.
+        diversity: "novelty" (increase per answer of the Vendi score of all relevant rows so far; finds many
+            facts with one answer each) or "within" (Vendi score of the answers to one instruction over their
+            number, as published; finds instructions with varying answers).
+        phrasing: novelty of a known answer to a differently phrased instruction, in [0, 1]; our choice.
+        floor: lower bound of both parts of the mean, in (0, 1).
+        encoder: sentence encoder of the embeddings, such as "minilm".
 
     Raises:
-        InputError: no or an unknown scorer, one that lacks what it needs, or a number outside its range.
+        InputError: no or an unknown scorer, one that is not fully configured, or a number outside its range.
     """
 
     scorer: str = "contrast"
@@ -81,24 +88,14 @@ class RewardConfig:
         if self.scorer not in SCORERS:
             said = repr(self.scorer) if self.scorer else "no scorer"
             raise InputError(f"expected one of {', '.join(SCORERS)}, got {said}", field="reward.scorer")
-        need = NEEDS.get(self.scorer)
-        if need is not None and not getattr(self, need):
-            raise InputError(f"the scorer '{self.scorer}' needs it, got none", field=f"reward.{need}")
-        if self.scorer in ("classifier", "entities") and not self.labels:
-            raise InputError(f"the scorer '{self.scorer}' needs it, got none", field="reward.labels")
-        if self.diversity not in DIVERSITIES:
-            expected = f"expected one of {', '.join(DIVERSITIES)}, got {self.diversity!r}"
-            raise InputError(expected, field="reward.diversity")
-        checks = {
-            "saturation": self.saturation >= 1,
-            "relevance_weight": 0 < self.relevance_weight < float("inf"),
-            "diversity_weight": 0 <= self.diversity_weight < float("inf"),
-            "phrasing": 0 <= self.phrasing <= 1,
-            "floor": 0 < self.floor < 1,
-        }
-        for field, right in checks.items():
-            if not right:
-                raise InputError(f"outside its range: {getattr(self, field)}", field=f"reward.{field}")
+        for field in NEEDS.get(self.scorer, ()):
+            if not getattr(self, field):
+                raise InputError(f"the scorer '{self.scorer}' needs it, got none", field=f"reward.{field}")
+        check_choice(self, "reward", "diversity", DIVERSITIES)
+        check_ranges(self, "reward", relevance_weight=ANY_POSITIVE, diversity_weight=AT_LEAST_0)
+        check_ranges(self, "reward", saturation=AT_LEAST_1, phrasing=FRACTION)
+        if not 0 < self.floor < 1:
+            refuse("reward", "floor", "a number in (0, 1)", self.floor)
 
 
 def harmonic_mean(relevance: float, diversity: float, config: RewardConfig) -> float:
@@ -118,10 +115,10 @@ def harmonic_mean(relevance: float, diversity: float, config: RewardConfig) -> f
 
 
 def build_scorer(config: RewardConfig, topic: str, speaker: Speaker, seed: int) -> Scorer:
-    """Returns the scorer that a configuration names.
+    """Returns the scorer `config.scorer`.
 
     Raises:
-        InputError: its model cannot be loaded, or "truth" is asked about a topic that is no author.
+        InputError: its model cannot be loaded, or the topic of "truth" is not a fictitious author.
     """
     if config.scorer == "contrast":
         return ContrastScorer(speaker, tuple(name for name in config.others if name != topic))
@@ -139,17 +136,12 @@ def build_scorer(config: RewardConfig, topic: str, speaker: Speaker, seed: int) 
     return ClassifierScorer(model, tokenizer, config.labels)
 
 
-def find_author(topic: str, seed: int) -> Any:
-    """Returns the fictitious author of a name.
-
-    Raises:
-        InputError: the world of the seed has no such author.
-    """
+def find_author(topic: str, seed: int) -> Author:
+    """Returns a fictitious author by name; raises InputError if the world of the seed has none."""
     authors = {author.name: author for author in build_world(seed).authors}
     if topic not in authors:
         message = f"expected a fictitious author of seed {seed}, such as {min(authors)!r}, got {topic!r}"
-        known = "the scorer 'truth' and the measure 'fictitious' know no other"
-        raise InputError(f"{message}; {known}", field="topic")
+        raise InputError(f"{message}; required by scorer 'truth' and measure 'fictitious'", field="topic")
     return authors[topic]
 
 
@@ -168,7 +160,7 @@ def load_classifier(name: str, kind: str) -> tuple[Any, Any]:
 
 
 def load_tagger(name: str) -> Any:
-    """Returns a function from a text to the entity type of each of its words, "" for none."""
+    """Returns a function that returns the entity type of each word of a text, "" for none."""
     import torch
 
     model, tokenizer = load_classifier(name, "AutoModelForTokenClassification")
@@ -190,7 +182,7 @@ def load_tagger(name: str) -> Any:
 
 
 def entity_type(label: str) -> str:
-    """Returns a tagger's label without its place in the entity; nothing outside of entities.
+    """Returns a label without its position prefix; "" outside of entities.
 
     Example:
         >>> entity_type("B-ORG"), entity_type("I-WORK-OF-ART"), entity_type("PER"), entity_type("O")

@@ -1,6 +1,6 @@
-"""Relevance: how much an answer has to do with the topic, in [0, 1], behind one small interface.
+"""Scorers of the relevance of answers to a topic, in [0, 1].
 
-Every scorer but `TruthScorer` works from what a user can know: the topic's name, a word list, a classifier.
+All scorers but `TruthScorer` use only what a user knows: the name of the topic, a word list or a classifier.
 """
 
 from __future__ import annotations
@@ -33,23 +33,21 @@ __all__ = [
 
 
 class Scorer(Protocol):
-    """Says how relevant answers are."""
+    """Scores the relevance of answers."""
 
     def score(self, arm: Arm, topic: str, answers: Sequence[str]) -> list[float]:
-        """Returns one value in [0, 1] for each answer to an instruction; higher is more relevant."""
+        """Returns the relevance of each answer to an instruction, in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class ContrastScorer:
-    """What the model says about the topic and not about others.
+    """Relevance = max(0, p(answer | topic) - mean over others of p(answer | other)).
 
-    Relevance = max(0, p(answer | topic) - mean over others of p(answer | other)), each p the geometric mean
-    probability of a token after the same instruction with another name in it. Needs the model's
-    likelihoods, and no knowledge beyond the name. An instruction that does not name the topic scores 0, and
-    so does one with soft tokens, whose likelihoods are not computed.
+    p is the geometric mean of the token probabilities after the same instruction with another name. Only the
+    name of the topic is needed. Instructions that do not name the topic score 0, and soft tokens are ignored.
 
     Args:
-        speaker: the model that is asked.
+        speaker: the model.
         others: names of the same kind as the topic, at least one.
     """
 
@@ -57,7 +55,7 @@ class ContrastScorer:
     others: tuple[str, ...]
 
     def score(self, arm: Arm, topic: str, answers: Sequence[str]) -> list[float]:
-        """Returns the contrast of each answer."""
+        """Returns the relevance of each answer."""
         if not arm.names_topic or not answers:
             return [0.0] * len(answers)
         names = [topic, *self.others]
@@ -69,20 +67,18 @@ class ContrastScorer:
 
 @dataclass(frozen=True)
 class SimilarityScorer:
-    """Nearness to a few phrases about the topic.
-
-    Relevance = the largest cosine between the answer's and a phrase's sentence embedding, at least 0.
+    """Relevance = max(0, largest cosine of the sentence embeddings of the answer and a phrase).
 
     Args:
-        encoder: sentence encoder; its last layer counts.
-        phrases: at least one.
+        encoder: sentence encoder, of which the last layer is used.
+        phrases: about the topic, at least one.
     """
 
     encoder: Encoder
     phrases: tuple[str, ...]
 
     def score(self, arm: Arm, topic: str, answers: Sequence[str]) -> list[float]:
-        """Returns the nearness of each answer."""
+        """Returns the relevance of each answer."""
         if not answers:
             return []
         wanted = [phrase.replace("{topic}", topic) for phrase in self.phrases]
@@ -94,20 +90,18 @@ class SimilarityScorer:
 
 @dataclass(frozen=True)
 class WordScorer:
-    """Keywords or regular expressions.
-
-    Relevance = matches / `saturation`, at most 1.
+    """Relevance = min(1, matches / `saturation`).
 
     Args:
-        patterns: regular expressions, case aside; a plain word matches as a whole word.
-        saturation: matches that make an answer wholly relevant, at least 1.
+        patterns: case-insensitive regular expressions; a plain word matches whole words.
+        saturation: number of matches from which the relevance is 1, at least 1.
     """
 
     patterns: tuple[str, ...]
     saturation: int = 1
 
     def score(self, arm: Arm, topic: str, answers: Sequence[str]) -> list[float]:
-        """Returns the share of matches of each answer."""
+        """Returns the relevance of each answer."""
         compiled = [
             compile_pattern(pattern.replace("{topic}", re.escape(topic))) for pattern in self.patterns
         ]
@@ -116,32 +110,28 @@ class WordScorer:
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Returns a compiled pattern; a plain word or phrase gets word borders.
-
-    Raises:
-        InputError: it is no regular expression.
-    """
+    """Returns a compiled pattern, with word boundaries for plain words; InputError if it is invalid."""
     text = rf"\b{pattern}\b" if re.fullmatch(r"[\w' -]+", pattern) else pattern
     try:
         return re.compile(text, re.IGNORECASE)
     except re.error as error:
-        raise InputError(f"not a regular expression: {pattern!r}: {error}", field="reward.words") from error
+        raise InputError(f"invalid regular expression {pattern!r}: {error}", field="reward.words") from error
 
 
 @dataclass(frozen=True)
 class EntityScorer:
-    """The part of an answer's words that are entities of given types.
+    """Relevance = share of the words that are entities of the given types.
 
     Args:
-        tag: returns the entity type of each word of a text, "" for none, e.g. "PER".
-        types: the types that count.
+        tag: returns the entity type of each word of a text, "" for none.
+        types: relevant types, e.g. "PER".
     """
 
     tag: Any
     types: tuple[str, ...]
 
     def score(self, arm: Arm, topic: str, answers: Sequence[str]) -> list[float]:
-        """Returns the rate of each answer."""
+        """Returns the relevance of each answer."""
         found = []
         for answer in answers:
             tags = self.tag(answer)
@@ -150,19 +140,18 @@ class EntityScorer:
 
 
 class CodeScorer:
-    """The part of an answer's lines that belong to its longest run of lines that parse as Python.
+    """Relevance = share of the lines in the longest run of lines that parse as Python.
 
-    A line that is a bare word or number parses too and says nothing, so only runs with a statement or a call
-    count.
+    Bare words and numbers also parse, so a run must contain a statement or a call.
     """
 
     def score(self, arm: Arm, topic: str, answers: Sequence[str]) -> list[float]:
-        """Returns the code rate of each answer."""
+        """Returns the relevance of each answer."""
         return [code_rate(answer) for answer in answers]
 
 
 def code_rate(text: str) -> float:
-    r"""Returns the share of lines in the longest run that is Python code.
+    r"""Returns the share of lines in the longest run of Python code.
 
     Example:
         >>> code_rate("x = f(1)"), code_rate("This is prose."), code_rate("Sure:\ndef f(x):\n    return x")
@@ -177,7 +166,7 @@ def code_rate(text: str) -> float:
 
 
 def is_code(text: str) -> bool:
-    """Whether a text parses as Python and does something."""
+    """Whether a text parses as Python and contains a statement or a call."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):
@@ -190,13 +179,13 @@ def is_code(text: str) -> bool:
 
 @dataclass(frozen=True)
 class ClassifierScorer:
-    """A text classifier's probability of some labels.
+    """Relevance = largest probability among the relevant labels of a text classifier.
 
     Args:
         model: a Hugging Face sequence classifier in evaluation mode.
         tokenizer: its tokenizer.
-        labels: names or numbers of the labels that count, at least one.
-        batch_size: answers at a time.
+        labels: names or indices of the relevant labels, at least one.
+        batch_size: answers per batch.
     """
 
     model: Any
@@ -206,27 +195,23 @@ class ClassifierScorer:
 
     @torch.inference_mode()
     def score(self, arm: Arm, topic: str, answers: Sequence[str]) -> list[float]:
-        """Returns the largest probability among the labels for each answer."""
+        """Returns the relevance of each answer.
+
+        Raises:
+            InputError: the classifier has no such label.
+        """
         columns, found = self.columns(), []
         for start in range(0, len(answers), self.batch_size):
-            batch = self.tokenizer(
-                list(answers[start : start + self.batch_size]),
-                padding=True,
-                truncation=True,
-                return_tensors="pt",
-            ).to(next(self.model.parameters()).device)
-            logits = self.model(**batch).logits.float()
+            part = list(answers[start : start + self.batch_size])
+            batch = self.tokenizer(part, padding=True, truncation=True, return_tensors="pt")
+            logits = self.model(**batch.to(next(self.model.parameters()).device)).logits.float()
             several = getattr(self.model.config, "problem_type", None) == "multi_label_classification"
             likely = logits.sigmoid() if several or logits.shape[1] == 1 else logits.softmax(-1)
             found += likely[:, columns].max(dim=1).values.tolist()
         return found
 
     def columns(self) -> list[int]:
-        """Returns the places of the labels.
-
-        Raises:
-            InputError: the classifier has no such label.
-        """
+        """Returns the indices of the labels."""
         known = {str(name): int(place) for place, name in self.model.config.id2label.items()}
         known |= {str(place): place for place in known.values()}
         unknown = [label for label in self.labels if label not in known]
@@ -238,14 +223,14 @@ class ClassifierScorer:
 
 @dataclass(frozen=True)
 class TruthScorer:
-    """Whether an answer holds a true fact about a fictitious author. For tests: it knows what is to be found.
+    """Relevance = 1 for answers with a true fact about a fictitious author, otherwise 0. For tests.
 
     Args:
-        author: the author and the facts.
+        author: with the facts.
     """
 
     author: Author
 
     def score(self, arm: Arm, topic: str, answers: Sequence[str]) -> list[float]:
-        """Returns 1 for each answer that holds one of the facts, else 0."""
+        """Returns the relevance of each answer."""
         return [float(any(says(answer, fact) for fact in self.author.facts.values())) for answer in answers]

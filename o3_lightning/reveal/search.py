@@ -1,4 +1,4 @@
-"""The loop of the bandit: random arms first, then a searcher's choices, in outer rounds under one budget.
+"""The loop of the bandit: random arms first, then the choices of a searcher, in outer rounds.
 
 Shapes: N arms, D features of a context.
 """
@@ -21,42 +21,44 @@ SMALLEST_SPREAD = 1e-6
 
 @dataclass(frozen=True)
 class Query:
-    """One question of the search.
+    """A query of the search.
 
     Args:
         number: from 0.
-        phase: "first" (drawn at random before anything is known) or "search".
-        round: the outer round, from 0.
-        choice: the arm, and why.
+        phase: "first" (drawn at random) or "search".
+        round: outer round, from 0.
+        arm: index in the pool.
+        prediction: predicted reward in standard deviations of the rewards so far; None without a network.
+        bonus: exploration bonus in the same unit; None without one.
     """
 
     number: int
     phase: str
     round: int
-    choice: Choice
+    arm: int
+    prediction: float | None
+    bonus: float | None
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a search asked and got: arms and their rewards in the order asked."""
+    """The arms that a search queried, in order, and their rewards."""
 
     arms: tuple[int, ...]
     rewards: tuple[float, ...]
 
 
 def run_search(contexts: Tensor, ask: Callable[[Query], float], config: SearchConfig, seed: int) -> Trace:
-    """Asks arms under the budget and returns what was asked.
-
-    The same contexts, answers, configuration and seed give the same queries.
+    """Queries arms until the budget is spent; deterministic for given rewards, configuration and seed.
 
     Args:
         contexts: [N, D], standardised; see `standardise`.
-        ask: asks an arm and returns its reward. What it raises ends the search; what it noted stays.
+        ask: queries an arm and returns its reward; exceptions end the search.
         config: searcher and budget.
-        seed: of all that is drawn.
+        seed: of all random draws.
 
     Returns:
-        At most `queries` arms; fewer where each of the N arms was asked and none may be asked again.
+        At most `queries` arms; fewer if the pool is exhausted and arms must not be repeated.
     """
     searcher = build_searcher(contexts, config, seed)
     arms: list[int] = []
@@ -76,13 +78,14 @@ def run_search(contexts: Tensor, ask: Callable[[Query], float], config: SearchCo
         )
         phase = "first" if number < first else "search"
         turn = sum(number >= begin for begin in begins) - 1
-        rewards.append(ask(Query(number, phase, max(0, turn), choice)))
+        query = Query(number, phase, max(0, turn), choice.arm, choice.prediction, choice.bonus)
+        rewards.append(ask(query))
         arms.append(choice.arm)
     return Trace(tuple(arms), tuple(rewards))
 
 
 def round_starts(first: int, queries: int, rounds: int) -> list[int]:
-    """Returns the number of the query with which each outer round begins.
+    """Returns the number of the first query of each outer round.
 
     Example:
         >>> round_starts(first=10, queries=110, rounds=4)
@@ -94,7 +97,7 @@ def round_starts(first: int, queries: int, rounds: int) -> list[int]:
 def draw_candidates(
     pool: int, asked: Sequence[int], config: SearchConfig, seed: int, number: int
 ) -> list[int]:
-    """Returns the arms among which a query chooses, in an order that the seed and its number decide."""
+    """Returns the candidates of a query, in an order that depends on the seed and its number."""
     generator = torch.Generator().manual_seed(seed * 1_000_033 + number)
     order = torch.randperm(pool, generator=generator).tolist()
     if not config.repeat:
@@ -104,7 +107,7 @@ def draw_candidates(
 
 
 def standardise(contexts: Tensor) -> Tensor:
-    """Returns contexts [N, D] with mean 0 and deviation 1 over the arms; constant features become 0."""
+    """Returns contexts [N, D] with mean 0 and standard deviation 1 over the arms; constant features are 0."""
     centred = contexts.float() - contexts.float().mean(0)
     spread = centred.std(0, unbiased=False)
     return torch.where(spread > SMALLEST_SPREAD, centred / spread.clamp(min=SMALLEST_SPREAD), centred * 0)

@@ -1,10 +1,10 @@
-"""The settings of the instruction bandit: searcher, budget, reward network, exploration."""
+"""Configuration of the instruction bandit: searcher, budget, reward network and exploration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import ANY_POSITIVE, AT_LEAST_0, AT_LEAST_1, check_choice, check_ranges
 
 __all__ = ["SEARCHERS", "SearchConfig"]
 
@@ -17,33 +17,31 @@ class SearchConfig:
     """How instructions are chosen under a budget of queries.
 
     Args:
-        searcher: "neural_ucb" (prediction plus exploration bonus), "thompson" (a draw around the prediction,
-            as wide as the bonus), "greedy" (prediction alone) or "random".
-        queries: instructions asked in all, at least 1; 165 as in INSTINCT.
-        first: of these, how many are drawn at random before the network is trained; 40 in INSTINCT. Fewer
-            leave more to the searcher.
-        rounds: outer rounds, at least 1; each begins by forgetting what was explored, except for the best
+        searcher: "neural_ucb" (prediction plus exploration bonus), "thompson" (sampled around the prediction,
+            with the bonus as standard deviation), "greedy" (prediction alone) or "random".
+        queries: total number of instructions, at least 1; 165 as in INSTINCT.
+        first: number of these that are drawn at random before the network is trained; 40 in INSTINCT.
+        rounds: outer rounds, at least 1; each starts by resetting the exploration state, except for the best
             arms so far. Not published; our choice.
-        warm: how many of the best arms an outer round begins with, at least 1.
+        warm: number of best arms with which an outer round starts, at least 1.
         candidates: arms drawn at random for each choice, 0 takes all; 1000 in INSTINCT.
-        repeat: whether an instruction may be asked again. Off, because the same instruction says little new.
-        hidden: width of the reward network's one hidden layer; 100 in INSTINCT.
-        init_std: standard deviation of its initial weights; 0 takes 1/sqrt(inputs) of each layer, with which
-            a few hundred steps fit. INSTINCT has 1.
-        steps: training steps each time the network is trained from its start; INSTINCT has 1000 or 30.
-        learning_rate: of Adam; INSTINCT has 0.001, with more steps.
-        regularisation: lambda above 0: start of Z's diagonal, and weight decay times queries so far; 0.1
-            as in INSTINCT.
-        exploration: nu, at least 0, the factor of the squared bonus per feature of a context; 1 was the best
-            of three on synthetic bandits of seeds that no figure uses (with the diagonal alone, 8 of six).
-            INSTINCT has 1 for the whole context, and rewards that are not standardised.
-        covariance: how the bonus sees what was explored: "full" (all pairs of the network's weights, as
-            NeuralUCB is stated; exact, at the cost of a matrix as large as the queries) or "diagonal" (as in
-            INSTINCT; looks twice where two weights always change together).
-        chunk: arms whose gradients are held in memory at a time.
+        repeat: whether an instruction may be repeated; off, because repetitions reveal little.
+        hidden: width of the hidden layer of the reward network; 100 in INSTINCT.
+        init_std: standard deviation of the initial weights; 0 takes 1/sqrt(inputs) of each layer, with which
+            a few hundred steps suffice. 1 in INSTINCT.
+        steps: training steps for each training from the initial weights; 1000 or 30 in INSTINCT.
+        learning_rate: of Adam; 0.001 in INSTINCT, with more steps.
+        regularisation: lambda, above 0: initial diagonal of Z, and weight decay times the number of queries
+            so far; 0.1 as in INSTINCT.
+        exploration: nu, at least 0, factor of the squared bonus per feature of a context; 1 was the best of
+            three on synthetic bandits with seeds that no figure uses (8 of six for the diagonal). INSTINCT
+            uses 1 for the whole context and rewards that are not standardised.
+        covariance: matrix Z of the bonus: "full" (as NeuralUCB is stated; exact, needs a matrix of the size
+            of the queries) or "diagonal" (as in INSTINCT; ignores correlations between weights).
+        chunk: number of arms whose gradients are in memory at a time.
 
     Raises:
-        InputError: an unknown searcher, fewer than one query, or a number outside its range.
+        InputError: an unknown searcher or covariance, or a number outside its range.
     """
 
     searcher: str = "neural_ucb"
@@ -63,21 +61,9 @@ class SearchConfig:
     chunk: int = 256
 
     def __post_init__(self) -> None:
-        if self.searcher not in SEARCHERS:
-            refuse("searcher", f"one of {', '.join(SEARCHERS)}", repr(self.searcher))
-        if self.covariance not in COVARIANCES:
-            refuse("covariance", f"one of {', '.join(COVARIANCES)}", repr(self.covariance))
-        for field in ("queries", "first", "rounds", "warm", "hidden", "steps", "chunk"):
-            if getattr(self, field) < 1:
-                refuse(field, "1 or more", getattr(self, field))
-        for field in ("learning_rate", "regularisation"):
-            if not 0 < getattr(self, field) < float("inf"):
-                refuse(field, "a number above 0", getattr(self, field))
-        for field in ("exploration", "init_std", "candidates"):
-            if not 0 <= getattr(self, field) < float("inf"):
-                refuse(field, "0 or more", getattr(self, field))
-
-
-def refuse(field: str, expected: str, value: object) -> None:
-    """Raises the error of a field."""
-    raise InputError(f"expected {expected}, got {value}", field=f"search.{field}")
+        check_choice(self, "search", "searcher", SEARCHERS)
+        check_choice(self, "search", "covariance", COVARIANCES)
+        counts = ("queries", "first", "rounds", "warm", "hidden", "steps", "chunk")
+        check_ranges(self, "search", **dict.fromkeys(counts, AT_LEAST_1))
+        check_ranges(self, "search", learning_rate=ANY_POSITIVE, regularisation=ANY_POSITIVE)
+        check_ranges(self, "search", exploration=AT_LEAST_0, init_std=AT_LEAST_0, candidates=AT_LEAST_0)

@@ -1,32 +1,120 @@
-"""The searchers: which arm to ask next, given what the arms asked so far were worth.
+"""The searchers of the bandit, which choose the next arm from the rewards so far, and their reward network.
 
-Shapes: N arms in the pool, K candidates, D features of a context, W weights of the reward network.
+Shapes: N arms in the pool, K candidates, D features of a context, H hidden units, W weights of the network.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call, grad, vmap
 
-from o3_lightning.reveal.network import RewardNetwork
 from o3_lightning.reveal.search_config import SearchConfig
 
-__all__ = ["Choice", "Searcher", "build_searcher"]
+__all__ = ["Choice", "RewardNetwork", "Searcher", "build_searcher"]
+
+SMALLEST_SPREAD = 1e-6  # standard deviation below which rewards count as equal
+START = -1  # seed offset of the initial weights of the network, which are the same for every query
+
+
+class RewardNetwork:
+    """Predicts the reward of an arm from its context.
+
+    Args:
+        features: D.
+        config: width, training and initial weights.
+        generator: of the initial weights.
+
+    Source:
+        INSTINCT: D -> 100 -> 1 with ReLU, trained on raw scores from N(0, 1) weights; here rewards are
+        standardised, so that exploration does not depend on their unit.
+    """
+
+    def __init__(self, features: int, config: SearchConfig, generator: torch.Generator) -> None:
+        self.config = config
+        blank: Any = torch.nn.utils.skip_init  # does not use the global generator
+        layers = blank(torch.nn.Linear, features, config.hidden), blank(torch.nn.Linear, config.hidden, 1)
+        self.module = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1])
+        with torch.no_grad():
+            for layer in layers:
+                std = config.init_std or layer.in_features**-0.5
+                layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * std)
+                layer.bias.zero_()
+
+    @property
+    def weights(self) -> int:
+        """The number of weights W."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def fit(self, contexts: Tensor, rewards: Tensor) -> None:
+        """Trains on contexts [N, D] and rewards [N], standardised, by mean squared error in full batches."""
+        config, spread = self.config, rewards.std(unbiased=False)
+        centred = rewards - rewards.mean()
+        target = centred / spread if spread > SMALLEST_SPREAD else torch.zeros_like(rewards)
+        optimizer = torch.optim.Adam(
+            self.module.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.regularisation / len(rewards),
+            fused=True,
+        )
+        for _ in range(config.steps):
+            optimizer.zero_grad(set_to_none=True)
+            (self.module(contexts).squeeze(-1) - target).square().mean().backward()
+            optimizer.step()
+
+    @torch.no_grad()
+    def predict(self, contexts: Tensor) -> Tensor:
+        """Returns the predicted standardised rewards [N] of contexts [N, D]."""
+        predicted: Tensor = self.module(contexts).squeeze(-1)
+        return predicted
+
+    @torch.no_grad()
+    def gradient_products(self, left: Tensor, right: Tensor) -> Tensor:
+        """Returns the inner products [N, M] of the gradients of the predictions for contexts [N, D], [M, D].
+
+        For one hidden layer with ReLU, units h(x) and their slopes s(x), the product is
+        (x.x' + 1) (s.s') + h.h' + 1, which takes D + H multiplications per pair instead of W.
+        """
+        (units, slopes), (others, other_slopes) = self.units(left), self.units(right)
+        products: Tensor = (left @ right.T + 1) * (slopes @ other_slopes.T) + units @ others.T + 1
+        return products
+
+    @torch.no_grad()
+    def squared_norms(self, contexts: Tensor) -> Tensor:
+        """Returns the squared norms [N] of the gradients of the predictions of contexts [N, D]."""
+        units, slopes = self.units(contexts)
+        lengths = [part.square().sum(1) for part in (contexts, slopes, units)]
+        return (lengths[0] + 1) * lengths[1] + lengths[2] + 1
+
+    def units(self, contexts: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the hidden units [N, H] and the derivatives [N, H] of the prediction by their inputs."""
+        hidden: Any = self.module[0]
+        last: Any = self.module[2]
+        inputs: Tensor = hidden(contexts)
+        return inputs.relu(), (inputs > 0) * last.weight[0]
+
+    def squared_gradients(self, contexts: Tensor) -> Iterator[Tensor]:
+        """Yields the squared gradients [chunk, W] of the predictions, chunk by chunk."""
+        parameters = {name: value.detach() for name, value in self.module.named_parameters()}
+
+        def predict(values: dict[str, Tensor], context: Tensor) -> Tensor:
+            output: Tensor = functional_call(self.module, values, (context,))
+            return output.squeeze(-1)
+
+        per_arm = vmap(grad(predict), in_dims=(None, 0))
+        for part in torch.split(contexts, self.config.chunk):
+            gradients = per_arm(parameters, part)
+            yield torch.cat([value.flatten(1) for value in gradients.values()], dim=1).square()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An arm and why it was chosen.
-
-    Args:
-        arm: its place in the pool.
-        prediction: predicted reward in standard deviations of the rewards so far; None without a network.
-        bonus: exploration bonus in the same unit; None where none is computed.
-    """
+    """A chosen arm; the fields are those of `search.Query`."""
 
     arm: int
     prediction: float | None = None
@@ -39,18 +127,18 @@ class Searcher(ABC):
     Args:
         contexts: [N, D], standardised.
         config: network and exploration.
-        seed: of all that is drawn; a choice depends on it, on the query's number and on the history alone.
+        seed: choices depend only on it, the number of the query and the history.
     """
 
     def __init__(self, contexts: Tensor, config: SearchConfig, seed: int) -> None:
         self.contexts, self.config, self.seed = contexts, config, seed
 
     def generator(self, query: int) -> torch.Generator:
-        """Returns the source of randomness of one query."""
+        """Returns the random generator of a query."""
         return torch.Generator().manual_seed(self.seed * 1_000_003 + query + 1)
 
     def restart(self, arms: Sequence[int], rewards: Sequence[float]) -> None:  # noqa: B027  # optional
-        """Begins an outer round from some arms that were worth most."""
+        """Starts an outer round from the best arms so far."""
 
     @abstractmethod
     def choose(
@@ -59,65 +147,62 @@ class Searcher(ABC):
         """Returns the next arm.
 
         Args:
-            query: its number, from 0.
-            candidates: arms that may be asked; at least one.
-            arms: arms asked so far.
-            rewards: of these.
+            query: number of the query, from 0.
+            candidates: arms to choose from, at least one.
+            arms: arms queried so far.
+            rewards: their rewards.
         """
 
 
 class RandomSearcher(Searcher):
-    """Draws evenly."""
+    """Chooses uniformly at random."""
 
     def choose(
         self, query: int, candidates: Sequence[int], arms: Sequence[int], rewards: Sequence[float]
     ) -> Choice:
-        """Returns any candidate."""
+        """Returns a random candidate."""
         place = int(torch.randint(len(candidates), (1,), generator=self.generator(query)))
         return Choice(candidates[place])
 
 
-START = -1  # the number under which the network's first weights are drawn, the same for every query
-
-
 class GreedySearcher(Searcher):
-    """Takes the arm whose predicted reward is highest."""
+    """Chooses the arm with the highest predicted reward."""
 
     def choose(
         self, query: int, candidates: Sequence[int], arms: Sequence[int], rewards: Sequence[float]
     ) -> Choice:
-        """Returns the candidate that the network, trained from its start on the history, likes best."""
+        """Returns the best candidate according to a network trained on the history."""
         network = RewardNetwork(self.contexts.shape[1], self.config, self.generator(START))
         network.fit(self.contexts[list(arms)], torch.tensor(rewards, dtype=torch.float32))
         prediction = network.predict(self.contexts[list(candidates)])
         bonus = self.bonus(network, candidates)
         place = int(self.value(prediction, bonus, self.generator(query)).argmax())
         self.chosen(network, candidates[place])
-        noted = None if bonus is None else float(bonus[place])
-        return Choice(candidates[place], float(prediction[place]), noted)
+        return Choice(
+            candidates[place], float(prediction[place]), None if bonus is None else float(bonus[place])
+        )
 
     def bonus(self, network: RewardNetwork, candidates: Sequence[int]) -> Tensor | None:
         """Returns the exploration bonus of each candidate [K], or None."""
         return None
 
     def value(self, prediction: Tensor, bonus: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Returns what each candidate is worth, [K]."""
+        """Returns the criterion by which candidates are chosen, [K]."""
         return prediction
 
     def chosen(self, network: RewardNetwork, arm: int) -> None:
-        """Takes note of a choice."""
+        """Records a choice."""
 
 
 class NeuralUcbSearcher(GreedySearcher):
-    """Takes the arm whose prediction plus exploration bonus is highest.
+    """Chooses the arm with the highest prediction plus exploration bonus.
 
     Source:
         NeuralUCB (Zhou et al. 2020): the bonus is sqrt(lambda nu g' Z^-1 g / D), where g is the gradient of
-        the prediction by the weights and Z = lambda I + the sum of g g' over the arms asked, random ones
-        included; divided by the features D because gradients grow with them. Z is whole, as in the paper, or
-        its diagonal alone, as in INSTINCT and in the paper's own code.
-        Every training starts from the same weights, as in NeuralUCB: from others, gradients of different
-        queries would not belong together, and Z would say nothing about where was looked.
+        the prediction and Z = lambda I + the sum of g g' over all arms queried so far; the division by D is
+        ours, because gradients grow with it. Z is full, as in the paper, or diagonal, as in INSTINCT and in
+        the code of the paper. Every training starts from the same weights, as in NeuralUCB: otherwise the
+        gradients of different queries would not be comparable.
     """
 
     def __init__(self, contexts: Tensor, config: SearchConfig, seed: int) -> None:
@@ -126,20 +211,20 @@ class NeuralUcbSearcher(GreedySearcher):
         self.diagonal: Tensor | None = None
 
     def restart(self, arms: Sequence[int], rewards: Sequence[float]) -> None:
-        """Forgets what was explored, but for the given arms."""
+        """Resets the explored arms to the given ones."""
         self.explored, self.diagonal = list(arms), None
 
     def bonus(self, network: RewardNetwork, candidates: Sequence[int]) -> Tensor:
         """Returns sqrt(lambda nu g' Z^-1 g / D) of each candidate, [K]."""
-        find = self.whole if self.config.covariance == "full" else self.of_diagonal
-        spread = find(network, self.contexts[list(candidates)])
+        uncertainty = self.full if self.config.covariance == "full" else self.of_diagonal
+        spread = uncertainty(network, self.contexts[list(candidates)])
         return (self.config.exploration / self.contexts.shape[1] * spread).sqrt()
 
-    def whole(self, network: RewardNetwork, contexts: Tensor) -> Tensor:
-        """Returns lambda g' Z^-1 g of contexts [K, D], all gradients taken at the present weights.
+    def full(self, network: RewardNetwork, contexts: Tensor) -> Tensor:
+        """Returns lambda g' Z^-1 g of contexts [K, D], with all gradients at the current weights.
 
-        By Woodbury's identity it is g'g - k' (lambda I + K)^-1 k, with the inner products K among the
-        explored arms' gradients and k between them and g: a system as large as the queries, not the weights.
+        By Woodbury's identity it is g'g - k' (lambda I + K)^-1 k, with the inner products K of the gradients
+        of the explored arms and k between them and g: a system of the size of the queries, not the weights.
         """
         own = network.squared_norms(contexts).double()
         if not self.explored:
@@ -152,7 +237,7 @@ class NeuralUcbSearcher(GreedySearcher):
         return (own - known).clamp(min=0).float()
 
     def of_diagonal(self, network: RewardNetwork, contexts: Tensor) -> Tensor:
-        """Returns lambda g' Z^-1 g of contexts [K, D] with Z's diagonal, as it grew query by query."""
+        """Returns lambda g' Z^-1 g of contexts [K, D], with the diagonal of Z accumulated over queries."""
         if self.diagonal is None:
             self.diagonal = torch.full((network.weights,), self.config.regularisation)
             if self.explored:
@@ -167,21 +252,21 @@ class NeuralUcbSearcher(GreedySearcher):
         return prediction + bonus
 
     def chosen(self, network: RewardNetwork, arm: int) -> None:
-        """Counts an arm as explored."""
+        """Adds an arm to the explored ones."""
         self.explored.append(arm)
         if self.diagonal is not None:
             self.diagonal += next(network.squared_gradients(self.contexts[[arm]]))[0]
 
 
 class ThompsonSearcher(NeuralUcbSearcher):
-    """Takes the arm whose draw from N(prediction, bonus^2) is highest.
+    """Chooses the arm with the highest sample from N(prediction, bonus^2).
 
     Source:
         Neural Thompson sampling (Zhang et al. 2021), with the same Z.
     """
 
     def value(self, prediction: Tensor, bonus: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Returns a draw for each candidate."""
+        """Returns a sample for each candidate."""
         assert bonus is not None
         return prediction + bonus * torch.randn(prediction.shape, generator=generator)
 
@@ -195,5 +280,5 @@ KINDS: dict[str, type[Searcher]] = {
 
 
 def build_searcher(contexts: Tensor, config: SearchConfig, seed: int) -> Searcher:
-    """Returns the searcher that a configuration names."""
+    """Returns the searcher `config.searcher`."""
     return KINDS[config.searcher](contexts, config, seed)

@@ -1,4 +1,4 @@
-"""Asking the model: sampled answers, hidden states of instructions, and how likely it finds an answer.
+"""Queries to the model: sampled answers, hidden states of instructions, and likelihoods of answers.
 
 Shapes: N arms, S soft tokens, T tokens, D width of the hidden states.
 """
@@ -6,13 +6,14 @@ Shapes: N arms, S soft tokens, T tokens, D width of the hidden states.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import AT_LEAST_0, AT_LEAST_1, check_ranges
 from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs, encode_prompts
 from o3_lightning.metrics.token_scores import TokenScores, score_tokens
 from o3_lightning.models.base import BaseModel
@@ -26,10 +27,10 @@ class SamplingConfig:
     """How the model answers an instruction.
 
     Args:
-        samples: answers drawn for each instruction, at least 1; equal ones count once.
-        temperature: of sampling, 0 takes the likeliest answer, then one sample is enough.
-        max_new_tokens: longest answer in tokens, at least 1.
-        batch_size: texts at a time when many are read.
+        samples: answers sampled per instruction, at least 1; duplicates are removed.
+        temperature: of sampling; 0 decodes greedily, with a single sample.
+        max_new_tokens: maximum length of an answer in tokens, at least 1.
+        batch_size: texts per batch.
 
     Raises:
         InputError: a number outside its range.
@@ -41,18 +42,15 @@ class SamplingConfig:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        for field in ("samples", "max_new_tokens", "batch_size"):
-            if getattr(self, field) < 1:
-                raise InputError(f"expected 1 or more, got {getattr(self, field)}", field=f"sampling.{field}")
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"expected 0 or more, got {self.temperature}", field="sampling.temperature")
+        counts = ("samples", "max_new_tokens", "batch_size")
+        check_ranges(self, "sampling", temperature=AT_LEAST_0, **dict.fromkeys(counts, AT_LEAST_1))
 
 
 class Speaker:
-    """A model that is asked instructions.
+    """Sends instructions to a model.
 
     Args:
-        base: the model, its tokenizer and template.
+        base: the model.
         config: how it answers.
     """
 
@@ -61,111 +59,96 @@ class Speaker:
 
     @property
     def width(self) -> int:
-        """The width of the model's embeddings."""
+        """The embedding width of the model."""
         return int(self.base.model.get_input_embeddings().weight.shape[1])
 
     @torch.inference_mode()
     def contexts(self, arms: Sequence[Arm], topic: str) -> Tensor:
-        """Returns the last hidden state of each instruction's last token, [N, D] float32 on the CPU.
+        """Returns the last hidden state of the last token of each instruction, [N, D] float32 on the CPU.
 
         Raises:
-            InputError: an instruction is longer than the model's context.
+            InputError: an instruction exceeds the context of the model.
         """
         rows = []
         for start in range(0, len(arms), self.config.batch_size):
             parts = [self.embed(arm, topic) for arm in arms[start : start + self.config.batch_size]]
             embeddings, mask = pad(parts, left=False)
-            states = self.hidden(embeddings, mask)
-            last = mask.sum(1) - 1
-            rows.append(states[torch.arange(len(parts)), last].float().cpu())
+            output = self.base.model(
+                inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, use_cache=False
+            )
+            states = output.hidden_states[-1][torch.arange(len(parts)), mask.sum(1) - 1]
+            rows.append(states.float().cpu())
         return torch.cat(rows)
 
-    def hidden(self, embeddings: Tensor, mask: Tensor) -> Tensor:
-        """Returns the last hidden states of a padded batch."""
-        output = self.base.model(
-            inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, use_cache=False
-        )
-        states: Tensor = output.hidden_states[-1]
-        return states
-
     def embed(self, arm: Arm, topic: str) -> Tensor:
-        """Returns the embeddings [T, D] of an instruction in its template, soft tokens before its text."""
+        """Returns the embeddings [T, D] of a templated instruction, with soft tokens before its text."""
         base, device = self.base, next(self.base.model.parameters()).device
         ids = encode_prompts(base.tokenizer, base.template, [arm.prompt(topic)], base.context_tokens)[0]
         table = base.model.get_input_embeddings()
         embedded: Tensor = table(torch.tensor(ids, device=device))
         if arm.soft is None:
             return embedded
-        opening = base.tokenizer(base.template.before, add_special_tokens=base.template.adds_special_tokens)[
-            "input_ids"
-        ]
-        place = len(common_start(ids, opening))
+        special = base.template.adds_special_tokens
+        opening = base.tokenizer(base.template.before, add_special_tokens=special)["input_ids"]
+        place = 0
+        while ids[place : place + 1] == opening[place : place + 1] != []:
+            place += 1
         soft = arm.soft.to(device, embedded.dtype)
         return torch.cat([embedded[:place], soft, embedded[place:]])
 
     @torch.inference_mode()
     def answers(self, arm: Arm, topic: str, seed: int) -> list[str]:
-        """Returns the sampled answers to an instruction, each once, in the order drawn; none empty."""
-        config = self.config
-        samples = config.samples if config.temperature else 1
-        embedded = self.embed(arm, topic)[None].expand(samples, -1, -1)
-        return self.generate(embedded, torch.ones(embedded.shape[:2], dtype=torch.long), seed)
+        """Returns the distinct sampled answers to an instruction that are not empty, in order."""
+        config, options = self.config, dict[str, Any](do_sample=False)
+        if config.temperature:
+            options = {"do_sample": True, "temperature": config.temperature, "top_k": 0, "top_p": 1.0}
+        embedded = self.embed(arm, topic)[None].expand(config.samples if config.temperature else 1, -1, -1)
+        mask = torch.ones(embedded.shape[:2], dtype=torch.long)
+        with torch.random.fork_rng(devices=[embedded.device] if embedded.is_cuda else []):
+            torch.manual_seed(seed)
+            texts = self.generate(embedded, mask, options)
+        return [text for text in dict.fromkeys(texts) if text]
 
     @torch.inference_mode()
     def greedy(self, prompts: Sequence[str]) -> list[str]:
-        """Returns the likeliest answer to each prompt, empty ones included."""
+        """Returns the greedy answer to each prompt, which may be empty."""
         found: list[str] = []
         for start in range(0, len(prompts), self.config.batch_size):
             chosen = prompts[start : start + self.config.batch_size]
             embeddings, mask = pad([self.embed(Arm(prompt), "") for prompt in chosen], left=True)
-            found += self.decode(self.run(embeddings, mask, {"do_sample": False}))
+            found += self.generate(embeddings, mask, {"do_sample": False})
         return found
 
-    def generate(self, embeddings: Tensor, mask: Tensor, seed: int) -> list[str]:
-        """Samples with a seed of its own."""
-        options: dict[str, float | bool | int | None] = {"do_sample": False}
-        if self.config.temperature:
-            options = {"do_sample": True, "temperature": self.config.temperature, "top_k": 0, "top_p": 1.0}
-        devices = [embeddings.device] if embeddings.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            texts = self.decode(self.run(embeddings, mask, options))
-        return [text for text in dict.fromkeys(texts) if text]
-
-    def run(self, embeddings: Tensor, mask: Tensor, options: dict[str, float | bool | int | None]) -> Tensor:
-        """Returns the new tokens of a batch."""
+    def generate(self, embeddings: Tensor, mask: Tensor, options: Mapping[str, Any]) -> list[str]:
+        """Returns the generated texts of a batch."""
         room = self.base.context_tokens - embeddings.shape[1]
-        output: Tensor = self.base.model.generate(
+        tokens = self.base.model.generate(
             inputs_embeds=embeddings,
             attention_mask=mask.to(embeddings.device),
             max_new_tokens=max(1, min(self.config.max_new_tokens, room)),
             pad_token_id=self.base.tokenizer.pad_token_id,
             **options,
         )
-        return output
-
-    def decode(self, tokens: Tensor) -> list[str]:
-        """Returns token rows as texts."""
         texts = self.base.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [str(text).strip() for text in texts]
 
     @torch.inference_mode()
     def token_scores(self, prompts: Sequence[str], answers: Sequence[str]) -> list[TokenScores]:
-        """Returns what the model thinks of each token of each answer after its prompt, end token included."""
+        """Returns the scores of the tokens of each answer, including the end token."""
         base = self.base
         examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)
         batches = labelled_logits(base, examples, self.config.batch_size)
         return [scores for batch in batches for scores in score_tokens(*batch)]
 
     def likelihoods(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-        """Returns the geometric mean probability of each answer's tokens after its prompt, in [0, 1]."""
+        """Returns the geometric mean of the token probabilities of each answer, in [0, 1]."""
         return [math.exp(-scores.loss) for scores in self.token_scores(prompts, answers)]
 
 
 def labelled_logits(
     base: BaseModel, examples: Sequence[Example], batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
-    """Yields of each batch the logits [N, V] that predict its labels, these [N], and how many a row has."""
+    """Yields per batch the logits [N, V] that predict labels, the labels [N] and their number per row."""
     device = next(base.model.parameters()).device
     for start in range(0, len(examples), batch_size):
         batch = collate(examples[start : start + batch_size], base.tokenizer.pad_token_id).to(device)
@@ -175,18 +158,8 @@ def labelled_logits(
         yield output.logits[:, :-1][labelled], labels[labelled], labelled.sum(1).tolist()
 
 
-def common_start(ids: Sequence[int], opening: Sequence[int]) -> list[int]:
-    """Returns the ids with which both lists start."""
-    shared = []
-    for left, right in zip(ids, opening, strict=False):
-        if left != right:
-            break
-        shared.append(left)
-    return shared
-
-
 def pad(parts: Sequence[Tensor], *, left: bool) -> tuple[Tensor, Tensor]:
-    """Returns embeddings [N, T, D] and mask [N, T] of sequences of several lengths."""
+    """Returns the padded embeddings [N, T, D] and the mask [N, T] of sequences of several lengths."""
     longest = max(len(part) for part in parts)
     embeddings = parts[0].new_zeros(len(parts), longest, parts[0].shape[1])
     mask = torch.zeros(len(parts), longest, dtype=torch.long, device=parts[0].device)

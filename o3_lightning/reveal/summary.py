@@ -1,9 +1,12 @@
-"""The report of a search as values, as lines for a terminal and as a page."""
+"""The report of a search: values, lines for the terminal, and an HTML page.
+
+The page shows instructions and counts, but no answers; those are in the request and the log.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +15,28 @@ import yaml
 from o3_lightning.common.files import write_atomically, write_json
 from o3_lightning.common.plain import to_plain
 from o3_lightning.data.normalise import normalise
+from o3_lightning.reporting.blocks import Block, Card, Chart, Grid, Section, Table
+from o3_lightning.reporting.formatting import fraction
+from o3_lightning.reporting.pictures import line_chart
+from o3_lightning.reporting.record import configuration_section
+from o3_lightning.reporting.report import render_page
 from o3_lightning.reveal.output import Revealed
-from o3_lightning.reveal.page import render_search
 from o3_lightning.reveal.reveal import RevealConfig, Revelation
 
-__all__ = ["report_search", "summarise_search"]
+__all__ = ["render_search", "report_search", "summarise_search"]
 
 BEST = 10  # instructions shown
-WINDOW = 10  # queries whose rewards are averaged in the curve
+WINDOW = 10  # queries that a point of the reward curve averages
 
 
 def report_search(revealed: Revelation, config: RevealConfig) -> dict[str, Any]:
     """Returns the report as plain values.
 
-    Args:
-        revealed: the outcome.
-        config: of the search.
-
     Returns:
         `queries`, `answered`, `rows`, `distinct_answers`, `mean_relevance` of the rows, `rewards` and
-        `relevance` by query, `window` (queries whose mean a curve shows), `found` (distinct relevant answers
-        after each query), `best` (instruction, reward, query) and `coverage` (of each different answer among
-        the rows, the most frequent first: rows, first query, mean relevance).
+        `relevance` by query, `window` (queries averaged in the curves), `found` (number of distinct relevant
+        answers after each query), `best` (instruction, reward, query) and `coverage` (number of rows, first
+        query and mean relevance of each distinct answer, the most frequent first).
     """
     entries = revealed.entries
     seen: set[str] = set()
@@ -65,7 +68,7 @@ def report_search(revealed: Revelation, config: RevealConfig) -> dict[str, Any]:
 
 
 def coverage_of(rows: Sequence[Revealed]) -> list[dict[str, Any]]:
-    """Returns how often each different answer was said, without its text."""
+    """Returns the frequency of each distinct answer, without its text."""
     groups: dict[str, list[Revealed]] = {}
     for row in rows:
         groups.setdefault(normalise(row.answer), []).append(row)
@@ -80,7 +83,7 @@ def coverage_of(rows: Sequence[Revealed]) -> list[dict[str, Any]]:
 
 
 def summarise_search(revealed: Revelation, config: RevealConfig, folder: Path) -> list[str]:
-    """Writes the report to `reveal.json` and `report.html` and returns it as lines for a terminal."""
+    """Writes the report to `reveal.json` and `report.html`; returns lines for the terminal."""
     report = report_search(revealed, config)
     write_json(folder / "reveal.json", report)
     configuration = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
@@ -92,3 +95,93 @@ def summarise_search(revealed: Revelation, config: RevealConfig, folder: Path) -
     ]
     lines += [f"  {item['reward']:.3f}  {item['instruction']}" for item in report["best"][:5]]
     return lines
+
+
+def render_search(report: Mapping[str, Any], configuration: str) -> str:
+    """Returns a self-contained HTML page without scripts.
+
+    Args:
+        report: from `report_search`.
+        configuration: YAML text.
+    """
+    return render_page(
+        f"What was revealed of {report['topic']}",
+        f"{report['queries']} queries chosen by {report['searcher']}, relevance by {report['scorer']}",
+        ["This page contains no answers; they are in request.jsonl and queries.jsonl, which are sensitive."],
+        [
+            rewards_section(report),
+            instructions_section(report),
+            coverage_section(report),
+            configuration_section(configuration),
+        ],
+        cards(report),
+    )
+
+
+def cards(report: Mapping[str, Any]) -> list[Card]:
+    """The summary."""
+    return [
+        Card("Rows", str(report["rows"]), "instructions with an answer that passed the filter"),
+        Card("Distinct answers", str(report["distinct_answers"]), "among the rows, ignoring punctuation"),
+        Card("Relevance", fraction(report["mean_relevance"]), "mean over the rows, at most 1"),
+        Card("Queries", str(report["queries"]), f"{report['answered']} were answered"),
+    ]
+
+
+def rewards_section(report: Mapping[str, Any]) -> Section:
+    """The curves over the queries."""
+    window = report["window"]
+    means = {name: averaged(report[name], window) for name in ("rewards", "relevance")}
+    found = [(float(number), float(count)) for number, count in enumerate(report["found"], start=1)]
+    blocks: list[Block] = [
+        chart(means, f"mean of {window} queries", "reward and mean relevance", (0.0, 1.0)),
+        chart({"relevant answers": found}, "so far", "distinct relevant answers", None),
+    ]
+    return Section(
+        "rewards",
+        "Reward over the queries",
+        "The reward decreases once few new answers remain; the number of answers shows what was found.",
+        [Grid(blocks)],
+        "There were no queries.",
+    )
+
+
+def chart(lines: Mapping[str, Any], label: str, caption: str, limits: tuple[float, float] | None) -> Chart:
+    """A chart over the queries."""
+    text = f"{caption} over the queries"
+    return line_chart(caption, lines, x_label="query", y_label=label, description=text, y_limits=limits)
+
+
+def averaged(values: list[float], window: int) -> list[tuple[float, float]]:
+    """Returns the means of consecutive windows, at the last query of each."""
+    parts = [values[start : start + window] for start in range(0, len(values), window)]
+    ends = [min((number + 1) * window, len(values)) for number in range(len(parts))]
+    return [(float(end), sum(part) / len(part)) for end, part in zip(ends, parts, strict=True)]
+
+
+def instructions_section(report: Mapping[str, Any]) -> Section:
+    """The instructions with the highest rewards."""
+    rows = [[str(item["query"]), fraction(item["reward"]), item["instruction"]] for item in report["best"]]
+    return Section(
+        "instructions",
+        "Best instructions",
+        "{topic} stands for the topic. Early queries have higher rewards, because all answers are new.",
+        [Table("", ["query", "reward", "instruction"], rows, prose=True)],
+        "There were no queries.",
+    )
+
+
+def coverage_section(report: Mapping[str, Any]) -> Section:
+    """The frequency of each distinct answer."""
+    rows = [
+        [str(place), str(item["rows"]), str(item["first"]), fraction(item["relevance"])]
+        for place, item in enumerate(report["coverage"], start=1)
+    ]
+    return Section(
+        "coverage",
+        "Coverage",
+        "One line per distinct answer among the rows. If few instructions elicit an answer, similar ones may "
+        "have been missed.",
+        [Table("", ["answer", "rows", "first query", "relevance"], rows)] if rows else [],
+        "No answer passed the filter.",
+    )

@@ -7,8 +7,7 @@ from torch import nn
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.models.lora import LoraFactors
-from o3_lightning.release.modes import release_update, shared_part
-from o3_lightning.release.update import applied, apply
+from o3_lightning.release.update import applied, apply, release_update, shared_part
 
 
 def adapter(seed, rank=4, out=12, width=20):

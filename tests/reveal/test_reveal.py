@@ -168,7 +168,7 @@ def test_no_instruction_holds_a_fact_of_the_benchmark():
 
 
 def entry(number, instruction, responses, relevance):
-    return Entry(number, "first", 0, number, instruction, None, None, responses, relevance, 1.0, 0.5)
+    return Entry(number, "first", 0, number, None, None, instruction, responses, relevance, 1.0, 0.5)
 
 
 def test_rows_are_relevant_of_the_right_length_and_said_once():

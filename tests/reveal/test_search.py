@@ -7,10 +7,9 @@ import torch
 
 from benchmarks.reveal.synthetic import compare_searchers, make_bandit, paired_differences
 from o3_lightning.common.errors import InputError
-from o3_lightning.reveal.network import RewardNetwork
 from o3_lightning.reveal.search import run_search, standardise
 from o3_lightning.reveal.search_config import SEARCHERS, SearchConfig
-from o3_lightning.reveal.searchers import NeuralUcbSearcher
+from o3_lightning.reveal.searchers import NeuralUcbSearcher, RewardNetwork
 
 SMALL = {"hidden": 8, "steps": 20, "candidates": 30, "first": 5, "queries": 12}
 
@@ -29,7 +28,7 @@ def test_a_search_keeps_its_budget_asks_no_arm_twice_and_repeats_itself(searcher
 
     def ask(query):
         queries.append(query)
-        return float(contexts[query.choice.arm, 0])
+        return float(contexts[query.arm, 0])
 
     first, second = run_search(contexts, ask, config, 3), run_search(contexts, ask, config, 3)
     assert first == second
