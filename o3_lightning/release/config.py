@@ -6,15 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from o3_lightning.adapter.config import AdapterConfig
-from o3_lightning.common.checks import (
-    ANY_POSITIVE,
-    AT_LEAST_0,
-    AT_LEAST_1,
-    FRACTION,
-    check_choice,
-    check_ranges,
-    refuse,
-)
+from o3_lightning.common import checks
 from o3_lightning.data.requests import check_id
 from o3_lightning.models.base import BaseConfig
 from o3_lightning.reveal.arms import ArmsConfig
@@ -110,14 +102,22 @@ class ReleaseConfig:
 
     def __post_init__(self) -> None:
         check_id(self.name)
-        check_choice(self, "", "mode", MODES)
+        checks.check_choice(self, "", "mode", MODES)
         if self.measure not in MEASURES:
-            refuse("", "measure", "fictitious or nothing", repr(self.measure))
+            checks.refuse("", "measure", "fictitious or nothing", repr(self.measure))
         if not self.lambdas or not all(0 < value < float("inf") for value in self.lambdas):
-            refuse("", "lambdas", "numbers above 0", list(self.lambdas))
-        check_ranges(self, rounds=AT_LEAST_1, steps=AT_LEAST_1, neutral=(4, AT_LEAST_1[1]), stop=FRACTION)
+            checks.refuse("", "lambdas", "numbers above 0", list(self.lambdas))
+        checks.check_ranges(
+            self,
+            rounds=checks.AT_LEAST_1,
+            steps=checks.AT_LEAST_1,
+            neutral=(4, checks.AT_LEAST_1[1]),
+            stop=checks.FRACTION,
+        )
         any_size = ("seed", "further", "retain_lambda", "budget", "keep")
-        check_ranges(self, temperature=ANY_POSITIVE, **dict.fromkeys(any_size, AT_LEAST_0))
+        checks.check_ranges(
+            self, temperature=checks.ANY_POSITIVE, **dict.fromkeys(any_size, checks.AT_LEAST_0)
+        )
 
     @property
     def folder(self) -> Path:

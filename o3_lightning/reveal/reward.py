@@ -5,15 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from o3_lightning.common.checks import (
-    ANY_POSITIVE,
-    AT_LEAST_0,
-    AT_LEAST_1,
-    FRACTION,
-    check_choice,
-    check_ranges,
-    refuse,
-)
+from o3_lightning.common import checks
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import Author, build_world
 from o3_lightning.detector.encoder import load_encoder
@@ -91,11 +83,13 @@ class RewardConfig:
         for field in NEEDS.get(self.scorer, ()):
             if not getattr(self, field):
                 raise InputError(f"the scorer '{self.scorer}' needs it, got none", field=f"reward.{field}")
-        check_choice(self, "reward", "diversity", DIVERSITIES)
-        check_ranges(self, "reward", relevance_weight=ANY_POSITIVE, diversity_weight=AT_LEAST_0)
-        check_ranges(self, "reward", saturation=AT_LEAST_1, phrasing=FRACTION)
+        checks.check_choice(self, "reward", "diversity", DIVERSITIES)
+        checks.check_ranges(
+            self, "reward", relevance_weight=checks.ANY_POSITIVE, diversity_weight=checks.AT_LEAST_0
+        )
+        checks.check_ranges(self, "reward", saturation=checks.AT_LEAST_1, phrasing=checks.FRACTION)
         if not 0 < self.floor < 1:
-            refuse("reward", "floor", "a number in (0, 1)", self.floor)
+            checks.refuse("reward", "floor", "a number in (0, 1)", self.floor)
 
 
 def harmonic_mean(relevance: float, diversity: float, config: RewardConfig) -> float:

@@ -127,18 +127,8 @@ def _add(outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], w
         add_gated_lora(outputs, x, a, b, weights)
 
 
-@torch.library.custom_op("o3_kernels::gated_lora_", mutates_args=("outputs",))
-def _gated_lora_(
-    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor
-) -> None:
-    _add(outputs, x, a, b, weights)
-
-
-@_gated_lora_.register_fake
-def _gated_lora_inplace_fake(
-    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor
-) -> None:
-    return None
+_gated_lora_ = torch.library.custom_op("o3_kernels::gated_lora_", _add, mutates_args=("outputs",))
+_gated_lora_.register_fake(lambda *_: None)
 
 
 @torch.library.custom_op("o3_kernels::gated_lora", mutates_args=())
@@ -151,9 +141,7 @@ def _gated_lora(
 
 
 @_gated_lora.register_fake
-def _gated_lora_fake(
-    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor
-) -> list[Tensor]:
+def _gated_lora_fake(outputs: Sequence[Tensor], *_: Any) -> list[Tensor]:
     return [torch.empty_like(output, memory_format=torch.contiguous_format) for output in outputs]
 
 

@@ -111,7 +111,13 @@ def layer_scores(
 
 @torch.library.custom_op("o3_kernels::layer_scores", mutates_args=(), schema=SCHEMA)
 def _layer_scores(features: Tensor, *statistics: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return layer_scores_vectorised(features, RequestStatistics(*statistics))
+    named = RequestStatistics(*statistics)
+    numbers = [tensor for tensor in named[:5] if isinstance(tensor, Tensor)]  # the weights may be float64
+    if features.device.type != "cuda" or not runs_on_triton([features, *numbers]):
+        return layer_scores_vectorised(features, named)
+    from o3_kernels.ops.layer_scores.launch import launch_layer_scores
+
+    return launch_layer_scores(features, named)
 
 
 @_layer_scores.register_fake
@@ -119,14 +125,3 @@ def _layer_scores_fake(features: Tensor, *statistics: Any) -> tuple[Tensor, Tens
     (B, L, _), K = features.shape, len(statistics[1])
     dtype, empty = sum_type(features), features.new_empty
     return empty(K, B, L, dtype=dtype), empty(K, B, L, dtype=dtype), empty(K, B, dtype=torch.float64)
-
-
-@_layer_scores.register_kernel("cuda")
-def _layer_scores_cuda(features: Tensor, *statistics: Any) -> tuple[Tensor, Tensor, Tensor]:
-    named = RequestStatistics(*statistics)
-    numbers = [tensor for tensor in named[:5] if isinstance(tensor, Tensor)]  # the weights may be float64
-    if not runs_on_triton([features, *numbers]):
-        return layer_scores_vectorised(features, named)
-    from o3_kernels.ops.layer_scores.launch import launch_layer_scores
-
-    return launch_layer_scores(features, named)

@@ -141,11 +141,18 @@ def _split(gradient: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
-@torch.library.custom_op("o3_kernels::orthogonality_penalty", mutates_args=())
-def _orthogonality_penalty(
-    new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    return orthogonality_penalty_vectorised(new, old, need_gradient)
+def _on_device(new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool) -> tuple[Tensor, Tensor]:
+    """Computes the penalty and the concatenated gradient with Triton if possible."""
+    if new[0].device.type != "cuda" or not runs_on_triton([*new, *old]):
+        return orthogonality_penalty_vectorised(new, old, need_gradient)
+    from o3_kernels.ops.orthogonality_penalty.launch import launch_orthogonality_penalty
+
+    return launch_orthogonality_penalty(new, old, need_gradient)
+
+
+_orthogonality_penalty = torch.library.custom_op(
+    "o3_kernels::orthogonality_penalty", _on_device, mutates_args=()
+)
 
 
 @_orthogonality_penalty.register_fake
@@ -154,22 +161,6 @@ def _orthogonality_penalty_fake(
 ) -> tuple[Tensor, Tensor]:
     size = sum(tensor.numel() for tensor in new) if need_gradient else 0
     return new[0].new_empty((), dtype=sum_type(new[0])), new[0].new_empty(size)
-
-
-@_orthogonality_penalty.register_kernel("cuda")
-def _orthogonality_penalty_cuda(
-    new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    return _on_device(new, old, need_gradient)
-
-
-def _on_device(new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool) -> tuple[Tensor, Tensor]:
-    """Computes the penalty and the concatenated gradient with Triton if possible."""
-    if new[0].device.type != "cuda" or not runs_on_triton([*new, *old]):
-        return orthogonality_penalty_vectorised(new, old, need_gradient)
-    from o3_kernels.ops.orthogonality_penalty.launch import launch_orthogonality_penalty
-
-    return launch_orthogonality_penalty(new, old, need_gradient)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
