@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import evenly_spaced
@@ -12,8 +11,6 @@ from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 
 __all__ = ["RequestStream", "check_known", "load_stream"]
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -55,34 +52,22 @@ class RequestStream:
 
 
 def load_stream(config: DataConfig, seed: int) -> RequestStream:
-    """Returns the requests, utility splits and probes that a configuration asks for.
+    """Returns the requests, utility splits and probes that a configuration selects.
 
     Args:
-        config: which benchmark, and how much of it.
-        seed: draws the fictitious world (it must be the base model's) and wrong answers; 0 is a seed
-            like any other.
+        config: benchmark, and maximum numbers of requests and rows.
+        seed: of the fictitious world (must equal that of the base model) and of wrong answers.
 
     Raises:
         InputError: a file is missing or malformed, an id is unknown, or a split is empty.
     """
-    return shorten(select(BENCHMARKS[config.name](config, seed), config), config)
-
-
-def select(stream: RequestStream, config: DataConfig) -> RequestStream:
-    """Keeps the requests that were asked for, in that order; of a stream from files, all of them."""
+    stream = BENCHMARKS[config.name](config, seed)
     requests = stream.requests
-    if config.requests and not stream.files:
+    if config.requests and not stream.files:  # a stream from files has all their requests
         known = {request.id: request for request in requests}
         check_known(config.requests, known)
         requests = tuple(known[name] for name in config.requests)
-    if config.count:
-        requests = requests[: config.count]
-    return replace(stream, requests=requests)
-
-
-def shorten(stream: RequestStream, config: DataConfig) -> RequestStream:
-    """Keeps the first rows of each request and evenly spread rows of each utility split."""
-    requests = stream.requests
+    requests = requests[: config.count or None]
     if config.rows_per_request:
         requests = tuple(replace(item, rows=item.rows[: config.rows_per_request]) for item in requests)
     utility = {
