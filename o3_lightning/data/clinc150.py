@@ -42,7 +42,9 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     check_known(config.requests, order, "domain")
     wanted = config.count or len(preferred) or len(O3_ORDER)
     forgotten = config.requests or order[: min(wanted, len(order) - 1)]
-    intents = {name: intents_of(train, name) for name in order}
+    intents: dict[str, list[str]] = {name: [] for name in order}
+    for domain, intent in sorted({(record.text("domain"), intent_of(record)) for record in train}):
+        intents[domain].append(intent)
     requests = tuple(UnlearningRequest(name, rows(train, name, intents[name])) for name in forgotten)
     kept = [name for name in order if name not in forgotten]
     if not kept:
@@ -52,11 +54,6 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     probes = {f"test_{name}": tuple(row.prompt for row in rows(test, name, ())) for name in order}
     probes = {name: prompts for name, prompts in probes.items() if prompts}
     return RequestStream("clinc150", requests, utility, probes)
-
-
-def intents_of(records: Sequence[Record], domain: str) -> tuple[str, ...]:
-    """Returns the intents of a domain, sorted by name."""
-    return tuple(sorted({intent_of(record) for record in records if record.values["domain"] == domain}))
 
 
 def intent_of(record: Record) -> str:

@@ -17,9 +17,9 @@ REPOSITORY = "locuslab/TOFU"
 REAL_WORLD_FIELDS = ("name", "question", "answer")
 FORGET = ("forget01", "forget05", "forget10")
 UTILITY = {
-    "retained_authors": ("retain_perturbed", "retain_perturbed"),
-    "real_authors": ("real_authors_perturbed", "real_authors_perturbed"),
-    "world_facts": ("world_facts_perturbed", "world_facts_perturbed"),
+    "retained_authors": "retain_perturbed",
+    "real_authors": "real_authors_perturbed",
+    "world_facts": "world_facts_perturbed",
 }
 
 
@@ -50,8 +50,8 @@ def load(config: DataConfig, seed: int) -> RequestStream:
         expected = ", ".join([*FORGET, "nested"])
         raise InputError(f"expected one of {expected}, got {variant!r}", field="data.variant")
     utility = {}
-    for split, (name, subset) in UTILITY.items():
-        found = try_records(config, f"tofu/{name}.json", ("question", "answer"), HubFile(REPOSITORY, subset))
+    for split, name in UTILITY.items():
+        found = try_records(config, f"tofu/{name}.json", ("question", "answer"), HubFile(REPOSITORY, name))
         if found is not None:
             utility[split] = tuple(to_row(record) for record in found)
     return RequestStream(f"tofu/{variant}", requests, utility)
