@@ -63,7 +63,7 @@ class Rounds:
             if record["active"]:
                 path = self.folder(record["number"]) / UPDATE / LORA_WEIGHTS
                 if not path.is_file() or digest_file(path) != record["update"]:
-                    raise StoreError(f"{path}: missing, or modified after it was stored")
+                    raise StoreError(f"{path}: missing, or not what was stored")
                 yield record["number"], LoraFactors.load(path.parent)
 
     def switch(self, number: int, active: bool) -> None:
