@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,11 +23,11 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_json, to_json
 from o3_lightning.data.requests import check_id
 
-__all__ = ["CREATE", "JOURNAL", "REMOVE", "Entry", "Journal", "append_entry", "parse_journal"]
+__all__ = ["CREATE", "JOURNAL", "REMOVE", "REVOKE", "Entry", "Journal", "append_entry", "parse_journal"]
 
 JOURNAL = "journal.jsonl"
-CREATE, REMOVE = "create", "remove"
-EVENTS = (CREATE, "register", "protect", "unlearn", "revoke", "restore", REMOVE)
+CREATE, REVOKE, REMOVE = "create", "revoke", "remove"
+EVENTS = (CREATE, "register", "protect", "unlearn", REVOKE, "restore", REMOVE)
 START = "0" * 64
 HEXADECIMAL = frozenset("0123456789abcdef")
 
@@ -52,14 +53,18 @@ class Entry:
     time: str
     previous: str
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over all fields; the next line holds it as `previous`."""
-        return digest_json(asdict(self))
+        return digest_json(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields by name."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     def to_line(self) -> bytes:
         """Returns the line with its line end; equal entries give equal bytes."""
-        return (to_json({**asdict(self), "digest": self.digest}, indent=None) + "\n").encode()
+        return (to_json({**self.to_dict(), "digest": self.digest}, indent=None) + "\n").encode()
 
 
 @dataclass
@@ -70,11 +75,15 @@ class Journal:
         entries: the readable lines.
         problems: one message per damaged line.
         torn: bytes after the last line end, left by an interrupted write.
+        current: the latest line of each request that was not removed, in the order of registration.
+        content: the bytes of the complete lines.
     """
 
     entries: list[Entry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     torn: bytes = b""
+    current: dict[str, Entry] = field(default_factory=dict)
+    content: bytes = b""
 
     @property
     def head(self) -> str:
@@ -86,30 +95,37 @@ class Journal:
         """The sequence number of the next line."""
         return self.entries[-1].sequence + 1 if self.entries else 0
 
-    def current(self) -> dict[str, Entry]:
-        """Returns the latest line of each request that was not removed, in the order of registration."""
-        latest: dict[str, Entry] = {}
-        for entry in self.entries:
-            if entry.event == REMOVE:
-                latest.pop(entry.request, None)
-            elif entry.event != CREATE:
-                latest[entry.request] = entry
-        return latest
+    def append(self, entry: Entry) -> None:
+        """Adds the entry of the next line; `content` is left to the caller."""
+        self.entries.append(entry)
+        if entry.event == REMOVE:
+            self.current.pop(entry.request, None)
+        elif entry.event != CREATE:
+            self.current[entry.request] = entry
 
 
-def parse_journal(content: bytes) -> Journal:
-    """Parses a journal; damaged lines are listed by number in `problems`."""
-    *lines, torn = content.split(b"\n")
-    journal = Journal(torn=torn)
-    previous: str | None = START
-    for number, raw in enumerate(lines, start=1):
+def parse_journal(content: bytes, earlier: Journal | None = None) -> Journal:
+    """Parses a journal; damaged lines are listed by number in `problems`.
+
+    Args:
+        content: of the file.
+        earlier: a journal without problems that was parsed before; if the file still begins with its
+            content, only the lines after it are parsed.
+    """
+    journal = Journal()
+    if earlier is not None and not earlier.problems and content.startswith(earlier.content):
+        journal = Journal(list(earlier.entries), [], b"", dict(earlier.current), earlier.content)
+    *lines, journal.torn = content[len(journal.content) :].split(b"\n")
+    previous: str | None = journal.head
+    for number, raw in enumerate(lines, start=len(journal.entries) + 1):
         problem, entry = check_line(raw, number - 1, previous)
         if problem:
             journal.problems.append(f"{JOURNAL}:{number}: {problem}")
         if entry is not None:
-            journal.entries.append(entry)
+            journal.append(entry)
         previous = None if problem and "changed" in problem else entry.digest if entry else None
-    if not lines:
+    journal.content = content[: len(content) - len(journal.torn)]
+    if not journal.content:
         journal.problems.append(f"{JOURNAL}: empty, at least one line is expected")
     return journal
 

@@ -101,7 +101,7 @@ class Store(StoreView):
             InputError: another forget set has the id, or an id that differs only in case.
         """
         with self._session() as session:
-            known = session.journal.current()
+            known = session.journal.current
             if request.id in known:
                 record = self._read(session, request.id)
                 if record.digest != request.digest:

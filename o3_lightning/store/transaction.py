@@ -78,7 +78,7 @@ class Session:
         if self.refusal:
             raise StoreError(f"{self.root}: may not be written: {self.refusal}")
         pending = self.root / f"{PENDING}{self.journal.next_sequence}"
-        before = self.journal.current().get(request)
+        before = self.journal.current.get(request)
         try:
             pending.mkdir()
             if write is not None:
@@ -93,12 +93,13 @@ class Session:
         except BaseException:
             shutil.rmtree(pending, ignore_errors=True)
             raise
-        self.journal.entries.append(entry)
-        self.finish(pending, entry)
+        self.journal.append(entry)
+        self.journal.content += entry.to_line()
+        self.finish(pending, entry, before)
         return entry
 
-    def finish(self, pending: Path, entry: Entry) -> None:
-        """Moves the files of a committed change into place; idempotent."""
+    def finish(self, pending: Path, entry: Entry, before: Entry | None) -> None:
+        """Puts the files of a committed change in place of those of the line before; idempotent."""
         folder = self.folder(entry.request)
         for path in staged_files(pending):
             if entry.files.get(path) != digest_file(pending / path):
@@ -110,18 +111,11 @@ class Session:
             if folder.exists():
                 shutil.rmtree(folder)
         else:
-            self.drop_replaced(folder, entry)
+            for path in sorted(set(before.files) - set(entry.files) if before else ()):
+                (folder / path).unlink(missing_ok=True)
             sync_tree(folder, files=False)
         sync_folder(self.root / REQUESTS)
         shutil.rmtree(pending)
-
-    def drop_replaced(self, folder: Path, entry: Entry) -> None:
-        """Deletes the files that the request's previous line has and this one does not."""
-        earlier = [
-            item for item in self.journal.entries if item.request == entry.request and item is not entry
-        ]
-        for path in sorted(set(earlier[-1].files) - set(entry.files) if earlier else ()):
-            (folder / path).unlink(missing_ok=True)
 
     def recover(self) -> None:
         """Completes or rolls back an interrupted change."""
@@ -137,7 +131,9 @@ class Session:
             if pending.is_symlink() or not pending.is_dir():
                 raise StoreError(f"{pending}: not a folder of this store")
             if self.journal.entries and pending.name == f"{PENDING}{last}":
-                self.finish(pending, self.journal.entries[-1])
+                *earlier, entry = self.journal.entries
+                before = next((old for old in reversed(earlier) if old.request == entry.request), None)
+                self.finish(pending, entry, before)
             else:
                 shutil.rmtree(pending)
         for leftover in self.root.glob(".*.tmp"):
@@ -166,7 +162,9 @@ def locked(root: Path, seconds: float) -> Iterator[str]:
 
 
 @contextmanager
-def open_session(root: Path, seconds: float, *, strict: bool = True, refusal: str = "") -> Iterator[Session]:
+def open_session(
+    root: Path, seconds: float, *, strict: bool = True, refusal: str = "", earlier: Journal | None = None
+) -> Iterator[Session]:
     """Locks a store, recovers from an interrupted change and yields it; OSErrors become StoreErrors.
 
     Args:
@@ -174,6 +172,7 @@ def open_session(root: Path, seconds: float, *, strict: bool = True, refusal: st
         seconds: how long to wait for the lock.
         strict: whether a damaged journal is an error.
         refusal: a reason to open the store read-only although it is writable; empty for none.
+        earlier: the journal as a session before this one left it; only what follows it is parsed.
 
     Raises:
         StoreError: the journal is missing or damaged, the lock is held, or a read or write fails.
@@ -184,7 +183,7 @@ def open_session(root: Path, seconds: float, *, strict: bool = True, refusal: st
             raise StoreError(f"{path}: missing; there is no store here, or none that can be checked")
         with locked(root, seconds) as denied:
             content = path.read_bytes()
-            session = Session(root, parse_journal(content), refusal or denied)
+            session = Session(root, parse_journal(content, earlier), refusal or denied)
             mend_tear(session, content)
             if strict and session.journal.problems:
                 raise StoreError(f"{root / session.journal.problems[0]}")

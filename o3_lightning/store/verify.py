@@ -60,7 +60,7 @@ def expected_files(journal: Journal) -> dict[str, str]:
     for entry in journal.entries:
         if entry.event == CREATE:
             expected.update(entry.files)
-    for request, entry in journal.current().items():
+    for request, entry in journal.current.items():
         expected.update({f"{REQUESTS}/{request}/{path}": digest for path, digest in entry.files.items()})
     return expected
 

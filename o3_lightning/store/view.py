@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from o3_lightning.common.errors import InputError, StoreError
-from o3_lightning.store.journal import Entry
-from o3_lightning.store.record import ADAPTER, RECORD, RequestRecord
+from o3_lightning.common.files import digest_json
+from o3_lightning.store.journal import REVOKE, Entry, Journal
+from o3_lightning.store.record import ADAPTER, RECORD, REGISTERED, UNLEARNED, RequestRecord, status_of
 from o3_lightning.store.transaction import Session, open_session
 from o3_lightning.store.verify import STORE, WAIT_SECONDS, check_file
 
-__all__ = ["FORMAT", "IDENTITY_KEYS", "StoreView"]
+__all__ = ["FORMAT", "IDENTITY_KEYS", "GatedRequest", "StoreView"]
 
 FORMAT = 1
 IDENTITY_KEYS = ("base_id", "base_digest", "encoder_id", "encoder_digest")
+
+
+class GatedRequest(NamedTuple):
+    """A protected or unlearned request.
+
+    Args:
+        id: its id.
+        digest: over its files; it changes with every new detector or adapter.
+        detector: folder of the detector.
+        adapter: folder of the adapter; None if the request is only protected.
+    """
+
+    id: str
+    digest: str
+    detector: Path
+    adapter: Path | None
 
 
 class StoreView:
@@ -42,6 +59,7 @@ class StoreView:
         self.base_id, self.base_digest = identity["base_id"], identity["base_digest"]
         self.encoder_id, self.encoder_digest = identity["encoder_id"], identity["encoder_digest"]
         self.lock_seconds = lock_seconds
+        self._journal: Journal | None = None  # as the last call found or left it
 
     @classmethod
     def open(
@@ -80,7 +98,7 @@ class StoreView:
     def records(self) -> list[RequestRecord]:
         """Returns every request, in the order of registration."""
         with self._session() as session:
-            return [self._read(session, id) for id in session.journal.current()]
+            return [self._read(session, id) for id in session.journal.current]
 
     def record(self, id: str) -> RequestRecord:
         """Returns one request."""
@@ -93,6 +111,30 @@ class StoreView:
         with self._session() as session:
             return [entry for entry in session.journal.entries if entry.request == id]
 
+    def head(self) -> str:
+        """Returns the digest of the journal's last line, which changes with every change of the store."""
+        with self._session() as session:
+            return session.journal.head
+
+    def gated(self, verified: Collection[str] = ()) -> list[GatedRequest]:
+        """Returns the protected and unlearned requests, in the order of registration, their files verified.
+
+        Args:
+            verified: digests of requests whose files were verified by an earlier call, and are not again.
+        """
+        found = []
+        with self._session() as session:
+            for id, entry in session.journal.current.items():
+                status, folder = status_of(entry.files), session.folder(id)
+                if entry.event == REVOKE or status == REGISTERED:
+                    continue
+                digest = digest_json(entry.files)
+                if digest not in verified:
+                    self._verify(folder, entry.files)
+                adapter = folder / ADAPTER if status == UNLEARNED else None
+                found.append(GatedRequest(id, digest, folder, adapter))
+        return found
+
     def detector_folder(self, id: str) -> Path:
         """Returns the folder of a request's detector, its files verified; InputError if it has none."""
         return self._checked_folder(id, "")
@@ -101,12 +143,16 @@ class StoreView:
         """Returns the folder of a request's adapter, its files verified; InputError if it has none."""
         return self._checked_folder(id, ADAPTER)
 
-    def _session(self) -> AbstractContextManager[Session]:
-        return open_session(self.path, self.lock_seconds, refusal=self.refusal)
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        earlier = self._journal
+        with open_session(self.path, self.lock_seconds, refusal=self.refusal, earlier=earlier) as session:
+            self._journal = session.journal
+            yield session
 
     def _entry(self, session: Session, id: str) -> Entry:
         """Returns the latest journal line of a request."""
-        known = session.journal.current()
+        known = session.journal.current
         if id not in known:
             names = ", ".join(known) if known else "none"
             raise InputError(f"no request '{id}' in {self.path}; there are: {names}", field="request_id")
@@ -115,9 +161,7 @@ class StoreView:
     def _read(self, session: Session, id: str) -> RequestRecord:
         """Returns a record after verifying its digest."""
         path = session.folder(id) / RECORD
-        problem = check_file(path, session.journal.current()[id].files.get(RECORD, ""))
-        if problem:
-            raise StoreError(f"{path}: {problem}")
+        self._verify(session.folder(id), {RECORD: session.journal.current[id].files.get(RECORD, "")})
         record = RequestRecord.read(path)
         if record.id != id:
             raise StoreError(f"{path}: speaks of request '{record.id}'")
@@ -126,16 +170,23 @@ class StoreView:
     def _checked_folder(self, id: str, part: str) -> Path:
         with self._session() as session:
             files = self._entry(session, id).files
-            inside = [
-                path for path in files if path.startswith(f"{ADAPTER}/") == bool(part) and path != RECORD
-            ]
+            inside = {
+                path: digest
+                for path, digest in files.items()
+                if path.startswith(f"{ADAPTER}/") == bool(part) and path != RECORD
+            }
             if not inside:
                 raise InputError(f"request '{id}' has no {part or 'detector'} yet")
-            for path in inside:
-                problem = check_file(session.folder(id) / path, files[path])
-                if problem:
-                    raise StoreError(f"{session.folder(id) / path}: {problem}")
+            self._verify(session.folder(id), inside)
             return session.folder(id) / part
+
+    @staticmethod
+    def _verify(folder: Path, files: Mapping[str, str]) -> None:
+        """Raises StoreError if a file of a request is missing or changed."""
+        for path, digest in files.items():
+            problem = check_file(folder / path, digest)
+            if problem:
+                raise StoreError(f"{folder / path}: {problem}")
 
 
 def read_identity(root: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from o3_lightning.store import journal as journal_module
 from o3_lightning.store.journal import START, Entry, parse_journal
 
 
@@ -25,3 +26,18 @@ def test_a_line_that_follows_in_one_way_only_is_named(change):
     journal = parse_journal(first.to_line() + replace(second, **change).to_line())
     assert len(journal.problems) == 1
     assert journal.problems[0].startswith("journal.jsonl:2: does not follow the line before it")
+
+
+def test_only_new_lines_are_parsed_and_a_change_of_known_ones_is_noticed(monkeypatch):
+    first, second = entries()
+    third = Entry(2, "remove", "one", {}, "2026-01-01T00:00:02Z", second.digest)
+    lines = [entry.to_line() for entry in (first, second, third)]
+    earlier = parse_journal(b"".join(lines[:2]))
+    changed = b"".join(lines).replace(b'"one"', b'"two"')
+    assert parse_journal(changed, earlier).problems == parse_journal(changed).problems != []
+    whole = parse_journal(b"".join(lines))
+    monkeypatch.setattr(
+        journal_module, "check_line", lambda raw, *_: ("", third) if raw + b"\n" == lines[2] else 1 / 0
+    )
+    assert parse_journal(b"".join(lines), earlier) == whole
+    assert (list(earlier.current), list(whole.current)) == (["one"], [])

@@ -264,3 +264,22 @@ def test_second_process_waits_or_fails_cleanly(store):
         holder.kill()
         holder.wait()
         holder.stdout.close()
+
+
+def test_gated_requests_are_verified_once_and_change_their_digest_with_their_files(store, kit):
+    found = store.gated()
+    assert [(request.id, request.adapter is not None) for request in found] == [
+        ("done", True),
+        ("covered", False),
+    ]
+    known, head = {request.digest for request in found}, store.head()
+    (store.path / "requests/done/detector.json").write_text("x")
+    assert store.gated(known) == found
+    with pytest.raises(StoreError, match=r"detector\.json: changed"):
+        store.gated()
+    store.unlearn("covered", kit.adapter, {})
+    store.restore("back")
+    later = store.gated(known)
+    assert [request.id for request in later] == ["done", "covered", "back"]
+    assert [request.digest in known for request in later] == [True, False, False]
+    assert store.head() != head
