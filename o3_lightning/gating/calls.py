@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from threading import local
 from typing import Any
 
 import torch
@@ -54,17 +55,28 @@ class GatedCalls:
         config: GateConfig | None = None,
         answers: Sequence[AnswerState | None] = (),
     ) -> None:
+        self.base, self.tokens = base, PromptTokens(base)
+        self.gate_config = config or GateConfig()
+        self._refusal = self.tokens.refusal(self.gate_config.refusal)
+        self._thread = local()  # shared with the router: which threads run the base model alone
+        self._assemble(detectors, adapters, answers)
+
+    def _assemble(
+        self,
+        detectors: Detectors,
+        adapters: Mapping[str, LoraFactors | None],
+        answers: Sequence[AnswerState | None],
+    ) -> None:
+        """Takes the requests of the gate, in place of those that it had."""
         if list(detectors.ids) != list(adapters):
             raise InputError(f"detectors of {list(detectors.ids)}, but adapters of {list(adapters)}")
-        self.base, self.detectors = base, detectors
-        self.ids = tuple(adapters)
-        self.gate_config = config or GateConfig()
-        self._gate = Gate(base.model, list(adapters.values()))
-        self.tokens = PromptTokens(base)
+        gate = Gate(self.base.model, list(adapters.values()))
         self.has_adapter = [adapter is not None for adapter in adapters.values()]
-        self._router = Router(detectors, self.has_adapter, self.tokens, self.gate_config, self._gate.lock)
-        self._answer_gate = AnswerGate(answers)
-        self._refusal = self.tokens.refusal(self.gate_config.refusal)
+        self._router = Router(
+            detectors, self.has_adapter, self.tokens, self.gate_config, gate.lock, self._thread
+        )
+        self._gate, self._answer_gate = gate, AnswerGate(answers)
+        self.detectors, self.ids = detectors, tuple(adapters)
 
     @property
     def config(self) -> Any:

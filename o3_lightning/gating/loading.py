@@ -1,4 +1,4 @@
-"""What a gated model is made of, read from a store."""
+"""Reads what a gated model is made of from a store, and again what has changed since."""
 
 from __future__ import annotations
 
@@ -12,43 +12,76 @@ from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.gating.routing import Detectors, EveryPrompt
 from o3_lightning.models.base import BaseConfig, BaseModel, load_base
 from o3_lightning.models.lora import LoraFactors
-from o3_lightning.store.record import UNLEARNED
 from o3_lightning.store.store import Store
+from o3_lightning.store.view import GatedRequest
 
-__all__ = ["Parts", "load_parts"]
+__all__ = ["Parts", "StoreLoader"]
+
+
+class Loaded(NamedTuple):
+    """What was read of one request; None for what it lacks or what the gate does not use."""
+
+    detector: Detector | None
+    adapter: LoraFactors | None
+    answers: AnswerState | None
 
 
 class Parts(NamedTuple):
-    """Base model, detectors, adapter and hashed answers of each request (None without), and the store."""
+    """Detectors, adapters and hashed answers of every gated request, and the journal's head."""
 
-    base: BaseModel
     detectors: Detectors
     adapters: dict[str, LoraFactors | None]
-    store: Store
     answers: list[AnswerState | None]
+    head: str
 
 
-def load_parts(
-    store_path: str | Path, base: BaseModel | None, encoder: Encoder | None, *, detect: bool
-) -> Parts:
-    """Returns the parts of every protected and unlearned request of a store; see `GatedModel.from_store`.
+class StoreLoader:
+    """Reads the requests of one store; unchanged ones are read once.
 
     Args:
         store_path: the store.
         base: the base model; None loads the one that the store names.
         encoder: the detectors' encoder; None loads the one that the store names.
         detect: false lets every request act on every prompt.
+
+    Raises:
+        StoreError: the store is damaged, or made for another base model or encoder.
+        InputError: the base model or the encoder cannot be loaded.
     """
-    named = Store.open(store_path)
-    base = base or load_base(BaseConfig(id=named.base_id))
-    encoder = encoder or load_encoder(named.encoder_id)
-    store = Store.open(store_path, base.digest, encoder.digest)
-    records = [record for record in store.records() if record.is_gated]
-    detectors = {record.id: Detector.load(store.detector_folder(record.id)) for record in records}
-    adapters = {
-        record.id: LoraFactors.load(store.adapter_folder(record.id)) if record.status == UNLEARNED else None
-        for record in records
-    }
-    chosen = MultiDetector(encoder, detectors) if detect else EveryPrompt(tuple(detectors))
-    answers = [AnswerState.load(store.detector_folder(record.id)) for record in records] if detect else []
-    return Parts(base, chosen, adapters, store, answers)
+
+    def __init__(
+        self, store_path: str | Path, base: BaseModel | None, encoder: Encoder | None, *, detect: bool
+    ) -> None:
+        named = Store.open(store_path)
+        self.base = base or load_base(BaseConfig(id=named.base_id))
+        self.encoder = encoder or load_encoder(named.encoder_id)
+        self.detect = detect
+        self.store = Store.open(store_path, self.base.digest, self.encoder.digest)
+        self._loaded: dict[str, Loaded] = {}
+
+    def load(self) -> Parts:
+        """Returns the parts of every protected and unlearned request, as the store is now.
+
+        Raises:
+            StoreError: a file is damaged, or a detector belongs to another encoder.
+        """
+        head = self.store.head()  # a change between the two calls is seen again by the next load
+        requests = self.store.gated(self._loaded)
+        self._loaded = {
+            request.digest: self._loaded.get(request.digest) or self._read(request) for request in requests
+        }
+        found = {request.id: self._loaded[request.digest] for request in requests}
+        detectors = {id: part.detector for id, part in found.items() if part.detector is not None}
+        return Parts(
+            MultiDetector(self.encoder, detectors) if self.detect else EveryPrompt(tuple(found)),
+            {id: part.adapter for id, part in found.items()},
+            [part.answers for part in found.values()] if self.detect else [],
+            head,
+        )
+
+    def _read(self, request: GatedRequest) -> Loaded:
+        return Loaded(
+            Detector.load(request.detector) if self.detect else None,
+            None if request.adapter is None else LoraFactors.load(request.adapter),
+            AnswerState.load(request.detector) if self.detect else None,
+        )

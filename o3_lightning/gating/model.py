@@ -23,7 +23,7 @@ from o3_lightning.gating.answering import answer_prompts, score_answers
 from o3_lightning.gating.calls import GatedCalls
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.export import export_requests
-from o3_lightning.gating.loading import load_parts
+from o3_lightning.gating.loading import StoreLoader
 from o3_lightning.gating.merging import Merges
 from o3_lightning.gating.plan import Plan
 from o3_lightning.gating.routing import Detectors
@@ -50,6 +50,9 @@ class GatedModel(GatedCalls):
 
     Raises:
         InputError: the adapters are not those of the detectors' requests, or one does not fit the model.
+
+    Attributes:
+        store_head: digest of the last journal line of the store as this model has it; empty without a store.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class GatedModel(GatedCalls):
         super().__init__(base, detectors, adapters, config, answers)
         self.store = store
         self._merges = Merges(self._gate)
+        self._loader: StoreLoader | None = None
+        self.store_head = ""
 
     @classmethod
     def from_store(
@@ -86,8 +91,37 @@ class GatedModel(GatedCalls):
             InputError: the base model or the encoder cannot be loaded, or an adapter does not fit.
         """
         detect = config is None or config.detect
-        parts = load_parts(store_path, base, encoder, detect=detect)
-        return cls(parts.base, parts.detectors, parts.adapters, config, parts.store, parts.answers)
+        loader = StoreLoader(store_path, base, encoder, detect=detect)
+        parts = loader.load()
+        model = cls(loader.base, parts.detectors, parts.adapters, config, loader.store, parts.answers)
+        model._loader, model.store_head = loader, parts.head
+        return model
+
+    def refresh(self) -> bool:
+        """Follows the store: requests added, trained, revoked, restored or removed act from the next call on.
+
+        Only what is new is read; the base model stays loaded. Calls that are under way end as they began.
+
+        Returns:
+            Whether the store had changed.
+
+        Raises:
+            InputError: this model does not come from a store, or a request is merged into the base weights.
+            StoreError: a file of the store is damaged; the model stays as it was.
+        """
+        loader = self._loader
+        if loader is None:
+            raise InputError("expected a model that was loaded from a store")
+        changed = False
+        while loader.store.head() != self.store_head:
+            if self._gate.merged:
+                raise InputError("the store has changed; unmerge every request to let the model follow it")
+            parts = loader.load()
+            with self._gate.lock:
+                if loader.store.head() == parts.head:  # else another thread may have read more
+                    self._assemble(parts.detectors, parts.adapters, parts.answers)
+                    self._merges, self.store_head, changed = Merges(self._gate), parts.head, True
+        return changed
 
     def weights(self, prompts: Sequence[Prompt]) -> Tensor:
         """Returns the weight of every request on every prompt.
@@ -141,8 +175,9 @@ class GatedModel(GatedCalls):
             InputError: a prompt leaves no room in the model's context, or a number is below 1.
         """
         config = self._settings(max_new_tokens, batch_size)
-        plan = None if self._router.is_disabled else self.plan(prompts)
-        return answer_prompts(self, prompts, plan, config.max_new_tokens, config.batch_size)
+        with self._gate.lock:
+            plan = None if self._router.is_disabled else self.plan(prompts)
+            return answer_prompts(self, prompts, plan, config.max_new_tokens, config.batch_size)
 
     @torch.no_grad()
     def score(
@@ -163,8 +198,9 @@ class GatedModel(GatedCalls):
                 `batch_size` below 1.
         """
         config = self._settings(None, batch_size)
-        plan = None if self._router.is_disabled else self.plan(prompts)
-        return score_answers(self, prompts, answers, plan, config.batch_size)
+        with self._gate.lock:
+            plan = None if self._router.is_disabled else self.plan(prompts)
+            return score_answers(self, prompts, answers, plan, config.batch_size)
 
     def merge(self, request: str, *, reversible: bool = True) -> None:
         """Adds a request's adapter to the base weights; it then acts on every prompt, also without the gate.

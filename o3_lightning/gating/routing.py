@@ -73,6 +73,7 @@ class Router:
         tokens: decodes prompts from token ids.
         config: how weights combine, and how long the detectors may take.
         lock: re-entrant; held while the detectors work, which are not made for several threads.
+        thread: per thread, whether it runs the base model alone; None starts with none that does.
     """
 
     def __init__(
@@ -82,10 +83,11 @@ class Router:
         tokens: PromptTokens,
         config: GateConfig,
         lock: AbstractContextManager[Any],
+        thread: local | None = None,
     ) -> None:
         self.detectors, self.tokens, self.config, self.lock = detectors, tokens, config, lock
         self._has_adapter = torch.tensor(has_adapter, dtype=torch.bool)
-        self._thread = local()
+        self._thread = thread or local()
 
     @property
     def is_disabled(self) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.gating import loading as loading_module
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.model import GatedModel
+from o3_lightning.gating.watching import StoreWatcher
 from o3_lightning.store import Store
 
 
@@ -214,3 +216,60 @@ def test_detectors_and_adapters_of_different_requests_are_refused(build_gated, g
     gated = build_gated()
     with pytest.raises(InputError, match="detectors of"):
         GatedModel(gated.base, gated.detectors, {"roses": None})
+
+
+def test_refresh_follows_every_change_and_reads_only_what_is_new(
+    stocked, gate_kit, adapter_folders, monkeypatch
+):
+    store = stocked("s", ["roses"])
+    gated = open_gate(store, gate_kit)
+    plain, read = gated.answer(["a lily"]), []
+    load = FakeDetector.load
+    monkeypatch.setattr(FakeDetector, "load", lambda folder: read.append(folder.name) or load(folder))
+    assert not gated.refresh()
+    store.register(request_of("lilies"), {})
+    store.protect("lilies", FakeDetector(gate_kit.table["lilies"]).save)
+    assert gated.answer(["a lily"]) == plain
+    assert gated.refresh()
+    assert gated.answer(["a lily"]) == ["sorry I cannot say that"]
+    store.unlearn("lilies", save_copy(adapter_folders("llama")["lilies"]), {})
+    assert gated.refresh()
+    assert gated.answer(["a lily"]) not in (plain, ["sorry I cannot say that"])
+    store.revoke("lilies")
+    assert gated.refresh()
+    assert gated.ids == ("roses",)
+    assert gated.answer(["a lily"]) == plain
+    store.restore("lilies")
+    store.remove("roses")
+    assert gated.refresh()
+    assert torch.equal(
+        logits_of(gated, gate_kit.prompts), logits_of(open_gate(store, gate_kit), gate_kit.prompts)
+    )
+    assert read[:3] == ["lilies"] * 3  # protected, unlearned, restored; then the model opened anew
+
+
+def test_damage_leaves_a_refreshed_model_as_it_was(stocked, gate_kit):
+    store = stocked("s", ["roses"])
+    gated = open_gate(store, gate_kit)
+    store.register(request_of("lilies"), {})
+    store.protect("lilies", FakeDetector(gate_kit.table["lilies"]).save)
+    (store.path / "requests/lilies/detector.json").write_text("{}")
+    with StoreWatcher(gated, seconds=60) as watcher:
+        watcher.look()
+    assert "lilies/detector.json: changed" in watcher.problem
+    assert gated.ids == ("roses",)
+
+
+def test_watched_model_changes_between_generations_and_threads_keep_their_disabled_gate(stocked, gate_kit):
+    store = stocked("s", ["roses"])
+    gated = open_gate(store, gate_kit)
+    with gated.disabled():
+        plain = gated.answer(["a lily", "where is the rose"])
+        store.register(request_of("lilies"), {})
+        store.protect("lilies", FakeDetector(gate_kit.table["lilies"]).save)
+        with StoreWatcher(gated, seconds=0.01):
+            deadline = time.monotonic() + 30
+            while gated.ids != ("roses", "lilies") and time.monotonic() < deadline:
+                time.sleep(0.01)
+        assert gated.answer(["a lily", "where is the rose"]) == plain
+    assert gated.answer(["a lily"]) == ["sorry I cannot say that"]
