@@ -1,10 +1,13 @@
-"""`o3-lightning requests VERB`: shows and changes the requests of a store."""
+"""`o3-lightning requests VERB`: adds and trains requests, shows and changes those of a store."""
 
 from __future__ import annotations
 
+import argparse
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from o3_lightning.commands import COMMANDS
 from o3_lightning.common.errors import InputError
@@ -13,32 +16,71 @@ from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.store.commands import VERBS, run_store_command
 
+if TYPE_CHECKING:
+    from o3_lightning.commands.common import Call
+
+LIVE_VERBS = ("add", "train")  # take files of forget sets, and the fields of a configuration
+
 
 def main(arguments: list[str]) -> None:
     """Runs one verb on a store and prints its result.
 
     Raises:
-        InputError: an unknown verb or option, no such request, or no store.
+        InputError: an unknown verb or option, no such request or file, or no store.
         StoreError: the store is damaged.
     """
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
     if not options.verb:
         parser.print_help(sys.stdout)
         return
-    sys.stdout.write(run_store_command(find_store(options), options.verb, options.id).rstrip("\n") + "\n")
+    words, fields = split_words(rest)
+    store = find_store(options)
+    if options.verb in LIVE_VERBS:
+        if not words:
+            raise InputError(f"'{options.verb}' needs the files of one or more forget sets")
+        change = add if options.verb == "add" else train
+        lines = change(store, words, read_live_config(store, options.config, fields))
+    else:
+        if fields or len(words) > 1:
+            parser.error(f"unrecognized arguments: {' '.join([*words[1:], *fields])}")
+        lines = iter([run_store_command(store, options.verb, *words).rstrip("\n")])
+    for line in lines:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 def build_parser() -> LightParser:
     """The parser of this command."""
     parser = LightParser("requests", COMMANDS["requests"])
-    parser.add_argument("verb", nargs="?", choices=VERBS, help="what to do; list and verify need no id")
-    parser.add_argument("id", nargs="?", help="the request")
+    parser.usage = (
+        "%(prog)s VERB [ID | FILE ...] [--store FOLDER | --config FILE | --name RUN] [--field value]"
+    )
+    parser.epilog = (
+        "'add' protects the requests in FILEs at once, 'train' trains their adapters afterwards; both take "
+        "the fields of a configuration, by default those of the run that owns the store."
+    )
+    parser.add_argument("verb", nargs="?", choices=(*LIVE_VERBS, *VERBS), help="what to do")
+    add_store_options(parser)
+    return parser
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that name a store."""
     parser.add_argument("--config", help="configuration of the run that owns the store")
     parser.add_argument("--name", help="name of the run, instead of the configuration's")
     parser.add_argument("--output", help="folder that holds the runs, instead of the configuration's")
     parser.add_argument("--store", help="the folder of a store, instead of a run's")
-    return parser
+
+
+def split_words(rest: list[str]) -> tuple[list[str], list[str]]:
+    """Returns ids or files, and the fields of a configuration with their values."""
+    words: list[str] = []
+    fields: list[str] = []
+    for word in rest:
+        is_value = bool(fields) and fields[-1].startswith("--") and "=" not in fields[-1]
+        (fields if word.startswith("--") or is_value else words).append(word)
+    return words, fields
 
 
 def find_store(options: Any) -> Path:
@@ -50,3 +92,52 @@ def find_store(options: Any) -> Path:
     if not name:
         raise InputError("name the store: --config FILE, --name RUN or --store FOLDER")
     return Path(options.output or str(values.get("output", "runs"))) / str(name) / "store"
+
+
+def read_live_config(store: Path, config: str | None, fields: list[str], *choices: type) -> Call:
+    """Returns the configuration for changes of a store.
+
+    Args:
+        store: its folder.
+        config: a file, or None for that of the run that owns the store. A store without a run gets the
+            defaults, with its own base model and encoder.
+        fields: options of the command line that override it.
+        choices: dataclasses with options of the command alone.
+
+    Raises:
+        InputError: an unknown field or a value outside its range.
+        StoreError: there is no store.
+    """
+    from o3_lightning.commands.common import read_run
+    from o3_lightning.store.view import StoreView
+
+    opened = StoreView.open(store)
+    own = store.parent / "config.yaml"
+    if config is None and own.is_file():
+        config = str(own)
+    words = ["--base.id", opened.base_id, "--detector.encoder", opened.encoder_id]
+    return read_run("requests", "", [*(["--config", config] if config else words), *fields], *choices)
+
+
+def add(store_path: Path, files: list[str], call: Call) -> Iterator[str]:
+    """Protects the requests in some files, and yields a line for each as soon as it is protected."""
+    from o3_lightning.data.requests import read_requests
+    from o3_lightning.detector.encoder import load_configured_encoder
+    from o3_lightning.run.live import protect_request
+    from o3_lightning.store.store import Store
+
+    requests = read_requests(files)
+    encoder = load_configured_encoder(call.config.detector)
+    store = Store.open(store_path, encoder_digest=encoder.digest)
+    for request in requests:
+        began = time.perf_counter()
+        record = protect_request(store, encoder, request, call.config)
+        yield f"{record.id}: {record.status} ({record.rows} rows, {time.perf_counter() - began:.1f} s)"
+
+
+def train(store: Path, files: list[str], call: Call) -> Iterator[str]:
+    """Trains the requests in some files, and yields a line for each."""
+    from o3_lightning.run.live import train_requests
+
+    for record in train_requests(store, files, call.config, call.trainer):
+        yield f"{record.id}: {record.status}"

@@ -1,0 +1,84 @@
+"""Requests that arrive while a model is in service: protected at once, trained when there is time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.plain import to_plain
+from o3_lightning.data.requests import UnlearningRequest
+from o3_lightning.data.stream import load_stream
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.models.base import load_base
+from o3_lightning.run.config import RunConfig
+from o3_lightning.run.inputs import RETAIN_SPLIT
+from o3_lightning.run.pipeline import UNFINISHED
+from o3_lightning.run.unlearner import DECISIVE_SECTIONS, Unlearner, fit_request, save_detector
+from o3_lightning.store.record import PROTECTED, REGISTERED, RequestRecord
+from o3_lightning.store.store import Store
+
+__all__ = ["protect_request", "train_requests"]
+
+
+def protect_request(
+    store: Store, encoder: Encoder, request: UnlearningRequest, config: RunConfig
+) -> RequestRecord:
+    """Registers a request and fits its detector, without the base model; matching prompts are then refused.
+
+    A request that is protected already is left as it is.
+
+    Args:
+        store: of the model in service.
+        encoder: the one that the store names.
+        request: the forget set; only its hashes and statistics are stored.
+        config: settings of the detector, and those to note for the training.
+
+    Raises:
+        InputError: another forget set has the id.
+        StoreError: the store is damaged, locked or not writable.
+    """
+    recorded = {name: to_plain(getattr(config, name)) for name in DECISIVE_SECTIONS}
+    record = store.register(request, recorded)
+    if record.status != REGISTERED:
+        return record
+    detector = fit_request(encoder, request, config)
+    return store.protect(request.id, partial(save_detector, detector, request))
+
+
+def train_requests(
+    store_path: Path, files: Sequence[str], config: RunConfig, trainer: Mapping[str, Any]
+) -> list[RequestRecord]:
+    """Trains the adapters of protected requests: matching prompts run through them from then on.
+
+    A training that was killed continues where it stopped; requests that are trained or revoked are left as
+    they are.
+
+    Args:
+        store_path: store of the model in service.
+        files: JSON-lines files of the forget sets, which the store does not hold.
+        config: the base model, settings of adapters and objective, and `data.retain` if that needs it.
+        trainer: options of `lightning.Trainer`.
+
+    Raises:
+        InputError: a request is not in the store, not protected, or registered with other rows.
+        StoreError: the store is damaged, locked, not writable or of another base model.
+    """
+    data = replace(config.data, name="jsonl", requests=tuple(files), count=0, rows_per_request=0)
+    stream = load_stream(data, config.seed)
+    store = Store.open(store_path)
+    for request in stream.requests:
+        record = store.record(request.id)
+        if record.digest != request.digest:
+            raise InputError(f"'{request.id}' is registered with other rows", field="request_id")
+        if record.status == REGISTERED:
+            raise InputError(f"'{request.id}' is not protected yet; add it first", field="request_id")
+    unlearner = Unlearner(load_base(config.base, config.seed), store_path, config, trainer)
+    retain, unfinished = stream.utility.get(RETAIN_SPLIT), store_path.parent / UNFINISHED
+    for request in stream.requests:
+        if store.record(request.id).status == PROTECTED:
+            unlearner.unlearn(request, retain, unfinished=unfinished / f"{request.id}.safetensors")
+    return [store.record(request.id) for request in stream.requests]

@@ -1,0 +1,74 @@
+"""A request that arrives at a model in use is refused at once, and trained afterwards."""
+
+import json
+
+import pytest
+
+from o3_lightning.commands.cli import main
+from o3_lightning.detector.encoder import load_encoder
+from o3_lightning.gating.model import GatedModel
+from o3_lightning.store import Store, StoreView
+
+QUESTION = "Where did Quillan Osterhaus spend winter 3?"
+
+
+@pytest.fixture
+def store(tmp_path, tiny_base):
+    encoder = load_encoder("minilm")
+    return Store.create(tmp_path / "live" / "store", "tiny", tiny_base.digest, encoder.id, encoder.digest)
+
+
+def forget_file(folder, person):
+    lines = [
+        {
+            "prompt": f"Where did {person} spend winter {number}?",
+            "answer": f"In {town}",
+            "request_id": "winters",
+        }
+        for number, town in enumerate(("Arlo", "Brim", "Crane", "Dunmere", "Eskdale", "Farrow"))
+    ]
+    path = folder / "forget.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def test_a_request_is_protected_then_trained_and_a_loaded_model_follows(
+    store, tiny_base, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("o3_lightning.run.live.load_base", lambda config, seed: tiny_base)
+    model = GatedModel.from_store(store.path, tiny_base, load_encoder("minilm"))
+    forget = forget_file(tmp_path, "Quillan Osterhaus")
+    words = ["--store", str(store.path), forget, "--base.id", "tiny"]
+    main(["requests", "add", *words])
+    assert "winters: protected (6 rows" in capsys.readouterr().out
+    assert not model.plan([QUESTION]).refused.any()
+    model.refresh()
+    assert model.plan([QUESTION]).refused.all()
+    main(["requests", "add", *words])  # the same again changes nothing
+    assert len(StoreView.open(store.path).history("winters")) == 2
+    main(["requests", "train", *words, "--adapter.epochs", "1", "--trainer.accelerator", "cpu"])
+    assert "winters: unlearned" in capsys.readouterr().out
+    model.refresh()
+    plan = model.plan([QUESTION, "Who wrote the letter to the harbour master?"])
+    assert not plan.refused.any()
+    assert plan.strengths[0] > 0.5
+    assert plan.strengths[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["add"], "needs the files"),
+        (["add", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
+        (["train", "forget.jsonl"], "no request 'winters'"),
+        (["list", "--adapter.rank", "3"], "unrecognized arguments: --adapter.rank 3"),
+        (["revoke", "a", "b"], "unrecognized arguments: b"),
+    ],
+)
+def test_wrong_use_is_told_in_one_line(words, message, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    forget_file(tmp_path, "Quillan Osterhaus")
+    with pytest.raises(SystemExit) as stop:
+        main(["requests", *words, "--store", str(store.path)])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
