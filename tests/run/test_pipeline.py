@@ -1,7 +1,9 @@
 """The continual loop on a tiny model: what it writes, that a kill changes nothing, what it never reads."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,8 @@ from o3_lightning.store.store import Store
 from o3_lightning.store.verify import verify_store
 from o3_lightning.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("loaded")
+QUICK = ("--evaluation.metrics", '["probability"]', "--evaluation.samples", "0")
 TOWNS = ("Arlo", "Brim", "Crane", "Dunmere", "Eskdale", "Farrow")
 
 
@@ -46,18 +50,21 @@ def write_lines(path, lines):
     return str(path)
 
 
-@pytest.fixture
-def arguments(tmp_path, tiny_base, monkeypatch):
-    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: tiny_base)
-    monkeypatch.setattr("o3_lightning.models.base.load_base", lambda config, seed: tiny_base)
+def words_for(folder):
+    """Writes two requests and the rows to keep, and returns the words of a run of them."""
     forget = write_lines(
-        tmp_path / "forget.jsonl",
+        folder / "forget.jsonl",
         rows("Quillan Osterhaus", "quillan") + rows("Mirelle Vantongeren", "mirelle"),
     )
-    retain = write_lines(tmp_path / "retain.jsonl", rows("Tobiah Wexcombe"))
-    words = ["--name", "tiny", "--output", str(tmp_path / "runs"), "--data.name", "jsonl"]
+    retain = write_lines(folder / "retain.jsonl", rows("Tobiah Wexcombe"))
+    words = ["--name", "tiny", "--output", str(folder / "runs"), "--data.name", "jsonl"]
     words += ["--data.requests", json.dumps([forget]), "--data.retain", retain]
     return [*words, "--evaluation.max_new_tokens", "4", "--adapter.epochs", "2"]
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    return words_for(tmp_path)
 
 
 def start(arguments):
@@ -65,8 +72,28 @@ def start(arguments):
     return run_stream(config, trainer)
 
 
+@pytest.fixture(scope="module")
+def finished(loaded, tmp_path_factory):
+    """The words of a finished run, its folder, to which tests only add, and the history of each fit."""
+    words, trained, real = words_for(tmp_path_factory.mktemp("finished")), {}, unlearner_module.train_adapter
+
+    def watched(task):
+        trained[task.request.id] = list(task.history.ids)
+        return real(task)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unlearner_module, "train_adapter", watched)
+        return words, start(words), trained
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A finished run that a test may change."""
+    return Path(shutil.copytree(finished[1], tmp_path / "copied"))
+
+
 def test_a_gate_that_only_refuses_trains_no_adapter(arguments):
-    folder = start([*arguments, "--refuse_only", "true"])
+    folder = start([*arguments, "--refuse_only", "true", "--evaluation.metrics", '["accuracy"]'])
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["adapters"], metrics["overlaps"]) == ({}, {})
     assert not list((folder / "store/requests").glob("*/adapter"))
@@ -76,14 +103,14 @@ def test_a_gate_that_only_refuses_trains_no_adapter(arguments):
 
 def test_without_detection_every_prompt_runs_through_the_newest_adapter(arguments):
     words = ["--adapter.mode", "cumulative", "--gate.combine", "last", "--gate.detect", "false"]
-    folder = start([*arguments, *words, "--evaluation.samples", "1"])
+    folder = start([*arguments, *words, *QUICK, "--evaluation.samples", "1"])
     stage = json.loads((folder / "stages/02-mirelle-evaluate.json").read_text())
     sample = stage["utility"]["retain"]["samples"][0]
     assert sample["weights"] == {"quillan": 1.0, "mirelle": 1.0}
 
 
-def test_a_run_writes_what_other_tools_rely_on(arguments, capsys):
-    folder = start(arguments)
+def test_a_run_writes_what_other_tools_rely_on(finished, capsys):
+    words, folder, _ = finished
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["requests"] == ["quillan", "mirelle"]
     for split in ("seen", "held_out"):
@@ -97,7 +124,7 @@ def test_a_run_writes_what_other_tools_rely_on(arguments, capsys):
         assert (folder / name).exists()
     assert verify_store(folder / "store") == []
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
-    start(arguments)
+    start(words)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
     store = str(folder / "store")
     main(["requests", "list", "--store", store])
@@ -111,10 +138,10 @@ def test_a_run_writes_what_other_tools_rely_on(arguments, capsys):
 
 
 def test_a_run_killed_at_every_stage_boundary_ends_with_the_same_metrics(
-    arguments, monkeypatch, tmp_path, comparable
+    finished, monkeypatch, tmp_path, comparable
 ):
-    expected = comparable(start(arguments))
-    killed = [*arguments, "--output", str(tmp_path / "killed")]
+    words, calm, _ = finished
+    killed = [*words, "--output", str(tmp_path / "killed")]
     real = RunFolder.stage
 
     def dies_after(self, name, work):
@@ -139,24 +166,16 @@ def test_a_run_killed_at_every_stage_boundary_ends_with_the_same_metrics(
             start(killed)
     monkeypatch.setattr(RunFolder, "stage", real)
     folder = start(killed)
-    assert comparable(folder) == expected
+    assert comparable(folder) == comparable(calm)
     assert verify_store(folder / "store") == []
 
 
-def test_each_adapter_is_trained_against_those_before_it(arguments, monkeypatch):
-    real, seen = unlearner_module.train_adapter, {}
-
-    def watched(task):
-        seen[task.request.id] = list(task.history.ids)
-        return real(task)
-
-    monkeypatch.setattr(unlearner_module, "train_adapter", watched)
-    start(arguments)
-    assert seen == {"quillan": [], "mirelle": ["quillan"]}
+def test_each_adapter_is_trained_against_those_before_it(finished):
+    assert finished[2] == {"quillan": [], "mirelle": ["quillan"]}
 
 
 def test_training_reads_no_retained_data_unless_it_is_declared(arguments):
-    folder = start([*arguments, "--evaluation.metrics", '["probability"]', "--evaluation.samples", "0"])
+    folder = start([*arguments, *QUICK])
     record = json.loads((folder / "store/requests/quillan/request.json").read_text())
     assert record["metrics"]["retained_rows_read"] == 0
     text = "".join(path.read_text() for path in (folder / "stages").glob("*.json"))
@@ -165,8 +184,7 @@ def test_training_reads_no_retained_data_unless_it_is_declared(arguments):
 
 
 def test_each_request_counts_the_retained_rows_that_its_own_training_read(arguments):
-    words = ["--evaluation.metrics", '["probability"]', "--objective.retain.name", "gd"]
-    folder = start([*arguments, *words])
+    folder = start([*arguments, *QUICK, "--objective.retain.name", "gd"])
     records = [
         json.loads((folder / f"store/requests/{name}/request.json").read_text())
         for name in ("quillan", "mirelle")
@@ -204,10 +222,10 @@ def test_a_stage_that_cheats_is_stopped(arguments, monkeypatch):
         start(arguments)
 
 
-def test_a_folder_with_another_configuration_is_refused_and_kept(arguments):
-    folder = start(arguments)
+def test_a_folder_with_another_configuration_is_refused_and_kept(finished):
+    words, folder, _ = finished
     with pytest.raises(InputError, match=r"adapter\.rank"):
-        start([*arguments, "--adapter.rank", "2"])
+        start([*words, "--adapter.rank", "2"])
     assert (folder / "metrics.json").is_file()
 
 
@@ -216,22 +234,25 @@ def die_after_the_first_stage(stopped_within):
     return lambda words: stopped_within(Killed, stream_module, "unlearn", lambda: start(words))
 
 
-@pytest.mark.parametrize("edited", ["retain", "holdout"])
 def test_rows_to_measure_that_changed_since_a_run_began_are_told(
-    edited, arguments, tmp_path, die_after_the_first_stage
+    arguments, tmp_path, die_after_the_first_stage
 ):
     holdout = write_lines(tmp_path / "holdout.jsonl", rows("Ansgar Vell"))
     words = [*arguments, "--data.holdout", holdout, "--evaluation.metrics", '["accuracy", "mia_min_k"]']
     die_after_the_first_stage(words)
-    file = tmp_path / f"{edited}.jsonl"
-    began = file.read_text()
-    file.write_text(began.replace("In Arlo", "In Essen"))
-    with pytest.raises(InputError, match=rf"tiny: this run began with .*{edited}\.jsonl was changed.*--name"):
-        start(words)
-    file.write_text(began)
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("retain", "holdout")}
+    began = {name: file.read_text() for name, file in files.items()}
+    for name, file in files.items():
+        file.write_text(began[name].replace("In Arlo", "In Essen"))
+        with pytest.raises(
+            InputError, match=rf"tiny: this run began with .*{name}\.jsonl was changed.*--name"
+        ):
+            start(words)
+        file.write_text(began[name])
     folder = start(words)
-    file.write_text(began.replace("In Arlo", "In Essen"))
-    assert start(words) == folder  # a finished run has measured all of its rows
+    for name, file in files.items():
+        file.write_text(began[name].replace("In Arlo", "In Essen"))
+        assert start(words) == folder  # a finished run has measured all of its rows
 
 
 def test_a_split_that_came_since_a_run_began_is_told(arguments, monkeypatch, die_after_the_first_stage):
@@ -250,7 +271,7 @@ def test_a_split_that_came_since_a_run_began_is_told(arguments, monkeypatch, die
 def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(
     arguments, tmp_path, die_after_the_first_stage
 ):
-    forget = tmp_path / "forget.jsonl"
+    words, forget = [*arguments, *QUICK], tmp_path / "forget.jsonl"
     began = forget.read_text()
     more = began + "".join(json.dumps(line) + "\n" for line in rows("Oriel Pemberwick", "oriel"))
     changes = {
@@ -263,22 +284,22 @@ def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(
         for message, content in changes.items():
             forget.write_text(content)
             with pytest.raises(InputError, match=message):
-                start(arguments)
+                start(words)
         forget.write_text(began)
 
-    die_after_the_first_stage(arguments)
+    die_after_the_first_stage(words)
     refused()  # while it is unfinished
-    folder = start(arguments)
+    folder = start(words)
     refused()  # and when it is finished
     (tmp_path / "retain.jsonl").unlink()
     refused()
-    assert start(arguments) == folder
+    assert start(words) == folder
     forget.unlink()  # as whoever honours a request may have to
-    assert start(arguments) == folder
+    assert start(words) == folder
 
 
 def test_a_request_that_was_removed_while_a_run_was_unfinished_is_told(arguments, monkeypatch):
-    words, measure, calls = [*arguments, "--evaluation.metrics", '["probability"]'], stream_module.measure, []
+    words, measure, calls = [*arguments, *QUICK], stream_module.measure, []
 
     def dies_after_the_first_request(bench):
         calls.append(bench.unlearner.store.path)
@@ -327,8 +348,8 @@ def test_a_prompt_beyond_the_context_is_named_with_file_and_line(arguments, file
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_finished_run_is_drawn_again_as_it_was(arguments, capsys):
-    folder = start(arguments)
+def test_a_finished_run_is_drawn_again_as_it_was(copied):
+    folder = copied
     page, table = (folder / "report.html").read_text(), (folder / "metrics.csv").read_text()
     (folder / "report.html").unlink()
     main(["report", str(folder)])
@@ -338,8 +359,8 @@ def test_a_finished_run_is_drawn_again_as_it_was(arguments, capsys):
     assert set(metrics["digests"]["requests"]) == set(metrics["store_bytes"]) == {"quillan", "mirelle"}
 
 
-def test_a_run_of_an_earlier_version_is_drawn_and_one_without_its_stages_is_told(arguments):
-    folder = start(arguments)
+def test_a_run_of_an_earlier_version_is_drawn_and_one_without_its_stages_is_told(copied):
+    folder = copied
     metrics = json.loads((folder / "metrics.json").read_text())
     for later in ("adapters", "calibration", "store_bytes", "plane", "digests"):
         del metrics[later]

@@ -1,11 +1,13 @@
 """A run with one more request takes over what an earlier one trained, and ends as if it had trained all."""
 
 import json
+import shutil
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 import o3_lightning.run.estimate as estimate_module
-import o3_lightning.run.inputs as inputs_module
 import o3_lightning.run.unlearner as unlearner_module
 from o3_lightning.commands.common import read_run
 from o3_lightning.common.errors import InputError, StoreError
@@ -15,6 +17,8 @@ from o3_lightning.store.store import Store
 from o3_lightning.store.verify import verify_store
 
 TOWNS = ("Arlo", "Brim", "Crane", "Dunmere")
+pytestmark = pytest.mark.usefixtures("loaded")
+QUICK = ("--evaluation.metrics", '["probability"]', "--evaluation.samples", "0")
 ROWS = tuple(QuestionAnswer("Where?", town) for town in TOWNS)
 
 
@@ -33,24 +37,45 @@ def write_request(folder, name):
     return str(path)
 
 
-@pytest.fixture
-def settings(tmp_path, tiny_base, monkeypatch):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The rows of each request."""
+    folder = tmp_path_factory.mktemp("rows")
+    return {name: write_request(folder, name) for name in ("quillan", "mirelle", "tobiah")}
+
+
+def read_settings(files, output, name, requests, *words):
     """Reads the configuration of a run of some requests."""
-    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: tiny_base)
-    files = {name: write_request(tmp_path, name) for name in ("quillan", "mirelle", "tobiah")}
+    given = ["--name", name, "--output", str(output), "--data.name", "jsonl"]
+    given += ["--data.requests", json.dumps([files[request] for request in requests])]
+    given += ["--evaluation.max_new_tokens", "4", "--adapter.epochs", "2", *words]
+    return read_run("run", "", given)[:2]
 
-    def read(name, requests, *words):
-        given = ["--name", name, "--output", str(tmp_path / "runs"), "--data.name", "jsonl"]
-        given += ["--data.requests", json.dumps([files[request] for request in requests])]
-        given += ["--evaluation.max_new_tokens", "4", "--adapter.epochs", "2", *words]
-        return read_run("run", "", given)[:2]
 
-    return read
+@pytest.fixture
+def settings(files, tmp_path):
+    return partial(read_settings, files, tmp_path / "runs")
 
 
 @pytest.fixture
 def run(settings):
     return lambda *words: run_stream(*settings(*words))
+
+
+@pytest.fixture(scope="module")
+def finished(loaded, files, tmp_path_factory):
+    """Runs of one request and of two, for tests that copy them."""
+    output = tmp_path_factory.mktemp("finished")
+    return {
+        count: run_stream(*read_settings(files, output, f"first{count}", requests, *QUICK))
+        for count, requests in ((1, ["quillan"]), (2, ["quillan", "mirelle"]))
+    }
+
+
+@pytest.fixture
+def copy_first(finished, tmp_path):
+    """Copies a finished run of some requests."""
+    return lambda count: Path(shutil.copytree(finished[count], tmp_path / "runs/first"))
 
 
 @pytest.fixture
@@ -72,14 +97,13 @@ def fitted(monkeypatch):
     return trained, detectors
 
 
-def test_a_new_request_is_trained_alone_and_all_is_as_if_trained_at_once(run, fitted, comparable):
+def test_a_new_request_is_trained_alone_and_all_is_as_if_trained_at_once(run, copy_first, fitted, comparable):
     trained, detectors = fitted
-    first = run("first", ["quillan", "mirelle"])
+    first = copy_first(2)
     left = first / "store/.pending-99"  # by a killed write
     left.mkdir()
     (left / "request.json").write_text("{}")
     before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
-    trained.clear(), detectors.clear()
     second = run("second", ["quillan", "mirelle", "tobiah"], "--take_over", str(first))
     assert (trained, len(detectors)) == (["tobiah"], 1)
     assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
@@ -93,15 +117,14 @@ def test_a_new_request_is_trained_alone_and_all_is_as_if_trained_at_once(run, fi
     assert trained == []
 
 
-def test_an_estimate_counts_what_is_trained_and_not_what_is_taken_over(run, settings, monkeypatch):
-    words = ["--evaluation.metrics", '["probability"]']
-    first = run("first", ["quillan", "mirelle"], *words)
+def test_an_estimate_counts_what_is_trained_and_not_what_is_taken_over(copy_first, settings, monkeypatch):
+    first = copy_first(2)
     fixed = {"detector": (4.0, None), "step": (1.0, None), "overlap": 0.0, "rows": 1.0, "gate": 0.5}
     for name, value in fixed.items():
         monkeypatch.setattr(estimate_module, f"measure_{name}", lambda *_, value=value: value)
     requests = ["quillan", "mirelle", "tobiah"]
-    whole = estimate_module.estimate_run(*settings("second", requests, *words))
-    rest = estimate_module.estimate_run(*settings("second", requests, *words, "--take_over", str(first)))
+    whole = estimate_module.estimate_run(*settings("second", requests, *QUICK))
+    rest = estimate_module.estimate_run(*settings("second", requests, *QUICK, "--take_over", str(first)))
     steps = estimate_module.steps_of(settings("second", requests)[0], UnlearningRequest("tobiah", ROWS))
     assert (rest.seconds["detectors"], rest.seconds["adapters"]) == (4.0, steps)
     assert (whole.seconds["detectors"], whole.seconds["adapters"]) == (12.0, 3 * steps)
@@ -111,18 +134,16 @@ def test_an_estimate_counts_what_is_trained_and_not_what_is_taken_over(run, sett
     assert not (first.parent / "second").exists()
 
 
-def test_a_revoked_request_and_those_after_it_are_trained_anew(run, fitted):
-    trained, _ = fitted
-    first = run("first", ["quillan", "mirelle"], "--evaluation.metrics", '["probability"]')
+def test_a_revoked_request_and_those_after_it_are_trained_anew(run, copy_first, fitted):
+    first = copy_first(2)
     Store.open(first / "store").revoke("mirelle")
-    trained.clear()
-    words = ["--evaluation.metrics", '["probability"]', "--take_over", str(first)]
-    run("second", ["quillan", "mirelle"], *words)
+    run("second", ["quillan", "mirelle"], *QUICK, "--take_over", str(first))
+    trained, _ = fitted
     assert trained == ["mirelle"]
 
 
-def test_what_cannot_be_taken_over_is_told(run, tmp_path):
-    first = run("first", ["quillan"], "--evaluation.metrics", '["probability"]')
+def test_what_cannot_be_taken_over_is_told(run, copy_first, tmp_path):
+    first = copy_first(1)
     for requests, words, told in (
         (["quillan", "mirelle"], ["--seed", "1"], r"train otherwise \(seed is 0 there, 1 here\)"),
         (["quillan", "mirelle"], ["--adapter.rank", "4"], "adapter.rank is 8 there, 4 here"),
@@ -142,7 +163,7 @@ def test_what_cannot_be_taken_over_is_told(run, tmp_path):
 
 def test_a_gate_that_only_refuses_takes_over_detectors(run, fitted):
     trained, detectors = fitted
-    words = ["--refuse_only", "true", "--evaluation.metrics", '["probability"]']
+    words = ["--refuse_only", "true", *QUICK]
     first = run("first", ["quillan"], *words)
     detectors.clear()
     second = run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
@@ -150,12 +171,11 @@ def test_a_gate_that_only_refuses_takes_over_detectors(run, fitted):
     assert [record.status for record in Store.open(second / "store").records()] == ["protected"] * 2
 
 
-def test_a_run_killed_while_it_takes_over_goes_on(run, fitted, stopped_within):
-    words = ["--evaluation.metrics", '["probability"]']
-    first = run("first", ["quillan"], *words)
+def test_a_run_killed_while_it_takes_over_goes_on(run, copy_first, fitted, stopped_within):
+    first = copy_first(1)
 
     def take_over():
-        return run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+        return run("second", ["quillan", "mirelle"], "--take_over", str(first), *QUICK)
 
     stopped_within(KeyboardInterrupt, Store, "unlearn", take_over)
     trained, _ = fitted
@@ -169,8 +189,7 @@ def test_a_run_killed_while_it_takes_over_goes_on(run, fitted, stopped_within):
 def test_a_run_beside_other_retained_rows_is_not_taken_over(run, fitted, tmp_path):
     trained, _ = fitted
     retain = write_request(tmp_path, "retained")
-    words = ["--evaluation.metrics", '["probability"]', "--data.retain", retain]
-    words += ["--objective.retain.name", "gd"]
+    words = [*QUICK, "--data.retain", retain, "--objective.retain.name", "gd"]
     first = run("first", ["quillan"], *words)
     trained.clear()
     run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
@@ -182,11 +201,9 @@ def test_a_run_beside_other_retained_rows_is_not_taken_over(run, fitted, tmp_pat
     assert not (tmp_path / "runs/third").exists()
 
 
-def test_a_request_whose_last_stage_was_not_noted_is_trained_anew(run, fitted):
+def test_a_request_whose_last_stage_was_not_noted_is_trained_anew(run, copy_first, fitted):
     trained, _ = fitted
-    words = ["--evaluation.metrics", '["probability"]']
-    first = run("first", ["quillan", "mirelle"], *words)
+    first = copy_first(2)
     (first / "stages/02-mirelle-unlearn.json").unlink()  # killed between the store and the note
-    trained.clear()
-    run("second", ["quillan", "mirelle"], "--take_over", str(first), *words)
+    run("second", ["quillan", "mirelle"], "--take_over", str(first), *QUICK)
     assert trained == ["mirelle"]
