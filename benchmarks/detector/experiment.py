@@ -11,6 +11,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from o3_lightning.attacks.registry import ATTACKS, Material
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_json
+from o3_lightning.data.prompts import Prompt
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.detector import Detector, DetectorConfig, Encoder, MultiDetector, fit_detector, load_encoder
-from o3_lightning.gating.routing import Prompt
+from o3_lightning.gating.config import GateConfig
+from o3_lightning.gating.routing import Router
 from o3_lightning.metrics.detection import calibration_error, separation
 
 __all__ = ["DetectorBenchmarkConfig", "run_detector_benchmark"]
@@ -253,8 +256,12 @@ def sizes(detectors: Mapping[str, Detector]) -> dict[str, float]:
 
 
 def measure_evasion(multi: MultiDetector, task: BenchmarkTask, most: int) -> dict[str, dict[str, float]]:
-    """Returns mean weights: of attacked prompts, of neighbours under the same attack, of harmless texts."""
+    """Returns mean weights: of attacked prompts, of neighbours under the same attack, of harmless texts.
+
+    Attacks may be chats, so the gate's router reads them and asks the detectors.
+    """
     result = {}
+    router = Router(multi, [True] * len(multi.ids), None, GateConfig(), nullcontext())  # reads no token ids
     asked, near = task.inside.get("paraphrase", task.inside["held_out"])[:most], task.outside["near"][:most]
     material = Material([QuestionAnswer(text, "known") for text in task.filler], seed=task.seed)
     for name in EVASIONS:
@@ -265,9 +272,9 @@ def measure_evasion(multi: MultiDetector, task: BenchmarkTask, most: int) -> dic
                 attempts = [ATTACKS[name].attempt(member, row, material) for row in rows]
                 texts = [attempt.prompt for attempt in attempts if attempt is not None]
                 if texts:
-                    weights[key] = float(multi.weights(texts).amax(1).mean())
+                    weights[key] = float(router.plan_prompts(texts).weights.amax(1).mean())
             result[f"evasion:{name}, {member}"] = weights
     generator = random.Random(task.seed)
     texts = [" ".join(generator.choices(task.filler, k=LONG_SENTENCES)) for _ in range(most)]
-    result["evasion:harmless"] = {"mean_weight": float(multi.weights(texts).amax(1).mean())}
+    result["evasion:harmless"] = {"mean_weight": float(router.plan_prompts(texts).weights.amax(1).mean())}
     return result

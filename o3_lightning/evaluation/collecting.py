@@ -185,9 +185,12 @@ class Collector:
         """Returns the number of refused answers: by the prompt's weights, and by `gate.check_answers`."""
         if not self.model.ids:
             return {"by_weight": 0, "by_check": 0}
-        config, owned = self.model.gate_config, torch.tensor(self.model.has_adapter)
-        planned = plan_rows(self.weights, owned, config).refused.tolist()
-        by_weight = [planned[row] for row, answer in enumerate(self.answers) if answer == config.refusal]
+        owned, refusal = (
+            torch.tensor(self.model.has_adapter),
+            self.model.refusal_text(self.config.max_new_tokens),
+        )
+        planned = plan_rows(self.weights, owned, self.model.gate_config).refused.tolist()
+        by_weight = [planned[row] for row, answer in enumerate(self.answers) if answer == refusal]
         return {"by_weight": sum(by_weight), "by_check": len(by_weight) - sum(by_weight)}
 
     def paraphrased_losses(self) -> list[float]:

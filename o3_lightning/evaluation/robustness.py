@@ -264,7 +264,7 @@ class Robustness:
 
     def stopped(self, reply: Reply, weights: Tensor) -> bool:
         """Whether a weight reached the alarm, or the gated model refused what the base model answers."""
-        refusal = self.model.gate_config.refusal
+        refusal = self.model.refusal_text(self.config.max_new_tokens)
         refused = reply.answer == refusal != reply.base_answer
         return refused or bool((weights >= self.config.robustness.alarm).any())
 

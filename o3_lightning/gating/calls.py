@@ -105,6 +105,10 @@ class GatedCalls:
         dtype: torch.dtype = self.base.model.dtype
         return dtype
 
+    def refusal_text(self, max_new_tokens: int) -> str:
+        """Returns a refused answer, which ends early where fewer tokens are allowed than it has."""
+        return str(self.tokenizer.decode(self._refusal[:max_new_tokens], skip_special_tokens=True)).strip()
+
     def disabled(self) -> AbstractContextManager[None]:
         """Within, this thread's calls run the base model alone (with what was merged into its weights)."""
         return self._router.disabled()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -101,12 +102,25 @@ class Unmoved:
         return torch.full((len(prompts), 1), self.weight)
 
 
-def test_answers_that_the_gate_refuses_are_counted_by_their_reason(plain, tiny_base):
+def talkative(base):
+    """The tiny model with nothing but words to say: it prefers punctuation otherwise."""
+    model, tokenizer = deepcopy(base.model), base.tokenizer
+    words = [
+        bool(re.fullmatch(r"\s*[a-z]{4,}\s*", tokenizer.decode([token]))) for token in range(len(tokenizer))
+    ]
+    head = deepcopy(model.get_output_embeddings())
+    head.weight = torch.nn.Parameter(head.weight * torch.tensor(words)[:, None])  # not that of the input
+    model.set_output_embeddings(head)
+    return replace(base, model=model)
+
+
+def test_answers_that_the_gate_refuses_are_counted_by_their_reason(tiny_base):
+    base = talkative(tiny_base)
     rows = tuple(replace(row, held_out_prompts=()) for row in rows_about("Quillan")[:2])
     config = settings(metrics=("accuracy",), max_new_tokens=8, samples=2)
     told = {
         word.lower()
-        for sample in evaluate_split(plain, rows, config, "forget").samples
+        for sample in evaluate_split(plain_model(base), rows, config, "forget").samples
         for word in re.findall(r"\w+", sample["answer"])
     }
     state = AnswerState(
@@ -117,7 +131,7 @@ def test_answers_that_the_gate_refuses_are_counted_by_their_reason(plain, tiny_b
     stream = RequestStream("test", (UnlearningRequest("a", rows),), {"kept": rows_about("Nobody")[:2]})
     for weight, mode, refused in ((0.0, "on", [0, 2]), (0.0, "off", [0, 0]), (1.0, "on", [2, 0])):
         gated = GatedModel(
-            tiny_base, Unmoved(weight), {"a": None}, GateConfig(check_answers=mode), answers=[state]
+            base, Unmoved(weight), {"a": None}, GateConfig(check_answers=mode), answers=[state]
         )
         result = evaluate_stream(gated, stream, config)
         assert list(result["requests"]["a"]["seen"]["refusals"].values()) == refused

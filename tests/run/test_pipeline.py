@@ -89,7 +89,7 @@ def finished(loaded, tmp_path_factory):
 @pytest.fixture
 def copied(finished, tmp_path):
     """A finished run that a test may change."""
-    return Path(shutil.copytree(finished[1], tmp_path / "copied"))
+    return Path(shutil.copytree(finished[1], tmp_path / finished[1].name))  # the report is titled by it
 
 
 def test_a_gate_that_only_refuses_trains_no_adapter(arguments):
