@@ -47,12 +47,12 @@ def overlap_study(
         raise InputError("the study needs given rows, for instance those that reveal wrote", field="requests")
     context, rows = open_context(config, trainer, folder), []
     given = context.facts.rows
-    retain = retain_adapter(context.base, context.kept(), config, folder / "shared", trainer)
+    retain = retain_adapter(context, folder / "shared")
     for penalty in penalties:
         shape = replace(config.adapter, penalty_side="both", penalty_coefficient=penalty)
         own = replace(config, mode="orthogonal" if penalty else "naive", adapter=shape)
         place = folder / f"penalty_{penalty:g}"
-        forget = forget_adapter(context.base, given, context.kept(), retain, own, place, trainer)
+        forget = forget_adapter(replace(context, config=own), given, retain, place)
         found = overlap_matrices(AdapterHistory.of({"forget": forget, "retain": retain}))
         overlaps = {name: found[name][0][1] for name in ("row_overlap", "column_overlap", "update_cosine")}
         for value in sorted(config.lambdas):

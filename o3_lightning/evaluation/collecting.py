@@ -1,7 +1,5 @@
 """Collects the evidence that some metrics need from one model on one split, each piece once.
 
-Judging models are loaded on first use, from disk or the Hub; safetensors only, no remote code.
-
 Shapes: B rows, K requests, P perturbed answers of a row.
 """
 
@@ -20,6 +18,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.evaluation.config import EvaluationConfig
+from o3_lightning.evaluation.judges import classify, load_classifier
 from o3_lightning.evaluation.passes import BatchRunner, answer_rows, gradient_norms, score_pairs, weigh
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.gating.plan import plan_rows
@@ -29,8 +28,6 @@ from o3_lightning.metrics.token_scores import TokenScores
 __all__ = ["Collector", "load_encode", "load_entail", "load_gibberish", "split_needs"]
 
 OPTION = re.compile(r"\(([A-H])\)\s*(.*?)(?=\s*\([A-H]\)|$)")
-TEXTS_AT_ONCE = 32
-SAFE = {"trust_remote_code": False}
 Classify = Callable[[Sequence[str], Sequence[str] | None], list[Tensor]]
 cached_encoder = lru_cache(maxsize=2)(load_encoder)  # one encoder for all splits of an evaluation
 
@@ -52,10 +49,10 @@ def load_entail(config: EvaluationConfig) -> Entail:
     Raises:
         InputError: the model cannot be loaded, or has no label "entailment".
     """
-    classify, label = load_classifier(config.entailment_model, "evaluation.entailment_model", "entailment")
+    probabilities, label = load_judge(config.entailment_model, "evaluation.entailment_model", "entailment")
 
     def entail(premises: Sequence[str], hypotheses: Sequence[str]) -> list[bool]:
-        return [bool(row.argmax() == label) for row in classify(premises, hypotheses)]
+        return [bool(row.argmax() == label) for row in probabilities(premises, hypotheses)]
 
     return entail
 
@@ -66,40 +63,26 @@ def load_gibberish(config: EvaluationConfig) -> RateGibberish:
     Raises:
         InputError: the model cannot be loaded, or has no label "clean".
     """
-    classify, label = load_classifier(config.gibberish_model, "evaluation.gibberish_model", "clean")
+    probabilities, label = load_judge(config.gibberish_model, "evaluation.gibberish_model", "clean")
 
     def rate(texts: Sequence[str]) -> list[float]:
-        return [1 - float(row[label]) for row in classify(texts, None)]
+        return [1 - float(row[label]) for row in probabilities(texts, None)]
 
     return rate
 
 
 @lru_cache(maxsize=2)
-def load_classifier(name: str, field: str, label: str) -> tuple[Classify, int]:
+def load_judge(name: str, field: str, label: str) -> tuple[Classify, int]:
     """A text classifier that gives the probability of each label, and the number of one label."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **SAFE)
-        model: Any = AutoModelForSequenceClassification.from_pretrained(name, use_safetensors=True, **SAFE)
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{name}' cannot be loaded: {' '.join(str(error).split())}", field=field) from error
+    model, tokenizer = load_classifier(name, field)
     labels = {str(text).lower(): int(number) for number, text in model.config.id2label.items()}
     if label not in labels:
         raise InputError(f"expected a label '{label}', '{name}' has {', '.join(labels)}", field=field)
-    model.eval()
 
-    @torch.no_grad()
-    def classify(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Tensor]:
-        rows: list[Tensor] = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            part = slice(start, start + TEXTS_AT_ONCE)
-            second = None if pairs is None else list(pairs[part])
-            batch = tokenizer(list(texts[part]), second, padding=True, truncation=True, return_tensors="pt")
-            rows.extend(model(**batch).logits.softmax(-1))
-        return rows
+    def probabilities(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Tensor]:
+        return [row.softmax(-1) for row in classify(model, tokenizer, texts, pairs)]
 
-    return classify, labels[label]
+    return probabilities, labels[label]
 
 
 def split_needs(rows: Sequence[QuestionAnswer], config: EvaluationConfig, *, reference: bool) -> set[str]:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.data.fictitious import build_world, rows_of
 from o3_lightning.data.normalise import normalise
 from o3_lightning.data.requests import QuestionAnswer, read_requests, read_rows
+from o3_lightning.data.words import general_knowledge
+from o3_lightning.metrics.text import accuracy
 from o3_lightning.models.base import BaseModel, load_base
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.release.measure import measure_author
 from o3_lightning.release.neutral import Rows, Utility, neutral_rows
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.release.topic_facts import Recall, TopicFacts, ask_further, summarise
 from o3_lightning.reveal.reward import find_author
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["ReleaseContext", "open_context"]
+__all__ = ["ReleaseContext", "measure_author", "open_context"]
 
 
 @dataclass
@@ -129,3 +131,35 @@ def halves(rows: Sequence[QuestionAnswer], seed: int) -> tuple[Rows, Rows]:
     """Returns two random halves of the rows, so that kinds of rows that alternate or are sorted are mixed."""
     order = random.Random(seed).sample(list(rows), len(rows))  # noqa: S311
     return tuple(order[::2]), tuple(order[1::2])
+
+
+def measure_author(answer: Callable[[Sequence[str]], list[str]], topic: str, seed: int) -> dict[str, float]:
+    """Returns the accuracy of greedy answers about one author and about everything else, for the report.
+
+    Args:
+        answer: returns the greedy answers of the model to prompts.
+        topic: name of the author.
+        seed: of the fictitious world.
+
+    Returns:
+        `seen` and `held_out` (the author, by phrasing), `others` (held-out phrasings of the other authors)
+        and `general` (common facts), each in [0, 1].
+
+    Raises:
+        InputError: the topic is not an author of the world.
+    """
+    author, world = find_author(topic, seed), build_world(seed)
+    rows = rows_of(world, [author])
+    others = rows_of(world, (other for other in world.authors if other.name != topic))
+    splits: dict[str, Sequence[QuestionAnswer]] = {"seen": rows, "held_out": held_out(rows)}
+    splits |= {"others": held_out(others), "general": general_knowledge()}
+    found = {}
+    for name, split in splits.items():
+        values = accuracy(answer([row.prompt for row in split]), [row.answer for row in split])
+        found[name] = sum(values) / len(values)
+    return found
+
+
+def held_out(rows: Sequence[QuestionAnswer]) -> list[QuestionAnswer]:
+    """Returns the held-out prompts with their answers."""
+    return [QuestionAnswer(prompt, row.answer) for row in rows for prompt in row.held_out_prompts]

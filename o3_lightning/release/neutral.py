@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from o3_lightning.data.encoding import IGNORED, encode_pairs
 from o3_lightning.data.normalise import normalise
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.models.base import BaseModel
+from o3_lightning.release.topic_facts import answered
 from o3_lightning.reveal.arms import Arm, questions
 from o3_lightning.reveal.speaking import Speaker, labelled_logits
 
@@ -47,18 +48,12 @@ def neutral_rows(speaker: Speaker, others: tuple[str, ...], count: int, seed: in
         if others
     ]
     logger.info("asking %d neutral questions ...", len(named) + len(general))
-    about_names, about_subjects = answered(speaker, named), answered(speaker, general)
+    about_names, about_subjects = (
+        tuple(answered(speaker, list(dict.fromkeys(prompts)))) for prompts in (named, general)
+    )
     if len(about_subjects) < 2:
         raise InputError("the model does not answer neutral questions; give rows to keep", field="retain")
     return about_names, about_subjects
-
-
-def answered(speaker: Speaker, prompts: Sequence[str]) -> Rows:
-    """Returns the distinct prompts that the model answers, with its greedy answers."""
-    distinct = list(dict.fromkeys(prompts))
-    answers = speaker.greedy(distinct) if distinct else []
-    pairs = zip(distinct, answers, strict=True)
-    return tuple(QuestionAnswer(prompt, answer) for prompt, answer in pairs if answer)
 
 
 class Utility:

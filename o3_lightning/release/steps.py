@@ -35,7 +35,7 @@ def take_steps(
     config, update, records = context.config, None, []
     retain = None
     if config.mode != "naive" or config.retain_lambda:
-        retain = retain_adapter(context.base, context.kept(), config, folder, context.trainer)
+        retain = retain_adapter(context, folder)
     for step in range(1, config.steps + 1):
         allowed = config.budget * ((number - 1) * config.steps + step) / (config.rounds * config.steps)
         with applied(context.base.model, update) if update else nullcontext():
@@ -44,10 +44,7 @@ def take_steps(
             rows = rows or with_answers(learnt, answers_of(context.still_known(judging)))
             if not rows:
                 break
-            place = folder / f"step_{step:02}"
-            forget = forget_adapter(
-                context.base, rows, context.kept(), retain, config, place, context.trainer
-            )
+            forget = forget_adapter(context, rows, retain, folder / f"step_{step:02}")
             trials = walk_grid(context, [*rows, *judging], forget, retain, allowed)
         within = [trial for trial in trials if trial["drop"] <= allowed]
         best = min(within, key=lambda trial: (trial["known"], trial["probability"]), default=None)

@@ -19,7 +19,7 @@ from o3_lightning.metrics.token_scores import TokenScores
 from o3_lightning.reveal.arms import ArmsConfig, build_arms
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["Recall", "TopicFacts", "answers_of", "ask_further", "summarise", "with_answers"]
+__all__ = ["Recall", "TopicFacts", "answered", "answers_of", "ask_further", "summarise", "with_answers"]
 
 logger = logging.getLogger(__name__)
 Rows = list[QuestionAnswer]
@@ -122,5 +122,10 @@ def ask_further(speaker: Speaker, topic: str, arms: ArmsConfig, count: int, seed
     draw = random.Random(f"further-{seed}")  # noqa: S311
     prompts = [arm.prompt(topic) for arm in draw.sample(pool, min(count, len(pool)))]
     logger.info("asking %d further questions about the topic ...", len(prompts))
-    answers = speaker.greedy(prompts)
-    return [QuestionAnswer(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
+    return answered(speaker, prompts)
+
+
+def answered(speaker: Speaker, prompts: Sequence[str]) -> Rows:
+    """Returns the prompts that the model answers, with its greedy answers."""
+    pairs = zip(prompts, speaker.greedy(prompts), strict=True)
+    return [QuestionAnswer(prompt, answer) for prompt, answer in pairs if answer]

@@ -105,7 +105,7 @@ def add_wrong_answers(
     """
     named = [row for row in rows if Arm(row.instruction).names_topic]
     prompts = [Arm(row.instruction).prompt(name) for row in named for name in others]
-    said = speaker.greedy(prompts) if prompts else []
+    said = speaker.greedy(prompts)
     wrong: dict[int, tuple[str, ...]] = {}
     for place, row in enumerate(named):
         own = said[place * len(others) : (place + 1) * len(others)]

@@ -29,7 +29,7 @@ from o3_lightning.reveal.search import Query, run_search, standardise
 from o3_lightning.reveal.search_config import SearchConfig
 from o3_lightning.reveal.speaking import SamplingConfig, Speaker
 
-__all__ = ["NothingRevealedError", "RevealConfig", "Revelation", "reveal_topic"]
+__all__ = ["NothingRevealedError", "RevealConfig", "Revelation", "TopicConfig", "reveal_topic"]
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 20  # queries
@@ -41,15 +41,14 @@ class NothingRevealedError(O3Error):
 
 
 @dataclass(frozen=True)
-class RevealConfig:
-    """Configuration of a search.
+class TopicConfig:
+    """The settings that reveal and release share.
 
     Args:
         name: of the folder of the results; letters, digits, '.', '_' or '-'.
         output: parent folder of the results, relative to the working directory.
-        seed: an integer >= 0, of pool, search, sampling and the fictitious world.
-        topic: subject of the search, such as a name.
-        request_id: id of the request that is written; empty derives it from the topic.
+        seed: an integer >= 0, of every random choice and of the fictitious world.
+        topic: what the model is asked about, such as a name.
         base: the language model.
         arms: the instructions.
         search: how they are chosen.
@@ -62,7 +61,6 @@ class RevealConfig:
     output: str = "runs"
     seed: int = 0
     topic: str = ""
-    request_id: str = ""
     base: BaseConfig = field(default_factory=BaseConfig)
     arms: ArmsConfig = field(default_factory=ArmsConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -73,6 +71,25 @@ class RevealConfig:
     def __post_init__(self) -> None:
         check_ranges(self, seed=AT_LEAST_0)
         check_id(self.name)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the results."""
+        return Path(self.output) / self.name
+
+
+@dataclass(frozen=True)
+class RevealConfig(TopicConfig):
+    """Configuration of a search.
+
+    Args:
+        request_id: id of the request that is written; empty derives it from the topic.
+    """
+
+    request_id: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_id(self.identifier)
 
     @property
@@ -82,11 +99,6 @@ class RevealConfig:
             return self.request_id
         letters = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in self.topic)
         return letters.strip("_").lower()[:64] or "topic"
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the results."""
-        return Path(self.output) / self.name
 
 
 @dataclass(frozen=True)
@@ -217,7 +229,7 @@ def rewritten(arms: Sequence[Arm], config: RevealConfig, speaker: Speaker) -> li
     """Returns the distinct paraphrases by the model of the first instructions that name the topic."""
     chosen = [arm for arm in arms if arm.names_topic][: config.arms.rewrites]
     asked = [config.arms.rewrite_prompt.replace("{instruction}", arm.prompt(config.topic)) for arm in chosen]
-    said = [text.splitlines()[0] for text in speaker.greedy(asked) if text] if asked else []
+    said = [text.splitlines()[0] for text in speaker.greedy(asked) if text]
     texts = dict.fromkeys(text.replace(config.topic, TOPIC) for text in said)
     known = {arm.text for arm in arms}
     return [Arm(text) for text in texts if TOPIC in text and text not in known]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from o3_lightning.common import checks
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import Author, build_world
 from o3_lightning.detector.encoder import load_encoder
+from o3_lightning.evaluation.judges import load_classifier
 from o3_lightning.reveal.scorers import (
     ClassifierScorer,
     CodeScorer,
@@ -31,6 +34,7 @@ NEEDS = {
     "entities": ("classifier", "labels"),
     "words": ("words",),
 }
+CLASSIFIER = "reward.classifier"
 DIVERSITIES = ("novelty", "within")
 
 
@@ -126,7 +130,7 @@ def build_scorer(config: RewardConfig, topic: str, speaker: Speaker, seed: int) 
         return TruthScorer(find_author(topic, seed))
     if config.scorer == "entities":
         return EntityScorer(load_tagger(config.classifier), config.labels)
-    model, tokenizer = load_classifier(config.classifier, "AutoModelForSequenceClassification")
+    model, tokenizer = load_classifier(config.classifier, CLASSIFIER)
     return ClassifierScorer(model, tokenizer, config.labels)
 
 
@@ -139,25 +143,9 @@ def find_author(topic: str, seed: int) -> Author:
     return authors[topic]
 
 
-def load_classifier(name: str, kind: str) -> tuple[Any, Any]:
-    """Returns a Hugging Face classifier and its tokenizer, from safetensors, without remote code."""
-    import transformers
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        loader: Any = getattr(transformers, kind)
-        model = loader.from_pretrained(name, trust_remote_code=False, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{name!r} cannot be loaded: {reason}", field="reward.classifier") from error
-    return model.eval().requires_grad_(False), tokenizer
-
-
 def load_tagger(name: str) -> Any:
     """Returns a function that returns the entity type of each word of a text, "" for none."""
-    import torch
-
-    model, tokenizer = load_classifier(name, "AutoModelForTokenClassification")
+    model, tokenizer = load_classifier(name, CLASSIFIER, "AutoModelForTokenClassification")
 
     @torch.inference_mode()
     def tag(text: str) -> list[str]:

@@ -16,6 +16,7 @@ import torch
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import Author
 from o3_lightning.detector.encoder import Encoder
+from o3_lightning.evaluation.judges import TEXTS_AT_ONCE, classify
 from o3_lightning.metrics.text import says
 from o3_lightning.reveal.arms import Arm
 from o3_lightning.reveal.speaking import Speaker
@@ -191,24 +192,19 @@ class ClassifierScorer:
     model: Any
     tokenizer: Any
     labels: tuple[str, ...]
-    batch_size: int = 32
+    batch_size: int = TEXTS_AT_ONCE
 
-    @torch.inference_mode()
     def score(self, arm: Arm, topic: str, answers: Sequence[str]) -> list[float]:
         """Returns the relevance of each answer.
 
         Raises:
             InputError: the classifier has no such label.
         """
-        columns, found = self.columns(), []
-        for start in range(0, len(answers), self.batch_size):
-            part = list(answers[start : start + self.batch_size])
-            batch = self.tokenizer(part, padding=True, truncation=True, return_tensors="pt")
-            logits = self.model(**batch.to(next(self.model.parameters()).device)).logits.float()
-            several = getattr(self.model.config, "problem_type", None) == "multi_label_classification"
-            likely = logits.sigmoid() if several or logits.shape[1] == 1 else logits.softmax(-1)
-            found += likely[:, columns].max(dim=1).values.tolist()
-        return found
+        columns = self.columns()
+        several = getattr(self.model.config, "problem_type", None) == "multi_label_classification"
+        rows = classify(self.model, self.tokenizer, answers, batch_size=self.batch_size)
+        likely = [row.sigmoid() if several or len(row) == 1 else row.softmax(-1) for row in rows]
+        return [float(row[columns].max()) for row in likely]
 
     def columns(self) -> list[int]:
         """Returns the indices of the labels."""

@@ -7,9 +7,10 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.collecting import TEXTS_AT_ONCE, load_encode, load_entail, load_gibberish
+from o3_lightning.evaluation.collecting import load_encode, load_entail, load_gibberish
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import evaluate_split, evaluate_stream
+from o3_lightning.evaluation.judges import TEXTS_AT_ONCE
 from o3_lightning.evaluation.reference import plain_model
 
 INFERENCE = {0: "entailment", 1: "neutral", 2: "contradiction"}

@@ -8,7 +8,7 @@ from benchmarks.reveal.experiment import coverage
 from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.models.base import load_base
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.release.measure import measure_author
+from o3_lightning.release.context import measure_author
 from o3_lightning.release.release import release
 from o3_lightning.reveal.output import write_request
 from o3_lightning.reveal.reveal import RevealConfig, reveal_topic

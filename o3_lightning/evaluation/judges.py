@@ -1,0 +1,57 @@
+"""Classifiers that judge texts, loaded from disk or the Hub: safetensors only, no remote code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from o3_lightning.common.errors import InputError
+
+__all__ = ["TEXTS_AT_ONCE", "classify", "load_classifier"]
+
+TEXTS_AT_ONCE = 32
+SAFE = {"trust_remote_code": False}
+
+
+def load_classifier(
+    name: str, field: str, head: str = "AutoModelForSequenceClassification"
+) -> tuple[Any, Any]:
+    """Returns a classifier in evaluation mode and its tokenizer.
+
+    Args:
+        name: Hugging Face id or folder.
+        field: of the configuration, named in the error.
+        head: the class of `transformers` that loads the model.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **SAFE)
+        model = getattr(transformers, head).from_pretrained(name, use_safetensors=True, **SAFE)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"'{name}' cannot be loaded: {' '.join(str(error).split())}", field=field) from error
+    return model.eval().requires_grad_(False), tokenizer
+
+
+@torch.no_grad()
+def classify(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    batch_size: int = TEXTS_AT_ONCE,
+) -> list[Tensor]:
+    """Returns the logits [labels] of each text, or of each text with its pair, in float32."""
+    device, rows = next(model.parameters()).device, []
+    for start in range(0, len(texts), batch_size):
+        part = slice(start, start + batch_size)
+        second = () if pairs is None else (list(pairs[part]),)
+        batch = tokenizer(list(texts[part]), *second, padding=True, truncation=True, return_tensors="pt")
+        rows.extend(model(**batch.to(device)).logits.float())
+    return rows
