@@ -33,10 +33,7 @@ logger = logging.getLogger(__name__)
 def known_rows(request: UnlearningRequest, count: int, seed: int) -> list[QuestionAnswer]:
     """Returns the rows that an attacker knows: all rows of one fact, then of the next, facts in random order.
 
-    Args:
-        request: rows with the same answer state the same fact.
-        count: largest number of rows.
-        seed: of the order.
+    Rows with the same answer state the same fact; `count` is the largest number of rows.
     """
     facts: dict[str, list[QuestionAnswer]] = {}
     for row in request.rows:

@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> None:
-    """Writes a plain PEFT adapter to `<run>/single/<id>/adapter/` and prints its numbers.
-
-    Raises:
-        InputError: no such request, or the objective lacks what it needs.
-    """
+    """Writes a plain PEFT adapter to `<run>/single/<id>/adapter/` and prints its numbers."""
     run_in_processes("adapter", arguments, train, RequestChoice)
 
 

@@ -14,11 +14,7 @@ BAR = 20
 
 
 def main(arguments: list[str]) -> None:
-    """Prints both answers to each question, and the weight of every request.
-
-    Raises:
-        InputError: no question, an empty one, or the run has no store.
-    """
+    """Prints both answers to each question, and the weight of every request."""
     parser = config_parser("ask", COMMANDS["ask"], RunConfig, trainer=True)
     parser.add_argument("questions", nargs="*", type=str, help="one question or several, each in quotes")
     namespace = read_arguments(parser, arguments)

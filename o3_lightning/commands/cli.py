@@ -39,11 +39,7 @@ BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; ends the process with an exit status on an error.
-
-    Args:
-        arguments: the command line without the program's name; None takes the process's own.
-    """
+    """Runs one command, by default of `sys.argv`; ends the process with an exit status on an error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     set_up_process()
     try:

@@ -72,13 +72,9 @@ def read_arguments(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 
 def read_run(command: str, description: str, arguments: list[str], *choices: type) -> Call:
-    """Returns the configuration of a run from the command line.
+    """Returns the configuration of a run from the words after the command.
 
-    Args:
-        command: its name, for messages.
-        description: one sentence for `--help`.
-        arguments: the words after the command.
-        choices: dataclasses with options of this command alone.
+    `choices` are dataclasses with options of this command alone; `description` is for `--help`.
 
     Raises:
         InputError: as `read_arguments`, or a value is outside its range.
@@ -108,11 +104,7 @@ def run_in_processes(
 
 
 def choose_request(config: RunConfig, identifier: str) -> tuple[RequestStream, UnlearningRequest]:
-    """Returns the stream of a configuration and one request of it.
-
-    Raises:
-        InputError: the stream has no such request.
-    """
+    """Returns the stream of a configuration and one request of it; InputError if there is no such request."""
     from o3_lightning.data.stream import load_stream
 
     stream = load_stream(config.data, config.seed)
@@ -129,11 +121,7 @@ def request_folder(config: RunConfig, identifier: str) -> Path:
 
 
 def open_gated_model(config: RunConfig) -> GatedModel:
-    """Returns the gated model of a run that has a store.
-
-    Raises:
-        InputError: the run has no store yet.
-    """
+    """Returns the gated model of a run; InputError if the run has no store yet."""
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.gating.model import GatedModel
     from o3_lightning.models.base import load_base

@@ -16,11 +16,7 @@ from o3_lightning.common.yaml import read_mapping
 
 
 def main(arguments: list[str]) -> None:
-    """Lists the shipped configurations, or copies one into a folder.
-
-    Raises:
-        InputError: there is no such configuration, or the copy would replace a file.
-    """
+    """Lists the shipped configurations, or copies one into a folder."""
     parser = LightParser("configs", COMMANDS["configs"])
     parser.add_argument("verb", nargs="?", choices=("list", "copy"), default="list")
     parser.add_argument("name", nargs="?", help="the configuration to copy, such as tofu_continual")

@@ -12,9 +12,6 @@ def main(arguments: list[str]) -> None:
 
     Of several processes only the first one fits, as in a run: a fit takes seconds, and contrastive objectives
     compare the rows of a whole batch.
-
-    Raises:
-        InputError: no such request.
     """
     run_in_processes(
         "detector", arguments, lambda call, processes: processes.once(lambda: fit(call)), RequestChoice

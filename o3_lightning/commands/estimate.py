@@ -9,11 +9,7 @@ from o3_lightning.commands.common import read_run
 
 
 def main(arguments: list[str]) -> None:
-    """Prints seconds by kind of stage and the peak memory, after measuring a few steps; writes nothing.
-
-    Raises:
-        InputError: as `run`.
-    """
+    """Prints seconds by kind of stage and the peak memory, after measuring a few steps; writes nothing."""
     config, trainer, _ = read_run("estimate", COMMANDS["estimate"], arguments)
     from o3_lightning.run.estimate import estimate_run
 

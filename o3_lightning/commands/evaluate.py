@@ -30,11 +30,7 @@ class EvaluateChoice:
 
 
 def main(arguments: list[str]) -> None:
-    """Writes `evaluation.json` and `.csv`, or `robustness.json`, into the run's folder and prints a table.
-
-    Raises:
-        InputError: the run has no store, or something cannot be measured.
-    """
+    """Writes `evaluation.json` and `.csv`, or `robustness.json`, into the run's folder and prints a table."""
     run_in_processes("evaluate", arguments, evaluate, EvaluateChoice)
 
 

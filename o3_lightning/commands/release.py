@@ -29,12 +29,7 @@ class Action:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs or continues a release; or undoes or redoes a round, or exports the model.
-
-    Raises:
-        InputError: bad input, or the folder holds another release.
-        StoreError: a round on disk is damaged.
-    """
+    """Runs or continues a release; or undoes or redoes a round, or exports the model."""
     parser = config_parser("release", COMMANDS["release"], ReleaseConfig, Action, trainer=True)
     namespace = read_arguments(parser, arguments)
     config, action = build(ReleaseConfig, namespace), build(Action, namespace)

@@ -20,11 +20,7 @@ NEEDED = ("requests", "persistence", "utility", "utility_metrics", "columns", "d
 
 
 def main(arguments: list[str]) -> None:
-    """Writes a page and prints its path.
-
-    Raises:
-        InputError: a folder holds no finished run, or a file of it is damaged.
-    """
+    """Writes a page and prints its path."""
     parser = new_parser("report", COMMANDS["report"])
     parser.add_argument("run", nargs="?", help="folder of the run, such as runs/demo")
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="folders of two or more finished runs")

@@ -23,12 +23,7 @@ LIVE_VERBS = ("add", "train")  # take files of forget sets, and the fields of a 
 
 
 def main(arguments: list[str]) -> None:
-    """Runs one verb on a store and prints its result.
-
-    Raises:
-        InputError: an unknown verb or option, no such request or file, or no store.
-        StoreError: the store is damaged.
-    """
+    """Runs one verb on a store and prints its result."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if not options.verb:
@@ -95,18 +90,10 @@ def find_store(options: Any) -> Path:
 
 
 def read_live_config(store: Path, config: str | None, fields: list[str], *choices: type) -> Call:
-    """Returns the configuration for changes of a store.
+    """Returns the configuration for changes of a store, with fields of the command line.
 
-    Args:
-        store: its folder.
-        config: a file, or None for that of the run that owns the store. A store without a run gets the
-            defaults, with its own base model and encoder.
-        fields: options of the command line that override it.
-        choices: dataclasses with options of the command alone.
-
-    Raises:
-        InputError: an unknown field or a value outside its range.
-        StoreError: there is no store.
+    `config` is a file, by default that of the run that owns the store. A store without a run gets the
+    defaults, with its own base model and encoder.
     """
     from o3_lightning.commands.common import read_run
     from o3_lightning.store.view import StoreView

@@ -11,12 +11,7 @@ from o3_lightning.run.parsing import build
 
 
 def main(arguments: list[str]) -> None:
-    """Writes `request.jsonl`, `provenance.jsonl`, `queries.jsonl`, `config.yaml` and the report.
-
-    Raises:
-        InputError: bad input, or the folder holds another search.
-        NothingRevealedError: the model said nothing about the topic; the queries are kept.
-    """
+    """Writes `request.jsonl`, `provenance.jsonl`, `queries.jsonl`, `config.yaml` and the report."""
     parser = config_parser("reveal", COMMANDS["reveal"], RevealConfig)
     config = build(RevealConfig, read_arguments(parser, arguments))
     from o3_lightning.common.plain import to_plain

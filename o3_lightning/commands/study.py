@@ -15,11 +15,7 @@ EXAMPLE = "experiments/baselines"
 
 
 def main(arguments: list[str]) -> None:
-    """Runs or continues a study, and prints its table.
-
-    Raises:
-        InputError: no study was named, or a part of it is wrong.
-    """
+    """Runs or continues a study, and prints its table."""
     parser = new_parser("study", COMMANDS["study"])
     parser.add_argument("--config", help="the study: a YAML file or a shipped name, such as " + EXAMPLE)
     parser.add_argument("--output", default="runs", help="folder of the run folders")

@@ -35,11 +35,7 @@ def evaluate_detectors(
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, list[float]]]]:
     """Returns the separation of each request from each split, and the weights of all prompts.
 
-    Prompts are ranked by score, because weights tie at 0 and 1.
-
-    Args:
-        detectors: of all requests of the stream.
-        stream: requests, utility and probes.
+    Prompts are ranked by score, because weights tie at 0 and 1. `detectors` holds all requests of the stream.
 
     Returns:
         `[request][split]` = `mean_weight`, `prompts` (their number), and `auroc`, `aupr` and `fpr95` of
@@ -77,11 +73,8 @@ def evaluate_detectors(
 def gate_errors(stream: RequestStream, weights: Weights, listed: int) -> dict[str, Any]:
     """Returns mistakes, calibration and confusion of the gate.
 
-    Args:
-        stream: requests, utility and probes.
-        weights: `[request][split]`, the second result of `evaluate_detectors` of all requests of the stream.
-        listed: number of misses and of false alarms per request that are kept as text, worst first; 0 keeps
-            no text.
+    `weights` are the second result of `evaluate_detectors` of all requests of the stream; `listed` misses and
+    as many false alarms per request are kept as text, worst first.
 
     Returns:
         `mistakes[request]`: prompts with `split` and `weight`: misses (below 0.5 on its own splits) and

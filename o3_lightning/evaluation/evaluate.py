@@ -93,8 +93,7 @@ def evaluate_split(
         model: answers and scores; within `model.disabled()` it is the base model.
         rows: at least one.
         config: which metrics, and how long an answer may be.
-        kind: "forget" for splits that are to be forgotten, "keep" for utility; it decides how a truth ratio
-            is scored.
+        kind: "forget" or "keep"; it decides how a truth ratio is scored.
         name: of the split.
         context: other processes and a reference model; None for neither.
 
@@ -146,12 +145,6 @@ def evaluate_stream(
     context: EvaluationContext | None = None,
 ) -> dict[str, Any]:
     """Returns the measurements of one model on every split of a stream.
-
-    Args:
-        model: the model as it is now.
-        stream: requests and utility splits.
-        config: what to measure.
-        context: other processes, finished splits and a reference model; None for none of them.
 
     Returns:
         `{"requests": {id: {"seen": ..., "held_out": ...}}, "utility": {split: ...}}`, each a `SplitResult`

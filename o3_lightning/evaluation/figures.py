@@ -40,14 +40,10 @@ Result = Mapping[str, Any]
 
 
 def combine(result: Result) -> dict[str, Any]:
-    """Returns the combined metrics whose parts were all measured.
+    """Returns the combined metrics of a result of `evaluate_stream` whose parts were all measured.
 
-    Args:
-        result: of `evaluate_stream`.
-
-    Returns:
-        `tofu_utility` and `closer_look_utility` with their parts; `forget_efficacy` by split; `official`,
-        O3's accuracies, in which all utility splits count as retained.
+    `tofu_utility` and `closer_look_utility` with their parts; `forget_efficacy` by split; `official`, O3's
+    accuracies, in which all utility splits count as retained.
     """
     aggregates = {name: part["aggregate"] for name, part in result["utility"].items()}
     found: dict[str, Any] = {}
@@ -80,10 +76,7 @@ def accuracies(splits: Mapping[str, Result]) -> dict[str, list[float | None]]:
 
 
 def place_on_plane(measured: Result) -> Place:
-    """Returns the accuracy on forget splits and on utility splits, each with its 95 % interval.
-
-    Args:
-        measured: a result of `evaluate_stream`.
+    """Returns the accuracies of a result of `evaluate_stream`, each with its 95 % interval.
 
     Returns:
         `forget` (held-out prompts of all requests, pooled; seen prompts if no request has held-out ones) and
@@ -115,15 +108,14 @@ def pool_rows(results: Iterable[Result]) -> dict[str, float]:
 def persistence_matrices(
     identifiers: Sequence[str], measured: Sequence[Result]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Returns `[metric][split]` = rows, columns and values [K, K + 1].
+    """Returns `[metric][split]` = rows (the K requests), columns and values [K, K + 1].
+
+    `values[i][j]` is request i measured in column j: 0 the base model, j after request j. It is None where
+    the request has no such split (no held-out prompts) or metric (no perturbed answers).
 
     Args:
-        identifiers: the K requests, in order.
+        identifiers: of the K requests, in order.
         measured: K + 1 results of `evaluate_stream`: of the base model, then after each request.
-
-    Returns:
-        `values[i][j]` is request i measured in column j: 0 the base model, j after request j. It is None
-        where the request has no such split (no held-out prompts) or metric (no perturbed answers).
     """
     matrices: dict[str, dict[str, dict[str, Any]]] = {}
     for splits in measured[0]["requests"].values():
@@ -222,16 +214,11 @@ FIGURES: dict[str, str] = {
 
 
 def headline(metrics: Result) -> dict[str, float]:
-    """Returns the figures of a run's last column, by the names in `FIGURES`.
+    """Returns the figures of the last column of a run's `metrics.json`, by the names in `FIGURES`.
 
-    Args:
-        metrics: the content of a run's `metrics.json`.
-
-    Returns:
-        Fractions, except u2r (a ratio) and seconds. A figure that was not measured is left out: held-out
-        figures of a benchmark without held-out prompts, drift and figures between two adapters with one
-        request, slowdown with fewer than four, utility without a split or with a base model whose accuracy
-        is 0.
+    They are fractions, except u2r (a ratio) and seconds. A figure that was not measured is left out: held-out
+    figures of a benchmark without held-out prompts, drift and figures between two adapters with one request,
+    slowdown with fewer than four, utility without a split or with a base model whose accuracy is 0.
 
     Example:
         >>> matrix = {"values": [[1.0, 0.0, 0.25], [1.0, 1.0, 0.0]]}

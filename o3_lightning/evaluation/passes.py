@@ -103,14 +103,7 @@ def score_pairs(
     """Returns the token scores of each answer to its prompt, the end token included, in order.
 
     Only the answers' tokens pass the output layer, in chunks; float32 logits of a whole batch are never held.
-    Other rows of a batch change at most the last digits.
-
-    Args:
-        model: the gated model.
-        prompts: texts without a template.
-        answers: one per prompt.
-        weights: [B,K], held for the answers.
-        runner: forms the batches.
+    Other rows of a batch change at most the last digits. The weights are [B,K], held for the answers.
 
     Raises:
         InputError: a prompt leaves no room for an answer, the lists differ in length, or the model returns
@@ -141,12 +134,7 @@ def gradient_norms(
 ) -> list[float]:
     """Returns B norms of the gradients of each row's mean loss, by the base model's parameters.
 
-    Args:
-        model: the gated model; its parameters are unchanged afterwards.
-        prompts: B prompts.
-        answers: B true answers.
-        weights: [B,K], at which the rows run.
-        runner: shares the rows between processes; each row runs alone.
+    Each row runs alone, at its weights of [B,K]; the parameters are unchanged afterwards.
     """
     base = model.base
     examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)

@@ -90,9 +90,7 @@ def splits(result: Result) -> Iterator[tuple[str, Result]]:
 def check_rows(reference: Result, stream: RequestStream) -> None:
     """Refuses a reference that was measured on other rows than the stream's.
 
-    Args:
-        reference: an evaluation; splits that it lacks, or whose digest it lacks, are not checked.
-        stream: what will be measured.
+    Splits that the reference lacks, or whose digest it lacks, are not checked.
 
     Raises:
         InputError: a split has other rows.
@@ -112,13 +110,9 @@ def reference_losses(reference: Result) -> dict[str, list[float]]:
 def compare(result: Result, reference: Result | None) -> dict[str, dict[str, Any]]:
     """Returns, by forget split, the metrics that need another model or unseen rows.
 
-    Args:
-        result: an evaluation with values per example.
-        reference: that of a model that never saw the forget set, on the same rows; None for none.
-
-    Returns:
-        By split `forget_quality` (p-value and statistic; needs a reference) and, where there is a holdout,
-        `membership` by metric: `auc`, `reference_auc` and `privacy_leak` (against 0.5 without a reference).
+    `forget_quality` (p-value and statistic) needs `reference`, the evaluation of a model that never saw the
+    forget set, on the same rows. `membership` needs a holdout and has, by metric, `auc`, `reference_auc` and
+    `privacy_leak` (against 0.5 without a reference).
     """
     others = dict(splits(reference)) if reference is not None else {}
     compared: dict[str, dict[str, Any]] = {}

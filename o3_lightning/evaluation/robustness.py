@@ -36,12 +36,7 @@ Planned = tuple[str, str | None, Callable[[], list[Row]]]
 
 @dataclass(frozen=True)
 class WeightAttacks:
-    """Attacks on the weights of each request; every method returns one row per request.
-
-    Args:
-        asker: asks the questions.
-        seed: of the attacker's training.
-    """
+    """Attacks on the weights of each request; every method returns one row per request."""
 
     asker: Asker
     seed: int

@@ -39,13 +39,9 @@ class EvaluationSession:
     """The inputs and the output folder of evaluations.
 
     Args:
-        stream: the splits.
-        config: what is measured.
         base: how a reference checkpoint is loaded.
         data: where the splits came from.
         seed: of the embedded benchmark's base model and of attacks.
-        folder: of the results.
-        processes: share the work.
     """
 
     stream: RequestStream

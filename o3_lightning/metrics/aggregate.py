@@ -75,15 +75,10 @@ def bootstrap_interval(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Returns the percentile bootstrap interval of a statistic of one or several independent samples.
+    """Returns the percentile bootstrap interval of a statistic of independent, non-empty samples.
 
-    Args:
-        samples: non-empty lists of numbers, resampled independently; if each has one number, the interval
-            is the statistic itself.
-        statistic: maps the samples, one array argument each, to a number.
-        seed: of the resampling.
-        level: in (0, 1).
-        resamples: number of bootstrap samples.
+    The statistic maps the samples, one array argument each, to a number. If each sample has one number, the
+    interval is the statistic itself.
     """
     arrays = [np.asarray(sample, float) for sample in samples]
     if all(len(array) == 1 for array in arrays):

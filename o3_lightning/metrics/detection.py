@@ -16,14 +16,9 @@ HALF = 0.5  # a prompt counts as recognised from this weight on
 
 
 def area_under_roc(inside: Sequence[float], outside: Sequence[float]) -> float:
-    """Returns the probability that a forget prompt scores above another one, ties counting half.
+    """Returns the probability that a forget prompt (`inside`) scores above another one, ties counting half.
 
-    Args:
-        inside: scores of the forget set's prompts, at least one.
-        outside: scores of other prompts, at least one.
-
-    Returns:
-        A value in [0, 1]; 0.5 is chance, below 0.5 the score has the wrong sign.
+    A value in [0, 1]; 0.5 is chance, below 0.5 the score has the wrong sign. Both sides have at least one.
 
     Source:
         scikit-learn's `roc_auc_score`. The official O3 code keeps the better of both signs; this does not.
@@ -43,10 +38,7 @@ def average_precision(inside: Sequence[float], outside: Sequence[float]) -> floa
 def false_positive_rate(inside: Sequence[float], outside: Sequence[float], recall: float = 0.95) -> float:
     """Returns the share in [0, 1] of other prompts at or above the highest threshold that reaches `recall`.
 
-    Args:
-        inside: scores of the forget set's prompts.
-        outside: scores of other prompts.
-        recall: share of forget prompts to find, in (0, 1]; 0.95 is the field's FPR95.
+    `recall` is the share of forget prompts to find, in (0, 1]; 0.95 is the field's FPR95.
 
     Source:
         scikit-learn's `roc_curve`.

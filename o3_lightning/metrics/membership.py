@@ -121,13 +121,8 @@ def gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
 def membership_auc(forget: ArrayLike, unseen: ArrayLike) -> float:
     """Returns the probability that an unseen example has a higher value than a forgotten one, ties half.
 
-    Args:
-        forget: membership values of the forget set, at least one.
-        unseen: the same of data that the model never saw (a holdout), at least one.
-
-    Returns:
-        A value in [0, 1]: 1 = the forget set still looks like training data, 0.5 = like unseen data,
-        below 0.5 = less familiar than unseen data.
+    A value in [0, 1]: 1 = the forget set still looks like training data, 0.5 = like unseen data (a holdout),
+    below 0.5 = less familiar than unseen data.
 
     Source:
         OpenUnlearning `mia/utils.py`: forget = 0, holdout = 1.

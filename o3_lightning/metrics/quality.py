@@ -77,11 +77,7 @@ class Pooled:
 
 
 def forget_quality(ratios: ArrayLike, retrained_ratios: ArrayLike) -> ForgetQuality:
-    """Returns the two-sided two-sample KS test of truth ratios on the forget set.
-
-    Args:
-        ratios: B raw truth ratios of the unlearned model.
-        retrained_ratios: C raw truth ratios of a model retrained without the forget set.
+    """Returns the two-sided two-sample KS test of the raw truth ratios [B] and [C] of two models.
 
     Source:
         TOFU `aggregate_eval_stat.py`: `scipy.stats.ks_2samp` of the inverse ratios, which gives the same
@@ -94,9 +90,7 @@ def forget_quality(ratios: ArrayLike, retrained_ratios: ArrayLike) -> ForgetQual
 def tofu_utility(aggregates: Aggregates) -> Combined:
     """Returns TOFU's model utility: the harmonic mean of three metrics on three splits; 0 if one part is 0.
 
-    Args:
-        aggregates: `[split][metric]`, with the splits and probabilities of `TOFU_SPLITS` and the metrics of
-            `TOFU_METRICS`; others are ignored.
+    Of `[split][metric]` it reads `TOFU_METRICS` and the probabilities of `TOFU_SPLITS`.
 
     Source:
         TOFU, "Model utility", and `aggregate_eval_stat.py`.
@@ -133,9 +127,7 @@ def harmonic(aggregates: Aggregates, probabilities: Mapping[str, str], metrics: 
 def forget_efficacy(aggregates: Mapping[str, float | None]) -> Combined:
     """Returns closer-look's forget efficacy: 1 - mean of five metrics on a forget split, 1 = forgotten.
 
-    Args:
-        aggregates: by metric: probability, ROUGE-L recall, `truth_ratio@closer_look`, cosine similarity and
-            entailment.
+    The metrics are probability, ROUGE-L recall, `truth_ratio@closer_look`, cosine similarity and entailment.
 
     Source:
         closer-look `metrics.py`, `get_eval_results`.
@@ -179,12 +171,8 @@ def official_accuracies(
 def backward_transfer(values: Sequence[Sequence[float]]) -> float | None:
     """Returns the mean change of earlier requests from their own unlearning to the end of the sequence.
 
-    Args:
-        values: a persistence matrix [K, K + 1].
-
-    Returns:
-        mean_i (M[i, K] - M[i, i]) over the first K - 1 requests (counted from 1); for accuracies a positive
-        value means that forgotten answers came back. None with fewer than two requests.
+    Of a persistence matrix M [K, K + 1]: mean_i (M[i, K] - M[i, i]) over the first K - 1 requests (counted
+    from 1); for accuracies a positive value means that forgotten answers came back. None with one request.
 
     Source:
         Backward transfer of continual learning (Lopez-Paz and Ranzato, 2017), here on forgetting.
@@ -197,12 +185,8 @@ def unlearning_to_utility_ratio(
 ) -> float | None:
     """Returns U2R: the mean accuracy drop on forget prompts over the mean drop on utility prompts.
 
-    Args:
-        forget: (base, now) accuracies on seen and held-out prompts of all requests.
-        utility: (base, now) accuracies on the utility splits.
-
-    Returns:
-        The ratio, at most 100 because a utility drop counts as 0.01 or more; None where a side is empty.
+    Both sides are (base, now) accuracies by split. The ratio is at most 100 because a utility drop counts as
+    0.01 or more; None where a side is empty.
 
     Source:
         O3, figure 2. The paper gives the equation as an image only; this form follows its text.

@@ -153,11 +153,7 @@ def missing(name: str, evidence: Evidence) -> list[str]:
 
 
 def needs_of(names: Iterable[str]) -> set[str]:
-    """Returns all fields of `Evidence` that the named metrics need.
-
-    Raises:
-        InputError: no metric has one of the names.
-    """
+    """Returns all fields of `Evidence` that the named metrics need; InputError for an unknown name."""
     return {need for name in names for need in METRICS[name].needs}
 
 

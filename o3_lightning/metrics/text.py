@@ -190,9 +190,7 @@ def token_entropy(answer_tokens: Sequence[Sequence[int | str]]) -> list[float]:
 def repetition(answer_tokens: Sequence[Sequence[int | str]], size: int = NGRAM) -> list[float]:
     """Returns the share of repeated n-grams in each answer, 1 - distinct / all, in [0, 1).
 
-    Args:
-        answer_tokens: B answers; the value of one with fewer than n tokens is 0.
-        size: n, >= 1; 4 is customary in text generation.
+    An answer of fewer than n tokens has 0; n = 4 is customary in text generation.
 
     Raises:
         ValueError: a size below 1.
@@ -270,10 +268,7 @@ def multiple_choice(
 ) -> list[float | None]:
     """Returns 1.0 where an answer names the right option, 0.0 for a wrong one, None where it names none.
 
-    Args:
-        answers: B generated texts.
-        truths: B true answers; each has to name one of its options.
-        options: per example the option texts, "A" first.
+    `options` are the option texts of each example, "A" first.
 
     Raises:
         ValueError: the lists differ in length, or a truth names no option.

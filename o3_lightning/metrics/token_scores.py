@@ -104,9 +104,7 @@ def score_tokens(
 def score_rows(logits: Tensor, targets: Tensor) -> Tensor:
     """Returns the four fields of `TokenScores` in their order, [4, N] float32 on the device of the logits.
 
-    Args:
-        logits: [N, V] of any float type, the positions that predict an answer token.
-        targets: [N] int64.
+    Logits [N, V] of any float type predict the targets [N], int64.
     """
     likely = logits.float().log_softmax(-1)
     chosen = likely.gather(1, targets[:, None]).squeeze(1)

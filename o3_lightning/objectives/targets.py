@@ -51,11 +51,7 @@ def draw_refusals(
 ) -> list[str]:
     """Returns a refusal for each row; it depends on the seed and the row's index alone.
 
-    Args:
-        rows: any.
-        refusals: to draw from.
-        seed: an integer.
-        count: use at most this many different refusals, chosen by the seed; 0 for all.
+    At most `count` different refusals are used, chosen by the seed; 0 for all.
     """
     if 0 < count < len(refusals):
         refusals = random.Random(f"{seed}/refusals").sample(list(refusals), count)  # noqa: S311
@@ -125,14 +121,7 @@ def check_needs(
 def build_texts(
     objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed: int, *, retained: bool = False
 ) -> dict[str, Pairs]:
-    """Returns prompts and answers for each view that an objective reads.
-
-    Args:
-        objective: its forget or retain objective names the views.
-        rows: the forget set, or with `retained` the retained rows.
-        seed: of the refusals and wrong answers that are drawn.
-        retained: whether the views are those of the retain objective.
-    """
+    """Returns prompts and answers for each view that the forget or, if `retained`, the retain objective reads."""
     chosen, forget = (objective.retain if retained else objective.forget).objective, objective.forget
     true_view, refusal_view = (RETAIN, RETAIN_REFUSAL) if retained else (ANSWER, REFUSAL)
     prompts, texts = [row.prompt for row in rows], dict[str, Pairs]()

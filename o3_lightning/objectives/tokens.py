@@ -29,14 +29,9 @@ def to_float32(logits: Tensor) -> Tensor:
 
 
 def shift(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns logits, labels and the mask of labelled tokens, aligned with each other.
+    """Returns logits [B, T-1, V], labels and the mask of labelled tokens [B, T-1], aligned with each other.
 
-    Args:
-        logits: [B, T, V].
-        labels: [B, T], -100 where there is none.
-
-    Returns:
-        [B, T-1, V] in float32 at least, [B, T-1] with 0 where there is no label, [B, T-1] bool.
+    Logits are in float32 at least; labels are 0 where there is none (-100 before).
     """
     targets = labels[:, 1:]
     mask = targets != IGNORED

@@ -134,19 +134,14 @@ def halves(rows: Sequence[QuestionAnswer], seed: int) -> tuple[Rows, Rows]:
 
 
 def measure_author(answer: Callable[[Sequence[str]], list[str]], topic: str, seed: int) -> dict[str, float]:
-    """Returns the accuracy of greedy answers about one author and about everything else, for the report.
-
-    Args:
-        answer: returns the greedy answers of the model to prompts.
-        topic: name of the author.
-        seed: of the fictitious world.
+    """Returns the accuracy of the greedy answers about one author and about everything else, for the report.
 
     Returns:
         `seen` and `held_out` (the author, by phrasing), `others` (held-out phrasings of the other authors)
         and `general` (common facts), each in [0, 1].
 
     Raises:
-        InputError: the topic is not an author of the world.
+        InputError: the topic is not an author of the fictitious world of the seed.
     """
     author, world = find_author(topic, seed), build_world(seed)
     rows = rows_of(world, [author])

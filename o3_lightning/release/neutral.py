@@ -25,17 +25,10 @@ Rows = tuple[QuestionAnswer, ...]
 
 
 def neutral_rows(speaker: Speaker, others: tuple[str, ...], count: int, seed: int) -> tuple[Rows, Rows]:
-    """Returns distinct questions about other subjects with the greedy answers of the model.
+    """Returns distinct questions about other subjects with the greedy answers of the original model.
 
-    Args:
-        speaker: the model before the release.
-        others: names of the same kind as the topic; without names all questions are general.
-        count: number of questions; those without an answer are dropped.
-        seed: of the sampling.
-
-    Returns:
-        Questions of the kind asked about the topic, with other names, half of the total; and at least two
-        questions about general subjects.
+    Of `count` questions, half are of the kind asked about the topic, with the names `others` of the same
+    kind (none without names); the rest are about general subjects. Those without an answer are dropped.
 
     Raises:
         InputError: the model answers fewer than two general questions.
@@ -57,13 +50,7 @@ def neutral_rows(speaker: Speaker, others: tuple[str, ...], count: int, seed: in
 
 
 class Utility:
-    """Divergence of a model from its original state on neutral text.
-
-    Args:
-        base: the model in its original state.
-        rows: neutral text, at least one row.
-        batch_size: rows per batch.
-    """
+    """Divergence of a model from its original state on neutral text, at least one row."""
 
     def __init__(self, base: BaseModel, rows: Rows, batch_size: int = 32) -> None:
         self.base, self.batch_size = base, batch_size

@@ -26,12 +26,7 @@ QUIET_ROUNDS = 2  # consecutive quiet rounds that end a release; a single one ma
 
 
 def release(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Runs the remaining rounds and writes `release.json`.
-
-    Args:
-        config: of the release.
-        trainer: options of `lightning.Trainer`.
-        folder: of the release, claimed by the caller.
+    """Runs the remaining rounds in a folder claimed by the caller, and writes `release.json`.
 
     Returns:
         The content of `release.json`: `stopped` (the reason), `rounds`, `base` and `seconds`.

@@ -20,17 +20,12 @@ __all__ = ["take_steps", "try_lambda"]
 def take_steps(
     context: ReleaseContext, folder: Path, number: int
 ) -> tuple[LoraFactors | None, list[dict[str, Any]]]:
-    """Returns the update of a round and a record of each step; the model is not changed.
+    """Returns the update of a round (from 1) and a record of each step; the model is not changed.
 
     Each step trains on the rows that are still known after the previous steps, because forgotten rows would
     dominate the gradient and be learnt again. If only evaluation rows are still known, it trains on the rows
     with the same answers. The budget is distributed evenly over all steps, and unused budget is passed on:
     a larger factor than necessary costs more utility than another adapter trained on the remaining rows.
-
-    Args:
-        context: model, rows and budget.
-        folder: of the round.
-        number: of the round, from 1.
     """
     config, update, records = context.config, None, []
     retain = None

@@ -104,14 +104,9 @@ def with_answers(rows: Iterable[QuestionAnswer], answers: Collection[str]) -> Ro
 
 
 def ask_further(speaker: Speaker, topic: str, arms: ArmsConfig, count: int, seed: int) -> Rows:
-    """Returns questions that name the topic, with the greedy answers of the model that are not empty.
+    """Returns up to `count` questions that name the topic, with the non-empty greedy answers of the model.
 
-    Args:
-        speaker: the model before the release.
-        topic: replaces "{topic}".
-        arms: the pool of instructions, of which the family is always "text".
-        count: maximum number of questions.
-        seed: of the pool and the sampling.
+    The questions are drawn from a pool of instructions, always of the family "text".
 
     Raises:
         InputError: the file of instructions cannot be read.

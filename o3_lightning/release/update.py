@@ -71,12 +71,7 @@ def inner(left: LoraFactors, right: LoraFactors, module: str) -> float:
 
 @torch.no_grad()
 def apply(model: Any, update: LoraFactors, sign: float = 1.0) -> None:
-    """Adds an update to the weights of a model in place, computed in float64.
-
-    Args:
-        model: the base model.
-        update: of the weights.
-        sign: -1 subtracts the update, up to rounding.
+    """Adds `sign` times an update to the weights of a model in place, computed in float64.
 
     Raises:
         InputError: the model has no such module, or its weight is quantised or of another shape.

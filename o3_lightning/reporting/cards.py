@@ -117,11 +117,7 @@ def cost_card(metrics: Metrics) -> Card:
 
 
 def attack_cards(table: Sequence[Mapping[str, Any]]) -> list[Card]:
-    """Returns a card with the kind of attack that leaks most; none without prompt attacks.
-
-    Args:
-        table: rows of `evaluation.robustness.Robustness.run`.
-    """
+    """Returns a card with the kind of attack that leaks most; none without rows of `Robustness.run`."""
     summary = attack_summary(table)
     found = summary.get("test") or next(iter(summary.values()), None)
     if found is None:

@@ -71,11 +71,7 @@ Found = dict[str, list[Any]]
 
 
 def reference_section(comparisons: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:
-    """Returns one table of forget quality and one of membership inference, as far as measured.
-
-    Args:
-        comparisons: by model, the `comparison` of its evaluation, split by split.
-    """
+    """Returns tables of forget quality and membership inference, from each model's `comparison` by split."""
     quality, membership = (by_split(comparisons, key) for key in ("forget_quality", "membership"))
     blocks: list[Block] = []
     if quality[1]:
@@ -134,11 +130,7 @@ COLUMNS = {
 
 
 def robustness_section(table: Sequence[Row]) -> Section:
-    """Returns the attacks as tables over all requests, the largest leak first, and a map of all leaks.
-
-    Args:
-        table: rows of `evaluation.robustness.Robustness.run`; may be empty.
-    """
+    """Returns the rows of `Robustness.run` as tables over all requests, the largest leak first, and a map."""
     rows = pool_requests(table)
     proving, silent = ([row for row in rows if row["proves"] == proves] for proves in (True, False))
     blocks: list[Block] = []

@@ -24,11 +24,7 @@ SCALE = Markup('<span class="ruler"><span>0</span><span>weight</span><span>1</sp
 
 
 def weights_section(weights: Mapping[str, Mapping[str, Sequence[float]]]) -> Section:
-    """Returns one table of histograms per request.
-
-    Args:
-        weights: `[request][split]` = weights per prompt.
-    """
+    """Returns one table of histograms per request, from `[request][split]` = weights per prompt."""
     columns = ["Split", "Prompts by weight", "Mean", "Wrong side"]
     tables = []
     for request, splits in weights.items():
@@ -72,9 +68,7 @@ def mistakes_section(
 ) -> Section:
     """Returns the confusion between requests, the worst errors, and how many answers a check refused.
 
-    Args:
-        metrics: in the form of `metrics.json`; `confusion`, `calibration` and `answer_checks` are read.
-        mistakes: in the form of `ReportDetails.mistakes`.
+    Of `metrics.json` it reads `confusion`, `calibration` and `answer_checks`; see `ReportDetails.mistakes`.
     """
     confusion, errors = metrics.get("confusion"), metrics.get("calibration") or {}
     tables = [

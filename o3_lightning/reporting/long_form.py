@@ -23,10 +23,7 @@ def long_form(metrics: Mapping[str, Any]) -> str:
 
 
 def rows_of(metrics: Mapping[str, Any]) -> Iterator[Row]:
-    """Yields every number of a run.
-
-    Args:
-        metrics: the content of `metrics.json`.
+    """Yields every number of a run's `metrics.json`.
 
     Yields:
         `COLUMNS`: `kind` ("forget", "utility", "detector", "run"), `request`, `split`, `metric`, `column`

@@ -171,12 +171,7 @@ LIMITS = {"row_angle": RIGHT_ANGLE, "column_angle": RIGHT_ANGLE}
 def curves_section(
     curves: Mapping[str, Sequence[Mapping[str, float]]], adapters: Mapping[str, Any]
 ) -> Section:
-    """Returns one picture per loss with a line per request, and the final numbers of each training.
-
-    Args:
-        curves: `[request]` = losses by name per step.
-        adapters: `[request]` = numbers about its training; may be empty.
-    """
+    """Returns one picture per loss with a line per request, and the final numbers of each training."""
     names = dict.fromkeys(key for steps in curves.values() for step in steps for key in step if key != STEP)
     charts = [chart for name in names if (chart := loss_chart(name, curves))]
     blocks: list[Block] = [Grid(charts)] if charts else []

@@ -87,11 +87,7 @@ def line_chart(
 
 
 def plane_chart(places: Mapping[str, Place]) -> Chart:
-    """Returns the plane of forgetting and utility: one numbered point per model with its 95 % intervals.
-
-    Args:
-        places: by name in the order of the colours, results of `place_on_plane` with both sides.
-    """
+    """Returns the plane of forgetting and utility: one numbered point per model with its 95 % intervals."""
     ticks = [tick / 5 for tick in range(6)]
     with rc_context(STYLE):
         axes = new_axes("accuracy on what is forgotten", "accuracy on the rest")

@@ -26,14 +26,10 @@ Rows = tuple[list[str | int], list[list[Any]]]
 def publish(
     run: Any, folder: Path, metrics: Mapping[str, Any], details: ReportDetails, step: int | None = None
 ) -> None:
-    """Sends a finished run; a failure is logged and does not affect the run.
+    """Sends a finished run to `run` of Weights & Biases; a failure is logged and does not affect the run.
 
-    Args:
-        run: a run of Weights & Biases, online or offline.
-        folder: of the run; `FILES` and `store` of it are sent as artifacts.
-        metrics: the content of `metrics.json`.
-        details: what the report shows; prompts and answers are sent only if the run kept some.
-        step: after the run's last; None lets the service count.
+    `FILES` and `store` of the run's folder are sent as artifacts, prompts and answers only if the run kept
+    some. `step` comes after the run's last; None lets the service count.
     """
     try:
         send(run, folder, metrics, details, step)
@@ -74,13 +70,7 @@ def send(
 def tables_of(metrics: Mapping[str, Any], details: ReportDetails) -> dict[str, Rows]:
     """Returns columns and rows of every table by name; a table without rows is left out.
 
-    Args:
-        metrics: the content of `metrics.json`.
-        details: what the report shows.
-
-    Returns:
-        `metrics` (as in `metrics.csv`), `robustness`, and, only if the run kept text, `mistakes` and
-        `samples`.
+    `metrics` (as in `metrics.csv`), `robustness`, and, only if the run kept text, `mistakes` and `samples`.
     """
     numbers = [
         [None if cell == "" else float(cell) if isinstance(cell, int) else cell for cell in row]

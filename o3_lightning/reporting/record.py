@@ -23,11 +23,7 @@ KINDS = ("protect", "unlearn", "evaluate")  # stages of one request, in the orde
 
 
 def samples_section(samples: Sequence[Mapping[str, Any]]) -> Section:
-    """Returns the answers before and after, one fold per request or utility split, the first open.
-
-    Args:
-        samples: in the form of `ReportDetails.samples`.
-    """
+    """Returns the answers before and after, one fold per request or utility split, the first open."""
     groups: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for sample in samples:
         split = name_of(str(sample.get("split") or ""))
@@ -93,12 +89,7 @@ def configuration_section(configuration: str) -> Section:
 
 
 def environment_section(environment: Mapping[str, Any], digests: Mapping[str, Any]) -> Section:
-    """Returns versions and machine, and digests of models and data.
-
-    Args:
-        environment: texts by name.
-        digests: `base`, `encoder` and `requests` by id; may be empty.
-    """
+    """Returns versions and machine, and the digests of `metrics.json`."""
     found = [("", ["What", "Which"], sorted(environment.items()))]
     models = [(f"{name} model", digests[name]) for name in ("base", "encoder") if digests.get(name)]
     sets = [(f"forget set {name}", value) for name, value in sorted((digests.get("requests") or {}).items())]

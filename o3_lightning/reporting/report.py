@@ -104,15 +104,7 @@ def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
 def render_page(
     title: str, lead: str, notes: Sequence[str], sections: Sequence[Section], cards: Sequence[Card] = ()
 ) -> str:
-    """Returns a page as text.
-
-    Args:
-        title: the heading.
-        lead: one line under it.
-        notes: sentences that a reader must know first.
-        sections: at least one.
-        cards: the summary; may be empty.
-    """
+    """Returns a page as text."""
     palettes = {theme: palette_css(theme) for theme in ("light", "dark")}
     page = templates().get_template("page.html")
     return page.render(

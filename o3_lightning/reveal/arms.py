@@ -108,12 +108,9 @@ class Arm:
 
 
 def build_arms(config: ArmsConfig, seed: int, width: int) -> list[Arm]:
-    """Returns the pool of instructions.
+    """Returns the pool of instructions, smaller than configured if the grammar or file has fewer.
 
-    Args:
-        config: family and size; the pool is smaller where the grammar or file has fewer instructions.
-        seed: of the sampling.
-        width: D; used by soft prompts only.
+    `width` is D; it is used by soft prompts only.
 
     Raises:
         InputError: the file of phrases is missing, or contains no instruction.

@@ -92,16 +92,10 @@ def select_rows(entries: Sequence[Entry], topic: str, config: FilterConfig) -> l
 def add_wrong_answers(
     rows: Sequence[Revealed], others: Sequence[str], speaker: Speaker, count: int
 ) -> list[Revealed]:
-    """Returns the rows with wrong answers: what the model answers to their instructions about others.
+    """Returns the rows with at most `count` wrong answers: those to their instructions about others.
 
     A row without any such answer gets those of the other rows, because an objective that needs wrong answers
-    would refuse the whole request otherwise.
-
-    Args:
-        rows: revealed rows.
-        others: names that replace the topic.
-        speaker: the model.
-        count: maximum number of wrong answers per row.
+    would refuse the whole request otherwise. The names in `others` replace the topic.
     """
     named = [row for row in rows if Arm(row.instruction).names_topic]
     prompts = [Arm(row.instruction).prompt(name) for row in named for name in others]
@@ -123,13 +117,7 @@ def differing(texts: Sequence[str], answer: str) -> tuple[str, ...]:
 def write_request(rows: Sequence[Revealed], identifier: str, folder: Path) -> Path:
     """Writes rows to "request.jsonl" and, line by line, their provenance to "provenance.jsonl".
 
-    Args:
-        rows: at least one.
-        identifier: id of the request.
-        folder: of both files.
-
-    Returns:
-        The path of the request.
+    There is at least one row; returns the path of the request.
     """
     lines, sources = "", ""
     for row in rows:

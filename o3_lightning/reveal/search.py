@@ -51,14 +51,13 @@ class Trace:
 def run_search(contexts: Tensor, ask: Callable[[Query], float], config: SearchConfig, seed: int) -> Trace:
     """Queries arms until the budget is spent; deterministic for given rewards, configuration and seed.
 
+    The search ends earlier if the pool is exhausted and arms must not be repeated.
+
     Args:
         contexts: [N, D], standardised; see `standardise`.
         ask: queries an arm and returns its reward; exceptions end the search.
         config: searcher and budget.
         seed: of all random draws.
-
-    Returns:
-        At most `queries` arms; fewer if the pool is exhausted and arms must not be repeated.
     """
     searcher = build_searcher(contexts, config, seed)
     arms: list[int] = []

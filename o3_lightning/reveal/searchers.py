@@ -144,14 +144,7 @@ class Searcher(ABC):
     def choose(
         self, query: int, candidates: Sequence[int], arms: Sequence[int], rewards: Sequence[float]
     ) -> Choice:
-        """Returns the next arm.
-
-        Args:
-            query: number of the query, from 0.
-            candidates: arms to choose from, at least one.
-            arms: arms queried so far.
-            rewards: their rewards.
-        """
+        """Returns the next arm, of at least one candidate, from the arms queried so far and their rewards."""
 
 
 class RandomSearcher(Searcher):

@@ -47,12 +47,7 @@ class SamplingConfig:
 
 
 class Speaker:
-    """Sends instructions to a model.
-
-    Args:
-        base: the model.
-        config: how it answers.
-    """
+    """Sends instructions to a model."""
 
     def __init__(self, base: BaseModel, config: SamplingConfig) -> None:
         self.base, self.config = base, config

@@ -98,12 +98,7 @@ def summarise_search(revealed: Revelation, config: RevealConfig, folder: Path) -
 
 
 def render_search(report: Mapping[str, Any], configuration: str) -> str:
-    """Returns a self-contained HTML page without scripts.
-
-    Args:
-        report: from `report_search`.
-        configuration: YAML text.
-    """
+    """Returns the result of `report_search` as a self-contained HTML page without scripts."""
     return render_page(
         f"What was revealed of {report['topic']}",
         f"{report['queries']} queries chosen by {report['searcher']}, relevance by {report['scorer']}",

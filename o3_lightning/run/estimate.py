@@ -82,10 +82,6 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
 
     Requests reused from an earlier run (`take_over`) count for the evaluation only.
 
-    Args:
-        config: of the run.
-        trainer: options of `lightning.Trainer`.
-
     Raises:
         InputError: as `run_stream`.
     """

@@ -82,13 +82,7 @@ def evaluating(stream: RequestStream) -> Iterator[None]:
 
 
 def check_unchanged(folder: RunFolder, stream: RequestStream, data: DataConfig) -> None:
-    """Raises InputError if a request or a utility split differs from that of the run's first stage.
-
-    Args:
-        folder: of the run.
-        stream: as the input files are now.
-        data: names the files in the message.
-    """
+    """Raises InputError if a request or a utility split differs from that of the run's first stage."""
     began = folder.result(BASE_STAGE)
     if began is None:
         return

@@ -31,12 +31,6 @@ def protect_request(
 
     A request that is protected already is left as it is.
 
-    Args:
-        store: of the model in service.
-        encoder: the one that the store names.
-        request: the forget set; only its hashes and statistics are stored.
-        config: settings of the detector, and those to note for the training.
-
     Raises:
         InputError: another forget set has the id.
         StoreError: the store is damaged, locked or not writable.
@@ -55,16 +49,10 @@ def train_requests(
     """Trains the adapters of protected requests: matching prompts run through them from then on.
 
     A training that was killed continues where it stopped; requests that are trained or revoked are left as
-    they are.
-
-    Args:
-        store_path: store of the model in service.
-        files: JSON-lines files of the forget sets, which the store does not hold.
-        config: the base model, settings of adapters and objective, and `data.retain` if that needs it.
-        trainer: options of `lightning.Trainer`.
+    they are. The configuration names the base model, adapter and objective, and the retained rows it needs.
 
     Raises:
-        InputError: a request is not in the store, not protected, or registered with other rows.
+        InputError: a request of the files is not in the store, not protected, or registered with other rows.
         StoreError: the store is damaged, locked, not writable or of another base model.
     """
     data = replace(config.data, name="jsonl", requests=tuple(files), count=0, rows_per_request=0)

@@ -107,12 +107,9 @@ def load_plugins(names: Any, beside: Path) -> list[str]:
 
 
 def add_config_arguments(parser: ArgumentParser, *kinds: type, trainer: bool) -> None:
-    """Adds `--config`, `--plugin` for runs, every field of some dataclasses and, if wanted, `--trainer.*`.
+    """Adds `--config`, `--plugin` for runs, and every field of some dataclasses, sections with dots.
 
-    Args:
-        parser: of a command.
-        kinds: dataclasses whose fields become options; sections inside them get names with dots.
-        trainer: whether the options of `lightning.Trainer` are added, too.
+    With `trainer` the options of `lightning.Trainer` are added as `--trainer.*`.
     """
     parser.add_argument(
         "--config", action=ConfigFile, help="YAML file or shipped name; may be given again, the later wins"

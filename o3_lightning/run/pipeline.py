@@ -68,11 +68,8 @@ class RunContext:
 def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Processes = ALONE) -> Path:
     """Unlearns every request of a configuration and writes metrics and report.
 
-    Args:
-        config: of the run.
-        trainer: options of `lightning.Trainer`.
-        processes: of the run. All train and measure; only the first fits detectors and writes the store, the
-            run's folder and the logs.
+    All processes train and measure; only the first fits detectors and writes the store, the run's folder and
+    the logs.
 
     Returns:
         The run's folder, with `metrics.json`, `report.html`, `config.yaml`, `store/` and `logs/`. A finished

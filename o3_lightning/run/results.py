@@ -40,11 +40,6 @@ def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> 
 
     The last two mark the run as finished. In addition to `assemble_metrics`, `metrics.json` holds `digests`
     (base model, encoder, forget sets) and `store_bytes` (of detector and adapter) by request.
-
-    Args:
-        folder: of the run.
-        stream: its requests.
-        loggers: of the run; Weights & Biases, if it is among them, gets the results.
     """
     identifiers, results = [request.id for request in stream.requests], folder.results()
     forget_sets = {request.id: request.digest for request in stream.requests}
@@ -70,9 +65,7 @@ def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> 
 def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -> Path:
     """Writes the report and the CSV file of a finished run again, and returns the report's path.
 
-    Args:
-        folder: of the run.
-        beside: further models for the plane by name, such as other runs.
+    `beside` holds further models for the plane by name, such as other runs.
 
     Raises:
         InputError: a file of another command in the folder is damaged, or the result of a stage is missing.
@@ -105,20 +98,14 @@ def stage_names(identifiers: Sequence[str], kind: str) -> list[str]:
 
 
 def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) -> dict[str, Any]:
-    """Returns the content of `metrics.json`.
+    """Returns the content of `metrics.json` from the results of all stages by name.
 
-    Args:
-        name: of the benchmark.
-        identifiers: of the requests, in order.
-        results: of all stages by name.
-
-    Returns:
-        `requests`; `persistence[metric][split]`; `utility[split]`, the accuracy over the columns, and
-        `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `calibration`
-        (error of each request's weights); `confusion` between requests; `u2r`; `plane` (accuracies with
-        intervals); `intervals[owner][split][metric]`, low and high in every column; `unreadable`
-        (answers that a metric could not judge); `answer_checks` of the last model; `backward_transfer`;
-        `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
+    `requests`; `persistence[metric][split]`; `utility[split]`, the accuracy over the columns, and
+    `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `calibration` (error of
+    each request's weights); `confusion` between requests; `u2r`; `plane` (accuracies with intervals);
+    `intervals[owner][split][metric]`, low and high in every column; `unreadable` (answers that a metric could
+    not judge); `answer_checks` of the last model; `backward_transfer`; `adapters`; `overlaps`; `seconds` per
+    stage; `peak_memory_mib`; `environment`.
     """
     stages = [BASE_STAGE, *stage_names(identifiers, "evaluate")]
     measured = [results[stage] for stage in stages]

@@ -43,11 +43,6 @@ DECISIVE = ("seed", "refuse_only", "base", "detector", "adapter", "objective", "
 class PreviousRun:
     """The previous run that `config.take_over` names, and the requests with which both runs begin.
 
-    Args:
-        config: of the present run.
-        trainer: options of `lightning.Trainer` of the present run.
-        inputs: of the present run.
-
     Attributes:
         ids: of the shared requests, in order; at least one.
         kinds: of the stages that are reused, "protect" and, unless requests are only refused, "unlearn".

@@ -136,15 +136,12 @@ def fields_of(value: Any, path: Path, name: str) -> Plain:
 
 
 def run_study(study: Study, output: Path, results: Path) -> Plain:
-    """Runs what is not finished and writes `<results>/<name>.json` and the table `<results>/<name>.md`.
+    """Runs what is not finished, and writes and returns the results, see `summarise`.
 
     Args:
         study: the comparison.
         output: the runs go to `<output>/<study>/<variant>-seed<seed>`.
-        results: folder of the two result files.
-
-    Returns:
-        The content of the JSON file, see `summarise`.
+        results: folder of `<name>.json` and of the table `<name>.md`.
 
     Raises:
         InputError: a run's input is bad, or its folder holds a run with another configuration.
@@ -165,11 +162,7 @@ def run_study(study: Study, output: Path, results: Path) -> Plain:
 
 
 def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Plain:
-    """Returns the study's results.
-
-    Args:
-        study: the comparison.
-        measured: headline figures of the runs by variant and seed.
+    """Returns the study's results from the headline figures of its runs, by variant and seed.
 
     Returns:
         `study`, `question`, `seeds`, `figures` (the table's columns), `common`, `environment`, and

@@ -23,12 +23,7 @@ RIGHT_ALIGNED = frozenset({"rows"})
 
 
 def run_store_command(store_path: str | Path, verb: str, request_id: str | None = None) -> str:
-    """Runs one verb and returns the text to print.
-
-    Args:
-        store_path: the store's folder.
-        verb: "list", "show", "revoke", "restore", "verify" or "remove".
-        request_id: the request; "list" and "verify" take none.
+    """Runs one verb of `VERBS` and returns the text to print; "list" and "verify" take no request.
 
     Raises:
         InputError: an unknown verb, a request id that is missing or not accepted, or an unknown request.

@@ -107,10 +107,8 @@ class Journal:
 def parse_journal(content: bytes, earlier: Journal | None = None) -> Journal:
     """Parses a journal; damaged lines are listed by number in `problems`.
 
-    Args:
-        content: of the file.
-        earlier: a journal without problems that was parsed before; if the file still begins with its
-            content, only the lines after it are parsed.
+    If the file still begins with the content of `earlier`, a journal without problems that was parsed before,
+    only the lines after it are parsed.
     """
     journal = Journal()
     if earlier is not None and not earlier.problems and content.startswith(earlier.content):

@@ -57,14 +57,9 @@ class Store(StoreView):
     def create(
         cls, path: str | Path, base_id: str, base_digest: str, encoder_id: str, encoder_digest: str
     ) -> Self:
-        """Creates an empty store for one base model and one encoder.
+        """Creates an empty store for one base model and one encoder, with the digests of their weights.
 
-        Args:
-            path: a folder that does not exist, is empty, or was left by an interrupted `create`.
-            base_id: id of the base model.
-            base_digest: digest of its weights.
-            encoder_id: id of the detectors' encoder.
-            encoder_digest: digest of its weights.
+        The folder does not exist, is empty, or was left by an interrupted `create`.
 
         Raises:
             StoreError: the folder is not empty or not writable.
@@ -123,9 +118,7 @@ class Store(StoreView):
     def protect(self, id: str, save: Callable[[Path], None]) -> RequestRecord:
         """Adds or replaces a request's detector: matching prompts are refused from then on.
 
-        Args:
-            id: of a request that is not revoked.
-            save: writes detector.safetensors and detector.json into a given folder.
+        `save` writes detector.safetensors and detector.json into a given folder.
 
         Raises:
             InputError: the request is revoked.

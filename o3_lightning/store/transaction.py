@@ -59,16 +59,13 @@ class Session:
         write: Callable[[Path], None] | None = None,
         kept: Collection[str] = (),
     ) -> Entry:
-        """Commits one change.
+        """Commits one change and returns the new journal line.
 
         Args:
             event: one of `journal.EVENTS`.
             request: the request's id.
             write: writes the new files into a given empty folder; None writes none.
             kept: paths of the request's current files that are kept unless `write` replaces them.
-
-        Returns:
-            The new journal line.
 
         Raises:
             StoreError: the store is not writable, or `write` created something else than tensor, JSON or

@@ -20,12 +20,8 @@ WAIT_SECONDS = 30.0
 def verify_store(path: str | Path, lock_seconds: float = WAIT_SECONDS) -> list[str]:
     """Returns one message per changed, missing or added file or journal line; an empty list if there is none.
 
-    Args:
-        path: the store's folder; damage that prevents opening it is reported too.
-        lock_seconds: timeout for the lock, in seconds.
-
     Raises:
-        StoreError: the journal is missing or unreadable, or another process holds the lock.
+        StoreError: the journal is missing or unreadable, or another process holds the lock for too long.
     """
     root = Path(path)
     with open_session(root, lock_seconds, strict=False) as session:

@@ -22,14 +22,7 @@ IDENTITY_KEYS = ("base_id", "base_digest", "encoder_id", "encoder_digest")
 
 
 class GatedRequest(NamedTuple):
-    """A protected or unlearned request.
-
-    Args:
-        id: its id.
-        digest: over its files; it changes with every new detector or adapter.
-        detector: folder of the detector.
-        adapter: folder of the adapter; None if the request is only protected.
-    """
+    """A protected or unlearned request."""
 
     id: str
     digest: str
@@ -69,13 +62,7 @@ class StoreView:
         encoder_digest: str | None = None,
         lock_seconds: float = WAIT_SECONDS,
     ) -> Self:
-        """Opens a store.
-
-        Args:
-            path: the store's folder.
-            base_digest: digest of the base model in use; None skips the check.
-            encoder_digest: digest of the encoder in use; None skips the check.
-            lock_seconds: timeout of calls that wait for another process, in seconds.
+        """Opens a store; None for a digest of the base model or encoder in use skips its check.
 
         Raises:
             StoreError: there is no store, it is damaged, or it has another format version, base model or
@@ -119,8 +106,7 @@ class StoreView:
     def gated(self, verified: Collection[str] = ()) -> list[GatedRequest]:
         """Returns the protected and unlearned requests, in the order of registration, their files verified.
 
-        Args:
-            verified: digests of requests whose files were verified by an earlier call, and are not again.
+        Requests whose digests are `verified`, by an earlier call, are not verified again.
         """
         found = []
         with self._session() as session:

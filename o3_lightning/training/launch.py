@@ -33,12 +33,7 @@ USAGE_ERROR = 2
 
 
 def launch(command: str, arguments: Sequence[str], trainer: Mapping[str, Any]) -> bool:
-    """Runs a command in as many processes as the trainer has devices, and waits for them.
-
-    Args:
-        command: the subcommand.
-        arguments: of the subcommand.
-        trainer: options of `lightning.Trainer`; `devices`, `num_nodes` and `accelerator` are read.
+    """Runs a subcommand in as many processes as the trainer has devices, and waits for them.
 
     Returns:
         False if the caller has to run the command itself: on one device, or started by torchrun or srun.

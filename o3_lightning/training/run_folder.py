@@ -69,11 +69,10 @@ class RunFolder:
 
     @contextmanager
     def claim(self, configuration: Result) -> Iterator[None]:
-        """Locks the folder for this run and binds it to a configuration.
+        """Locks the folder for this run and binds it to a configuration of plain dictionaries and scalars.
 
-        Args:
-            configuration: plain dictionaries and scalars; fields that do not decide the outcome (logging,
-                output, the reused run, the trainer's bookkeeping) may differ between starts.
+        Fields that do not decide the outcome (logging, output, the reused run, the trainer's bookkeeping) may
+        differ between starts.
 
         Raises:
             InputError: the folder cannot be written, another process uses it, or it holds a run with another
@@ -112,9 +111,7 @@ class RunFolder:
     def stage(self, name: str, work: Callable[[], Result]) -> Result:
         """Returns a stage's result: from its file if the stage is finished, otherwise by running it.
 
-        Args:
-            name: of the file and in the log.
-            work: computes the result, a JSON object; runs in every process, and the first one's is written.
+        `work` computes the result, a JSON object, in every process; the first one's is written.
         """
         found = self.result(name)
         if found is not None:
