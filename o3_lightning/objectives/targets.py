@@ -121,7 +121,7 @@ def check_needs(
 def build_texts(
     objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], seed: int, *, retained: bool = False
 ) -> dict[str, Pairs]:
-    """Returns prompts and answers for each view that the forget or, if `retained`, the retain objective reads."""
+    """Returns prompts and answers for each view that the forget (or retain) objective reads."""
     chosen, forget = (objective.retain if retained else objective.forget).objective, objective.forget
     true_view, refusal_view = (RETAIN, RETAIN_REFUSAL) if retained else (ANSWER, REFUSAL)
     prompts, texts = [row.prompt for row in rows], dict[str, Pairs]()
