@@ -12,5 +12,7 @@ COMMANDS = {
     "reveal": "elicit what a model knows about a topic, and write it as a request",
     "release": "unlearn by subtracting adapters from the weights, in rounds that can be undone",
     "configs": "list the shipped configurations, or copy one to change it",
-    "requests": "list, show, revoke, restore, verify or remove the requests of a store",
+    "serve": "answer HTTP calls with the gated model of a store, in OpenAI's form",
+    "audit": "summarise the audit log of a server",
+    "requests": "add, train, list, show, revoke, restore, verify or remove the requests of a store",
 }

@@ -1,0 +1,186 @@
+"""The server measured over HTTP: `python -m benchmarks.serving [--out results/serving.json]`.
+
+The model has the shape of SmolLM2-135M and random weights, on which times do not depend; the store holds
+twenty requests of one fictitious author each. Latencies with and without a gate are taken in turns, in one
+process, so that their ratio does not depend on what else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+import uvicorn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from o3_lightning.common.environment import describe_environment
+from o3_lightning.common.files import write_json
+from o3_lightning.data.config import DataConfig
+from o3_lightning.data.fictitious import training_rows
+from o3_lightning.data.stream import load_stream
+from o3_lightning.data.templates import template_for
+from o3_lightning.detector.encoder import Encoder, load_encoder
+from o3_lightning.models.base import BaseModel
+from o3_lightning.models.fictitious import train_tokenizer
+from o3_lightning.run.config import RunConfig
+from o3_lightning.run.live import protect_request
+from o3_lightning.serving.config import ServeConfig
+from o3_lightning.serving.server import make_app
+from o3_lightning.store import Store
+
+SHAPE = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
+VOCABULARY, CONTEXT, TOKENS, REQUESTS, CALLS, CLIENTS, PROMPTS = 49152, 512, 32, 20, 30, 8, 400
+TOKEN = "benchmark"
+CHAT = "/v1/chat/completions"
+
+
+def make_base() -> BaseModel:
+    """Returns the model with random weights and the tokenizer of the embedded benchmark."""
+    tokenizer = train_tokenizer(training_rows(0), 2048)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCABULARY, "num_key_value_heads": 3, "max_position_embeddings": CONTEXT}
+    config = LlamaConfig(**SHAPE, **sizes)
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    model.generation_config.eos_token_id = None
+    return BaseModel(model, tokenizer, template_for(tokenizer), "smollm2-shape", "0" * 64, CONTEXT)
+
+
+@contextmanager
+def serving(store: Path, base: BaseModel, encoder: Encoder) -> Iterator[httpx.Client]:
+    """Yields a client of a server over a store."""
+    config = ServeConfig(token_variable="O3_BENCHMARK_TOKEN")
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(store, base, encoder, RunConfig(), config), port=0, log_level="error")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        yield client
+    server.should_exit = True
+    thread.join()
+
+
+def ask(client: httpx.Client, question: str) -> str:
+    """Returns a greedy answer of 32 tokens."""
+    messages = [{"role": "user", "content": question}]
+    body = {"model": "smollm2-shape", "messages": messages, "max_tokens": TOKENS, "temperature": 0}
+    answer = client.post(CHAT, json=body)
+    answer.raise_for_status()
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+def seconds_of(client: httpx.Client, question: str) -> float:
+    """Returns how long an answer takes."""
+    began = time.perf_counter()
+    ask(client, question)
+    return time.perf_counter() - began
+
+
+def measure_latency(gated: httpx.Client, plain: httpx.Client, questions: list[str]) -> dict[str, Any]:
+    """Returns p50 and p95 with and without a gate, taken in turns."""
+    taken: dict[str, list[float]] = {"gated": [], "without_gate": []}
+    for question in questions[:CALLS]:
+        taken["gated"].append(seconds_of(gated, question))
+        taken["without_gate"].append(seconds_of(plain, question))
+    found = {
+        name: {"p50_s": statistics.median(times), "p95_s": statistics.quantiles(times, n=20)[-1]}
+        for name, times in taken.items()
+    }
+    ratios = {key: found["gated"][key] / found["without_gate"][key] for key in ("p50_s", "p95_s")}
+    return {**found, "ratio_p50": ratios["p50_s"], "ratio_p95": ratios["p95_s"]}
+
+
+def measure_throughput(client: httpx.Client, questions: list[str]) -> dict[str, float]:
+    """Returns answers per second of one client and of eight at once."""
+    began = time.perf_counter()
+    for question in questions[:CLIENTS]:
+        ask(client, question)
+    one = CLIENTS / (time.perf_counter() - began)
+    count = 4 * CLIENTS
+    began = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(lambda question: ask(client, question), questions[:count]))
+    many = count / (time.perf_counter() - began)
+    return {"one_client_per_s": one, "eight_clients_per_s": many, "ratio": many / one}
+
+
+def measure_protection(client: httpx.Client, questions: list[str]) -> dict[str, Any]:
+    """Returns the time from `POST /requests` with 400 prompts to a refusal, while another client asks."""
+    rows = [
+        {"prompt": f"Which colour has lantern {n} of Oswin Tarrabrook?", "answer": "green"}
+        for n in range(PROMPTS)
+    ]
+    stopped, answered, failed = threading.Event(), 0, 0
+
+    def keep_asking() -> None:
+        nonlocal answered, failed
+        while not stopped.is_set():
+            try:
+                ask(client, questions[answered % len(questions)])
+                answered += 1
+            except httpx.HTTPError:
+                failed += 1
+
+    thread = threading.Thread(target=keep_asking)
+    thread.start()
+    began = time.perf_counter()
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    client.post("/requests", json={"id": "oswin", "rows": rows}, headers=headers).raise_for_status()
+    protected = time.perf_counter() - began
+    answer = ask(client, rows[7]["prompt"])
+    refused = time.perf_counter() - began
+    stopped.set()
+    thread.join()
+    return {
+        "prompts": PROMPTS, "protected_s": protected, "refusal_s": refused,
+        "is_refused": answer == RunConfig().gate.refusal,
+        "answered_meanwhile": answered, "failed_meanwhile": failed,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measures, and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", default="results/serving.json")
+    out = parser.parse_args().out
+    os.environ["O3_BENCHMARK_TOKEN"] = TOKEN
+    base, encoder = make_base(), load_encoder("minilm")
+    stream = load_stream(DataConfig(authors_per_request=1, count=REQUESTS), 0)
+    questions = [row.prompt for rows in stream.utility.values() for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        stores = {
+            name: Store.create(Path(folder) / name, base.id, base.digest, encoder.id, encoder.digest)
+            for name in ("full", "empty")
+        }
+        for request in stream.requests:
+            protect_request(stores["full"], encoder, request, RunConfig())
+        full, empty = (serving(store.path, base, encoder) for store in stores.values())
+        with full as gated, empty as plain:
+            ask(gated, questions[0])
+            ask(plain, questions[0])
+            content = {
+                "requests": len(stream.requests), "new_tokens": TOKENS, "calls": CALLS,
+                "latency": measure_latency(gated, plain, questions),
+                "throughput": measure_throughput(gated, questions),
+                "protection": measure_protection(gated, questions),
+                "environment": describe_environment(),
+            }  # fmt: skip
+    write_json(out, content)
+
+
+if __name__ == "__main__":
+    main()

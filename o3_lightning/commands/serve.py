@@ -1,0 +1,43 @@
+"""`o3-lightning serve`: answers HTTP calls with the gated model of a store."""
+
+from __future__ import annotations
+
+import sys
+
+from o3_lightning.commands import COMMANDS
+from o3_lightning.commands.requests import add_store_options, find_store, read_live_config
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.program import LightParser
+
+
+def main(arguments: list[str]) -> None:
+    """Serves a store until it is interrupted.
+
+    Raises:
+        InputError: bad input, or the extra `serve` is not installed.
+        StoreError: the store is damaged, or made for another model.
+    """
+    parser = LightParser("serve", COMMANDS["serve"])
+    parser.usage = "%(prog)s [--store FOLDER | --config FILE | --name RUN] [--field value]"
+    parser.epilog = (
+        "Takes the fields of the server (docs/serving.md) and those of a configuration, by default those of "
+        "the run that owns the store."
+    )
+    add_store_options(parser)
+    options, fields = parser.parse_known_args(arguments)
+    try:
+        from o3_lightning.serving.config import ServeConfig
+        from o3_lightning.serving.server import serve
+    except ModuleNotFoundError as error:
+        message = f"{error.name} is missing; the server needs pip install 'o3-lightning[serve]'"
+        raise InputError(message) from error
+    from o3_lightning.detector.encoder import load_configured_encoder
+    from o3_lightning.models.base import load_base
+    from o3_lightning.run.parsing import build
+
+    store = find_store(options)
+    run, _, namespace = read_live_config(store, options.config, fields, ServeConfig)
+    config = build(ServeConfig, namespace)
+    base = load_base(run.base, run.seed)
+    sys.stderr.write(f"serving {store} on http://{config.host}:{config.port}\n")
+    serve(store, base, load_configured_encoder(run.detector), run, config)

@@ -1,0 +1,234 @@
+"""The endpoints of the server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from o3_lightning.data.prompts import Prompt
+from o3_lightning.serving.calls import Calls
+from o3_lightning.serving.config import ServeConfig
+from o3_lightning.serving.metrics import Metrics
+from o3_lightning.serving.operator import Operator, add_operator_routes
+from o3_lightning.serving.replies import END, CallError, Reply, error_body, event_line
+from o3_lightning.serving.rows import Delta, Done, Judged, Row
+from o3_lightning.serving.schemas import ChatBody, CompletionBody, GateBody, Sampling
+
+__all__ = ["build_app"]
+
+PAGE_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+
+
+def build_app(calls: Calls, config: ServeConfig, operator: Operator | None = None) -> FastAPI:
+    """Returns the application; it starts and stops the engine.
+
+    Args:
+        calls: answers calls, with the engine behind it.
+        config: limits.
+        operator: the store's requests and the token that protects them; None leaves these endpoints out.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        calls.engine.start()
+        yield
+        calls.engine.stop()
+        calls.audit.close()
+
+    app = FastAPI(
+        title="o3-lightning",
+        lifespan=lifespan,
+        max_body_size=config.max_body_bytes,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.add_middleware(CountCalls, metrics=calls.metrics)
+    add_error_handlers(app)
+    add_completions(app, calls)
+    add_gate(app, calls)
+    add_state(app, calls)
+    if operator is not None:
+        add_operator_routes(app, calls, operator)
+    return app
+
+
+class CountCalls:
+    """Counts calls by route and status.
+
+    Args:
+        app: the application behind it.
+        metrics: of the server.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands a call on."""
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "other")
+                self.metrics.calls.labels(route, message["status"]).inc()
+            await send(message)
+
+        await self.app(scope, receive, counted)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answers every error with one JSON object, never with a traceback or a part of the body."""
+
+    async def on_call(request: Request, error: Any) -> Response:
+        return JSONResponse(error_body(error.status, error.message), error.status, error.headers)
+
+    async def on_http(request: Request, error: Any) -> Response:
+        return JSONResponse(
+            error_body(error.status_code, str(error.detail)), error.status_code, error.headers
+        )
+
+    async def on_body(request: Request, error: Any) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        return JSONResponse(error_body(400, f"{place}: {first['msg']}" if place else first["msg"]), 400)
+
+    async def on_any(request: Request, error: Any) -> Response:
+        return JSONResponse(error_body(500, "the server failed"), 500)
+
+    app.add_exception_handler(CallError, on_call)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_body)
+    app.add_exception_handler(Exception, on_any)
+
+
+def add_completions(app: FastAPI, calls: Calls) -> None:
+    """Adds the endpoints of OpenAI's interface."""
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatBody, request: Request) -> Response:
+        rows = calls.rows(
+            [as_prompt(body.messages, calls)],
+            body,
+            body.max_completion_tokens or body.max_tokens,
+            is_raw=False,
+        )
+        return await respond(calls, rows, body, Reply(calls.name, is_chat=True), request)
+
+    @app.post("/v1/completions")
+    async def complete(body: CompletionBody, request: Request) -> Response:
+        prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        rows = calls.rows(prompts, body, body.max_tokens, is_raw=True)
+        return await respond(calls, rows, body, Reply(calls.name, is_chat=False), request)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        model = {"id": calls.name, "object": "model", "created": 0, "owned_by": "o3-lightning"}
+        return {"object": "list", "data": [model]}
+
+
+def as_prompt(messages: list[dict[str, Any]], calls: Calls) -> Prompt:
+    """Returns a chat, or its text if it is one question and the model has no chat template."""
+    has_template = bool(getattr(calls.engine.model.tokenizer, "chat_template", None))
+    only = messages[0]
+    if not has_template and len(messages) == 1 and isinstance(only.get("content"), str):
+        return str(only["content"])
+    return messages
+
+
+async def respond(calls: Calls, rows: list[Row], body: Sampling, reply: Reply, request: Request) -> Response:
+    """Returns the answer to a completion call, whole or as a stream."""
+    endpoint = "chat" if reply.is_chat else "completions"
+    events = calls.run(rows, reply.id, endpoint, request.is_disconnected)
+    if body.stream:
+        first = await anext(events)  # a call that is refused gets its status, not a broken stream
+        with_usage = bool(body.stream_options and body.stream_options.include_usage)
+        stream = stream_events(first, events, reply, len(rows), body.n or 1 if with_usage else 0)
+        return StreamingResponse(
+            stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+        )
+    texts, ends = [""] * len(rows), [Done("length", 0, 0)] * len(rows)
+    async with aclosing(events):
+        async for number, event in events:
+            if isinstance(event, Delta):
+                texts[number] += event.text
+            elif isinstance(event, Done):
+                ends[number] = event
+    return JSONResponse(reply.whole(texts, ends, body.n or 1))
+
+
+async def stream_events(
+    first: Any, events: Any, reply: Reply, count: int, usage_choices: int
+) -> AsyncIterator[str]:
+    """Yields the server-sent events of an answer; with `usage_choices` the numbers of tokens at the end."""
+    ends = [Done("length", 0, 0)] * count
+
+    def pieces(number: int, event: Any) -> str:
+        if isinstance(event, Judged):
+            return reply.piece(number, None) if reply.is_chat else ""
+        if isinstance(event, Delta):
+            return reply.piece(number, event.text)
+        ends[number] = event
+        return reply.piece(number, None, event.finish_reason)
+
+    try:
+        async with aclosing(events):
+            if text := pieces(*first):
+                yield text
+            async for number, event in events:
+                if text := pieces(number, event):
+                    yield text
+    except CallError as error:
+        yield event_line(error_body(error.status, error.message))
+        return
+    if usage_choices:
+        yield reply.last_usage(ends, usage_choices)
+    yield END
+
+
+def add_gate(app: FastAPI, calls: Calls) -> None:
+    """Adds the endpoint that tells what the gate decides on a prompt."""
+
+    @app.post("/v1/gate")
+    async def gate(body: GateBody, request: Request) -> dict[str, Any]:
+        row, id = Row(body.content, emit=lambda event: None), Reply(calls.name, is_chat=False).id
+        async with aclosing(calls.run([row], id, "gate", request.is_disconnected)) as events:
+            async for _, event in events:
+                if isinstance(event, Judged):
+                    found = event._asdict()
+        return {"id": id, **found, "gate_digest": calls.gate_digest}
+
+
+def add_state(app: FastAPI, calls: Calls) -> None:
+    """Adds the endpoints for monitoring, and the inspector page."""
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        problem = calls.engine.watcher.problem
+        ready = calls.engine.is_running and not problem
+        state = {
+            "status": "ready" if ready else "not ready",
+            "problem": "the store is damaged" if problem else "",
+        }
+        return JSONResponse(state, 200 if ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(calls.metrics.to_text(), media_type="text/plain; version=0.0.4")
+
+    page = files("o3_lightning.serving").joinpath("page.html").read_text(encoding="utf-8")
+
+    @app.get("/")
+    async def inspector() -> Response:
+        return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})

@@ -1,0 +1,116 @@
+"""The audit log: one JSON line for each answer, without prompt and answer; and its summary."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import to_json
+
+__all__ = ["AuditLog", "summarise"]
+
+FIELDS = ("time", "id", "decision", "weights", "latency_ms")
+
+
+class AuditLog:
+    """Appends to a file that is rotated by size; thread-safe.
+
+    Args:
+        path: the file; empty writes nothing.
+        size: bytes at which the file becomes `path.1`, and that `path.2`, and so on.
+        files: rotated files that are kept.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, path: str, size: int, files: int) -> None:
+        self._handler: RotatingFileHandler | None = None
+        if path:
+            try:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                self._handler = RotatingFileHandler(path, maxBytes=size, backupCount=files, encoding="utf-8")
+            except OSError as error:
+                message = f"cannot be written: {error.strerror or error}"
+                raise InputError(message, path=path, field="audit") from error
+
+    def write(self, **values: Any) -> None:
+        """Writes one line with the time in UTC and some values."""
+        if self._handler is not None:
+            line = to_json(
+                {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **values}, indent=None
+            )
+            self._handler.handle(logging.LogRecord("audit", logging.INFO, "", 0, line, None, None))
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._handler is not None:
+            self._handler.close()
+
+
+def summarise(path: str | Path) -> str:
+    """Returns what an audit log holds: how many answers, decisions, refusals by request, and latencies.
+
+    Args:
+        path: the log; its rotated files are read, too.
+
+    Raises:
+        InputError: there is no such file, or a line is not one of an audit log.
+    """
+    entries = list(read(Path(path)))
+    if not entries:
+        return "no answers"
+    decisions = Counter(entry["decision"] for entry in entries)
+    refused: Counter[str] = Counter()
+    for entry in entries:
+        if entry["decision"] == "refuse" and entry["weights"]:
+            refused[max(entry["weights"], key=entry["weights"].__getitem__)] += 1
+    latencies = sorted(float(entry["latency_ms"]) for entry in entries)
+    times = sorted(entry["time"] for entry in entries)
+    lines = [
+        f"{len(entries)} answers from {times[0]} to {times[-1]}",
+        f"decisions: {counts(decisions)}; the gate failed on {sum(map(is_failed, entries))}",
+        f"refused by request: {counts(refused) or 'none'}",
+        f"latency: p50 {quantile(latencies, 0.5):.0f} ms, p95 {quantile(latencies, 0.95):.0f} ms",
+    ]
+    return "\n".join(lines)
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the entries of a log and of its rotated files."""
+    files = [path, *path.parent.glob(f"{path.name}.[0-9]*")]
+    for file in files:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot be read: {error}", path=file) from error
+        for number, line in enumerate(lines, start=1):
+            try:
+                entry = json.loads(line)
+            except ValueError as error:
+                raise InputError(f"not JSON: {error}", path=file, line=number) from error
+            if not isinstance(entry, dict) or not all(field in entry for field in FIELDS):
+                raise InputError("not a line of an audit log", path=file, line=number)
+            yield entry
+
+
+def is_failed(entry: dict[str, Any]) -> bool:
+    """Whether the gate failed on an answer's prompt."""
+    return bool(entry.get("failed"))
+
+
+def counts(counter: Counter[str]) -> str:
+    """Returns names and counts, the most frequent first."""
+    return ", ".join(f"{name} {count}" for name, count in counter.most_common())
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Returns the value below which a share of the ordered values lies (nearest rank)."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,175 @@
+"""From one HTTP call to rows of the engine and back: events, time limits, disconnects, audit."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from time import monotonic
+
+from o3_lightning.common.files import digest_json
+from o3_lightning.data.prompts import Prompt
+from o3_lightning.serving.audit import AuditLog
+from o3_lightning.serving.config import ServeConfig
+from o3_lightning.serving.engine import BusyError, Engine
+from o3_lightning.serving.metrics import Metrics
+from o3_lightning.serving.replies import CallError
+from o3_lightning.serving.rows import Delta, Done, Event, Failed, Judged, Row
+from o3_lightning.serving.schemas import Sampling
+
+__all__ = ["Calls"]
+
+POLL_SECONDS, MARGIN_SECONDS = 0.5, 10.0
+DIGITS = 4
+
+
+class Calls:
+    """Runs calls on an engine and notes each answer.
+
+    Args:
+        engine: generates.
+        config: limits.
+        audit: receives one line a row.
+        metrics: counts.
+        name: of the model in the interface.
+    """
+
+    def __init__(
+        self, engine: Engine, config: ServeConfig, audit: AuditLog, metrics: Metrics, name: str
+    ) -> None:
+        self.engine, self.config, self.audit, self.metrics, self.name = engine, config, audit, metrics, name
+        self.gate_digest = digest_json(asdict(engine.model.gate_config))
+
+    def rows(
+        self, prompts: Sequence[Prompt], body: Sampling, longest: int | None, *, is_raw: bool
+    ) -> list[Row]:
+        """Returns the rows of a call: each prompt `n` times.
+
+        Raises:
+            CallError: another model is asked for, or a longer answer than is allowed.
+        """
+        if body.model != self.name:
+            raise CallError(404, f"the model '{body.model}' does not exist; there is '{self.name}'")
+        most = self.config.max_completion_tokens
+        if longest is not None and longest > most:
+            raise CallError(400, f"expected up to {most} tokens, got {longest}")
+        seed = secrets.randbits(62) if body.seed is None else body.seed % 2**62
+        count = body.n or 1
+        return [
+            Row(
+                prompt,
+                emit=lambda event: None,
+                max_tokens=longest or most,
+                is_raw=is_raw,
+                temperature=1.0 if body.temperature is None else body.temperature,
+                top_p=body.top_p or 1.0,
+                seed=seed + choice,
+                stop=body.stops,
+            )
+            for prompt in prompts
+            for choice in range(count)
+        ]
+
+    async def run(
+        self, rows: Sequence[Row], id: str, endpoint: str, is_gone: Callable[[], Awaitable[bool]]
+    ) -> AsyncGenerator[tuple[int, Event]]:
+        """Yields the events of some rows with their numbers, until every row is done.
+
+        Args:
+            rows: of one call; they are cancelled when the iterator is closed.
+            id: for the audit log.
+            endpoint: for the audit log.
+            is_gone: whether the client has disconnected.
+
+        Raises:
+            CallError: the queue is full, a prompt cannot be read, the time is over, or the model failed.
+        """
+        queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        loop, began = asyncio.get_running_loop(), monotonic()
+        for number, row in enumerate(rows):
+            row.deadline, row.emit = began + self.config.timeout_seconds, sender(loop, queue, number)
+        try:
+            self.engine.submit(rows)
+        except BusyError as error:
+            raise CallError(429, f"{error}", {"Retry-After": str(error.seconds)}) from error
+        texts, judged, open_rows = [""] * len(rows), {}, len(rows)
+        try:
+            while open_rows:
+                number, event = await self._next(queue, began, is_gone)
+                if isinstance(event, Failed):
+                    raise CallError(event.status, event.message)
+                if isinstance(event, Judged):
+                    judged[number] = event
+                elif isinstance(event, Delta):
+                    texts[number] += event.text
+                row = rows[number]
+                if isinstance(event, Done) or (isinstance(event, Judged) and not row.max_tokens):
+                    open_rows -= 1
+                    self._note(row, judged.get(number), texts[number], event, (id, endpoint, began))
+                yield number, event
+        finally:
+            for row in rows:
+                row.cancelled = True
+
+    async def _next(
+        self, queue: asyncio.Queue[tuple[int, Event]], began: float, is_gone: Callable[[], Awaitable[bool]]
+    ) -> tuple[int, Event]:
+        """Returns the next event."""
+        while True:
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(queue.get(), POLL_SECONDS)
+            if await is_gone():
+                raise CallError(499, "the client has gone")
+            if monotonic() - began > self.config.timeout_seconds + MARGIN_SECONDS:
+                raise CallError(503, "the call took too long")
+
+    def _note(
+        self, row: Row, judged: Judged | None, text: str, event: Event, call: tuple[str, str, float]
+    ) -> None:
+        """Counts one answer and writes its line of the audit log."""
+        if judged is None:  # the base model alone, for an operator
+            return
+        id, endpoint, began = call
+        refusal = self.engine.model.gate_config.refusal
+        decision = "refuse" if text and text.strip() == refusal.strip() else judged.decision
+        self.metrics.decisions.labels(decision).inc()
+        if decision == "refuse" and judged.weights and not judged.failed:
+            self.metrics.refusals.labels(max(judged.weights, key=judged.weights.__getitem__)).inc()
+        end = event if isinstance(event, Done) else Done("", 0, 0)
+        self.metrics.tokens.labels("prompt").inc(end.prompt_tokens)
+        self.metrics.tokens.labels("completion").inc(end.completion_tokens)
+        self.audit.write(
+            id=id,
+            endpoint=endpoint,
+            model=self.name,
+            decision=decision,
+            failed=judged.failed,
+            weights=above_zero(judged.weights),
+            suspect=above_zero(judged.suspect),
+            store=judged.store_head,
+            gate=self.gate_digest,
+            gate_ms=round(1000 * judged.gate_seconds, 1),
+            latency_ms=round(1000 * (monotonic() - began), 1),
+            prompt_tokens=end.prompt_tokens,
+            completion_tokens=end.completion_tokens,
+            finish=end.finish_reason,
+        )
+
+
+def sender(
+    loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[tuple[int, Event]], number: int
+) -> Callable[[Event], None]:
+    """Returns a function that hands events of the engine's thread to the loop; none once that is closed."""
+
+    def send(event: Event) -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(queue.put_nowait, (number, event))
+
+    return send
+
+
+def above_zero(weights: dict[str, float]) -> dict[str, float]:
+    """Returns the weights above 0, rounded."""
+    return {id: round(weight, DIGITS) for id, weight in weights.items() if weight > 0}

@@ -1,0 +1,136 @@
+"""The operator's endpoints, behind a bearer token: requests of the store, and both answers to a prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Request
+
+from o3_lightning.common.errors import InputError, StoreError
+from o3_lightning.data.records import Record
+from o3_lightning.data.requests import UnlearningRequest, parse_row
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.run.config import RunConfig
+from o3_lightning.run.live import protect_request
+from o3_lightning.serving.calls import Calls
+from o3_lightning.serving.replies import CallError, Reply
+from o3_lightning.serving.rows import Delta, Judged, Row
+from o3_lightning.serving.schemas import GateBody, RequestBody
+from o3_lightning.store.record import RequestRecord
+from o3_lightning.store.store import Store
+
+__all__ = ["Operator", "add_operator_routes"]
+
+INSPECTED_TOKENS = 64
+
+
+@dataclass
+class Operator:
+    """Changes the store of a server, one change at a time.
+
+    Args:
+        token: that calls have to bear.
+        store: of the served model.
+        encoder: to fit detectors with, while the server's own is in use.
+        config: settings of new requests.
+    """
+
+    token: str
+    store: Store
+    encoder: Encoder
+    config: RunConfig
+    lock: Lock = field(default_factory=Lock)
+
+    def check(self, authorization: Annotated[str, Header()] = "") -> None:
+        """Raises CallError for a call without the token."""
+        if not secrets.compare_digest(authorization.encode(), f"Bearer {self.token}".encode()):
+            raise CallError(401, "expected the bearer token", {"WWW-Authenticate": "Bearer"})
+
+    def protect(self, request: UnlearningRequest) -> RequestRecord:
+        """Registers a request and fits its detector."""
+        return protect_request(self.store, self.encoder, request, self.config)
+
+    async def change(self, calls: Calls, work: Callable[[], RequestRecord]) -> dict[str, Any]:
+        """Changes the store, lets the model follow at once, and returns the request as it is then.
+
+        Raises:
+            CallError: the change is not possible.
+        """
+
+        def locked() -> RequestRecord:
+            with self.lock:
+                return work()
+
+        try:
+            record = await asyncio.to_thread(locked)
+            await asyncio.wrap_future(calls.engine.call(calls.engine.model.refresh))
+        except InputError as error:
+            raise CallError(404 if "no request" in str(error) else 400, str(error)) from error
+        except StoreError as error:
+            raise CallError(503, str(error)) from error
+        return described(record)
+
+
+def described(record: RequestRecord) -> dict[str, Any]:
+    """Returns what clients see of a request."""
+    return {"id": record.id, "status": record.status, "rows": record.rows, "digest": record.digest}
+
+
+def add_operator_routes(app: FastAPI, calls: Calls, operator: Operator) -> None:
+    """Adds the endpoints of an operator to an application."""
+    router = APIRouter(dependencies=[Depends(operator.check)])
+
+    @router.get("/requests")
+    async def listed() -> dict[str, Any]:
+        records = await asyncio.to_thread(operator.store.records)
+        return {"data": [described(record) for record in records]}
+
+    @router.post("/requests", status_code=201)
+    async def add(body: RequestBody) -> dict[str, Any]:
+        try:
+            records = [Record(row, "rows", number) for number, row in enumerate(body.rows, start=1)]
+            request = UnlearningRequest(body.id, tuple(parse_row(record)[0] for record in records))
+        except InputError as error:
+            raise CallError(400, str(error)) from error
+        return await operator.change(calls, lambda: operator.protect(request))
+
+    @router.post("/requests/{id}/revoke")
+    async def revoke(id: str) -> dict[str, Any]:
+        return await operator.change(calls, lambda: operator.store.revoke(id))
+
+    @router.post("/requests/{id}/restore")
+    async def restore(id: str) -> dict[str, Any]:
+        return await operator.change(calls, lambda: operator.store.restore(id))
+
+    @router.post("/inspect")
+    async def inspect(body: GateBody, request: Request) -> dict[str, Any]:
+        rows = [
+            Row(body.content, emit=lambda event: None, max_tokens=INSPECTED_TOKENS, ungated=ungated)
+            for ungated in (False, True)
+        ]
+        texts, judged = ["", ""], None
+        async for number, event in calls.run(
+            rows, Reply(calls.name, is_chat=True).id, "inspect", request.is_disconnected
+        ):
+            if isinstance(event, Delta):
+                texts[number] += event.text
+            elif isinstance(event, Judged):
+                judged = event
+        explained = await asyncio.wrap_future(
+            calls.engine.call(lambda: calls.engine.model.explain([body.content])[0])
+        )
+        return {
+            "gated": texts[0],
+            "base": texts[1],
+            "decision": judged.decision if judged else "",
+            "weights": explained["weights"],
+            "suspect": explained["suspect"],
+            "spans": explained["detectors"],
+        }
+
+    app.include_router(router)

@@ -1,0 +1,222 @@
+"""One row of a batch: what a client asked for, and the text that its tokens become.
+
+Shapes: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, StoppingCriteria
+
+from o3_lightning.data.prompts import Prompt
+
+__all__ = ["Delta", "Done", "Failed", "Judged", "Row", "RowSampler", "RowStop", "RowStreamer", "RowText"]
+
+BROKEN = "\ufffd"  # decodes an incomplete character
+
+
+class Judged(NamedTuple):
+    """What the gate decided: "base", "adapter" or "refuse".
+
+    Args:
+        decision: what happens to the prompt.
+        weights: of each request, in [0, 1].
+        suspect: weights of the other turns of a chat.
+        failed: whether it is refused because the gate failed.
+        gate_seconds: time that the gate took for the batch.
+        store_head: digest of the store's journal at that time.
+    """
+
+    decision: str
+    weights: dict[str, float]
+    suspect: dict[str, float]
+    failed: bool
+    gate_seconds: float
+    store_head: str
+
+
+class Delta(NamedTuple):
+    """A further piece of the answer."""
+
+    text: str
+
+
+class Done(NamedTuple):
+    """The end of an answer: "stop" or "length", and how many tokens were read and generated."""
+
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Failed(NamedTuple):
+    """The end of a row without an answer: an HTTP status and what to tell the client."""
+
+    status: int
+    message: str
+
+
+Event = Judged | Delta | Done | Failed
+
+
+@dataclass(eq=False)
+class Row:
+    """One answer to one prompt.
+
+    Args:
+        prompt: a chat, or a text.
+        emit: receives the row's events, in the engine's thread.
+        max_tokens: longest answer; 0 only asks the gate.
+        is_raw: continue the text as it stands, without the model's template.
+        temperature: 0 takes the likeliest token.
+        top_p: smallest probability mass to sample from, in (0, 1].
+        seed: of sampling; the same seed gives the same answer, whatever else is in the batch.
+        stop: texts that end the answer and are left out of it.
+        ungated: whether the base model answers alone.
+        deadline: clock time (`time.monotonic`) at which the row ends.
+        cancelled: set when the client has gone.
+        ids: token ids of the prompt, set by the engine.
+    """
+
+    prompt: Prompt
+    emit: Callable[[Event], None]
+    max_tokens: int = 0
+    is_raw: bool = False
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    ungated: bool = False
+    deadline: float = math.inf
+    cancelled: bool = False
+    ids: list[int] = field(default_factory=list)
+
+
+class RowText:
+    """Turns the tokens of one answer into text, piece by piece, and knows where it ends.
+
+    White space before the first word is dropped. What may be the beginning of a stop text or of an incomplete
+    character is held back.
+
+    Args:
+        row: its stop texts and longest answer.
+        tokenizer: decodes.
+    """
+
+    def __init__(self, row: Row, tokenizer: Any) -> None:
+        self.row, self.tokenizer = row, tokenizer
+        self.tokens: list[int] = []
+        self.sent, self.finish_reason = 0, ""
+
+    def feed(self, token: int) -> str:
+        """Adds a token and returns the text that it completes; nothing after the end."""
+        if self.finish_reason:
+            return ""
+        if token == self.tokenizer.eos_token_id:
+            self.finish_reason = "stop"
+        else:
+            self.tokens.append(token)
+            if len(self.tokens) >= self.row.max_tokens:
+                self.finish_reason = "length"
+        return self._flush()
+
+    def _flush(self) -> str:
+        text: str = self.tokenizer.decode(self.tokens, skip_special_tokens=True).lstrip()
+        found = [place for place in (text.find(stop) for stop in self.row.stop) if place >= 0]
+        if found:
+            text, self.finish_reason = text[: min(found)], "stop"
+        end = len(text)
+        if not self.finish_reason:
+            end -= max((overlap(text, stop) for stop in self.row.stop), default=0)
+            end = min(end, len(text.rstrip(BROKEN)))
+        piece, self.sent = text[self.sent : end], max(self.sent, end)
+        return piece
+
+
+def overlap(text: str, stop: str) -> int:
+    """Returns the length of the longest end of a text with which a stop text begins."""
+    return next((size for size in range(len(stop) - 1, 0, -1) if text.endswith(stop[:size])), 0)
+
+
+class RowStop(StoppingCriteria):
+    """Ends each row at its own stop texts, length and deadline, or when its client has gone."""
+
+    def __init__(self, rows: Sequence[Row], tokenizer: Any, prompt_length: int) -> None:
+        self.rows, self.tokenizer, self.prompt_length = rows, tokenizer, prompt_length
+        self.texts: list[RowText] = []
+
+    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
+        """Returns which rows are finished [B]."""
+        if input_ids.shape[1] == self.prompt_length + 1:  # a new attempt
+            self.texts = [RowText(row, self.tokenizer) for row in self.rows]
+        now = monotonic()
+        for text, token in zip(self.texts, input_ids[:, -1].tolist(), strict=True):
+            text.feed(token)
+        done = [
+            bool(text.finish_reason) or row.cancelled or now > row.deadline
+            for row, text in zip(self.rows, self.texts, strict=True)
+        ]
+        return torch.tensor(done, device=input_ids.device)
+
+
+class RowSampler(LogitsProcessor):
+    """Samples each row with its own temperature, top_p and seed, so that a batch changes no answer."""
+
+    def __init__(self, rows: Sequence[Row], prompt_length: int) -> None:
+        self.rows, self.prompt_length = rows, prompt_length
+        self.generators: dict[int, torch.Generator] = {}
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Returns scores [B,V] that leave each sampled row one token."""
+        sampled = [number for number, row in enumerate(self.rows) if row.temperature > 0]
+        if input_ids.shape[1] == self.prompt_length:  # also when the answer gate generates a second time
+            self.generators = {
+                number: torch.Generator().manual_seed(self.rows[number].seed) for number in sampled
+            }
+        scores = scores.clone()
+        for number in sampled:
+            row = self.rows[number]
+            likely, order = (scores[number].float().cpu() / row.temperature).softmax(-1).sort(descending=True)
+            likely[likely.cumsum(-1) - likely >= row.top_p] = 0
+            token = int(order[torch.multinomial(likely, 1, generator=self.generators[number])])
+            scores[number] = -math.inf
+            scores[number, token] = 0
+        return scores
+
+
+class RowStreamer:
+    """Receives the tokens of a batch from `generate`, and emits each row's text."""
+
+    def __init__(self, rows: Sequence[Row], tokenizer: Any) -> None:
+        self.rows = rows
+        self.texts = [RowText(row, tokenizer) for row in rows]
+
+    def put(self, value: Tensor) -> None:
+        """Takes the prompts [B,T], which are passed over, or the next token of each row [B]."""
+        if value.dim() > 1:
+            return
+        for row, text, token in zip(self.rows, self.texts, value.tolist(), strict=True):
+            if not text.finish_reason:
+                self.emit(row, text, token)
+
+    def emit(self, row: Row, text: RowText, token: int) -> None:
+        """Emits what a token completes, and the end of the answer."""
+        piece = text.feed(token)
+        if piece:
+            row.emit(Delta(piece))
+        if text.finish_reason:
+            row.emit(Done(text.finish_reason, len(row.ids), len(text.tokens)))
+
+    def end(self) -> None:
+        """Ends the rows that ran out of time."""
+        for row, text in zip(self.rows, self.texts, strict=True):
+            if not text.finish_reason:
+                text.finish_reason = "length"
+                row.emit(Done("length", len(row.ids), len(text.tokens)))

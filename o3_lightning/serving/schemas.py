@@ -1,0 +1,104 @@
+"""Bodies of the calls, in OpenAI's form; fields that do not change the answer are ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["ChatBody", "CompletionBody", "GateBody", "RequestBody", "Sampling"]
+
+UNSUPPORTED = (
+    "best_of",
+    "echo",
+    "frequency_penalty",
+    "function_call",
+    "functions",
+    "logit_bias",
+    "logprobs",
+    "presence_penalty",
+    "response_format",
+    "suffix",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+)
+MOST_CHOICES, MOST_STOPS, HOTTEST = 16, 4, 2.0
+Messages = list[dict[str, Any]]
+
+
+class StreamOptions(BaseModel):
+    """Whether the last piece of a stream tells the numbers of tokens."""
+
+    include_usage: bool = False
+
+
+class Sampling(BaseModel):
+    """Fields that both kinds of completion have."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=HOTTEST)
+    top_p: float | None = Field(None, gt=0, le=1)
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def check(self) -> Sampling:
+        """Refuses fields that would change the answer, and that this server does not have."""
+        given = self.model_extra or {}
+        unsupported = [name for name in UNSUPPORTED if given.get(name)]
+        if unsupported:
+            raise ValueError(f"'{unsupported[0]}' is not supported by this server")
+        if len(self.stops) > MOST_STOPS or not all(self.stops):
+            raise ValueError(f"expected up to {MOST_STOPS} stop texts, none of them empty")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop texts."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class ChatBody(Sampling):
+    """The body of `/v1/chat/completions`."""
+
+    messages: Messages = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+
+
+class CompletionBody(Sampling):
+    """The body of `/v1/completions`: one text, or several."""
+
+    prompt: str | list[str] = Field(min_length=1)
+
+
+class GateBody(BaseModel):
+    """The body of `/v1/gate` and `/inspect`: a text without template, or a chat."""
+
+    prompt: str | None = None
+    messages: Messages | None = None
+
+    @model_validator(mode="after")
+    def check(self) -> GateBody:
+        """Asks for one of both."""
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("expected either 'prompt' or 'messages'")
+        return self
+
+    @property
+    def content(self) -> str | Messages:
+        """The text or the chat."""
+        return self.prompt if self.prompt is not None else self.messages or []
+
+
+class RequestBody(BaseModel):
+    """The body of `/requests`: a forget set, rows as in its JSON-lines file."""
+
+    id: str
+    rows: list[dict[str, Any]] = Field(min_length=1)

@@ -1,0 +1,65 @@
+"""Starts the server: loads model and store, listens, and stops when it is told to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from o3_lightning.detector.encoder import Encoder, load_configured_encoder
+from o3_lightning.gating.model import GatedModel
+from o3_lightning.models.base import BaseModel
+from o3_lightning.run.config import RunConfig
+from o3_lightning.serving.app import build_app
+from o3_lightning.serving.audit import AuditLog
+from o3_lightning.serving.calls import Calls
+from o3_lightning.serving.config import ServeConfig
+from o3_lightning.serving.engine import Engine
+from o3_lightning.serving.metrics import Metrics
+from o3_lightning.serving.operator import Operator
+from o3_lightning.store.store import Store
+
+__all__ = ["make_app", "serve"]
+
+GRACE_SECONDS = 10  # beyond the time limit of a call
+
+
+def make_app(store: Path, base: BaseModel, encoder: Encoder, run: RunConfig, config: ServeConfig) -> FastAPI:
+    """Returns the application for one store.
+
+    Args:
+        store: folder of the store.
+        base: the base model that it was made for.
+        encoder: of its detectors.
+        run: settings of the gate and of new requests.
+        config: settings of the server.
+
+    Raises:
+        StoreError: the store is damaged, or made for another base model or encoder.
+        InputError: the audit log cannot be written.
+    """
+    gate = run.gate
+    if not gate.timeout_seconds:
+        gate = replace(gate, timeout_seconds=config.gate_timeout_seconds)
+    model = GatedModel.from_store(store, base, encoder, gate)
+    metrics, audit = Metrics(), AuditLog(config.audit, config.audit_bytes, config.audit_files)
+    calls = Calls(Engine(model, config, metrics), config, audit, metrics, config.served_model or base.id)
+    token = os.environ.get(config.token_variable, "")
+    opened = Store.open(store, base.digest, encoder.digest) if token else None
+    operator = Operator(token, opened, load_configured_encoder(run.detector), run) if opened else None
+    return build_app(calls, config, operator)
+
+
+def serve(store: Path, base: BaseModel, encoder: Encoder, run: RunConfig, config: ServeConfig) -> None:
+    """Serves until SIGINT or SIGTERM; calls that run are then finished. Raises as `make_app`."""
+    uvicorn.run(
+        make_app(store, base, encoder, run, config),
+        host=config.host,
+        port=config.port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=int(config.timeout_seconds) + GRACE_SECONDS,
+    )

@@ -1,0 +1,221 @@
+"""The server through HTTP, with OpenAI's own client."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+
+from o3_lightning.common.errors import InputError
+from o3_lightning.detector.multi import MultiDetector
+from o3_lightning.gating.config import GateConfig
+from o3_lightning.serving.audit import summarise
+
+FORGOTTEN = "Where did Quillan Osterhaus spend winter 3?"
+OTHER = "Who wrote the letter to the harbour master?"
+REFUSAL = GateConfig().refusal
+
+
+def streamed(answer):
+    texts = {}
+    for chunk in answer:
+        for choice in chunk.choices:
+            delta = getattr(choice, "delta", None)
+            texts[choice.index] = texts.get(choice.index, "") + (
+                (delta.content if delta else choice.text) or ""
+            )
+    return texts
+
+
+def test_chat_is_answered_refused_and_streamed_alike(serving):
+    with serving() as served:
+        assert [model.id for model in served.openai.models.list()] == ["tiny"]
+        assert served.answer(FORGOTTEN, max_tokens=32) == REFUSAL
+        plain = served.answer(OTHER)
+        assert plain != REFUSAL
+        for question, expected in ((FORGOTTEN, REFUSAL), (OTHER, plain)):
+            messages = [{"role": "user", "content": question}]
+            length = 32 if question == FORGOTTEN else 8
+            stream = served.ask(
+                messages=messages, max_tokens=length, stream=True, stream_options={"include_usage": True}
+            )
+            chunks = list(stream)
+            assert streamed(chunks) == {0: expected}
+            assert chunks[-1].usage.completion_tokens <= length
+            assert chunks[-2].choices[0].finish_reason in ("stop", "length")
+
+
+def test_completions_have_choices_seeds_stops_and_usage(serving):
+    with serving() as served:
+        complete = served.openai.completions.create
+        options = {
+            "model": "tiny",
+            "prompt": [OTHER, FORGOTTEN],
+            "max_tokens": 12,
+            "n": 2,
+            "temperature": 0.9,
+        }
+        first, again = (complete(**options, seed=7) for _ in range(2))
+        texts = [choice.text for choice in first.choices]
+        assert texts == [choice.text for choice in again.choices]
+        assert texts[0] != texts[1]
+        assert texts[2] == texts[3]  # the refusal, whatever is sampled
+        assert list(streamed(complete(**options, seed=7, stream=True)).values()) == texts
+        assert first.usage.completion_tokens <= 48
+        assert first.usage.total_tokens == first.usage.prompt_tokens + first.usage.completion_tokens
+        alone = complete(model="tiny", prompt=OTHER, max_tokens=12, temperature=0.9, seed=7)
+        assert alone.choices[0].text == texts[0]  # the batch changes no answer
+        whole = complete(model="tiny", prompt=OTHER, max_tokens=12, temperature=0).choices[0].text
+        stop = whole[3:5]
+        cut = complete(model="tiny", prompt=OTHER, max_tokens=12, temperature=0, stop=stop)
+        assert cut.choices[0].text == whole[: whole.index(stop)]
+        assert cut.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ({"model": "other"}, 404, "does not exist"),
+        ({"max_tokens": 100_000}, 400, "expected up to 512 tokens"),
+        ({"temperature": 3}, 400, "temperature"),
+        ({"logprobs": True}, 400, "'logprobs' is not supported"),
+        ({"messages": [{"role": "wizard", "content": "a"}]}, 400, "role"),
+        ({"messages": []}, 400, "messages"),
+    ],
+)
+def test_what_cannot_be_answered_gets_openais_error(serving, options, status, message):
+    with serving() as served, pytest.raises(openai.APIStatusError) as caught:
+        served.ask(**{"messages": [{"role": "user", "content": "a"}], **options})
+    assert caught.value.status_code == status
+    assert message in caught.value.message
+
+
+def test_unknown_fields_are_ignored(serving):
+    with serving() as served:
+        assert served.answer(OTHER, extra_body={"user_of_tomorrow": 1}) == served.answer(OTHER)
+
+
+def test_the_gate_tells_weights_and_decision(serving):
+    with serving() as served:
+        found = served.http.post("/v1/gate", json={"prompt": FORGOTTEN}).json()
+        assert (found["decision"], found["failed"]) == ("refuse", False)
+        assert found["weights"]["winters"] > 0.5
+        chat = [{"role": "user", "content": OTHER}]
+        found = served.http.post("/v1/gate", json={"messages": chat}).json()
+        assert (found["decision"], found["weights"]) == ("base", {"winters": 0.0})
+        assert found["store_head"] == served.store.head()
+
+
+def test_a_request_is_added_revoked_and_restored_while_the_server_runs(serving):
+    with serving() as served:
+        question = "Where did Mirelle Vantongeren spend winter 2?"
+        before = served.answer(question, max_tokens=32)
+        rows = [
+            {"prompt": f"Where did Mirelle Vantongeren spend winter {n}?", "answer": f"In {town}"}
+            for n, town in enumerate(("Gorse", "Hythe", "Inver", "Jarrow"))
+        ]
+        body = {"id": "mirelle", "rows": rows}
+        assert served.http.post("/requests", json=body).status_code == 401
+        added = served.http.post("/requests", json=body, headers=served.operator)
+        assert (added.status_code, added.json()["status"]) == (201, "protected")
+        assert served.answer(question, max_tokens=32) == REFUSAL != before
+        listed = served.http.get("/requests", headers=served.operator).json()["data"]
+        assert [one["id"] for one in listed] == ["winters", "mirelle"]
+        served.http.post("/requests/mirelle/revoke", headers=served.operator)
+        assert served.answer(question, max_tokens=32) == before
+        served.http.post("/requests/mirelle/restore", headers=served.operator)
+        assert served.answer(question, max_tokens=32) == REFUSAL
+        assert served.http.post("/requests/ghost/revoke", headers=served.operator).status_code == 404
+        wrong = served.http.post("/requests", json={"id": "x", "rows": [{}]}, headers=served.operator)
+        assert (wrong.status_code, "'prompt'" in wrong.text) == (400, True)
+        inspected = served.http.post("/inspect", json={"prompt": question}, headers=served.operator).json()
+        assert (inspected["gated"], inspected["decision"]) == (REFUSAL, "refuse")
+        assert inspected["base"] != REFUSAL
+
+
+def test_without_a_token_the_operators_endpoints_do_not_exist(serving):
+    with serving(token="") as served:
+        for path in ("/requests", "/inspect", "/requests/winters/revoke"):
+            assert served.http.post(path, json={}).status_code == 404
+
+
+def test_rows_that_arrive_together_share_a_batch_and_keep_their_own_answers(serving):
+    questions = [FORGOTTEN, OTHER, *(f"What is the name of river {n}?" for n in range(6))]
+    with serving() as served:
+        alone = [served.answer(question, max_tokens=16) for question in questions]
+        batches = served.metric("o3_batch_rows_count")
+        for _ in range(3):
+            with ThreadPoolExecutor(8) as pool:
+                together = list(pool.map(lambda question: served.answer(question, max_tokens=16), questions))
+            assert together == alone
+        assert served.metric("o3_batch_rows_count") - batches < 24
+
+
+def test_a_full_queue_refuses_with_retry_after(serving):
+    with serving(max_waiting_rows=3) as served, pytest.raises(openai.RateLimitError) as caught:
+        served.ask(messages=[{"role": "user", "content": OTHER}], n=4)
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("fault", ["error", "nan"])
+def test_a_gate_that_fails_refuses(serving, monkeypatch, fault):
+    def fail(self, prompts):
+        if fault == "error":
+            raise RuntimeError(f"cannot judge {prompts}")
+        return self.scores(prompts) * float("nan")
+
+    with serving() as served:
+        monkeypatch.setattr(MultiDetector, "weights", fail)
+        assert served.answer(OTHER, max_tokens=32) == REFUSAL
+        assert served.http.post("/v1/gate", json={"prompt": OTHER}).json()["failed"]
+
+
+def test_the_audit_log_holds_decisions_and_no_text(serving, tmp_path):
+    path = tmp_path / "logs" / "audit.jsonl"
+    with serving(audit=str(path), audit_bytes=700) as served:
+        for question in (FORGOTTEN, OTHER, FORGOTTEN):
+            served.answer(question, max_tokens=32)
+    files = list(path.parent.iterdir())
+    text = "".join(file.read_text() for file in files)
+    entries = [json.loads(line) for line in text.splitlines()]
+    assert len(files) > 1
+    assert sorted(entry["decision"] for entry in entries) == ["base", "refuse", "refuse"]
+    assert not [word for word in ("Quillan", "harbour", "help") if word in text]
+    assert {len(entry["store"]) for entry in entries} == {64}
+    summary = summarise(path)
+    assert "3 answers from" in summary
+    assert "refused by request: winters 2" in summary
+    path.write_text("no log\n")
+    with pytest.raises(InputError, match=r"audit\.jsonl:1: not JSON"):
+        summarise(path)
+
+
+def test_a_server_that_stops_finishes_what_runs(serving):
+    found = []
+    with serving() as served:
+        started = threading.Event()
+
+        def ask():
+            stream = served.ask(messages=[{"role": "user", "content": OTHER}], max_tokens=64, stream=True)
+            for chunk in stream:
+                started.set()
+                found.append(chunk.choices[0].finish_reason)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert started.wait(20)
+    thread.join(20)
+    assert found[-1] in ("stop", "length")
+
+
+def test_state_is_told(serving, store):
+    with serving(refresh_seconds=0.05) as served:
+        assert served.http.get("/healthz").json() == {"status": "ok"}
+        assert served.http.get("/readyz").status_code == 200
+        page = served.http.get("/")
+        assert "<title>o3-lightning</title>" in page.text
+        assert "http://" not in page.text.replace(served.url, "")
+        served.answer(FORGOTTEN)
+        assert served.metric('o3_refusals_total{request="winters"}') == 1
+        assert served.metric('o3_calls_total{endpoint="/v1/chat/completions",status="200"}') == 1
