@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from importlib.resources import files
@@ -14,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o3_lightning.data.prompts import Prompt
+from o3_lightning.gating.routing import describe
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.metrics import Metrics
@@ -24,6 +27,7 @@ from o3_lightning.serving.schemas import ChatBody, CompletionBody, GateBody, Sam
 
 __all__ = ["build_app"]
 
+logger = logging.getLogger(__name__)
 PAGE_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
 
 
@@ -51,7 +55,7 @@ def build_app(calls: Calls, config: ServeConfig, operator: Operator | None = Non
         redoc_url=None,
         openapi_url=None,
     )
-    app.add_middleware(CountCalls, metrics=calls.metrics)
+    app.add_middleware(Guard, metrics=calls.metrics, body_seconds=config.timeout_seconds)
     add_error_handlers(app)
     add_completions(app, calls)
     add_gate(app, calls)
@@ -61,31 +65,49 @@ def build_app(calls: Calls, config: ServeConfig, operator: Operator | None = Non
     return app
 
 
-class CountCalls:
-    """Counts calls by route and status.
+class Guard:
+    """Counts calls by route and status, limits the time for a body, and logs errors without their message.
 
     Args:
-        app: the application behind it.
+        app: the wrapped application.
         metrics: of the server.
+        body_seconds: longest wait for the next part of a body.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, body_seconds: float) -> None:
+        self.app, self.metrics, self.body_seconds = app, metrics, body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands a call on."""
+        """Passes a call to the application."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = complete = False
+
+        async def limited() -> Message:
+            nonlocal complete
+            message = await asyncio.wait_for(receive(), None if complete else self.body_seconds)
+            complete = not message.get("more_body", False)
+            return message
 
         async def counted(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 route = getattr(scope.get("route"), "path", "other")
                 self.metrics.calls.labels(route, message["status"]).inc()
             await send(message)
 
-        await self.app(scope, receive, counted)
+        try:
+            await self.app(scope, limited, counted)
+        except Exception as error:  # its message may quote a prompt
+            logger.error("a call failed: %s", describe(error))
+            if not started:
+                await JSONResponse(error_body(500, "internal error"), 500)(scope, receive, counted)
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answers every error with one JSON object, never with a traceback or a part of the body."""
+    """Answers every error of a call with a JSON object in OpenAI's form."""
 
     async def on_call(request: Request, error: Any) -> Response:
         return JSONResponse(error_body(error.status, error.message), error.status, error.headers)
@@ -100,13 +122,9 @@ def add_error_handlers(app: FastAPI) -> None:
         place = ".".join(str(part) for part in first["loc"] if part != "body")
         return JSONResponse(error_body(400, f"{place}: {first['msg']}" if place else first["msg"]), 400)
 
-    async def on_any(request: Request, error: Any) -> Response:
-        return JSONResponse(error_body(500, "the server failed"), 500)
-
     app.add_exception_handler(CallError, on_call)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_body)
-    app.add_exception_handler(Exception, on_any)
 
 
 def add_completions(app: FastAPI, calls: Calls) -> None:
@@ -135,12 +153,11 @@ def add_completions(app: FastAPI, calls: Calls) -> None:
 
 
 def as_prompt(messages: list[dict[str, Any]], calls: Calls) -> Prompt:
-    """Returns a chat, or its text if it is one question and the model has no chat template."""
+    """Returns the chat; for a model without a chat template a single user message becomes a plain text."""
     has_template = bool(getattr(calls.engine.model.tokenizer, "chat_template", None))
-    only = messages[0]
-    if not has_template and len(messages) == 1 and isinstance(only.get("content"), str):
-        return str(only["content"])
-    return messages
+    text = messages[0].get("content")
+    is_question = len(messages) == 1 and messages[0].get("role") == "user" and isinstance(text, str)
+    return str(text) if is_question and not has_template else messages
 
 
 async def respond(calls: Calls, rows: list[Row], body: Sampling, reply: Reply, request: Request) -> Response:

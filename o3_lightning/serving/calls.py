@@ -48,10 +48,10 @@ class Calls:
         """Returns the rows of a call: each prompt `n` times.
 
         Raises:
-            CallError: another model is asked for, or a longer answer than is allowed.
+            CallError: the call names another model, or asks for more tokens than are allowed.
         """
         if body.model != self.name:
-            raise CallError(404, f"the model '{body.model}' does not exist; there is '{self.name}'")
+            raise CallError(404, f"the model '{body.model}' does not exist; this server has '{self.name}'")
         most = self.config.max_completion_tokens
         if longest is not None and longest > most:
             raise CallError(400, f"expected up to {most} tokens, got {longest}")
@@ -94,9 +94,9 @@ class Calls:
             self.engine.submit(rows)
         except BusyError as error:
             raise CallError(429, f"{error}", {"Retry-After": str(error.seconds)}) from error
-        texts, judged, open_rows = [""] * len(rows), {}, len(rows)
+        texts, judged, unfinished = [""] * len(rows), {}, set(range(len(rows)))
         try:
-            while open_rows:
+            while unfinished:
                 number, event = await self._next(queue, began, is_gone)
                 if isinstance(event, Failed):
                     raise CallError(event.status, event.message)
@@ -104,30 +104,28 @@ class Calls:
                     judged[number] = event
                 elif isinstance(event, Delta):
                     texts[number] += event.text
-                row = rows[number]
-                if isinstance(event, Done) or (isinstance(event, Judged) and not row.max_tokens):
-                    open_rows -= 1
-                    self._note(row, judged.get(number), texts[number], event, (id, endpoint, began))
+                if isinstance(event, Done) or (isinstance(event, Judged) and not rows[number].max_tokens):
+                    unfinished.discard(number)
+                    self._note(judged.get(number), texts[number], event, (id, endpoint, began))
                 yield number, event
         finally:
-            for row in rows:
-                row.cancelled = True
+            for number in unfinished:  # the client has gone or the call failed: what was sent is noted
+                rows[number].cancelled = True
+                self._note(judged.get(number), texts[number], Done("cancelled", 0, 0), (id, endpoint, began))
 
     async def _next(
         self, queue: asyncio.Queue[tuple[int, Event]], began: float, is_gone: Callable[[], Awaitable[bool]]
     ) -> tuple[int, Event]:
-        """Returns the next event."""
+        """Returns the next event; raises CallError when the client has disconnected or the time is over."""
         while True:
+            if await is_gone():
+                raise CallError(499, "the client disconnected")
+            if monotonic() - began > self.config.timeout_seconds + MARGIN_SECONDS:
+                raise CallError(503, "the call timed out")
             with suppress(TimeoutError):
                 return await asyncio.wait_for(queue.get(), POLL_SECONDS)
-            if await is_gone():
-                raise CallError(499, "the client has gone")
-            if monotonic() - began > self.config.timeout_seconds + MARGIN_SECONDS:
-                raise CallError(503, "the call took too long")
 
-    def _note(
-        self, row: Row, judged: Judged | None, text: str, event: Event, call: tuple[str, str, float]
-    ) -> None:
+    def _note(self, judged: Judged | None, text: str, event: Event, call: tuple[str, str, float]) -> None:
         """Counts one answer and writes its line of the audit log."""
         if judged is None:  # the base model alone, for an operator
             return
@@ -135,8 +133,9 @@ class Calls:
         refusal = self.engine.model.gate_config.refusal
         decision = "refuse" if text and text.strip() == refusal.strip() else judged.decision
         self.metrics.decisions.labels(decision).inc()
-        if decision == "refuse" and judged.weights and not judged.failed:
-            self.metrics.refusals.labels(max(judged.weights, key=judged.weights.__getitem__)).inc()
+        weights = above_zero(judged.weights)
+        if decision == "refuse" and weights and not judged.failed:
+            self.metrics.refusals.labels(max(weights, key=weights.__getitem__)).inc()
         end = event if isinstance(event, Done) else Done("", 0, 0)
         self.metrics.tokens.labels("prompt").inc(end.prompt_tokens)
         self.metrics.tokens.labels("completion").inc(end.completion_tokens)
@@ -146,7 +145,7 @@ class Calls:
             model=self.name,
             decision=decision,
             failed=judged.failed,
-            weights=above_zero(judged.weights),
+            weights=weights,
             suspect=above_zero(judged.suspect),
             store=judged.store_head,
             gate=self.gate_digest,

@@ -13,6 +13,7 @@ POSITIVE = (
     "max_batch_rows",
     "max_waiting_rows",
     "max_body_bytes",
+    "max_connections",
     "max_completion_tokens",
     "audit_bytes",
     "timeout_seconds",
@@ -36,6 +37,7 @@ class ServeConfig:
         max_waiting_rows: rows that wait for a batch; further ones are refused with status 429.
         batch_wait_seconds: time that a batch waits for further rows while several clients are active.
         max_body_bytes: largest body of a call, in bytes; larger ones get status 413.
+        max_connections: open connections; further ones get status 503.
         max_completion_tokens: longest answer, in tokens; calls that ask for more get status 400.
         timeout_seconds: time from the arrival of a call to the end of its answer, in seconds; a call that is
             still waiting then gets status 503, and an answer that is being generated ends.
@@ -58,6 +60,7 @@ class ServeConfig:
     max_waiting_rows: int = 128
     batch_wait_seconds: float = 0.01
     max_body_bytes: int = 4_000_000
+    max_connections: int = 512
     max_completion_tokens: int = 512
     timeout_seconds: float = 120.0
     gate_timeout_seconds: float = 10.0

@@ -103,9 +103,15 @@ class Engine:
             self._changed.notify()
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
-        """Runs a function in the engine's thread, between two batches."""
+        """Runs a function in the engine's thread, between two batches.
+
+        Raises:
+            BusyError: the engine is stopping.
+        """
         future: Future[Any] = Future()
         with self._changed:
+            if not self.is_running:
+                raise BusyError(1)
             self._calls.append((work, future))
             self._changed.notify()
         return future
@@ -132,24 +138,30 @@ class Engine:
         self._keep_up()
         with self._changed:
             if self._waiting and (self._last_rows > 1 or len(self._waiting) > 1):
-                full = lambda: len(self._waiting) >= self.config.max_batch_rows  # noqa: E731
-                self._changed.wait_for(full, self.config.batch_wait_seconds)
+                self._changed.wait_for(
+                    lambda: len(self._waiting) >= self.config.max_batch_rows, self.config.batch_wait_seconds
+                )
             count = min(len(self._waiting), self.config.max_batch_rows)
             rows = [self._waiting.popleft() for _ in range(count)]
             self.metrics.waiting.set(len(self._waiting))
         return rows
 
     def _keep_up(self) -> None:
-        """Follows the store when it is time to, and runs the functions that were handed in."""
+        """Follows the store every `refresh_seconds`, and runs the functions given to `call`."""
         if monotonic() - self._looked > self.config.refresh_seconds:
-            self.watcher.look()
+            try:
+                self.watcher.look()
+            except Exception as error:  # the thread must go on; `/readyz` shows the problem
+                self.watcher.problem = describe(error)
+                logger.error("the model does not follow its store: %s", self.watcher.problem)
             self._looked = monotonic()
         while self._calls:
             work, future = self._calls.popleft()
-            try:
-                future.set_result(work())
-            except BaseException as error:
-                future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except Exception as error:
+                    future.set_exception(error)
 
     def _run(self, rows: list[Row]) -> None:
         """Judges and answers some rows, in as many batches as the model's context asks for."""

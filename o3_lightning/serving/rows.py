@@ -73,7 +73,7 @@ class Row:
     Args:
         prompt: a chat, or a text.
         emit: receives the row's events, in the engine's thread.
-        max_tokens: longest answer; 0 only asks the gate.
+        max_tokens: longest answer; 0 only asks the gate. The engine lowers it when the row has to end early.
         is_raw: continue the text as it stands, without the model's template.
         temperature: 0 takes the likeliest token.
         top_p: smallest probability mass to sample from, in (0, 1].
@@ -81,7 +81,7 @@ class Row:
         stop: texts that end the answer and are left out of it.
         ungated: whether the base model answers alone.
         deadline: clock time (`time.monotonic`) at which the row ends.
-        cancelled: set when the client has gone.
+        cancelled: set when the client has disconnected.
         ids: token ids of the prompt, set by the engine.
     """
 
@@ -119,7 +119,9 @@ class RowText:
         """Adds a token and returns the text that it completes; nothing after the end."""
         if self.finish_reason:
             return ""
-        if token == self.tokenizer.eos_token_id:
+        if len(self.tokens) >= self.row.max_tokens:  # lowered since the last token
+            self.finish_reason = "length"
+        elif token == self.tokenizer.eos_token_id:
             self.finish_reason = "stop"
         else:
             self.tokens.append(token)
@@ -146,7 +148,7 @@ def overlap(text: str, stop: str) -> int:
 
 
 class RowStop(StoppingCriteria):
-    """Ends each row at its own stop texts, length and deadline, or when its client has gone."""
+    """Ends each row at its own stop texts, length and deadline, or when its client has disconnected."""
 
     def __init__(self, rows: Sequence[Row], tokenizer: Any, prompt_length: int) -> None:
         self.rows, self.tokenizer, self.prompt_length = rows, tokenizer, prompt_length
@@ -157,13 +159,11 @@ class RowStop(StoppingCriteria):
         if input_ids.shape[1] == self.prompt_length + 1:  # a new attempt
             self.texts = [RowText(row, self.tokenizer) for row in self.rows]
         now = monotonic()
-        for text, token in zip(self.texts, input_ids[:, -1].tolist(), strict=True):
+        for row, text, token in zip(self.rows, self.texts, input_ids[:, -1].tolist(), strict=True):
+            if row.cancelled or now > row.deadline:
+                row.max_tokens = min(row.max_tokens, input_ids.shape[1] - self.prompt_length)
             text.feed(token)
-        done = [
-            bool(text.finish_reason) or row.cancelled or now > row.deadline
-            for row, text in zip(self.rows, self.texts, strict=True)
-        ]
-        return torch.tensor(done, device=input_ids.device)
+        return torch.tensor([bool(text.finish_reason) for text in self.texts], device=input_ids.device)
 
 
 class RowSampler(LogitsProcessor):
@@ -215,7 +215,7 @@ class RowStreamer:
             row.emit(Done(text.finish_reason, len(row.ids), len(text.tokens)))
 
     def end(self) -> None:
-        """Ends the rows that ran out of time."""
+        """Ends the rows that have no end yet."""
         for row, text in zip(self.rows, self.texts, strict=True):
             if not text.finish_reason:
                 text.finish_reason = "length"

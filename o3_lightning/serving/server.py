@@ -1,4 +1,4 @@
-"""Starts the server: loads model and store, listens, and stops when it is told to."""
+"""Loads model and store, and runs the server."""
 
 from __future__ import annotations
 
@@ -54,12 +54,13 @@ def make_app(store: Path, base: BaseModel, encoder: Encoder, run: RunConfig, con
 
 
 def serve(store: Path, base: BaseModel, encoder: Encoder, run: RunConfig, config: ServeConfig) -> None:
-    """Serves until SIGINT or SIGTERM; calls that run are then finished. Raises as `make_app`."""
+    """Serves until SIGINT or SIGTERM, then finishes the open calls. Raises as `make_app`."""
     uvicorn.run(
         make_app(store, base, encoder, run, config),
         host=config.host,
         port=config.port,
         log_level="warning",
         server_header=False,
+        limit_concurrency=config.max_connections,
         timeout_graceful_shutdown=int(config.timeout_seconds) + GRACE_SECONDS,
     )

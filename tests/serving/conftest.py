@@ -1,5 +1,6 @@
 """A server on a free port of the loopback, over a tiny model and a store with one protected request."""
 
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ import pytest
 import uvicorn
 
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.live import protect_request
 from o3_lightning.serving.config import ServeConfig
@@ -50,25 +50,30 @@ class Served:
 
 
 @pytest.fixture(scope="session")
-def encoder():
-    return load_encoder("minilm")
+def encoder(remembering_encoder):
+    return remembering_encoder
 
 
-@pytest.fixture
-def store(tmp_path, tiny_base, encoder):
-    store = Store.create(tmp_path / "store", "tiny", tiny_base.digest, encoder.id, encoder.digest)
+@pytest.fixture(scope="session")
+def protected(tmp_path_factory, tiny_base, encoder):
+    """The folder of a store with one protected request; to be copied."""
+    path = tmp_path_factory.mktemp("protected") / "store"
+    store = Store.create(path, "tiny", tiny_base.digest, encoder.id, encoder.digest)
     protect_request(store, encoder, make_request("winters", "Quillan Osterhaus"), RunConfig())
-    return store
+    return path
 
 
-@pytest.fixture
-def serving(store, tiny_base, encoder, monkeypatch):
-    """A context manager that starts a server with some settings."""
+@pytest.fixture(scope="session")
+def serving(protected, tiny_base, encoder, tmp_path_factory):
+    """A context manager that starts a server with some settings over a store of its own."""
 
     @contextmanager
     def start(token=TOKEN, **settings):
-        monkeypatch.setenv("O3_SERVE_TOKEN", token)
-        app = make_app(store.path, tiny_base, encoder, RunConfig(), ServeConfig(**settings))
+        path = tmp_path_factory.mktemp("served") / "store"
+        shutil.copytree(protected, path)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("O3_SERVE_TOKEN", token)
+            app = make_app(path, tiny_base, encoder, RunConfig(), ServeConfig(**settings))
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -77,9 +82,16 @@ def serving(store, tiny_base, encoder, monkeypatch):
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         try:
-            yield Served(f"http://127.0.0.1:{port}", app, store)
+            yield Served(f"http://127.0.0.1:{port}", app, Store.open(path))
         finally:
             server.should_exit = True
             thread.join()
 
     return start
+
+
+@pytest.fixture(scope="module")
+def served(serving):
+    """A server with the default settings, for tests that leave its store as it is."""
+    with serving() as server:
+        yield server

@@ -28,49 +28,47 @@ def streamed(answer):
     return texts
 
 
-def test_chat_is_answered_refused_and_streamed_alike(serving):
-    with serving() as served:
-        assert [model.id for model in served.openai.models.list()] == ["tiny"]
-        assert served.answer(FORGOTTEN, max_tokens=32) == REFUSAL
-        plain = served.answer(OTHER)
-        assert plain != REFUSAL
-        for question, expected in ((FORGOTTEN, REFUSAL), (OTHER, plain)):
-            messages = [{"role": "user", "content": question}]
-            length = 32 if question == FORGOTTEN else 8
-            stream = served.ask(
-                messages=messages, max_tokens=length, stream=True, stream_options={"include_usage": True}
-            )
-            chunks = list(stream)
-            assert streamed(chunks) == {0: expected}
-            assert chunks[-1].usage.completion_tokens <= length
-            assert chunks[-2].choices[0].finish_reason in ("stop", "length")
+def test_chat_is_answered_refused_and_streamed_alike(served):
+    assert [model.id for model in served.openai.models.list()] == ["tiny"]
+    assert served.answer(FORGOTTEN, max_tokens=32) == REFUSAL
+    plain = served.answer(OTHER)
+    assert plain != REFUSAL
+    for question, expected in ((FORGOTTEN, REFUSAL), (OTHER, plain)):
+        messages = [{"role": "user", "content": question}]
+        length = 32 if question == FORGOTTEN else 8
+        stream = served.ask(
+            messages=messages, max_tokens=length, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = list(stream)
+        assert streamed(chunks) == {0: expected}
+        assert chunks[-1].usage.completion_tokens <= length
+        assert chunks[-2].choices[0].finish_reason in ("stop", "length")
 
 
-def test_completions_have_choices_seeds_stops_and_usage(serving):
-    with serving() as served:
-        complete = served.openai.completions.create
-        options = {
-            "model": "tiny",
-            "prompt": [OTHER, FORGOTTEN],
-            "max_tokens": 12,
-            "n": 2,
-            "temperature": 0.9,
-        }
-        first, again = (complete(**options, seed=7) for _ in range(2))
-        texts = [choice.text for choice in first.choices]
-        assert texts == [choice.text for choice in again.choices]
-        assert texts[0] != texts[1]
-        assert texts[2] == texts[3]  # the refusal, whatever is sampled
-        assert list(streamed(complete(**options, seed=7, stream=True)).values()) == texts
-        assert first.usage.completion_tokens <= 48
-        assert first.usage.total_tokens == first.usage.prompt_tokens + first.usage.completion_tokens
-        alone = complete(model="tiny", prompt=OTHER, max_tokens=12, temperature=0.9, seed=7)
-        assert alone.choices[0].text == texts[0]  # the batch changes no answer
-        whole = complete(model="tiny", prompt=OTHER, max_tokens=12, temperature=0).choices[0].text
-        stop = whole[3:5]
-        cut = complete(model="tiny", prompt=OTHER, max_tokens=12, temperature=0, stop=stop)
-        assert cut.choices[0].text == whole[: whole.index(stop)]
-        assert cut.choices[0].finish_reason == "stop"
+def test_completions_have_choices_seeds_stops_and_usage(served):
+    complete = served.openai.completions.create
+    options = {
+        "model": "tiny",
+        "prompt": [OTHER, FORGOTTEN],
+        "max_tokens": 12,
+        "n": 2,
+        "temperature": 0.9,
+    }
+    first, again = (complete(**options, seed=7) for _ in range(2))
+    texts = [choice.text for choice in first.choices]
+    assert texts == [choice.text for choice in again.choices]
+    assert texts[0] != texts[1]
+    assert texts[2] == texts[3]  # the refusal, whatever is sampled
+    assert streamed(complete(**options, seed=7, stream=True)) == dict(enumerate(texts))
+    assert first.usage.completion_tokens <= 48
+    assert first.usage.total_tokens == first.usage.prompt_tokens + first.usage.completion_tokens
+    alone = complete(model="tiny", prompt=OTHER, max_tokens=12, temperature=0.9, seed=7)
+    assert alone.choices[0].text == texts[0]  # the batch changes no answer
+    whole = complete(model="tiny", prompt=OTHER, max_tokens=12, temperature=0).choices[0].text
+    stop = whole[3:5]
+    cut = complete(model="tiny", prompt=OTHER, max_tokens=12, temperature=0, stop=stop)
+    assert cut.choices[0].text == whole[: whole.index(stop)]
+    assert cut.choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize(
@@ -84,27 +82,25 @@ def test_completions_have_choices_seeds_stops_and_usage(serving):
         ({"messages": []}, 400, "messages"),
     ],
 )
-def test_what_cannot_be_answered_gets_openais_error(serving, options, status, message):
-    with serving() as served, pytest.raises(openai.APIStatusError) as caught:
+def test_what_cannot_be_answered_gets_openais_error(served, options, status, message):
+    with pytest.raises(openai.APIStatusError) as caught:
         served.ask(**{"messages": [{"role": "user", "content": "a"}], **options})
     assert caught.value.status_code == status
     assert message in caught.value.message
 
 
-def test_unknown_fields_are_ignored(serving):
-    with serving() as served:
-        assert served.answer(OTHER, extra_body={"user_of_tomorrow": 1}) == served.answer(OTHER)
+def test_unknown_fields_are_ignored(served):
+    assert served.answer(OTHER, extra_body={"user_of_tomorrow": 1}) == served.answer(OTHER)
 
 
-def test_the_gate_tells_weights_and_decision(serving):
-    with serving() as served:
-        found = served.http.post("/v1/gate", json={"prompt": FORGOTTEN}).json()
-        assert (found["decision"], found["failed"]) == ("refuse", False)
-        assert found["weights"]["winters"] > 0.5
-        chat = [{"role": "user", "content": OTHER}]
-        found = served.http.post("/v1/gate", json={"messages": chat}).json()
-        assert (found["decision"], found["weights"]) == ("base", {"winters": 0.0})
-        assert found["store_head"] == served.store.head()
+def test_the_gate_tells_weights_and_decision(served):
+    found = served.http.post("/v1/gate", json={"prompt": FORGOTTEN}).json()
+    assert (found["decision"], found["failed"]) == ("refuse", False)
+    assert found["weights"]["winters"] > 0.5
+    chat = [{"role": "user", "content": OTHER}]
+    found = served.http.post("/v1/gate", json={"messages": chat}).json()
+    assert (found["decision"], found["weights"]) == ("base", {"winters": 0.0})
+    assert found["store_head"] == served.store.head()
 
 
 def test_a_request_is_added_revoked_and_restored_while_the_server_runs(serving):
@@ -140,16 +136,14 @@ def test_without_a_token_the_operators_endpoints_do_not_exist(serving):
             assert served.http.post(path, json={}).status_code == 404
 
 
-def test_rows_that_arrive_together_share_a_batch_and_keep_their_own_answers(serving):
+def test_rows_that_arrive_together_share_a_batch_and_keep_their_own_answers(served):
     questions = [FORGOTTEN, OTHER, *(f"What is the name of river {n}?" for n in range(6))]
-    with serving() as served:
-        alone = [served.answer(question, max_tokens=16) for question in questions]
-        batches = served.metric("o3_batch_rows_count")
-        for _ in range(3):
-            with ThreadPoolExecutor(8) as pool:
-                together = list(pool.map(lambda question: served.answer(question, max_tokens=16), questions))
-            assert together == alone
-        assert served.metric("o3_batch_rows_count") - batches < 24
+    alone = [served.answer(question) for question in questions]
+    batches = served.metric("o3_batch_rows_count")
+    for _ in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(served.answer, questions)) == alone
+    assert served.metric("o3_batch_rows_count") - batches < 24
 
 
 def test_a_full_queue_refuses_with_retry_after(serving):
@@ -209,8 +203,8 @@ def test_a_server_that_stops_finishes_what_runs(serving):
     assert found[-1] in ("stop", "length")
 
 
-def test_state_is_told(serving, store):
-    with serving(refresh_seconds=0.05) as served:
+def test_state_page_and_metrics_are_served(serving):
+    with serving() as served:
         assert served.http.get("/healthz").json() == {"status": "ok"}
         assert served.http.get("/readyz").status_code == 200
         page = served.http.get("/")
