@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
+from argparse import RawDescriptionHelpFormatter
 
 from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.requests import add_store_options, find_store, read_live_config
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.program import LightParser
+from o3_lightning.serving.config import ServeConfig
 
 
 def main(arguments: list[str]) -> None:
-    """Serves a store until it is interrupted.
+    """Serves a store until SIGINT or SIGTERM.
 
     Raises:
         InputError: bad input, or the extra `serve` is not installed.
@@ -19,14 +23,16 @@ def main(arguments: list[str]) -> None:
     """
     parser = LightParser("serve", COMMANDS["serve"])
     parser.usage = "%(prog)s [--store FOLDER | --config FILE | --name RUN] [--field value]"
+    described = (inspect.getdoc(ServeConfig) or "").split("Args:\n")[1].split("\n\nRaises:")[0]
+    server_fields = re.sub(r"^    (?=\w)", "  --", described, flags=re.MULTILINE)
+    parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = (
-        "Takes the fields of the server (docs/serving.md) and those of a configuration, by default those of "
-        "the run that owns the store."
+        f"fields of the server:\n{server_fields}\n\n"
+        "Also takes the fields of a configuration, by default those of the run that owns the store."
     )
     add_store_options(parser)
     options, fields = parser.parse_known_args(arguments)
     try:
-        from o3_lightning.serving.config import ServeConfig
         from o3_lightning.serving.server import serve
     except ModuleNotFoundError as error:
         message = f"{error.name} is missing; the server needs pip install 'o3-lightning[serve]'"

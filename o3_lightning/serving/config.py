@@ -59,7 +59,7 @@ class ServeConfig:
     max_batch_rows: int = 16
     max_waiting_rows: int = 128
     batch_wait_seconds: float = 0.01
-    max_body_bytes: int = 4_000_000
+    max_body_bytes: int = 1_000_000
     max_connections: int = 512
     max_completion_tokens: int = 512
     timeout_seconds: float = 120.0

@@ -45,6 +45,7 @@ def make_app(store: Path, base: BaseModel, encoder: Encoder, run: RunConfig, con
     if not gate.timeout_seconds:
         gate = replace(gate, timeout_seconds=config.gate_timeout_seconds)
     model = GatedModel.from_store(store, base, encoder, gate)
+    model.plan(["a first prompt loads word lists, which takes seconds"])
     metrics, audit = Metrics(), AuditLog(config.audit, config.audit_bytes, config.audit_files)
     calls = Calls(Engine(model, config, metrics), config, audit, metrics, config.served_model or base.id)
     token = os.environ.get(config.token_variable, "")
