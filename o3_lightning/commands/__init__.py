@@ -14,5 +14,6 @@ COMMANDS = {
     "configs": "list the shipped configurations, or copy one to change it",
     "serve": "answer HTTP calls with the gated model of a store, in OpenAI's form",
     "audit": "summarise the audit log of a server",
-    "requests": "add, train, list, show, revoke, restore, verify or remove the requests of a store",
+    "requests": "add, train, list, show, revoke, restore, certify, verify or remove the requests of a store",
+    "verify-certificate": "verify a certificate of a request with the signer's public key alone",
 }

@@ -75,7 +75,7 @@ def dispatch(words: Sequence[str]) -> None:
         return
     if words[0] not in COMMANDS:
         raise InputError(f"unknown command '{words[0]}'; known are {', '.join(COMMANDS)}")
-    command = importlib.import_module(f"o3_lightning.commands.{words[0]}")
+    command = importlib.import_module(f"o3_lightning.commands.{words[0].replace('-', '_')}")
     command.main(list(words[1:]))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from o3_lightning.commands.common import Call
 
 LIVE_VERBS = ("add", "train")  # take files of forget sets, and the fields of a configuration
+CERTIFY = "certify"
 
 
 def main(arguments: list[str]) -> None:
@@ -39,7 +40,10 @@ def main(arguments: list[str]) -> None:
     else:
         if fields or len(words) > 1:
             parser.error(f"unrecognized arguments: {' '.join([*words[1:], *fields])}")
-        lines = iter([run_store_command(store, options.verb, *words).rstrip("\n")])
+        if options.verb == CERTIFY:
+            lines = certify(store, options, *words)
+        else:
+            lines = iter([run_store_command(store, options.verb, *words).rstrip("\n")])
     for line in lines:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
@@ -53,10 +57,19 @@ def build_parser() -> LightParser:
     )
     parser.epilog = (
         "'add' protects the requests in FILEs at once, 'train' trains their adapters afterwards; both take "
-        "the fields of a configuration, by default those of the run that owns the store."
+        "the fields of a configuration, by default those of the run that owns the store. 'certify' signs "
+        "what was done for a request and what the run's metrics.json and robustness.json measured."
     )
-    parser.add_argument("verb", nargs="?", choices=(*LIVE_VERBS, *VERBS), help="what to do")
+    parser.add_argument("verb", nargs="?", choices=(*LIVE_VERBS, CERTIFY, *VERBS), help="what to do")
     add_store_options(parser)
+    group = parser.add_argument_group("certify")
+    group.add_argument("--key", type=Path, help="PEM file of an Ed25519 private key")
+    group.add_argument(
+        "--out", type=Path, help="file to write; default: certificate-ID.json in the run's folder"
+    )
+    group.add_argument("--page", type=Path, help="HTML file to write as well, for people")
+    group.add_argument("--reason", default="", help="legal basis, without personal data")
+    group.add_argument("--due", default="", metavar="YYYY-MM-DD", help="date by which it is to be honoured")
     return parser
 
 
@@ -128,3 +141,26 @@ def train(store: Path, files: list[str], call: Call) -> Iterator[str]:
 
     for record in train_requests(store, files, call.config, call.trainer):
         yield f"{record.id}: {record.status}"
+
+
+def certify(store_path: Path, options: argparse.Namespace, id: str | None = None) -> Iterator[str]:
+    """Writes a signed certificate of one request, and yields what it says."""
+    from o3_lightning.certificates.page import as_lines, as_page
+    from o3_lightning.certificates.signing import sign_statement
+    from o3_lightning.certificates.statement import make_statement
+    from o3_lightning.certificates.surfaces import read_surfaces
+    from o3_lightning.common.files import write_atomically
+    from o3_lightning.store.store import Store
+
+    if id is None or options.key is None:
+        raise InputError(f"'{CERTIFY}' needs the id of a request, and --key")
+    store = Store.open(store_path)
+    record = store.record(id)
+    surfaces = read_surfaces(store_path.parent, store, record) if record.is_gated else []
+    statement = make_statement(store, record, surfaces, options.reason, options.due)
+    text, key_id = sign_statement(statement, options.key)
+    path = options.out or store_path.parent / f"certificate-{id}.json"
+    write_atomically(path, text)
+    if options.page:
+        write_atomically(options.page, as_page(statement, key_id))
+    yield from (*as_lines(statement), f"signed by key {key_id}; written to {path}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.environment import describe_environment
-from o3_lightning.common.files import digest_file, digest_json, read_result, write_atomically, write_json
+from o3_lightning.common.files import digest_json, read_result, write_atomically, write_json
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.config import EvaluationConfig
@@ -89,8 +88,8 @@ class EvaluationSession:
         """Attacks a gated model, and writes `robustness.json`.
 
         Returns:
-            `summary` of `attack_summary`, `table` of `Robustness.run`, `settings`, `seconds` and
-            `environment`.
+            `summary` of `attack_summary`, `table` of `Robustness.run`, `store_head` of the model, `settings`,
+            `seconds` and `environment`.
 
         Raises:
             InputError: the model has no requests, or there is no utility split.
@@ -102,6 +101,7 @@ class EvaluationSession:
         table = Robustness(model, self.stream, self.config, around, self.seed).run()
         settings = asdict(self.config.robustness)
         content = {"summary": attack_summary(table), "table": table, "settings": settings}
+        content["store_head"] = model.store_head
         return self.write("robustness", content, parts, start)
 
     def parts(self, name: str, model: GatedModel, config: EvaluationConfig, *others: Any) -> FinishedSplits:
@@ -146,16 +146,10 @@ class EvaluationSession:
 
 def identity_of(model: GatedModel) -> list[Any]:
     """What distinguishes one model from another: weights, requests, detectors, adapters, settings."""
-    files: Sequence[Path] = ()
+    files: list[str] = []
     if model.store is not None:
-        folders = [
-            folder
-            for name in model.ids
-            for folder in (model.store.detector_folder(name), model.store.adapter_folder(name))
-        ]
-        files = [path for folder in folders for path in sorted(folder.glob("*")) if path.is_file()]
-    contents = [digest_file(path) for path in files]
-    return [model.base.digest, list(model.ids), repr(model.gate_config), contents]
+        files = [request.digest for request in model.store.gated() if request.id in model.ids]
+    return [model.base.digest, list(model.ids), repr(model.gate_config), files]
 
 
 def slug(name: str) -> str:

@@ -93,10 +93,14 @@ class StoreView:
             self._entry(session, id)
             return self._read(session, id)
 
+    def lines(self) -> list[Entry]:
+        """Returns every journal line, oldest first."""
+        with self._session() as session:
+            return list(session.journal.entries)
+
     def history(self, id: str) -> list[Entry]:
         """Returns the journal lines of one request, oldest first; none for an unknown id."""
-        with self._session() as session:
-            return [entry for entry in session.journal.entries if entry.request == id]
+        return [line for line in self.lines() if line.request == id]
 
     def head(self) -> str:
         """Returns the digest of the journal's last line, which changes with every change of the store."""

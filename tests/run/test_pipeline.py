@@ -99,6 +99,10 @@ def test_a_gate_that_only_refuses_trains_no_adapter(arguments):
     assert not list((folder / "store/requests").glob("*/adapter"))
     assert {row[-1] for row in metrics["persistence"]["accuracy"]["seen"]["values"]} == {0.0}
     assert (folder / "report.html").is_file()
+    main(
+        ["evaluate", "--config", str(folder / "config.yaml")]
+    )  # there is no adapter to identify the model by
+    assert (folder / "evaluation.json").is_file()
 
 
 def test_without_detection_every_prompt_runs_through_the_newest_adapter(arguments):

@@ -1,0 +1,47 @@
+"""A certificate as a page for people: one A4 page when printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+__all__ = ["as_lines", "as_page"]
+
+
+def as_page(statement: dict[str, Any], key_id: str) -> str:
+    """Returns the HTML page of a verified statement.
+
+    Args:
+        statement: as from `verify_certificate`.
+        key_id: of the key that signed it.
+    """
+    environment = Environment(
+        loader=PackageLoader("o3_lightning.certificates"), autoescape=True, undefined=StrictUndefined
+    )
+    content = {**statement["predicate"], "subjects": statement["subject"], "key_id": key_id}
+    return environment.get_template("certificate.html").render(content, share=share)
+
+
+def as_lines(statement: dict[str, Any]) -> list[str]:
+    """Returns the verdicts as lines of text, the residual ones first."""
+    predicate = statement["predicate"]
+    order = ("residual", "not measured", "suppressed")
+    surfaces = sorted(predicate["surfaces"], key=lambda surface: order.index(surface["verdict"]))
+    request = predicate["request"]
+    head = f"request '{request['id']}': {request['status']}, {request['rows']} rows"
+    return [
+        f"{head}, issued {predicate['issued']}",
+        predicate["done"],
+        *(
+            f"  {surface['verdict']:12}  {share(surface['baseline']):>6} -> {share(surface['after']):>6}  "
+            f"{surface['name']}{': ' * bool(surface['note'])}{surface['note']}"
+            for surface in surfaces
+        ),
+        *predicate["notDone"],
+    ]
+
+
+def share(value: float | None) -> str:
+    """Returns a share in per cent, or a dash."""
+    return "-" if value is None else f"{value:.1%}"
