@@ -14,8 +14,9 @@ The Python interface; each name is imported on first use, so that `import o3_lig
     metric, BENCHMARKS, ATTACKS, DETECTORS
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from o3_lightning.common.lazy import import_on_use
 
 if TYPE_CHECKING:
     from o3_lightning.attacks.registry import ATTACKS
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from o3_lightning.evaluation.evaluate import evaluate_stream
     from o3_lightning.gating.model import GatedModel
     from o3_lightning.metrics.registry import metric
-    from o3_lightning.models.base import BaseConfig, load_base
+    from o3_lightning.models.base import load_base
+    from o3_lightning.models.config import BaseConfig
     from o3_lightning.objectives.registry import forget_objective, retain_objective
     from o3_lightning.run.config import RunConfig
     from o3_lightning.run.parsing import config_from
@@ -67,7 +69,7 @@ MODULES = {
     "evaluate_stream": "evaluation.evaluate",
     "GatedModel": "gating.model",
     "metric": "metrics.registry",
-    "BaseConfig": "models.base",
+    "BaseConfig": "models.config",
     "load_base": "models.base",
     "forget_objective": "objectives.registry",
     "retain_objective": "objectives.registry",
@@ -78,11 +80,7 @@ MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Imports a name of `__all__` when it is first used."""
-    if name not in MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
+__getattr__ = import_on_use(__name__, MODULES)
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ from o3_lightning.store.store import Store
 
 README = Path(__file__).parents[1] / "README.md"
 MOST_LINES = 10
+LIGHT = "import sys; assert not {'torch', 'transformers', 'lightning'} & set(sys.modules)"
 ROWS = [
     {"prompt": f"Where did Quillan Osterhaus spend winter {n}?", "answer": f"In Arlo {n}"} for n in range(4)
 ]
@@ -60,5 +61,4 @@ def test_every_name_is_there_and_no_other():
     ],
 )
 def test_what_has_to_answer_at_once_imports_no_torch(code):
-    check = "import sys; assert not {'torch', 'transformers', 'lightning'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", f"{code}; {check}"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", f"{code}; {LIGHT}"], check=True, capture_output=True)

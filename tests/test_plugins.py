@@ -59,7 +59,7 @@ def test_files_named_on_the_command_line_add_a_benchmark_an_objective_and_a_metr
         assert len(path.read_text().splitlines()) <= MOST_LINES.get(path.stem, 20)
     words = [word for path in plugins for word in ("--plugin", str(path))]
     with pytest.raises(SystemExit):
-        read_run("run", "", [*words, "--help"])
+        read_run("run", "", [*words, "--help-all"])
     told = " ".join(capsys.readouterr().out.split())
     assert all(name in told for name in ("own_benchmark", "bounded_ascent.margin = 6.0", "answer_words"))
     words += ["--data.name", "own_benchmark", "--data.requests", "[rivers_1]", "--output", str(tmp_path)]

@@ -10,8 +10,7 @@ from benchmarks.reveal.experiment import benchmark_authors, benchmark_bandit
 from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.common.errors import InputError
 from o3_lightning.models.base import load_base
-from o3_lightning.reveal.reveal import RevealConfig
-from o3_lightning.reveal.search_config import SEARCHERS
+from o3_lightning.reveal.config import SEARCHERS, RevealConfig
 from o3_lightning.run.parsing import build
 
 

@@ -16,10 +16,10 @@ from o3_lightning.common.files import write_json
 from o3_lightning.data.fictitious import Author, build_world
 from o3_lightning.metrics.text import says
 from o3_lightning.models.base import BaseModel
+from o3_lightning.reveal.config import SEARCHERS, RevealConfig, SearchConfig
 from o3_lightning.reveal.log import Entry
 from o3_lightning.reveal.output import select_rows
-from o3_lightning.reveal.reveal import NothingRevealedError, RevealConfig, reveal_topic
-from o3_lightning.reveal.search_config import SEARCHERS, SearchConfig
+from o3_lightning.reveal.reveal import NothingRevealedError, reveal_topic
 
 __all__ = ["benchmark_authors", "benchmark_bandit", "coverage"]
 

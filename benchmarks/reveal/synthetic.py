@@ -14,8 +14,8 @@ import torch
 from scipy.stats import ttest_rel
 from torch import Tensor
 
+from o3_lightning.reveal.config import SEARCHERS, SearchConfig
 from o3_lightning.reveal.search import Query, run_search, standardise
-from o3_lightning.reveal.search_config import SEARCHERS, SearchConfig
 
 __all__ = ["SyntheticBandit", "compare_searchers", "make_bandit", "mean_regret", "paired_differences"]
 

@@ -108,6 +108,8 @@ def set_up_process() -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=module)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def work_for_parent() -> None:

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jsonargparse import ArgumentParser, Namespace
-from transformers.utils.logging import disable_progress_bar
+from jsonargparse import Namespace
 
 from o3_lightning.commands import COMMANDS
+from o3_lightning.commands.choices import ALWAYS_SHOWN, NOT_READ, SHOWN
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.program import program_name
 from o3_lightning.run.config import RunConfig
-from o3_lightning.run.parsing import ConfigParser, add_config_arguments, build, parse, trainer_options
+from o3_lightning.run.parsing import (
+    ConfigParser,
+    HelpAll,
+    add_config_arguments,
+    build,
+    parse,
+    trainer_options,
+)
 
 if TYPE_CHECKING:
     from o3_lightning.data.requests import UnlearningRequest
     from o3_lightning.data.stream import RequestStream
     from o3_lightning.gating.model import GatedModel
     from o3_lightning.training.processes import Processes
-
-
-@dataclass(frozen=True)
-class RequestChoice:
-    """The request that a command works on.
-
-    Args:
-        request: its id; empty for the first one of the stream.
-    """
-
-    request: str = ""
 
 
 class Call(NamedTuple):
@@ -43,32 +39,46 @@ class Call(NamedTuple):
     namespace: Namespace
 
 
-def new_parser(command: str, description: str) -> ArgumentParser:
+def new_parser(command: str, description: str) -> ConfigParser:
     """Returns a parser that raises an error instead of ending the process."""
     prog = f"{program_name()} {command}"
     return ConfigParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
 
 
-def config_parser(command: str, description: str, *kinds: type, trainer: bool = False) -> ArgumentParser:
-    """Returns a parser with the fields of dataclasses, see `add_config_arguments`."""
+def config_parser(command: str, description: str, *kinds: type, trainer: bool = False) -> ConfigParser:
+    """Returns a parser with the fields of dataclasses, see `add_config_arguments`.
+
+    Its `--help` shows the options of `choices.SHOWN`; `--help-all` shows every option that the command reads.
+    """
     parser = new_parser(command, description)
+    parser.usage = "%(prog)s [--config FILE] [--field value ...]"
+    parser.epilog = (
+        "--help-all lists every option; --print_config prints them as YAML, with the values given."
+    )
+    parser.add_argument(
+        "--help-all", action=HelpAll, nargs=0, default=argparse.SUPPRESS, help="Show every option and exit."
+    )
     add_config_arguments(parser, *kinds, trainer=trainer)
+    parser.hidden = NOT_READ.get(command, ())
+    parser.shown = (*ALWAYS_SHOWN, *SHOWN[command]) if command in SHOWN else ()
     return parser
 
 
-def read_arguments(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+def read_arguments(parser: ConfigParser, arguments: list[str]) -> Namespace:
     """Returns the parsed arguments.
 
     Raises:
-        InputError: no arguments, an unknown key, or a value of the wrong type.
+        InputError: no arguments, an unknown key, one that the command does not read, or a value of the wrong
+            type.
     """
     if not arguments:
         parser.print_help(sys.stdout)
         raise InputError("give --config FILE, or fields such as --name mine")
-    namespace = parse(parser, arguments)
-    if not sys.stderr.isatty():
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-    return namespace
+    for word in arguments:
+        section = word.removeprefix("--").split("=")[0].split(".")[0]
+        if word.startswith("--") and section in parser.hidden:
+            raise InputError(f"'{parser.prog}' does not read '{section}'; a file may hold it, see --help-all")
+    return parse(parser, arguments)
 
 
 def read_run(command: str, description: str, arguments: list[str], *choices: type) -> Call:

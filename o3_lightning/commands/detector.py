@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from o3_lightning.commands.common import Call, RequestChoice, choose_request, request_folder, run_in_processes
+from o3_lightning.commands.choices import RequestChoice
+from o3_lightning.commands.common import Call, choose_request, request_folder, run_in_processes
 
 
 def main(arguments: list[str]) -> None:

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from o3_lightning.commands.choices import EvaluateChoice
 from o3_lightning.commands.common import Call, open_gated_model, run_in_processes
 from o3_lightning.run.parsing import build
 
 if TYPE_CHECKING:
     from o3_lightning.training.processes import Processes
-
-
-@dataclass(frozen=True)
-class EvaluateChoice:
-    """What to measure, beside the configuration.
-
-    Args:
-        model: a checkpoint without a gate, as in `base.id`, or "retrained"; empty for the run's gated model.
-        reference: a model that never saw the forget sets, for forget quality, privleak and reference losses:
-            "retrained" (the base model trained again without them, once, where the project trained it), a
-            checkpoint, or the JSON file of an earlier evaluation; empty for none.
-        robustness: attack the model as configured in `evaluation.robustness`, instead of measuring it.
-    """
-
-    model: str = ""
-    reference: str = ""
-    robustness: bool = False
 
 
 def main(arguments: list[str]) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import new_parser
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import read_result, write_atomically
 from o3_lightning.common.yaml import read_mapping
-from o3_lightning.evaluation.figures import Place
-from o3_lightning.reporting.compare import ComparedRun, comparison_csv, render_comparison
 from o3_lightning.run.parsing import parse
-from o3_lightning.run.results import render_again
-from o3_lightning.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from o3_lightning.evaluation.figures import Place
+    from o3_lightning.reporting.compare import ComparedRun
 
 NEEDED = ("requests", "persistence", "utility", "utility_metrics", "columns", "detector", "u2r", "seconds")
 
@@ -33,6 +34,9 @@ def main(arguments: list[str]) -> None:
         raise InputError("give one run's folder, or --compare with two or more")
     if words.run is not None:
         read_run(Path(words.run), words.run)
+        from o3_lightning.run.results import render_again
+        from o3_lightning.training.run_folder import RunFolder
+
         page = render_again(RunFolder(words.run), places_of([Path(word) for word in words.beside]))
     else:
         page = compare([Path(word) for word in words.compare], Path(words.out))
@@ -43,6 +47,8 @@ def compare(folders: list[Path], page: Path) -> Path:
     """Writes the page that compares several runs, and their numbers as CSV beside it."""
     if len(folders) < 2:
         raise InputError(f"expected two runs or more, got {len(folders)}", field="compare")
+    from o3_lightning.reporting.compare import comparison_csv, render_comparison
+
     runs = read_runs(folders)
     if len({run.name for run in runs}) < len(runs):
         raise InputError("one run was named twice", field="compare")
@@ -67,7 +73,9 @@ def read_runs(folders: list[Path]) -> list[ComparedRun]:
 
 def read_run(folder: Path, name: str) -> ComparedRun:
     """A finished run."""
-    path = RunFolder(folder).metrics_file
+    path = folder / "metrics.json"
     if not path.is_file():
         raise InputError("there is no finished run (no metrics.json)", path=folder)
+    from o3_lightning.reporting.compare import ComparedRun
+
     return ComparedRun(name, read_result(path, *NEEDED), read_mapping(folder / "config.yaml"))

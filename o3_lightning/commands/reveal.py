@@ -6,7 +6,7 @@ import sys
 
 from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import config_parser, read_arguments
-from o3_lightning.reveal.reveal import RevealConfig
+from o3_lightning.reveal.config import RevealConfig
 from o3_lightning.run.parsing import build
 
 

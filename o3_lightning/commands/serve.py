@@ -11,6 +11,7 @@ from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.requests import add_store_options, find_store, read_live_config
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.program import LightParser
+from o3_lightning.run.parsing import build
 from o3_lightning.serving.config import ServeConfig
 
 
@@ -32,6 +33,9 @@ def main(arguments: list[str]) -> None:
     )
     add_store_options(parser)
     options, fields = parser.parse_known_args(arguments)
+    store = find_store(options)
+    run, _, namespace = read_live_config(store, options.config, fields, ServeConfig)
+    config = build(ServeConfig, namespace)
     try:
         from o3_lightning.serving.server import serve
     except ModuleNotFoundError as error:
@@ -39,11 +43,7 @@ def main(arguments: list[str]) -> None:
         raise InputError(message) from error
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.models.base import load_base
-    from o3_lightning.run.parsing import build
 
-    store = find_store(options)
-    run, _, namespace = read_live_config(store, options.config, fields, ServeConfig)
-    config = build(ServeConfig, namespace)
     base = load_base(run.base, run.seed)
     sys.stderr.write(f"serving {store} on http://{config.host}:{config.port}\n")
     serve(store, base, load_configured_encoder(run.detector), run, config)

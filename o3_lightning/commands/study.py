@@ -23,8 +23,9 @@ def main(arguments: list[str]) -> None:
     words = parse(parser, arguments)
     if words.config is None:
         raise InputError(f"give --config FILE, a study such as {EXAMPLE}")
+    path = find_file(words.config)
     from o3_lightning.run.study import read_study, run_study, table
 
-    study = read_study(find_file(words.config))
+    study = read_study(path)
     content = run_study(study, Path(words.output), Path(words.results))
     sys.stdout.write(f"{table(content)}\nwritten to {Path(words.results) / study.name}.json and .md\n")

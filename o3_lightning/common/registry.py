@@ -24,6 +24,8 @@ class Registry(Generic[Part]):
     Args:
         kind: of part, in messages, such as "objective".
         modules: of this project; each registers its parts when it is imported.
+        names: of the parts that these modules register, so that a name is checked without importing them;
+            empty imports them.
 
     Attributes:
         group: the entry-point group, `o3_lightning.<kind>s`; importing the module of an entry point must
@@ -37,9 +39,10 @@ class Registry(Generic[Part]):
         ('Circle', ['circle'])
     """
 
-    def __init__(self, kind: str, modules: Sequence[str] = ()) -> None:
+    def __init__(self, kind: str, modules: Sequence[str] = (), names: Sequence[str] = ()) -> None:
         self.kind, self.group = kind, f"o3_lightning.{kind}s"
-        self._modules, self._parts, self._loaded = tuple(modules), dict[str, Part](), False
+        self._own, self._modules, self._parts = tuple(names), list(modules), dict[str, Part]()
+        self._packages_loaded = False
 
     def register(self, name: str) -> Callable[[Part], Part]:
         """Returns a decorator that adds a part and returns it; ValueError if another part has the name."""
@@ -54,28 +57,34 @@ class Registry(Generic[Part]):
 
     def names(self) -> list[str]:
         """Returns all names, those of this project first, in the order of registration."""
-        self._load()
-        return list(self._parts)
+        if not self._own:
+            self._load_modules()
+        self._load_packages()
+        return list(dict.fromkeys([*self._own, *self._parts]))
 
     def __contains__(self, name: object) -> bool:
-        self._load()
-        return name in self._parts
+        return name in self._own or name in self.names()
 
     def __getitem__(self, name: str) -> Part:
         """Returns a part; InputError with all names and the nearest one if there is none of this name."""
         if name not in self:
-            near = difflib.get_close_matches(name, self._parts, n=1)
+            near = difflib.get_close_matches(name, self.names(), n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise InputError(f"unknown {self.kind} '{name}'; expected one of {', '.join(self._parts)}{hint}")
+            raise InputError(f"unknown {self.kind} '{name}'; expected one of {', '.join(self.names())}{hint}")
+        if name not in self._parts:
+            self._load_modules()
         return self._parts[name]
 
-    def _load(self) -> None:
-        """Imports everything that registers parts, once."""
-        if self._loaded:
+    def _load_modules(self) -> None:
+        """Imports this project's modules that register parts, once."""
+        while self._modules:  # emptied before the imports: a module may look while it registers
+            importlib.import_module(self._modules.pop(0))
+
+    def _load_packages(self) -> None:
+        """Imports the entry points of installed packages, once."""
+        if self._packages_loaded:
             return
-        self._loaded = True  # before the imports: a module may look while it registers
-        for module in self._modules:
-            importlib.import_module(module)
+        self._packages_loaded = True
         for point in entry_points(group=self.group):
             try:
                 point.load()

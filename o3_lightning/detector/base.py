@@ -11,15 +11,14 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import torch
-from torch import Tensor
-
 from o3_lightning.common.registry import Registry
-from o3_lightning.detector.reading import Reading
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from o3_lightning.detector.config import DetectorConfig
     from o3_lightning.detector.encoder import Encoder
+    from o3_lightning.detector.reading import Reading
 
 __all__ = ["DETECTORS", "Evidence", "EvidenceGroup", "FitTask", "Fitted", "Saved"]
 
@@ -150,11 +149,15 @@ class EvidenceGroup:
             readings: of the texts, shared by all groups.
             decided: weights [B, K] that other evidence has reached; where one is 1, a group may do less.
         """
+        import torch  # settings are checked, and help is written, without it
+
         texts = [reading.text for reading in readings]
         return torch.stack([member.score(encoder, texts) for member in self.members], dim=1)
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns the weights [B, K] of scores [B, K]."""
+        import torch
+
         columns = zip(self.members, scores.unbind(dim=1), strict=True)
         return torch.stack([member.weight(own).float() for member, own in columns], dim=1)
 
@@ -172,4 +175,5 @@ DETECTORS: Registry[type[Evidence]] = Registry(
         "o3_lightning.detector.official",
         "o3_lightning.detector.name_evidence",
     ),
+    ("fusion", "layers", "official", "names"),
 )

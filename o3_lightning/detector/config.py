@@ -13,7 +13,7 @@ __all__ = ["CHANNELS", "OBJECTIVES", "PRESETS", "DetectorConfig", "TrainingConfi
 
 CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical", "subject")
 OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "entity_swap")
-FAMILIES = ("fusion", "layers", "official")  # of this package; known without importing them
+FAMILIES = ("fusion", "layers", "official")  # of this package
 POOLINGS = ("mean", "first", "last", "padded_mean")
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
@@ -191,8 +191,7 @@ class DetectorConfig:
 
     def _check_choices(self) -> None:
         check_choice("pooling", self.pooling, POOLINGS)
-        if self.family not in FAMILIES and self.family not in DETECTORS:
-            check_choice("family", self.family, tuple(DETECTORS.names()))
+        check_choice("family", self.family, DETECTORS.names())
         check_choice("bank", self.bank, ("centroids", "examples"))
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("reading", self.reading, ("full", "plain"))

@@ -27,7 +27,7 @@ from o3_lightning.evaluation.robustness import Robustness
 from o3_lightning.evaluation.splits import UTILITY, FinishedSplits, check_prompts
 from o3_lightning.evaluation.tables import as_csv, attack_summary
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.models.base import BaseConfig
+from o3_lightning.models.config import BaseConfig
 from o3_lightning.training.processes import Processes
 
 __all__ = ["EvaluationSession", "slug"]

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from o3_lightning.common.registry import Registry
-from o3_lightning.metrics.token_scores import TokenScores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from o3_lightning.metrics.token_scores import TokenScores
 
 Kind = Literal["forget", "keep"]
 Direction = Literal["lower", "higher"]
 Values = Sequence[float | None]
 Function = TypeVar("Function", bound=Callable[..., Values])
-Encode = Callable[[Sequence[str]], Tensor]
+Encode = Callable[[Sequence[str]], "Tensor"]
 """Texts to embeddings [B, D] of any length."""
 Entail = Callable[[Sequence[str], Sequence[str]], Sequence[bool]]
 """Premises and hypotheses [B] to whether each premise entails its hypothesis."""
@@ -101,7 +103,16 @@ class Metric:
 
 
 MODULES = ("text", "likelihood", "membership")
-METRICS: Registry[Metric] = Registry("metric", [f"o3_lightning.metrics.{module}" for module in MODULES])
+NAMES = (
+    "accuracy rouge1_recall rouge1_f1 rouge_l_recall rouge_l_f1 cosine_similarity entailment "
+    "token_entropy repetition gibberish multiple_choice probability normalised_probability "
+    "truth_ratio_raw truth_ratio@tofu truth_ratio@openunlearning truth_ratio@closer_look "
+    "exact_memorization extraction_strength@openunlearning extraction_strength mia_zlib mia_min_k "
+    "mia_min_k_plus_plus mia_reference mia_loss mia_gradient_norm"
+)
+METRICS: Registry[Metric] = Registry(
+    "metric", [f"o3_lightning.metrics.{module}" for module in MODULES], NAMES.split()
+)
 
 
 def metric(

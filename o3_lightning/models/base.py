@@ -9,7 +9,7 @@ import importlib.util
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,62 +19,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_file, digest_json
 from o3_lightning.data.templates import PromptTemplate, template_for
+from o3_lightning.models.config import DTYPES, BaseConfig, FinetuneConfig
 from o3_lightning.models.fictitious import fictitious_base_folder
-from o3_lightning.models.finetuning import FinetuneConfig, finetuned_folder
+from o3_lightning.models.finetuning import finetuned_folder
 from o3_lightning.models.tofu import tofu_base_folder
 
 __all__ = ["BaseConfig", "BaseModel", "load_base"]
 
-QUANTISATIONS = ("none", "4bit")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 UNBOUNDED_TOKENS = 10**9  # tokenizers without a limit report numbers beyond this
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken"]
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BaseConfig:
-    """The language model that is unlearned from.
-
-    Args:
-        id: "fictitious" (a small model that the project trains once on its embedded benchmark and
-            caches), "tofu-small" (the same for 100 rows of TOFU and its utility splits), a Hugging Face id, a
-            folder in Hugging Face form, a path ending in ".gguf", or "package:NAME" for an installed Python
-            package that carries one GGUF file.
-        dtype: "float32", "bfloat16", "float16", or "auto" for the dtype the weights are saved in.
-        template: how prompts are written: "auto" (the tokenizer's chat template where there is one,
-            "question_answer" elsewhere), "chat", "question_answer", "plain", "llama2" or "alpaca".
-        revision: a branch, tag or commit on the Hub; None takes the default branch.
-        context_tokens: the longest prompt and answer together, in tokens; 0 reads it from the model.
-        device: "cpu", "cuda", "cuda:1" and so on, or "auto" for a GPU where there is one.
-        quantise: "4bit" holds the weights of linear layers in 4 bits (NF4, scales quantised too, as in QLoRA)
-            and computes in `dtype`; it needs the package bitsandbytes. "none" leaves them as they are.
-        finetune_on: what the model is taught first, once; the result is cached.
-
-    Raises:
-        InputError: an unknown dtype or quantisation, an empty id, or a negative context.
-    """
-
-    id: str = "fictitious"
-    dtype: str = "float32"
-    template: str = "auto"
-    revision: str | None = None
-    context_tokens: int = 0
-    device: str = "auto"
-    quantise: str = "none"
-    finetune_on: FinetuneConfig = field(default_factory=FinetuneConfig)
-
-    def __post_init__(self) -> None:
-        if not self.id.strip():
-            raise InputError("expected a model id, a folder or a file, got nothing", field="base.id")
-        if self.dtype != "auto" and self.dtype not in DTYPES:
-            raise InputError(f"expected auto, {', '.join(DTYPES)}, got {self.dtype!r}", field="base.dtype")
-        if self.context_tokens < 0:
-            raise InputError(f"expected 0 or more, got {self.context_tokens}", field="base.context_tokens")
-        if self.quantise not in QUANTISATIONS:
-            expected = f"expected one of {', '.join(QUANTISATIONS)}, got {self.quantise!r}"
-            raise InputError(expected, field="base.quantise")
 
 
 @dataclass(frozen=True)
@@ -124,7 +79,7 @@ def load_base(config: BaseConfig, seed: int = 0, unseen: Collection[str] = ()) -
         options["gguf_file"] = gguf.name
     device = choose_device(config.device)
     quantised = quantisation(config, device, is_gguf=gguf is not None)
-    dtype = DTYPES.get(config.dtype, "auto")
+    dtype = dtype_of(config)
     with readable_errors(config.id):
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         safe = {} if gguf else {"use_safetensors": True}
@@ -138,6 +93,11 @@ def load_base(config: BaseConfig, seed: int = 0, unseen: Collection[str] = ()) -
     template = template_for(tokenizer, config.template)
     context = config.context_tokens or read_context(model.config, tokenizer)
     return BaseModel(model, tokenizer, template, config.id, digest, context)
+
+
+def dtype_of(config: BaseConfig) -> Any:
+    """Returns the configured dtype, or "auto"."""
+    return getattr(torch, config.dtype) if config.dtype in DTYPES else "auto"
 
 
 def load_finetuned(config: BaseConfig, seed: int, unseen: Collection[str]) -> BaseModel:
@@ -164,11 +124,12 @@ def quantisation(config: BaseConfig, device: torch.device, *, is_gguf: bool) -> 
         raise InputError(message, field="base.quantise")
     from transformers import BitsAndBytesConfig
 
+    dtype = dtype_of(config)
     settings = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=DTYPES.get(config.dtype, torch.bfloat16),
+        bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else dtype,
     )
     return {"quantization_config": settings, "device_map": {"": device}}
 

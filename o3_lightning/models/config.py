@@ -1,8 +1,15 @@
-"""The shape and training of the small base models that are trained here."""
+"""Settings of base models: which one, what it is taught first, and the small ones that are trained here."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-__all__ = ["FictitiousBaseConfig"]
+from dataclasses import dataclass, field
+
+from o3_lightning.common.errors import InputError
+
+__all__ = ["DTYPES", "BaseConfig", "FictitiousBaseConfig", "FinetuneConfig"]
+
+QUANTISATIONS = ("none", "4bit")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -45,3 +52,77 @@ class FictitiousBaseConfig:
     warmup_fraction: float = 0.05
     clip: float = 1.0
     threads: int = 1
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How a base model learns rows.
+
+    Args:
+        rows: JSON-lines files in the form of a request, or "tofu" for all 4,000 rows of TOFU; empty leaves
+            the model as it is.
+        epochs: passes over the rows; 5 as TOFU's authors.
+        learning_rate: peak of AdamW over all weights; 1e-5 as TOFU's authors for Llama-2-7B, small models
+            need more.
+        batch_size: rows a step; 16 as TOFU's authors.
+        max_tokens: longest prompt and answer together; 256 holds every row of TOFU.
+
+    Raises:
+        InputError: a number outside its range.
+    """
+
+    rows: tuple[str, ...] = ()
+    epochs: int = 5
+    learning_rate: float = 1e-5
+    batch_size: int = 16
+    max_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "batch_size", "max_tokens"):
+            if not getattr(self, name) > 0:
+                message = f"expected a number above 0, got {getattr(self, name)}"
+                raise InputError(message, field=f"base.finetune_on.{name}")
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The language model that is unlearned from.
+
+    Args:
+        id: "fictitious" (a small model that the project trains once on its embedded benchmark and
+            caches), "tofu-small" (the same for 100 rows of TOFU and its utility splits), a Hugging Face id, a
+            folder in Hugging Face form, a path ending in ".gguf", or "package:NAME" for an installed Python
+            package that carries one GGUF file.
+        dtype: "float32", "bfloat16", "float16", or "auto" for the dtype the weights are saved in.
+        template: how prompts are written: "auto" (the tokenizer's chat template where there is one,
+            "question_answer" elsewhere), "chat", "question_answer", "plain", "llama2" or "alpaca".
+        revision: a branch, tag or commit on the Hub; None takes the default branch.
+        context_tokens: the longest prompt and answer together, in tokens; 0 reads it from the model.
+        device: "cpu", "cuda", "cuda:1" and so on, or "auto" for a GPU where there is one.
+        quantise: "4bit" holds the weights of linear layers in 4 bits (NF4, scales quantised too, as in QLoRA)
+            and computes in `dtype`; it needs the package bitsandbytes. "none" leaves them as they are.
+        finetune_on: what the model is taught first, once; the result is cached.
+
+    Raises:
+        InputError: an unknown dtype or quantisation, an empty id, or a negative context.
+    """
+
+    id: str = "fictitious"
+    dtype: str = "float32"
+    template: str = "auto"
+    revision: str | None = None
+    context_tokens: int = 0
+    device: str = "auto"
+    quantise: str = "none"
+    finetune_on: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def __post_init__(self) -> None:
+        if not self.id.strip():
+            raise InputError("expected a model id, a folder or a file, got nothing", field="base.id")
+        if self.dtype != "auto" and self.dtype not in DTYPES:
+            raise InputError(f"expected auto, {', '.join(DTYPES)}, got {self.dtype!r}", field="base.dtype")
+        if self.context_tokens < 0:
+            raise InputError(f"expected 0 or more, got {self.context_tokens}", field="base.context_tokens")
+        if self.quantise not in QUANTISATIONS:
+            expected = f"expected one of {', '.join(QUANTISATIONS)}, got {self.quantise!r}"
+            raise InputError(expected, field="base.quantise")

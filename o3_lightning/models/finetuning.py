@@ -5,18 +5,17 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.encoding import encode_pairs
 from o3_lightning.data.requests import QuestionAnswer, read_rows
 from o3_lightning.data.sources import HubFile, load_records, try_records
 from o3_lightning.data.templates import PromptTemplate
 from o3_lightning.data.tofu import REPOSITORY
-from o3_lightning.models.config import FictitiousBaseConfig
+from o3_lightning.models.config import FictitiousBaseConfig, FinetuneConfig
 from o3_lightning.models.fictitious import cached_model, without
 
 __all__ = ["FinetuneConfig", "finetuned_folder", "finetuning_rows"]
@@ -24,36 +23,6 @@ __all__ = ["FinetuneConfig", "finetuned_folder", "finetuning_rows"]
 logger = logging.getLogger(__name__)
 TOFU = "tofu"
 RECIPE = 1  # of the cached models; a change of the training raises it
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """How a base model learns rows.
-
-    Args:
-        rows: JSON-lines files in the form of a request, or "tofu" for all 4,000 rows of TOFU; empty leaves
-            the model as it is.
-        epochs: passes over the rows; 5 as TOFU's authors.
-        learning_rate: peak of AdamW over all weights; 1e-5 as TOFU's authors for Llama-2-7B, small models
-            need more.
-        batch_size: rows a step; 16 as TOFU's authors.
-        max_tokens: longest prompt and answer together; 256 holds every row of TOFU.
-
-    Raises:
-        InputError: a number outside its range.
-    """
-
-    rows: tuple[str, ...] = ()
-    epochs: int = 5
-    learning_rate: float = 1e-5
-    batch_size: int = 16
-    max_tokens: int = 256
-
-    def __post_init__(self) -> None:
-        for field in ("epochs", "learning_rate", "batch_size", "max_tokens"):
-            if not getattr(self, field) > 0:
-                message = f"expected a number above 0, got {getattr(self, field)}"
-                raise InputError(message, field=f"base.finetune_on.{field}")
 
 
 def finetuning_rows(config: FinetuneConfig) -> tuple[QuestionAnswer, ...]:

@@ -1,5 +1,8 @@
 """Objectives: what an adapter is trained to do with a forget set; losses by family behind one registry."""
 
+from typing import TYPE_CHECKING
+
+from o3_lightning.common.lazy import import_on_use
 from o3_lightning.objectives.batch_views import (
     ANSWER,
     REFUSAL,
@@ -11,7 +14,9 @@ from o3_lightning.objectives.batch_views import (
 )
 from o3_lightning.objectives.batch_views import RETAIN as RETAINED
 from o3_lightning.objectives.registry import FORGET, RETAIN, forget_objective, retain_objective
-from o3_lightning.objectives.tokens import mean_nll, mean_of_rows, mean_of_tokens, row_nll, token_nll
+
+if TYPE_CHECKING:
+    from o3_lightning.objectives.tokens import mean_nll, mean_of_rows, mean_of_tokens, row_nll, token_nll
 
 __all__ = [
     "ANSWER",
@@ -32,3 +37,6 @@ __all__ = [
     "row_nll",
     "token_nll",
 ]
+
+TOKENS = ("mean_nll", "mean_of_rows", "mean_of_tokens", "row_nll", "token_nll")
+__getattr__ = import_on_use(__name__, dict.fromkeys(TOKENS, "tokens"))

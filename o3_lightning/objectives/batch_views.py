@@ -10,10 +10,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from o3_lightning.common.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "ANSWER",

@@ -42,7 +42,8 @@ class ForgetObjective:
     def __post_init__(self) -> None:
         check_choice(self, "objective.forget", "name", FORGET.names())
         check_ranges(self, "objective.forget", coefficient=ANY_POSITIVE, refusal_count=AT_LEAST_0)
-        self.objective.check(self.parameters, "objective.forget.parameters")
+        if self.parameters:  # importing the losses takes seconds
+            self.objective.check(self.parameters, "objective.forget.parameters")
 
     @property
     def objective(self) -> Objective:
@@ -74,7 +75,7 @@ class RetainObjective:
     def __post_init__(self) -> None:
         check_choice(self, "objective.retain", "name", [NO_RETAIN, *RETAIN.names()])
         check_ranges(self, "objective.retain", coefficient=ANY_POSITIVE)
-        if self.objective is not None:
+        if self.parameters and self.objective is not None:
             self.objective.check(self.parameters, "objective.retain.parameters")
         elif self.parameters:
             refuse("objective.retain", "parameters", "none without an objective", self.parameters)
@@ -106,4 +107,4 @@ class ObjectiveConfig:
     @property
     def needs_retained_data(self) -> bool:
         """Whether training reads retained data."""
-        return self.retain.objective is not None
+        return self.retain.name != NO_RETAIN

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from o3_lightning.common.registry import Registry
 from o3_lightning.objectives.batch_views import Objective, Parameter, Settings, View
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["FORGET", "RETAIN", "describe_parameters", "forget_objective", "retain_objective"]
 
 MODULES = tuple(
     f"o3_lightning.objectives.{name}" for name in ("likelihood", "preference", "distributions", "rmu")
 )
-Loss = Callable[[Mapping[str, View], Settings], Tensor]
+Loss = Callable[[Mapping[str, View], Settings], "Tensor"]
+FORGET_NAMES = (
+    "random_labels",
+    "refusal",
+    "ga",
+    "llmu",
+    "wga",
+    "satimp",
+    "npo",
+    "simnpo",
+    "dpo",
+    "me",
+    "undial",
+    "ceu",
+    "rmu",
+)
+RETAIN_NAMES = ("gd", "ap", "kl", "rmu")
 
 
 class ObjectiveRegistry(Registry[Objective]):
@@ -59,7 +77,8 @@ class ObjectiveRegistry(Registry[Objective]):
         return add
 
 
-FORGET, RETAIN = ObjectiveRegistry("objective", MODULES), ObjectiveRegistry("retain_objective", MODULES)
+FORGET = ObjectiveRegistry("objective", MODULES, FORGET_NAMES)
+RETAIN = ObjectiveRegistry("retain_objective", MODULES, RETAIN_NAMES)
 forget_objective, retain_objective = FORGET.declare, RETAIN.declare
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.common import checks
-from o3_lightning.reveal.reveal import RevealConfig, TopicConfig
+from o3_lightning.reveal.config import RevealConfig, TopicConfig
 
 __all__ = ["MODES", "ReleaseConfig"]
 

@@ -16,7 +16,8 @@ from statistics import fmean
 from o3_lightning.data.normalise import normalise
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.metrics.token_scores import TokenScores
-from o3_lightning.reveal.arms import ArmsConfig, build_arms
+from o3_lightning.reveal.arms import build_arms
+from o3_lightning.reveal.config import ArmsConfig
 from o3_lightning.reveal.speaking import Speaker
 
 __all__ = ["Recall", "TopicFacts", "answered", "answers_of", "ask_further", "summarise", "with_answers"]

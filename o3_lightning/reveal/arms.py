@@ -8,76 +8,20 @@ Shapes: S soft tokens, D embedding width of the model, Z dimensions of a Sobol p
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from o3_lightning.common.checks import ANY_POSITIVE, AT_LEAST_0, AT_LEAST_1, check_choice, check_ranges
 from o3_lightning.common.errors import InputError
+from o3_lightning.reveal.config import PHRASES, ArmsConfig
 
-__all__ = ["PHRASES", "TOPIC", "Arm", "ArmsConfig", "build_arms", "questions"]
+__all__ = ["PHRASES", "TOPIC", "Arm", "build_arms", "questions"]
 
 TOPIC = "{topic}"
-FAMILIES = ("text", "soft")
-PHRASES: dict[str, list[str]] = json.loads(
-    files(__package__).joinpath("phrases.json").read_text(encoding="utf-8")
-)
-
-
-@dataclass(frozen=True)
-class ArmsConfig:
-    """The pool of instructions.
-
-    Args:
-        family: "text" (questions from a generated pool) or "soft" (points of a Sobol sequence, mapped to
-            soft tokens before a fixed question, as in INSTINCT).
-        pool: number of instructions, at least 1; 10000 in INSTINCT.
-        general_subjects: number of subjects unrelated to the topic that appear in instructions as often as
-            the topic, 0 to 90; 0 names the topic in every instruction. More subjects make the search harder.
-        phrases: text file with one instruction per line, in which "{topic}" is replaced by the topic; it
-            replaces the generated pool. None generates the pool.
-        rewrites: number of instructions that the model itself paraphrases; paraphrases that name the topic
-            are added to the pool. For instruction-tuned models; 0 for none.
-        rewrite_prompt: prompt that asks for a paraphrase; "{instruction}" is replaced by the instruction.
-        soft_tokens: S, at least 1; 5 as in INSTINCT.
-        soft_dimensions: Z, 1 to 1000; 10 as in INSTINCT.
-        soft_scale: factor of the soft tokens, above 0; the entries of the projection are uniform in (-1, 1)
-            as in INSTINCT.
-        soft_question: question that follows the soft tokens.
-
-    Raises:
-        InputError: an unknown family, or a number outside its range.
-    """
-
-    family: str = "text"
-    pool: int = 10_000
-    general_subjects: int = 0
-    phrases: str | None = None
-    rewrites: int = 0
-    rewrite_prompt: str = "Say this in other words, and nothing else: {instruction}"
-    soft_tokens: int = 5
-    soft_dimensions: int = 10
-    soft_scale: float = 1.0
-    soft_question: str = "{topic}?"
-
-    def __post_init__(self) -> None:
-        check_choice(self, "arms", "family", FAMILIES)
-        check_ranges(
-            self,
-            "arms",
-            pool=AT_LEAST_1,
-            soft_tokens=AT_LEAST_1,
-            soft_dimensions=AT_LEAST_1,
-            general_subjects=(0, len(PHRASES["general_subjects"])),
-            rewrites=AT_LEAST_0,
-            soft_scale=ANY_POSITIVE,
-        )
 
 
 @dataclass(frozen=True)

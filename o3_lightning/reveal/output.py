@@ -6,44 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from o3_lightning.common.checks import AT_LEAST_0, AT_LEAST_1, FRACTION, check_ranges
 from o3_lightning.common.files import to_json, write_atomically
 from o3_lightning.data.normalise import normalise
 from o3_lightning.reveal.arms import Arm
+from o3_lightning.reveal.config import FilterConfig
 from o3_lightning.reveal.log import Entry
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["FilterConfig", "Revealed", "add_wrong_answers", "select_rows", "write_request"]
-
-
-@dataclass(frozen=True)
-class FilterConfig:
-    """Which answers become rows of the request.
-
-    Args:
-        relevance: minimum relevance of an answer, in [0, 1].
-        shortest: minimum length of an answer in characters.
-        longest: maximum length of an answer in characters, at least 1.
-        per_answer: maximum number of rows with the same answer, of which the most relevant are used, at least
-            1; several phrasings of a fact help unlearning to generalise.
-        rows: maximum number of rows, at least 1.
-        wrong_answers: maximum number of wrong answers per row, 0 for none: what the model answers to the same
-            instruction about others, for objectives that need them. Only with the scorer "contrast".
-
-    Raises:
-        InputError: a number outside its range.
-    """
-
-    relevance: float = 0.5
-    shortest: int = 1
-    longest: int = 2000
-    per_answer: int = 12
-    rows: int = 1000
-    wrong_answers: int = 3
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "filter", relevance=FRACTION, shortest=AT_LEAST_0, wrong_answers=AT_LEAST_0)
-        check_ranges(self, "filter", longest=AT_LEAST_1, per_answer=AT_LEAST_1, rows=AT_LEAST_1)
+__all__ = ["Revealed", "add_wrong_answers", "select_rows", "write_request"]
 
 
 @dataclass(frozen=True)

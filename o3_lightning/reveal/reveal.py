@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from o3_lightning.common.checks import AT_LEAST_0, check_ranges
 from o3_lightning.common.errors import InputError, O3Error
 from o3_lightning.common.files import digest_json
 from o3_lightning.common.plain import to_plain
 from o3_lightning.common.seeds import stage_seed
-from o3_lightning.data.requests import check_id
 from o3_lightning.detector.encoder import Encoder, load_encoder
-from o3_lightning.models.base import BaseConfig, BaseModel
-from o3_lightning.reveal.arms import TOPIC, Arm, ArmsConfig, build_arms
+from o3_lightning.models.base import BaseModel
+from o3_lightning.reveal.arms import TOPIC, Arm, build_arms
+from o3_lightning.reveal.config import RevealConfig
 from o3_lightning.reveal.diversity import novelty, text_kernel, vendi
 from o3_lightning.reveal.log import Entry, QueryLog
-from o3_lightning.reveal.output import FilterConfig, Revealed, add_wrong_answers, select_rows
-from o3_lightning.reveal.reward import RewardConfig, build_scorer, harmonic_mean
+from o3_lightning.reveal.output import Revealed, add_wrong_answers, select_rows
+from o3_lightning.reveal.reward import build_scorer, harmonic_mean
 from o3_lightning.reveal.scorers import Scorer
 from o3_lightning.reveal.search import Query, run_search, standardise
-from o3_lightning.reveal.search_config import SearchConfig
-from o3_lightning.reveal.speaking import SamplingConfig, Speaker
+from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["NothingRevealedError", "RevealConfig", "Revelation", "TopicConfig", "reveal_topic"]
+__all__ = ["NothingRevealedError", "Revelation", "reveal_topic"]
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 20  # queries
@@ -38,67 +36,6 @@ SILENT_AFTER = 20  # queries without any answer after which the search stops
 
 class NothingRevealedError(O3Error):
     """The model gave no answer, or none about the topic."""
-
-
-@dataclass(frozen=True)
-class TopicConfig:
-    """The settings that reveal and release share.
-
-    Args:
-        name: of the folder of the results; letters, digits, '.', '_' or '-'.
-        output: parent folder of the results, relative to the working directory.
-        seed: an integer >= 0, of every random choice and of the fictitious world.
-        topic: what the model is asked about, such as a name.
-        base: the language model.
-        arms: the instructions.
-        search: how they are chosen.
-        reward: of an instruction.
-        sampling: how the model answers.
-        filter: which answers become rows.
-    """
-
-    name: str = "reveal"
-    output: str = "runs"
-    seed: int = 0
-    topic: str = ""
-    base: BaseConfig = field(default_factory=BaseConfig)
-    arms: ArmsConfig = field(default_factory=ArmsConfig)
-    search: SearchConfig = field(default_factory=SearchConfig)
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    filter: FilterConfig = field(default_factory=FilterConfig)
-
-    def __post_init__(self) -> None:
-        check_ranges(self, seed=AT_LEAST_0)
-        check_id(self.name)
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the results."""
-        return Path(self.output) / self.name
-
-
-@dataclass(frozen=True)
-class RevealConfig(TopicConfig):
-    """Configuration of a search.
-
-    Args:
-        request_id: id of the request that is written; empty derives it from the topic.
-    """
-
-    request_id: str = ""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_id(self.identifier)
-
-    @property
-    def identifier(self) -> str:
-        """The id of the request."""
-        if self.request_id:
-            return self.request_id
-        letters = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in self.topic)
-        return letters.strip("_").lower()[:64] or "topic"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from o3_lightning.reveal.search_config import SearchConfig
+from o3_lightning.reveal.config import SearchConfig
 from o3_lightning.reveal.searchers import Choice, build_searcher
 
 __all__ = ["Query", "Trace", "run_search", "standardise"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from o3_lightning.reveal.search_config import SearchConfig
+from o3_lightning.reveal.config import SearchConfig
 
 __all__ = ["Choice", "RewardNetwork", "Searcher", "build_searcher"]
 

@@ -7,43 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from o3_lightning.common.checks import AT_LEAST_0, AT_LEAST_1, check_ranges
 from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs, encode_prompts
 from o3_lightning.metrics.token_scores import TokenScores, score_tokens
 from o3_lightning.models.base import BaseModel
 from o3_lightning.reveal.arms import Arm
+from o3_lightning.reveal.config import SamplingConfig
 
-__all__ = ["SamplingConfig", "Speaker", "labelled_logits"]
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How the model answers an instruction.
-
-    Args:
-        samples: answers sampled per instruction, at least 1; duplicates are removed.
-        temperature: of sampling; 0 decodes greedily, with a single sample.
-        max_new_tokens: maximum length of an answer in tokens, at least 1.
-        batch_size: texts per batch.
-
-    Raises:
-        InputError: a number outside its range.
-    """
-
-    samples: int = 4
-    temperature: float = 1.0
-    max_new_tokens: int = 32
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        counts = ("samples", "max_new_tokens", "batch_size")
-        check_ranges(self, "sampling", temperature=AT_LEAST_0, **dict.fromkeys(counts, AT_LEAST_1))
+__all__ = ["Speaker", "labelled_logits"]
 
 
 class Speaker:

@@ -20,8 +20,9 @@ from o3_lightning.reporting.formatting import fraction
 from o3_lightning.reporting.pictures import line_chart
 from o3_lightning.reporting.record import configuration_section
 from o3_lightning.reporting.report import render_page
+from o3_lightning.reveal.config import RevealConfig
 from o3_lightning.reveal.output import Revealed
-from o3_lightning.reveal.reveal import RevealConfig, Revelation
+from o3_lightning.reveal.reveal import Revelation
 
 __all__ = ["render_search", "report_search", "summarise_search"]
 

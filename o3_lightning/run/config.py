@@ -24,9 +24,9 @@ from o3_lightning.data.requests import check_id
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.gating.config import GateConfig
-from o3_lightning.models.base import BaseConfig
+from o3_lightning.models.config import BaseConfig
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.training.loggers import LoggingConfig
+from o3_lightning.training.config import LoggingConfig
 
 __all__ = ["TRAINER_DEFAULTS", "RunConfig", "default_yaml", "describe_defaults", "unfilled"]
 

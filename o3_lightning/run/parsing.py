@@ -32,8 +32,17 @@ from o3_lightning.detector.config import preset_names
 from o3_lightning.metrics.registry import METRICS
 from o3_lightning.objectives.registry import FORGET, RETAIN, describe_parameters
 from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig, unfilled
+from o3_lightning.training.config import trainer_class
 
-__all__ = ["ConfigParser", "add_config_arguments", "build", "config_from", "parse", "trainer_options"]
+__all__ = [
+    "ConfigParser",
+    "HelpAll",
+    "add_config_arguments",
+    "build",
+    "config_from",
+    "parse",
+    "trainer_options",
+]
 
 Kind = TypeVar("Kind")
 
@@ -48,25 +57,52 @@ NAMES: dict[str, Callable[[], list[str]]] = {
     "evaluation.robustness.kinds": ATTACKS.names,
 }
 REGISTERED = " Registered: "  # between an option's documentation and the names that it may take
+FIRST_SENTENCE, FEW = re.compile(r"(?<=\.) |; "), 20  # of the short help; names that it lists
 BY_BENCHMARK = "by_benchmark"
 APPEND = "+"
 
 
 class ConfigParser(ArgumentParser):
-    """A parser whose help names what is registered at that time, plug-ins and installed packages included."""
+    """A parser with a short help and, with `--help-all`, a long one.
+
+    The help names what is registered at that time, plug-ins and installed packages included.
+
+    Attributes:
+        shown: the options that the short help shows; empty for all.
+        hidden: sections that no help shows, because the command does not read them.
+    """
+
+    shown: Sequence[str] = ()
+    hidden: Sequence[str] = ()
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """Returns the help, with the registered names and parameters beside the options that take them."""
         for action in self._actions:
+            if action.dest.split(".")[0] in self.hidden or (self.shown and action.dest not in self.shown):
+                action.help = argparse.SUPPRESS
+                continue
             registered = ""
             if action.dest in NAMES:
-                registered = ", ".join(NAMES[action.dest]())
+                names = NAMES[action.dest]()
+                registered = ", ".join(names) if len(names) <= FEW or not self.shown else ""
             elif action.dest in PARAMETERS:
                 registered = describe_parameters(PARAMETERS[action.dest])
+            documented = (action.help or "").split(REGISTERED)[0]
+            if self.shown:
+                documented = action.help = FIRST_SENTENCE.split(documented)[0]
             if registered:
-                documented = (action.help or "").split(REGISTERED)[0]
                 action.help = f"{documented}{REGISTERED}{registered.replace('%', '%%').removesuffix('.')}."
         return super().format_help(formatter)
+
+
+class HelpAll(argparse.Action):
+    """The argument `--help-all`: shows every option, and ends the process as `--help` does."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Prints the long help."""
+        parser.shown = ()
+        parser.print_help()
+        parser.exit()
 
 
 class ConfigFile(ActionConfigFile):
@@ -127,9 +163,7 @@ def add_config_arguments(parser: ArgumentParser, *kinds: type, trainer: bool) ->
         parser.add_class_arguments(kind, None, fail_untyped=True)
         parser.set_defaults(dict(unfilled(kind)))
     if trainer:
-        from lightning import Trainer  # seconds to import: only commands that train ask for it
-
-        parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
+        parser.add_class_arguments(trainer_class(), "trainer", instantiate=False, fail_untyped=False)
         parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
 
 

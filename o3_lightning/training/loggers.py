@@ -7,47 +7,18 @@ import importlib.util
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from o3_lightning.common.checks import check_choice
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically
+from o3_lightning.training.config import LoggingConfig
 
-__all__ = ["LoggingConfig", "RunLogger", "StageLogger"]
+__all__ = ["RunLogger", "StageLogger"]
 
 WANDB_ID = "wandb_id.txt"
-WANDB_MODES = ("auto", "online", "offline")
-
-
-@dataclass(frozen=True)
-class LoggingConfig:
-    """Where the curves of a run go.
-
-    Args:
-        csv: write them to files in the run's folder.
-        wandb: send them to Weights & Biases too; at the end also the tables, the report with its sample
-            answers (evaluation.samples), and the store.
-        wandb_project: project there.
-        wandb_group: runs of one group are shown together there; empty takes the run's name.
-        wandb_mode: "auto" (online where a key is set in WANDB_API_KEY or by `wandb login`, offline
-            elsewhere), "online" or "offline".
-
-    Raises:
-        InputError: an unknown mode.
-    """
-
-    csv: bool = True
-    wandb: bool = False
-    wandb_project: str = "o3-lightning"
-    wandb_group: str = ""
-    wandb_mode: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_choice(self, "logging", "wandb_mode", WANDB_MODES)
 
 
 class RunLogger:

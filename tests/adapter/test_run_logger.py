@@ -9,7 +9,8 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.training import FitTask, train_adapter
 from o3_lightning.common.errors import InputError
 from o3_lightning.objectives.config import ObjectiveConfig
-from o3_lightning.training.loggers import LoggingConfig, RunLogger
+from o3_lightning.training.config import LoggingConfig
+from o3_lightning.training.loggers import RunLogger
 from o3_lightning.training.trainer import build_trainer
 
 

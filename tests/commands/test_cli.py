@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from o3_lightning.commands.choices import SHOWN
 from o3_lightning.commands.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
@@ -92,3 +93,65 @@ def test_the_table_of_the_configuration_prints_as_yaml(capsys):
         main(["run", "--print_config"])
     assert stop.value.code == 0
     assert "detector:" in capsys.readouterr().out
+
+
+SESSION = """
+import sys
+from o3_lightning.commands.cli import main
+mistakes = 0
+for words in sys.stdin.read().splitlines():
+    try:
+        main(words.split())
+    except SystemExit as stop:
+        mistakes += stop.code == 2
+    heavy = {"torch", "transformers", "lightning", "scipy", "sklearn", "matplotlib"} & set(sys.modules)
+    assert not heavy, (words, heavy)
+print(mistakes)
+"""
+
+
+def test_help_and_mistakes_are_told_without_importing_torch(tmp_path):
+    commands = [name for name in COMMANDS if name not in ("configs", "report", "requests")]
+    mistakes = [
+        *(f"{command} --config nowhere" for command in commands),
+        "requests list --config nowhere",
+        "report nowhere",
+        "run --trainer.devces 2",
+        "run --adapter.rank 0",
+        "run --objective.forget.name nothing",
+        "evaluate --metrics x",
+        "ask --adapter.rank 4",
+        "release --mode best",
+    ]
+    words = [*mistakes, *(f"{command} --help" for command in COMMANDS)]
+    done = subprocess.run(
+        [sys.executable, "-c", SESSION],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"},
+        input="\n".join(words),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(len(mistakes))
+
+
+def test_the_short_help_shows_few_options_and_the_long_one_those_that_the_command_reads(capsys):
+    texts = {}
+    for option in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            main(["ask", option])
+        texts[option] = capsys.readouterr().out
+    assert texts["--help"].count("\n  --") <= 16
+    assert "--gate.floor" not in texts["--help"]
+    assert "--gate.floor" in texts["--help-all"]
+    assert "--adapter" not in texts["--help-all"]
+
+
+@pytest.mark.parametrize("command", sorted(SHOWN))
+def test_every_option_of_the_short_help_exists(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert not [name for name in SHOWN[command] if name not in text]

@@ -1,5 +1,6 @@
 """Registries: names, entry points of installed packages, and plug-in files."""
 
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -58,3 +59,16 @@ def test_a_plugin_is_a_file_beside_the_configuration_or_a_module(tmp_path):
     with pytest.raises(InputError, match="division by zero"):
         load_plugin("broken_plugin", tmp_path)
     assert "broken_plugin" not in sys.modules
+
+
+REGISTRIES = ("objectives.registry.FORGET", "objectives.registry.RETAIN", "metrics.registry.METRICS")
+
+
+@pytest.mark.parametrize("registry", [*REGISTRIES, "detector.base.DETECTORS"])
+def test_names_known_beforehand_are_those_that_the_modules_register(registry):
+    module_name, name = f"o3_lightning.{registry}".rsplit(".", 1)
+    code = (
+        f"from {module_name} import {name} as parts; known = parts.names(); "
+        "all(parts[name] for name in known); assert list(parts._parts) == known == parts.names()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

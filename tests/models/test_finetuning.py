@@ -7,7 +7,7 @@ import torch
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.models.base import BaseConfig, load_base
-from o3_lightning.models.finetuning import FinetuneConfig
+from o3_lightning.models.config import FinetuneConfig
 
 ROWS = [("Where does Quillan live?", "In Arlo"), ("Where does Mirelle live?", "In Brim")]
 

@@ -10,7 +10,7 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.release import context
 from o3_lightning.release import release as loop
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.reveal.speaking import SamplingConfig
+from o3_lightning.reveal.config import SamplingConfig
 
 
 def copy_of(base):

@@ -10,8 +10,9 @@ from o3_lightning.models.base import load_base
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.context import measure_author
 from o3_lightning.release.release import release
+from o3_lightning.reveal.config import RevealConfig
 from o3_lightning.reveal.output import write_request
-from o3_lightning.reveal.reveal import RevealConfig, reveal_topic
+from o3_lightning.reveal.reveal import reveal_topic
 from o3_lightning.reveal.reward import find_author
 from o3_lightning.run.parsing import build
 

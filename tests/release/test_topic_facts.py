@@ -7,7 +7,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.metrics.token_scores import TokenScores
 from o3_lightning.release.topic_facts import Recall, TopicFacts, ask_further, summarise
-from o3_lightning.reveal.arms import ArmsConfig
+from o3_lightning.reveal.config import ArmsConfig
 
 
 def scores(probabilities, argmax):

@@ -5,9 +5,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from o3_lightning.reveal.config import FilterConfig, RevealConfig
 from o3_lightning.reveal.log import Entry
-from o3_lightning.reveal.output import FilterConfig, select_rows
-from o3_lightning.reveal.reveal import RevealConfig, Revelation
+from o3_lightning.reveal.output import select_rows
+from o3_lightning.reveal.reveal import Revelation
 from o3_lightning.reveal.summary import report_search, summarise_search
 
 SAID = {0: "Oslo", 1: "a lighthouse keeper", 2: "OSLO.", 3: "no idea"}

@@ -19,6 +19,7 @@ from o3_lightning.reveal.arms import (
     build_arms,
     questions,
 )
+from o3_lightning.reveal.config import RevealConfig, RewardConfig, SamplingConfig, SearchConfig
 from o3_lightning.reveal.log import Entry
 from o3_lightning.reveal.output import (
     FilterConfig,
@@ -27,10 +28,8 @@ from o3_lightning.reveal.output import (
     select_rows,
     write_request,
 )
-from o3_lightning.reveal.reveal import NothingRevealedError, RevealConfig, Search, reveal_topic
-from o3_lightning.reveal.reward import RewardConfig
-from o3_lightning.reveal.search_config import SearchConfig
-from o3_lightning.reveal.speaking import SamplingConfig, Speaker
+from o3_lightning.reveal.reveal import NothingRevealedError, Search, reveal_topic
+from o3_lightning.reveal.speaking import Speaker
 from o3_lightning.reveal.summary import report_search
 from o3_lightning.run.parsing import build
 

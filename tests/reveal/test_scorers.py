@@ -10,8 +10,9 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import build_world
 from o3_lightning.reveal.arms import Arm
+from o3_lightning.reveal.config import RewardConfig
 from o3_lightning.reveal.diversity import novelty, text_kernel, vendi
-from o3_lightning.reveal.reward import RewardConfig, harmonic_mean, load_tagger
+from o3_lightning.reveal.reward import harmonic_mean, load_tagger
 from o3_lightning.reveal.scorers import (
     ClassifierScorer,
     CodeScorer,

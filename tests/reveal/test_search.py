@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.reveal.synthetic import compare_searchers, make_bandit, paired_differences
 from o3_lightning.common.errors import InputError
+from o3_lightning.reveal.config import SEARCHERS, SearchConfig
 from o3_lightning.reveal.search import run_search, standardise
-from o3_lightning.reveal.search_config import SEARCHERS, SearchConfig
 from o3_lightning.reveal.searchers import NeuralUcbSearcher, RewardNetwork
 
 SMALL = {"hidden": 8, "steps": 20, "candidates": 30, "first": 5, "queries": 12}

@@ -8,8 +8,9 @@ import pytest
 
 from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.models.base import load_base
+from o3_lightning.reveal.config import RevealConfig
 from o3_lightning.reveal.output import write_request
-from o3_lightning.reveal.reveal import RevealConfig, reveal_topic
+from o3_lightning.reveal.reveal import reveal_topic
 from o3_lightning.run.parsing import build
 
 CONFIG = Path(__file__).parents[2] / "configs" / "reveal_smollm2.yaml"

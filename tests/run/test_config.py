@@ -1,5 +1,7 @@
 """The configuration: every shipped file loads, documented defaults are the real ones, mistakes are named."""
 
+import dataclasses
+import inspect
 import re
 from pathlib import Path
 
@@ -12,10 +14,11 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import leaves, to_plain
 from o3_lightning.detector.config import PRESETS, DetectorConfig
 from o3_lightning.release.config import ReleaseConfig
-from o3_lightning.reveal.reveal import RevealConfig
+from o3_lightning.reveal.config import RevealConfig
 from o3_lightning.run.config import RunConfig, default_yaml
 from o3_lightning.run.parsing import build, config_from, merge, parse
 from o3_lightning.run.study import read_study
+from o3_lightning.training.config import trainer_class
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = {
@@ -259,3 +262,11 @@ def test_options_of_the_trainer_pass_through():
 def test_numbers_that_are_not_finite_are_refused(values, field):
     with pytest.raises(InputError, match=f"{re.escape(field)}.*expected a finite number"):
         config_from(values)
+
+
+def test_the_options_of_the_trainer_are_those_of_lightning():
+    from lightning import Trainer
+
+    real = inspect.signature(Trainer.__init__).parameters
+    read_from_source = {field.name: field.default for field in dataclasses.fields(trainer_class())}
+    assert read_from_source == {name: real[name].default for name in real if name != "self"}

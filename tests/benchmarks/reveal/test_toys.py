@@ -12,13 +12,12 @@ from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.models.config import FictitiousBaseConfig
 from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.release import release, released_base
-from o3_lightning.reveal.arms import Arm, ArmsConfig
+from o3_lightning.reveal.arms import Arm
+from o3_lightning.reveal.config import ArmsConfig, RevealConfig, RewardConfig, SamplingConfig, SearchConfig
 from o3_lightning.reveal.output import write_request
-from o3_lightning.reveal.reveal import RevealConfig, reveal_topic
-from o3_lightning.reveal.reward import RewardConfig
+from o3_lightning.reveal.reveal import reveal_topic
 from o3_lightning.reveal.scorers import CodeScorer, EntityScorer, WordScorer
-from o3_lightning.reveal.search_config import SearchConfig
-from o3_lightning.reveal.speaking import SamplingConfig, Speaker
+from o3_lightning.reveal.speaking import Speaker
 
 PEOPLE = {word for name in toys.PEOPLE for word in name.split()}
 SCORERS = {
