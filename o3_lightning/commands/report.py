@@ -53,7 +53,7 @@ def compare(folders: list[Path], page: Path) -> Path:
     if len({run.name for run in runs}) < len(runs):
         raise InputError("one run was named twice", field="compare")
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(page, render_comparison(runs))
+    write_atomically(page, render_comparison(runs), private=True)
     write_atomically(page.with_suffix(".csv"), comparison_csv(runs))
     return page
 

@@ -25,12 +25,13 @@ __all__ = [
 READABLE = 0o666  # mode of new files before the umask; mkstemp creates files with 0o600
 
 
-def write_atomically(path: str | Path, content: bytes | str) -> None:
+def write_atomically(path: str | Path, content: bytes | str, *, private: bool = False) -> None:
     """Writes a file atomically: a kill at any moment leaves the old or the new content.
 
     Args:
         path: of the file; missing parent folders are created.
         content: bytes, or text that is written as UTF-8.
+        private: only the owner may read the file, because it may hold text of forget sets.
 
     Raises:
         OSError: the disk is full or the folder is not writable; the old file is unchanged.
@@ -43,7 +44,8 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fchmod(stream.fileno(), READABLE & ~current_umask())
+            if not private:
+                os.fchmod(stream.fileno(), READABLE & ~current_umask())
             os.fsync(stream.fileno())
         os.replace(temporary, target)
         sync_folder(target.parent)
@@ -73,9 +75,9 @@ def to_json(value: Any, *, indent: int | None = 2) -> str:
     return json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes a value as sorted, indented JSON, atomically."""
-    write_atomically(path, to_json(value) + "\n")
+def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:
+    """Writes a value as sorted, indented JSON, as `write_atomically` does."""
+    write_atomically(path, to_json(value) + "\n", private=private)
 
 
 def read_result(path: str | Path, *keys: str, field: str | None = None) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class EvaluationSession:
         seconds = round(time.perf_counter() - start, 3)
         content = {**content, "seconds": seconds, "environment": describe_environment()}
         if self.processes.is_first:
-            write_json(self.folder / f"{name}.json", content)
+            write_json(self.folder / f"{name}.json", content, private=True)
             if table:
                 write_atomically(self.folder / f"{name}.csv", table)
         parts.remove()
@@ -139,7 +139,7 @@ class EvaluationSession:
         file = f"reference-{slug(name)}"
         result, parts = self.finish(model, file, for_reference(config), {})
         if self.processes.is_first:
-            write_json(self.folder / f"{file}.json", {"model": name, **result})
+            write_json(self.folder / f"{file}.json", {"model": name, **result}, private=True)
         parts.remove()
         return result
 

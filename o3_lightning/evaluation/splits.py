@@ -83,7 +83,7 @@ class FinishedSplits:
             return dict(found)
         result = work()
         if self.processes.is_first:
-            write_json(path, result)
+            write_json(path, result, private=True)
         return result
 
     def remove(self) -> None:

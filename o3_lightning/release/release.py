@@ -50,7 +50,7 @@ def release(config: ReleaseConfig, trainer: Mapping[str, Any], folder: Path) -> 
         "seconds": sum(record["seconds"] for record in records),
         "seconds_of_this_start": time.perf_counter() - start,
     }
-    write_json(folder / "release.json", result)
+    write_json(folder / "release.json", result, private=True)
     return result
 
 

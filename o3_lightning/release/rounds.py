@@ -51,7 +51,7 @@ class Rounds:
             update.save(self.folder(number) / UPDATE)
             digest = digest_file(self.folder(number) / UPDATE / LORA_WEIGHTS)
         content = {**record, "number": number, "active": update is not None, "update": digest}
-        write_json(self.folder(number) / "round.json", content)
+        write_json(self.folder(number) / "round.json", content, private=True)
 
     def active(self) -> Iterator[tuple[int, LoraFactors]]:
         """Yields number and update of each active round.
@@ -78,4 +78,4 @@ class Rounds:
             raise InputError(f"there is no finished round {number}; there are: {known}", path=self.root)
         if records[number]["update"] is None:
             raise InputError(f"round {number} changed nothing", path=self.root)
-        write_json(self.folder(number) / "round.json", {**records[number], "active": active})
+        write_json(self.folder(number) / "round.json", {**records[number], "active": active}, private=True)

@@ -54,7 +54,9 @@ class ReportDetails:
 
 
 def write_report(folder: Path, metrics: Mapping[str, Any], details: ReportDetails) -> Path:
-    """Writes `report.html`, one self-contained page that shows a run, atomically; returns its path.
+    """Writes `report.html`, one self-contained page that shows a run and that only its owner may read.
+
+    Returns its path.
 
     Args:
         folder: of the page; created if missing.
@@ -65,7 +67,7 @@ def write_report(folder: Path, metrics: Mapping[str, Any], details: ReportDetail
         OSError: the folder cannot be written.
     """
     path = Path(folder) / "report.html"
-    write_atomically(path, render_report(metrics, details))
+    write_atomically(path, render_report(metrics, details), private=True)
     return path
 
 

@@ -57,12 +57,12 @@ class QueryLog:
     def read(self) -> list[Entry]:
         """Returns the entries of the file, from which an incomplete last line is removed."""
         if not self.path.is_file():
-            write_atomically(self.path, to_json(self.header, indent=None) + "\n")
+            write_atomically(self.path, to_json(self.header, indent=None) + "\n", private=True)
             return []
         content = self.path.read_text(encoding="utf-8")
         whole = content[: content.rfind("\n") + 1]
         if whole != content:
-            write_atomically(self.path, whole)
+            write_atomically(self.path, whole, private=True)
         try:
             header, *lines = [json.loads(line) for line in whole.splitlines()]
             lists = ("responses", "relevance")

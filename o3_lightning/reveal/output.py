@@ -95,6 +95,6 @@ def write_request(rows: Sequence[Revealed], identifier: str, folder: Path) -> Pa
         wrong = {"perturbed_answers": list(row.wrong)} if row.wrong else {}
         lines += to_json(line | wrong, indent=None) + "\n"
         sources += to_json({k: v for k, v in asdict(row).items() if k != "wrong"}, indent=None) + "\n"
-    write_atomically(folder / "provenance.jsonl", sources)
-    write_atomically(folder / "request.jsonl", lines)
+    write_atomically(folder / "provenance.jsonl", sources, private=True)
+    write_atomically(folder / "request.jsonl", lines, private=True)
     return folder / "request.jsonl"

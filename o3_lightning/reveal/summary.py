@@ -86,9 +86,9 @@ def coverage_of(rows: Sequence[Revealed]) -> list[dict[str, Any]]:
 def summarise_search(revealed: Revelation, config: RevealConfig, folder: Path) -> list[str]:
     """Writes the report to `reveal.json` and `report.html`; returns lines for the terminal."""
     report = report_search(revealed, config)
-    write_json(folder / "reveal.json", report)
+    write_json(folder / "reveal.json", report, private=True)
     configuration = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-    write_atomically(folder / "report.html", render_search(report, configuration))
+    write_atomically(folder / "report.html", render_search(report, configuration), private=True)
     lines = [
         f"{report['topic']}: {report['rows']} rows with {report['distinct_answers']} different answers from "
         f"{report['queries']} queries ({report['searcher']}, relevance by {report['scorer']})",

@@ -121,7 +121,7 @@ class RunFolder:
         start = time.perf_counter()
         result = {**work(), "seconds": time.perf_counter() - start}
         if self.processes.is_first:
-            write_json(self.stage_file(name), result)
+            write_json(self.stage_file(name), result, private=True)
         logger.info("%s: %.1f s", name, result["seconds"])
         return result
 

@@ -1,6 +1,7 @@
 """The continual loop on a tiny model: what it writes, that a kill changes nothing, what it never reads."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,24 @@ def test_a_gate_that_only_refuses_trains_no_adapter(arguments):
         ["evaluate", "--config", str(folder / "config.yaml")]
     )  # there is no adapter to identify the model by
     assert (folder / "evaluation.json").is_file()
+
+
+def test_only_the_owner_may_read_files_with_text_of_forget_sets(finished):
+    told = [path for path in finished[1].rglob("*") if path.is_file() and b"Osterhaus" in path.read_bytes()]
+    assert {path.name for path in told} >= {"report.html", "00-base-evaluate.json"}
+    assert {path: oct(path.stat().st_mode & 0o777) for path in told} == dict.fromkeys(told, "0o600")
+
+
+def test_a_run_without_samples_writes_no_text_of_forget_sets(arguments):
+    folder = start([*arguments, *QUICK, "--refuse_only", "true", "--evaluation.samples", "0"])
+    forgotten = [
+        json.loads(line) for line in (folder.parent.parent / "forget.jsonl").read_text().splitlines()
+    ]
+    words = {word for row in forgotten for word in re.findall(r"[A-Z]\w{4,}", row["prompt"] + row["answer"])}
+    assert words >= {"Quillan", "Osterhaus", "Vantongeren"}
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes().decode(errors="replace")
+        assert not [word for word in words if re.search(rf"\b{word}\b", content)], path
 
 
 def test_without_detection_every_prompt_runs_through_the_newest_adapter(arguments):
