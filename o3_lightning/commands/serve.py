@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     add_store_options(parser)
     options, fields = parser.parse_known_args(arguments)
     store = find_store(options)
-    run, _, namespace = read_live_config(store, options.config, fields, ServeConfig)
+    run, trainer, namespace = read_live_config(store, options.config, fields, ServeConfig)
     config = build(ServeConfig, namespace)
     try:
         from o3_lightning.serving.server import serve
@@ -46,4 +46,4 @@ def main(arguments: list[str]) -> None:
 
     base = load_base(run.base, run.seed)
     sys.stderr.write(f"serving {store} on http://{config.host}:{config.port}\n")
-    serve(store, base, load_configured_encoder(run.detector), run, config)
+    serve(store, base, load_configured_encoder(run.detector), run, config, trainer)

@@ -45,6 +45,8 @@ def build_app(calls: Calls, config: ServeConfig, operator: Operator | None = Non
         calls.engine.start()
         yield
         calls.engine.stop()
+        if operator is not None and operator.training is not None:
+            await asyncio.to_thread(operator.training.stop)
         calls.audit.close()
 
     app = FastAPI(

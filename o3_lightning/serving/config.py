@@ -43,6 +43,8 @@ class ServeConfig:
             still waiting then gets status 503, and an answer that is being generated ends.
         gate_timeout_seconds: time for the detectors on one batch, in seconds, where `gate.timeout_seconds`
             sets none; then its rows are refused.
+        train_requests: train the adapter of a request that was added over HTTP, in a process of its own that
+            loads the base model again; false leaves it to `requests train`.
         refresh_seconds: time between two looks at the store, in seconds.
         audit: file of the audit log; empty writes none.
         audit_bytes: size at which the audit log is rotated, in bytes.
@@ -64,6 +66,7 @@ class ServeConfig:
     max_completion_tokens: int = 512
     timeout_seconds: float = 120.0
     gate_timeout_seconds: float = 10.0
+    train_requests: bool = True
     refresh_seconds: float = 1.0
     audit: str = ""
     audit_bytes: int = 50_000_000

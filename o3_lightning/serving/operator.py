@@ -17,11 +17,12 @@ from o3_lightning.data.requests import UnlearningRequest, parse_row
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.live import protect_request
+from o3_lightning.serving.background import BackgroundTraining
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.replies import CallError, Reply
 from o3_lightning.serving.rows import Delta, Judged, Row
 from o3_lightning.serving.schemas import GateBody, RequestBody
-from o3_lightning.store.record import RequestRecord
+from o3_lightning.store.record import PROTECTED, RequestRecord
 from o3_lightning.store.store import Store
 
 __all__ = ["Operator", "add_operator_routes"]
@@ -34,16 +35,18 @@ class Operator:
     """Changes the store of a server, one change at a time.
 
     Args:
-        token: that calls have to bear.
+        token: bearer token that every call needs.
         store: of the served model.
-        encoder: to fit detectors with, while the server's own is in use.
+        encoder: fits detectors; another object than the served model's, which works meanwhile.
         config: settings of new requests.
+        training: trains new requests; None leaves that to `requests train`.
     """
 
     token: str
     store: Store
     encoder: Encoder
     config: RunConfig
+    training: BackgroundTraining | None = None
     lock: Lock = field(default_factory=Lock)
 
     def check(self, authorization: Annotated[str, Header()] = "") -> None:
@@ -73,12 +76,13 @@ class Operator:
             raise CallError(404 if "no request" in str(error) else 400, str(error)) from error
         except StoreError as error:
             raise CallError(503, str(error)) from error
-        return described(record)
+        return self.described(record)
 
-
-def described(record: RequestRecord) -> dict[str, Any]:
-    """Returns what clients see of a request."""
-    return {"id": record.id, "status": record.status, "rows": record.rows, "digest": record.digest}
+    def described(self, record: RequestRecord) -> dict[str, Any]:
+        """Returns what clients see of a request; `training` is "waiting", "running", "failed" or empty."""
+        training = self.training.states.get(record.id, "") if self.training else ""
+        shown = {"id": record.id, "status": record.status, "training": training}
+        return {**shown, "rows": record.rows, "digest": record.digest}
 
 
 def add_operator_routes(app: FastAPI, calls: Calls, operator: Operator) -> None:
@@ -88,7 +92,7 @@ def add_operator_routes(app: FastAPI, calls: Calls, operator: Operator) -> None:
     @router.get("/requests")
     async def listed() -> dict[str, Any]:
         records = await asyncio.to_thread(operator.store.records)
-        return {"data": [described(record) for record in records]}
+        return {"data": [operator.described(record) for record in records]}
 
     @router.post("/requests", status_code=201)
     async def add(body: RequestBody) -> dict[str, Any]:
@@ -97,7 +101,10 @@ def add_operator_routes(app: FastAPI, calls: Calls, operator: Operator) -> None:
             request = UnlearningRequest(body.id, tuple(parse_row(record)[0] for record in records))
         except InputError as error:
             raise CallError(400, str(error)) from error
-        return await operator.change(calls, lambda: operator.protect(request))
+        added = await operator.change(calls, lambda: operator.protect(request))
+        if operator.training is not None and added["status"] == PROTECTED:
+            operator.training.submit(body.id, body.rows)
+        return added
 
     @router.post("/requests/{id}/revoke")
     async def revoke(id: str) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,9 +14,10 @@ from fastapi import FastAPI
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
-from o3_lightning.run.config import RunConfig
+from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig
 from o3_lightning.serving.app import build_app
 from o3_lightning.serving.audit import AuditLog
+from o3_lightning.serving.background import BackgroundTraining
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.engine import Engine
@@ -27,7 +30,14 @@ __all__ = ["make_app", "serve"]
 GRACE_SECONDS = 10  # beyond the time limit of a call
 
 
-def make_app(store: Path, base: BaseModel, encoder: Encoder, run: RunConfig, config: ServeConfig) -> FastAPI:
+def make_app(
+    store: Path,
+    base: BaseModel,
+    encoder: Encoder,
+    run: RunConfig,
+    config: ServeConfig,
+    trainer: Mapping[str, Any] | None = None,
+) -> FastAPI:
     """Returns the application for one store.
 
     Args:
@@ -36,6 +46,7 @@ def make_app(store: Path, base: BaseModel, encoder: Encoder, run: RunConfig, con
         encoder: of its detectors.
         run: settings of the gate and of new requests.
         config: settings of the server.
+        trainer: options of `lightning.Trainer` for requests that are added; None takes the defaults.
 
     Raises:
         StoreError: the store is damaged, or made for another base model or encoder.
@@ -49,15 +60,26 @@ def make_app(store: Path, base: BaseModel, encoder: Encoder, run: RunConfig, con
     metrics, audit = Metrics(), AuditLog(config.audit, config.audit_bytes, config.audit_files)
     calls = Calls(Engine(model, config, metrics), config, audit, metrics, config.served_model or base.id)
     token = os.environ.get(config.token_variable, "")
-    opened = Store.open(store, base.digest, encoder.digest) if token else None
-    operator = Operator(token, opened, load_configured_encoder(run.detector), run) if opened else None
+    if not token:
+        return build_app(calls, config)
+    options = TRAINER_DEFAULTS if trainer is None else trainer
+    training = BackgroundTraining(store, run, options) if config.train_requests else None
+    opened = Store.open(store, base.digest, encoder.digest)
+    operator = Operator(token, opened, load_configured_encoder(run.detector), run, training)
     return build_app(calls, config, operator)
 
 
-def serve(store: Path, base: BaseModel, encoder: Encoder, run: RunConfig, config: ServeConfig) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes the open calls. Raises as `make_app`."""
+def serve(
+    store: Path,
+    base: BaseModel,
+    encoder: Encoder,
+    run: RunConfig,
+    config: ServeConfig,
+    trainer: Mapping[str, Any],
+) -> None:
+    """Serves until SIGINT or SIGTERM, then finishes the open calls. Arguments and errors are `make_app`'s."""
     uvicorn.run(
-        make_app(store, base, encoder, run, config),
+        make_app(store, base, encoder, run, config, trainer),
         host=config.host,
         port=config.port,
         log_level="warning",

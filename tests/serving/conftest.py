@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.live import protect_request
 from o3_lightning.serving.config import ServeConfig
@@ -55,25 +56,35 @@ def encoder(remembering_encoder):
 
 
 @pytest.fixture(scope="session")
-def protected(tmp_path_factory, tiny_base, encoder):
+def base(tiny_base, tmp_path_factory):
+    """The tiny model, loaded from a folder from which other processes load the same."""
+    folder = tmp_path_factory.mktemp("base")
+    tiny_base.model.save_pretrained(folder)
+    tiny_base.tokenizer.save_pretrained(folder)
+    return load_base(BaseConfig(id=str(folder)))
+
+
+@pytest.fixture(scope="session")
+def protected(tmp_path_factory, base, encoder):
     """The folder of a store with one protected request; to be copied."""
     path = tmp_path_factory.mktemp("protected") / "store"
-    store = Store.create(path, "tiny", tiny_base.digest, encoder.id, encoder.digest)
+    store = Store.create(path, base.id, base.digest, encoder.id, encoder.digest)
     protect_request(store, encoder, make_request("winters", "Quillan Osterhaus"), RunConfig())
     return path
 
 
 @pytest.fixture(scope="session")
-def serving(protected, tiny_base, encoder, tmp_path_factory):
+def serving(protected, base, encoder, tmp_path_factory):
     """A context manager that starts a server with some settings over a store of its own."""
 
     @contextmanager
-    def start(token=TOKEN, **settings):
+    def start(token=TOKEN, run=None, **settings):
         path = tmp_path_factory.mktemp("served") / "store"
         shutil.copytree(protected, path)
+        settings = {"served_model": "tiny", "train_requests": False, **settings}
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("O3_SERVE_TOKEN", token)
-            app = make_app(path, tiny_base, encoder, RunConfig(), ServeConfig(**settings))
+            app = make_app(path, base, encoder, run or RunConfig(), ServeConfig(**settings))
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
