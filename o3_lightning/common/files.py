@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -13,6 +15,7 @@ from typing import Any
 from o3_lightning.common.errors import InputError
 
 __all__ = [
+    "csv_text",
     "digest_bytes",
     "digest_file",
     "digest_json",
@@ -101,6 +104,15 @@ def read_result(path: str | Path, *keys: str, field: str | None = None) -> dict[
         if not isinstance(value, dict) or key not in value:
             raise InputError(f"expected a JSON object with '{key}'", path=path, field=field or key)
     return dict(value)
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Returns a header and rows as CSV; None gives an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def digest_bytes(*parts: bytes) -> str:

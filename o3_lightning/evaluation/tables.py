@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from o3_lightning.common.files import csv_text
 from o3_lightning.metrics.registry import METRICS, Kind
 from o3_lightning.metrics.text import unparseable
 
@@ -33,16 +32,14 @@ def as_csv(result: Result) -> str:
 
     `unreadable` counts the examples without a value; the mean is empty where no example has one.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for name, kind, part in named_splits(result):
         for metric, column in part["values"].items():
             ends = part["intervals"].get(metric, ("", "", ""))
             unread = unparseable(column)
             numbers = [part["aggregate"].get(metric, ""), *ends, len(column) - unread, unread]
-            writer.writerow([name, metric, *numbers, METRICS[metric].direction(kind) or ""])
-    return buffer.getvalue()
+            rows.append([name, metric, *numbers, METRICS[metric].direction(kind) or ""])
+    return csv_text(COLUMNS, rows)
 
 
 def as_lines(result: Result) -> list[str]:

@@ -1,1 +1,1 @@
-"""The page of a run: self-contained HTML with inline pictures; `report.write_report` writes it."""
+"""The page of a run: self-contained HTML with inline pictures; `report.render_report` returns it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from markupsafe import Markup
 
@@ -25,11 +25,19 @@ class Cell:
     title: str = ""
 
 
+class Block:
+    """A piece of a section; `blocks.html` draws each kind."""
+
+    @property
+    def kind(self) -> str:
+        """The name of the class in lower case."""
+        return type(self).__name__.lower()
+
+
 @dataclass(frozen=True)
-class Heat:
+class Heat(Block):
     """A table of coloured cells, one row per name."""
 
-    kind: ClassVar[str] = "heat"
     caption: str
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Cell]]]
@@ -37,10 +45,9 @@ class Heat:
 
 
 @dataclass(frozen=True)
-class Chart:
+class Chart(Block):
     """An inline SVG picture; `legend` holds the CSS style and the name of each line."""
 
-    kind: ClassVar[str] = "chart"
     caption: str
     picture: Markup
     legend: Sequence[tuple[str, str]] = ()
@@ -48,13 +55,12 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """A table of texts; the first column names the row, a `Markup` cell is not escaped.
 
     With `prose` the cells hold sentences or lists: they are left-aligned and wrapped.
     """
 
-    kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -63,52 +69,44 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Bars:
+class Bars(Block):
     """Horizontal bars: (name, share of the longest in [0, 1], value as text)."""
 
-    kind: ClassVar[str] = "bars"
     caption: str
     rows: Sequence[tuple[str, float, str]]
     note: str = ""
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Block):
     """Answers before and after, under a title."""
 
-    kind: ClassVar[str] = "samples"
     title: str
     rows: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Code:
+class Code(Block):
     """Text in fixed width."""
 
-    kind: ClassVar[str] = "code"
     text: str
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Block):
     """Blocks side by side where the page is wide enough."""
 
-    kind: ClassVar[str] = "grid"
-    blocks: Sequence[Any]
+    blocks: Sequence[Block]
 
 
 @dataclass(frozen=True)
-class Fold:
+class Fold(Block):
     """Blocks under a title that opens and closes, with a note beside the title."""
 
-    kind: ClassVar[str] = "fold"
     title: str
-    blocks: Sequence[Any]
+    blocks: Sequence[Block]
     open: bool = False
     note: str = ""
-
-
-Block = Heat | Chart | Table | Bars | Samples | Code | Grid | Fold
 
 
 @dataclass(frozen=True)
@@ -160,15 +158,15 @@ def heat_cell(
     return Cell(text, step, marked, f"{title}: {text}" if title else "")
 
 
-def few_then_fold(blocks: Sequence[Any], shown: int, what: str) -> list[Any]:
+def few_then_fold(blocks: Sequence[Block], shown: int, what: str) -> list[Block]:
     """Returns blocks side by side: the first few open, the rest under a title."""
     if not blocks:
         return []
     rest = blocks[shown:]
-    head = [Grid(blocks[:shown])]
-    return [*head, Fold(f"{len(rest)} more {what}", [Grid(rest)])] if rest else head
+    folded = [Fold(f"{len(rest)} more {what}", [Grid(rest)])] if rest else []
+    return [Grid(blocks[:shown]), *folded]
 
 
-def side_by_side(maps: Sequence[Heat], most: int = 6) -> list[Any]:
+def side_by_side(maps: Sequence[Heat], most: int = 6) -> list[Block]:
     """Returns heat maps beside each other while they have at most `most` columns, else one below another."""
     return [Grid(maps)] if maps and max(len(one.columns) for one in maps) <= most else list(maps)

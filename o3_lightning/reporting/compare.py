@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from o3_lightning.common.files import csv_text
 from o3_lightning.common.plain import leaves
 from o3_lightning.evaluation.figures import FIGURES, headline
 from o3_lightning.reporting.blocks import Block, Fold, Section, Table, section
@@ -104,12 +103,8 @@ def figure_text(name: str, value: float | None) -> str:
 
 def comparison_csv(runs: Sequence[ComparedRun]) -> str:
     """Returns the runs' `metrics.csv` below each other, with the run's name in the first column."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", *COLUMNS])
-    for run in runs:
-        writer.writerows([run.name, *row] for row in rows_of(run.metrics))
-    return text.getvalue()
+    rows = ([run.name, *row] for run in runs for row in rows_of(run.metrics))
+    return csv_text(["run", *COLUMNS], rows)
 
 
 def requests_section(runs: Sequence[ComparedRun]) -> Section:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from o3_lightning.common.files import csv_text
 
 __all__ = ["COLUMNS", "long_form", "rows_of"]
 
@@ -15,11 +15,7 @@ Row = tuple[str, str, str, str, str, float | None, float | None, float | None]
 
 def long_form(metrics: Mapping[str, Any]) -> str:
     """Returns `rows_of` as CSV text with a header; empty cells where there is no value."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(rows_of(metrics))
-    return text.getvalue()
+    return csv_text(COLUMNS, rows_of(metrics))
 
 
 def rows_of(metrics: Mapping[str, Any]) -> Iterator[Row]:

@@ -83,9 +83,8 @@ def unreadable_fold(metrics: Metrics) -> list[Fold]:
 
 def persistence_map(split: str, matrix: Mapping[str, Any]) -> Heat:
     """The heat map of one metric on one split."""
-    limits = scale_limits([value for row in matrix["values"] for value in row])
-    rows = heat_rows(matrix, matrix["columns"], limits, split)
-    return Heat(name_of(split), [str(name) for name in matrix["columns"]], rows)
+    limits, columns = scale_limits([value for row in matrix["values"] for value in row]), matrix["columns"]
+    return Heat(name_of(split), list(map(str, columns)), heat_rows(matrix, columns, limits, split))
 
 
 def heat_rows(
@@ -214,6 +213,6 @@ def overlaps_section(overlaps: Mapping[str, Mapping[str, Any]]) -> Section:
 def overlap_map(name: str, matrix: Mapping[str, Any]) -> Heat:
     """The matrix of one measure, coloured by absolute value."""
     sizes = [abs(value) for row in matrix["values"] for value in row if is_number(value)]
-    limits = (0.0, LIMITS.get(name, max([1.0, *sizes])))
-    rows = heat_rows(matrix, matrix["rows"], limits)
-    return Heat(name_of(name), [str(row) for row in matrix["rows"]], rows, TEXTS["overlaps"].get(name, ""))
+    limits, names = (0.0, LIMITS.get(name, max([1.0, *sizes]))), matrix["rows"]
+    cells = heat_rows(matrix, names, limits)
+    return Heat(name_of(name), list(map(str, names)), cells, TEXTS["overlaps"].get(name, ""))

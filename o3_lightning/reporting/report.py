@@ -1,23 +1,21 @@
-"""Renders and writes the page of a run."""
+"""Renders the page of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from o3_lightning.common.files import write_atomically
 from o3_lightning.evaluation.figures import Place
 from o3_lightning.reporting import external_results, gate, outcome, record
 from o3_lightning.reporting.blocks import Card, Section
 from o3_lightning.reporting.cards import attack_cards, summary_cards
 from o3_lightning.reporting.colours import heat_css, palette_css
 
-__all__ = ["ReportDetails", "render_page", "render_report", "write_report"]
+__all__ = ["ReportDetails", "render_page", "render_report"]
 
 
 @dataclass(frozen=True)
@@ -53,26 +51,10 @@ class ReportDetails:
     notes: Sequence[str] = ()
 
 
-def write_report(folder: Path, metrics: Mapping[str, Any], details: ReportDetails) -> Path:
-    """Writes `report.html`, one self-contained page that shows a run and that only its owner may read.
-
-    Returns its path.
-
-    Args:
-        folder: of the page; created if missing.
-        metrics: in the form of `metrics.json`; any key but `requests` may be missing, the page then says so.
-        details: what the page shows beside the metrics.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    path = Path(folder) / "report.html"
-    write_atomically(path, render_report(metrics, details), private=True)
-    return path
-
-
 def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
-    """Returns the page of `write_report`: HTML with inline style and pictures, no script, no URL.
+    """Returns the page of a run: self-contained HTML with inline style and pictures, no script, no URL.
+
+    Any key of `metrics`, the content of `metrics.json`, but `requests` may be missing; the page says so.
 
     Example:
         >>> render_report({"requests": []}, ReportDetails("demo"))[:15]

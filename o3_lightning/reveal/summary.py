@@ -15,7 +15,7 @@ import yaml
 from o3_lightning.common.files import write_atomically, write_json
 from o3_lightning.common.plain import to_plain
 from o3_lightning.data.normalise import normalise
-from o3_lightning.reporting.blocks import Block, Card, Chart, Grid, Section, Table
+from o3_lightning.reporting.blocks import Block, Card, Chart, Grid, Section, Table, section
 from o3_lightning.reporting.formatting import fraction
 from o3_lightning.reporting.pictures import line_chart
 from o3_lightning.reporting.record import configuration_section
@@ -133,13 +133,7 @@ def rewards_section(report: Mapping[str, Any]) -> Section:
         chart(means, f"mean of {window} queries", "reward and mean relevance", (0.0, 1.0)),
         chart({"relevant answers": found}, "so far", "distinct relevant answers", None),
     ]
-    return Section(
-        "rewards",
-        "Reward over the queries",
-        "The reward decreases once few new answers remain; the number of answers shows what was found.",
-        [Grid(blocks)],
-        "There were no queries.",
-    )
+    return section("rewards", [Grid(blocks)])
 
 
 def chart(lines: Mapping[str, Any], label: str, caption: str, limits: tuple[float, float] | None) -> Chart:
@@ -158,13 +152,7 @@ def averaged(values: list[float], window: int) -> list[tuple[float, float]]:
 def instructions_section(report: Mapping[str, Any]) -> Section:
     """The instructions with the highest rewards."""
     rows = [[str(item["query"]), fraction(item["reward"]), item["instruction"]] for item in report["best"]]
-    return Section(
-        "instructions",
-        "Best instructions",
-        "{topic} stands for the topic. Early queries have higher rewards, because all answers are new.",
-        [Table("", ["query", "reward", "instruction"], rows, prose=True)],
-        "There were no queries.",
-    )
+    return section("instructions", [Table("", ["query", "reward", "instruction"], rows, prose=True)])
 
 
 def coverage_section(report: Mapping[str, Any]) -> Section:
@@ -173,11 +161,6 @@ def coverage_section(report: Mapping[str, Any]) -> Section:
         [str(place), str(item["rows"]), str(item["first"]), fraction(item["relevance"])]
         for place, item in enumerate(report["coverage"], start=1)
     ]
-    return Section(
-        "coverage",
-        "Coverage",
-        "One line per distinct answer among the rows. If few instructions elicit an answer, similar ones may "
-        "have been missed.",
-        [Table("", ["answer", "rows", "first query", "relevance"], rows)] if rows else [],
-        "No answer passed the filter.",
+    return section(
+        "coverage", [Table("", ["answer", "rows", "first query", "relevance"], rows)] if rows else []
     )

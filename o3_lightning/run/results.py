@@ -23,7 +23,7 @@ from o3_lightning.evaluation.figures import (
 from o3_lightning.reporting.external_results import read_attacks, read_comparisons, read_places
 from o3_lightning.reporting.long_form import long_form
 from o3_lightning.reporting.publish import publish
-from o3_lightning.reporting.report import ReportDetails, write_report
+from o3_lightning.reporting.report import ReportDetails, render_report
 from o3_lightning.store.store import Store
 from o3_lightning.training.loggers import RunLogger
 from o3_lightning.training.run_folder import RunFolder
@@ -56,7 +56,7 @@ def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> 
     }
     write_atomically(folder.path / CSV_NAME, long_form(metrics))
     details = assemble_details(folder, identifiers, results)
-    write_report(folder.path, metrics, details)
+    write_atomically(folder.report_file, render_report(metrics, details), private=True)
     write_json(folder.metrics_file, metrics)
     for run in loggers.wandb_runs():
         publish(run, folder.path, metrics, details, loggers.next_step)
@@ -79,12 +79,8 @@ def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -
             raise InputError(f"there is no result of stage {name}", path=folder.path / "stages")
     details = assemble_details(folder, metrics["requests"], results, beside)
     write_atomically(folder.path / CSV_NAME, long_form(metrics))
-    return write_report(folder.path, metrics, details)
-
-
-def size_of(folder: Path) -> int:
-    """Returns the bytes of a request's detector and adapter."""
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    write_atomically(folder.report_file, render_report(metrics, details), private=True)
+    return folder.report_file
 
 
 def by_request(values: Mapping[str, Any], identifiers: Sequence[str]) -> dict[str, Any]:

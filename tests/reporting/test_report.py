@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from o3_lightning.reporting.outcome import curves_section
-from o3_lightning.reporting.report import ReportDetails, render_report, write_report
+from o3_lightning.reporting.report import ReportDetails, render_report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = [
@@ -268,16 +268,6 @@ def test_twenty_requests_are_folded_beyond_the_first_few():
     details = ReportDetails("long", weights={name: {"seen": [1.0]} for name in names})
     text = Page(render_report(metrics, details)).text
     assert "17 more requests" in text
-
-
-def test_report_is_written_whole_and_replaces_the_old_one(tmp_path):
-    folder = tmp_path / "runs" / "x"
-    path = write_report(folder, example_metrics(), example_details())
-    assert path == folder / "report.html"
-    assert path.read_text(encoding="utf-8") == render_report(example_metrics(), example_details())
-    write_report(folder, {"requests": []}, ReportDetails("second"))
-    assert "second" in path.read_text()
-    assert [file.name for file in folder.iterdir()] == ["report.html"]
 
 
 def test_summary_speaks_of_another_metric_where_accuracy_was_not_measured():
