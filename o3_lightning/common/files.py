@@ -19,6 +19,7 @@ __all__ = [
     "digest_bytes",
     "digest_file",
     "digest_json",
+    "read_lines",
     "read_result",
     "to_json",
     "write_atomically",
@@ -104,6 +105,22 @@ def read_result(path: str | Path, *keys: str, field: str | None = None) -> dict[
         if not isinstance(value, dict) or key not in value:
             raise InputError(f"expected a JSON object with '{key}'", path=path, field=field or key)
     return dict(value)
+
+
+def read_lines(path: str | Path, what: str, field: str) -> list[str]:
+    """Returns the stripped lines of a text file that are not empty, at least one.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, or holds no line.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read: {error}", path=path, field=field) from error
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise InputError(f"expected one {what} per line, got none", path=path, field=field)
+    return found
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

@@ -6,9 +6,20 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["evenly_spaced", "leaves", "mean_of", "to_plain"]
+__all__ = ["evenly_spaced", "leaves", "markdown_table", "mean_of", "to_plain"]
 
 Item = TypeVar("Item")
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Returns the lines of a Markdown table.
+
+    Example:
+        >>> markdown_table(["a", "b"], [["1", "2"]])
+        ['| a | b |', '|---|---|', '| 1 | 2 |']
+    """
+    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return [*head, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from o3_lightning.common.files import csv_text
+from o3_lightning.common.plain import markdown_table
 from o3_lightning.metrics.registry import METRICS, Kind
 from o3_lightning.metrics.text import unparseable
 
@@ -121,22 +122,19 @@ def attack_summary(table: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 def as_table(table: Sequence[Row]) -> list[str]:
     """Returns the lines of a Markdown table of all attacks, and one line per member."""
-    lines = [
-        "| attack | member | leak | base leak | caught | false alarms | utility | base utility |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["attack", "member", "leak", "base leak", "caught", "false alarms", "utility", "base utility"]
+    rows = []
     for row in pool_requests(table):
-        note = "" if row["proves"] else " (proves nothing)"
         leak, base_leak, *others = (two_decimals(row[key]) for key in SHARES)
-        cells = [f"{row['group']}: {row['attack']}", row["member"] or "-", leak, base_leak + note, *others]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
+        base_leak += "" if row["proves"] else " (proves nothing)"
+        rows.append([f"{row['group']}: {row['attack']}", row["member"] or "-", leak, base_leak, *others])
+    summary = [
         f"{member}: {two_decimals(found['leak_of_base'])} of the base model's facts leak over "
         f"{found['kinds']} kinds; worst: {found['worst']} ({two_decimals(found['worst_leak'])}); caught "
         f"{two_decimals(found['caught'])}, false alarms {two_decimals(found['false_alarm'])}"
         for member, found in attack_summary(table).items()
     ]
-    return lines
+    return [*markdown_table(columns, rows), *summary]
 
 
 def two_decimals(value: float | None) -> str:

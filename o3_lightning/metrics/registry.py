@@ -1,7 +1,7 @@
 """The registry of metrics, and the evidence that they read; the decorator `metric` registers a function.
 
 A metric gives one value per example of one split. What compares two splits or two models starts from these
-values: `metrics.quality`, `metrics.membership` and `metrics.quality`.
+values: `metrics.quality` and `metrics.membership`.
 
 Shapes: B examples of the split, P perturbed answers of an example, D width of an embedding.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from o3_lightning.common.registry import Registry
 
@@ -155,11 +155,7 @@ def metric(
 
 
 def missing(name: str, evidence: Evidence) -> list[str]:
-    """Returns the fields that a metric needs and the evidence lacks.
-
-    Raises:
-        InputError: no metric has this name.
-    """
+    """Returns the fields that a metric needs and the evidence lacks; InputError for an unknown name."""
     return [need for need in METRICS[name].needs if getattr(evidence, need) is None]
 
 
@@ -183,5 +179,4 @@ def measure(name: str, evidence: Evidence) -> Values:
     if lacking:
         raise ValueError(f"metric {name!r} needs {', '.join(lacking)}, which the evidence lacks")
     found = METRICS[name]
-    arguments: list[Any] = [getattr(evidence, argument) for argument in found.arguments]
-    return found.function(*arguments)
+    return found.function(*(getattr(evidence, argument) for argument in found.arguments))

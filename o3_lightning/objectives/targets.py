@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import read_lines
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.words import REFUSALS
 from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN, RETAIN_REFUSAL, WRONG
@@ -27,23 +28,10 @@ LETTER = re.compile(r"(?<![A-Za-z])[A-E](?![A-Za-z'])")
 
 
 def load_refusals(path: str | Path | None = None) -> tuple[str, ...]:
-    """Returns refusals: of a file with one a line, or the embedded ones.
-
-    Raises:
-        InputError: the file cannot be read, is not UTF-8 or holds no refusal.
-    """
+    """Returns refusals: of a file with one per line, see `read_lines`, or the embedded ones."""
     if path is None:
         return REFUSALS
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"cannot be read: {error}"
-        raise InputError(message, path=path, field="objective.forget.refusals") from error
-    refusals = tuple(line.strip() for line in lines if line.strip())
-    if not refusals:
-        message = "expected one refusal a line, found none"
-        raise InputError(message, path=path, field="objective.forget.refusals")
-    return refusals
+    return tuple(read_lines(path, "refusal", "objective.forget.refusals"))
 
 
 def draw_refusals(

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import read_lines
 from o3_lightning.reveal.config import PHRASES, ArmsConfig
 
 __all__ = ["PHRASES", "TOPIC", "Arm", "build_arms", "questions"]
@@ -61,8 +60,10 @@ def build_arms(config: ArmsConfig, seed: int, width: int) -> list[Arm]:
     """
     if config.family == "soft":
         return soft_arms(config, seed, width)
-    path = config.phrases
-    texts = generated_texts(config.general_subjects) if path is None else read_phrases(path)
+    if config.phrases is None:
+        texts = generated_texts(config.general_subjects)
+    else:
+        texts = list(dict.fromkeys(read_lines(config.phrases, "instruction", "arms.phrases")))
     draw = random.Random(f"arms-{seed}")  # noqa: S311
     return [Arm(text) for text in draw.sample(texts, min(config.pool, len(texts)))]
 
@@ -87,18 +88,6 @@ def questions(subjects: str, count: int | None = None) -> list[str]:
     heads = [head.replace("{p}", item) for head in PHRASES["heads"] for item in PHRASES["properties"]]
     forms = [*heads, *(f"{word} {verb}?" for word in PHRASES["wh_words"] for verb in PHRASES["verbs"])]
     return [form.replace("{s}", subject) for subject in PHRASES[subjects][:count] for form in forms]
-
-
-def read_phrases(path: str) -> list[str]:
-    """Returns the distinct instructions of a file."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read: {error}", path=path, field="arms.phrases") from error
-    texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not texts:
-        raise InputError("expected one instruction per line, got none", path=path, field="arms.phrases")
-    return texts
 
 
 def soft_arms(config: ArmsConfig, seed: int, width: int) -> list[Arm]:

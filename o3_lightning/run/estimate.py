@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import Callback
@@ -18,7 +18,6 @@ from o3_lightning.common.environment import peak_memory_mib
 from o3_lightning.common.plain import evenly_spaced
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.evaluation.evaluate import evaluate_split
 from o3_lightning.evaluation.reference import plain_model
@@ -36,6 +35,8 @@ __all__ = ["Estimate", "estimate_run"]
 STEPS = 4  # of the adapter; the first, a warm-up, is not counted
 SAMPLE = 24  # rows measured in each split; a row's cost differs between splits
 MEBIBYTES = 2**20
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -92,40 +93,35 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
     loaded = time.perf_counter() - start
     fresh = [one for one in stream.requests if one.id not in reused]
     request = max(stream.requests, key=lambda one: len(one.rows))
-    fit, multi = measure_detector(config, encoder, request)
+    fit, detector = timed(lambda: fit_request(encoder, request, config))
+    prompts = evenly_spaced(request.prompts, SAMPLE)
+    gate, _ = timed(lambda: MultiDetector(encoder, {request.id: detector}).weights(prompts))
     step, overlaps = 0.0, 0.0
     if not config.refuse_only:
         step, trained = measure_step(config, trainer, base, stream, request)
         overlaps = measure_overlap(base, trained, stream, request)
-    once, prompt = measure_rows(config, base, stream), measure_gate(multi, request)
+    once, prompt = measure_rows(config, base, stream), gate / len(prompts)
     processes = processes_wanted(trainer)
-    steps = sum(steps_of(config, one) for one in fresh)
-    prompts = sum(len(part) for _, _, part, _ in splits_of(stream))
-    probes = prompts + sum(map(len, stream.probes.values()))
+    batches = sum(math.ceil(len(one.rows) / config.adapter.batch_size) for one in fresh)
+    asked = sum(len(part) for _, _, part, _ in splits_of(stream))
+    probes = asked + sum(map(len, stream.probes.values()))
     count, fresh_rows = len(stream.requests), sum(len(one.rows) for one in fresh)
     seconds = {
         "load": loaded,
         "detectors": fit * fresh_rows / len(request.rows),
-        "adapters": step * steps / processes,
-        "evaluation": (once * (1 + count) + prompt * prompts * count) / processes + prompt * probes,
+        "adapters": step * batches * config.adapter.epochs / processes,
+        "evaluation": (once * (1 + count) + prompt * asked * count) / processes + prompt * probes,
         "overlaps": overlaps,
     }
     gpu = torch.cuda.is_available()
     return Estimate(seconds, torch.cuda.max_memory_allocated() / MEBIBYTES if gpu else peak_memory_mib())
 
 
-def steps_of(config: RunConfig, request: UnlearningRequest) -> int:
-    """Returns the number of optimizer steps of one request."""
-    return math.ceil(len(request.rows) / config.adapter.batch_size) * config.adapter.epochs
-
-
-def measure_detector(
-    config: RunConfig, encoder: Encoder, request: UnlearningRequest
-) -> tuple[float, MultiDetector]:
-    """Returns the seconds of one fit, and a gate with this request alone."""
+def timed(work: Callable[[], Value]) -> tuple[float, Value]:
+    """Returns the seconds that some work takes, and its result."""
     start = time.perf_counter()
-    detector = fit_request(encoder, request, config)
-    return time.perf_counter() - start, MultiDetector(encoder, {request.id: detector})
+    result = work()
+    return time.perf_counter() - start, result
 
 
 def measure_step(
@@ -153,11 +149,9 @@ def measure_overlap(
     """
     history = AdapterHistory.of({request.id: trained.factors})
     prompts = evenly_spaced(request.prompts, SAMPLE)
-    start = time.perf_counter()
-    overlap_matrices(history)
-    angles = time.perf_counter() - start
-    logit_interference(base, history, {request.id: prompts})
-    once = (time.perf_counter() - start - angles) / (2 * len(prompts))
+    angles, _ = timed(lambda: overlap_matrices(history))
+    passes, _ = timed(lambda: logit_interference(base, history, {request.id: prompts}))
+    once = passes / (2 * len(prompts))
     count = len(stream.requests)
     return angles * count**2 + once * (1 + count) * sum(len(one.rows) for one in stream.requests)
 
@@ -172,11 +166,3 @@ def measure_rows(config: RunConfig, base: BaseModel, stream: RequestStream) -> f
             evaluate_split(model, chosen, config.evaluation, kind, name)
             seconds += (time.perf_counter() - start) * len(rows) / len(chosen)
     return seconds
-
-
-def measure_gate(multi: MultiDetector, request: UnlearningRequest) -> float:
-    """Returns the seconds of the gate for one prompt."""
-    prompts = evenly_spaced(request.prompts, SAMPLE)
-    start = time.perf_counter()
-    multi.weights(prompts)
-    return (time.perf_counter() - start) / len(prompts)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.common.plain import to_plain
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.stream import load_stream
 from o3_lightning.detector.encoder import Encoder
@@ -17,7 +15,7 @@ from o3_lightning.models.base import load_base
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import RETAIN_SPLIT
 from o3_lightning.run.pipeline import UNFINISHED
-from o3_lightning.run.unlearner import DECISIVE_SECTIONS, Unlearner, fit_request, save_detector
+from o3_lightning.run.unlearner import Unlearner, decisive_sections, fit_and_store
 from o3_lightning.store.record import PROTECTED, REGISTERED, RequestRecord
 from o3_lightning.store.store import Store
 
@@ -35,12 +33,9 @@ def protect_request(
         InputError: another forget set has the id.
         StoreError: the store is damaged, locked or not writable.
     """
-    recorded = {name: to_plain(getattr(config, name)) for name in DECISIVE_SECTIONS}
-    record = store.register(request, recorded)
-    if record.status != REGISTERED:
-        return record
-    detector = fit_request(encoder, request, config)
-    return store.protect(request.id, partial(save_detector, detector, request))
+    if store.register(request, decisive_sections(config)).status == REGISTERED:
+        fit_and_store(store, encoder, request, config)
+    return store.record(request.id)
 
 
 def train_requests(

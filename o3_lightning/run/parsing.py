@@ -15,7 +15,8 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,8 +174,15 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     Raises:
         InputError: an unknown key, a value of the wrong type, a file that is missing or not YAML.
     """
-    try:
+    with one_line_errors(parser):
         return parser.parse_args(list(arguments)).clone(with_meta=False)  # no files' names beside the fields
+
+
+@contextmanager
+def one_line_errors(parser: ArgumentParser) -> Iterator[None]:
+    """Raises the errors of a parser as InputErrors."""
+    try:
+        yield
     except ArgumentError as error:
         raise InputError(explain(str(error), known_keys(parser))) from error
     except UnicodeDecodeError as error:  # of a file that fills one section, such as --adapter FILE
@@ -242,10 +250,8 @@ def config_from(values: Mapping[str, Any], beside: Path | None = None) -> tuple[
     parser, content = object_parser(), dict(values)
     if PLUGINS in content:
         content[PLUGINS] = load_plugins(content[PLUGINS], beside or Path())
-    try:
+    with one_line_errors(parser):
         namespace = parser.parse_object(content)
-    except ArgumentError as error:
-        raise InputError(explain(str(error), known_keys(parser))) from error
     return build(RunConfig, namespace), trainer_options(namespace)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically, write_json
+from o3_lightning.common.plain import markdown_table
 from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import check_id
@@ -193,10 +194,11 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
 def table(content: Plain) -> str:
     """Returns the results as a Markdown table, one row per variant, and the meaning of its columns."""
     columns = content["figures"]
-    lines = [f"| variant | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-    for name, variant in content["variants"].items():
-        cells = [cell(column, variant["figures"].get(column)) for column in columns]
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    rows = [
+        [f"`{name}`", *(cell(column, variant["figures"].get(column)) for column in columns)]
+        for name, variant in content["variants"].items()
+    ]
+    lines = markdown_table(["variant", *columns], rows)
     meanings = [f"* {column}: {FIGURES[column]}" for column in columns]
     seeds = ", ".join(map(str, content["seeds"]))
     return "\n".join([*lines, "", f"Mean ± deviation over seeds {seeds}.", "", *meanings, ""])

@@ -79,8 +79,7 @@ class Unlearner:
         Raises:
             InputError: another forget set is registered under this id.
         """
-        configuration = {name: to_plain(getattr(self.config, name)) for name in DECISIVE_SECTIONS}
-        self.processes.once(lambda: self.store.register(request, configuration))
+        self.processes.once(lambda: self.store.register(request, decisive_sections(self.config)))
 
     def protect(self, request: UnlearningRequest) -> dict[str, Any]:
         """Registers a request and fits its detector; from then on the gated model refuses matching prompts.
@@ -93,12 +92,9 @@ class Unlearner:
         """
         self.register(request)
 
-        def fit_and_store() -> dict[str, Any]:
-            detector = fit_request(self.encoder, request, self.config)
-            self.store.protect(request.id, partial(save_detector, detector, request))
-            return {"report": detector.report}
-
-        return self.processes.once(fit_and_store)
+        return self.processes.once(
+            lambda: {"report": fit_and_store(self.store, self.encoder, request, self.config).report}
+        )
 
     def unlearn(
         self,
@@ -142,6 +138,18 @@ class Unlearner:
     def gated_model(self) -> GatedModel:
         """Returns the base model behind the gate of every request that the store holds now."""
         return GatedModel.from_store(self.store.path, self.base, self.encoder, self.config.gate)
+
+
+def decisive_sections(config: RunConfig) -> dict[str, Any]:
+    """Returns the sections of the configuration that the store keeps with a request."""
+    return {name: to_plain(getattr(config, name)) for name in DECISIVE_SECTIONS}
+
+
+def fit_and_store(store: Store, encoder: Encoder, request: UnlearningRequest, config: RunConfig) -> Detector:
+    """Fits the detector of a registered request, stores it and returns it."""
+    detector = fit_request(encoder, request, config)
+    store.protect(request.id, partial(save_detector, detector, request))
+    return detector
 
 
 def fit_request(encoder: Encoder, request: UnlearningRequest, config: RunConfig) -> Detector:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -56,15 +56,11 @@ class Entry:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over all fields; the next line holds it as `previous`."""
-        return digest_json(self.to_dict())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields by name."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return digest_json(asdict(self))
 
     def to_line(self) -> bytes:
         """Returns the line with its line end; equal entries give equal bytes."""
-        return (to_json({**self.to_dict(), "digest": self.digest}, indent=None) + "\n").encode()
+        return (to_json({**asdict(self), "digest": self.digest}, indent=None) + "\n").encode()
 
 
 @dataclass

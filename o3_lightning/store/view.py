@@ -38,6 +38,8 @@ class StoreView:
     Args:
         path: the store's folder.
         identity: `base_id`, `base_digest`, `encoder_id` and `encoder_digest`.
+
+    Attributes:
         lock_seconds: timeout of a call that waits for another process, in seconds.
 
     Raises:
@@ -47,20 +49,16 @@ class StoreView:
 
     refusal: ClassVar[str] = "it was opened to be read only"
 
-    def __init__(self, path: Path, identity: Mapping[str, str], lock_seconds: float = WAIT_SECONDS) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
         self.path = path
         self.base_id, self.base_digest = identity["base_id"], identity["base_digest"]
         self.encoder_id, self.encoder_digest = identity["encoder_id"], identity["encoder_digest"]
-        self.lock_seconds = lock_seconds
+        self.lock_seconds = WAIT_SECONDS
         self._journal: Journal | None = None  # as the last call found or left it
 
     @classmethod
     def open(
-        cls,
-        path: str | Path,
-        base_digest: str | None = None,
-        encoder_digest: str | None = None,
-        lock_seconds: float = WAIT_SECONDS,
+        cls, path: str | Path, base_digest: str | None = None, encoder_digest: str | None = None
     ) -> Self:
         """Opens a store; None for a digest of the base model or encoder in use skips its check.
 
@@ -77,10 +75,10 @@ class StoreView:
                 raise StoreError(
                     f"{root}: made for {kind} {name} with digest {made_for}, opened with digest {given}"
                 )
-        with open_session(root, lock_seconds, refusal=cls.refusal) as session:
+        with open_session(root, WAIT_SECONDS, refusal=cls.refusal) as session:
             if check_file(root / STORE, session.journal.entries[0].files.get(STORE, "")):
                 raise StoreError(f"{root / STORE}: changed since it was written")
-        return cls(root, identity, lock_seconds)
+        return cls(root, identity)
 
     def records(self) -> list[RequestRecord]:
         """Returns every request, in the order of registration."""
