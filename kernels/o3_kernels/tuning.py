@@ -25,13 +25,9 @@ Plan = TypeVar("Plan")
 def chosen_plan(
     operation: str, rule: Callable[..., Plan], sizes: Sequence[int], device: torch.device
 ) -> Plan:
-    """Returns the plan of the rule, with measured block sizes in place of its own if there are any.
+    """Returns the plan of the rule for some sizes, with block sizes measured on a GPU if there are any.
 
-    Args:
-        operation: name of the operation in the table.
-        rule: returns a named tuple of block sizes for the sizes.
-        sizes: arguments of the rule; sizes between two powers of two share an entry of the table.
-        device: where the kernel runs; only GPUs have measured sizes.
+    `rule` returns a named tuple of block sizes; sizes between two powers of two share an entry of the table.
     """
     plan = rule(*sizes)
     if device.type != "cuda":

@@ -45,15 +45,7 @@ def known_rows(request: UnlearningRequest, count: int, seed: int) -> list[Questi
 
 @dataclass
 class Attacker:
-    """Continues training at every call; in between, the base model computes with the attacker's weights.
-
-    Args:
-        model: the attacked model.
-        wrapped: its base model with the attacker's LoRA.
-        examples: encoded rows.
-        optimizer: of the LoRA.
-        batch_size: rows a step.
-    """
+    """Continues training at every call; in between, the base model computes with the attacker's weights."""
 
     model: GatedModel
     wrapped: nn.Module

@@ -47,14 +47,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Asker:
-    """Asks one gated model the rows of one stream.
-
-    Args:
-        model: the gated model.
-        stream: requests and utility splits.
-        config: number of rows, length of answers.
-        runner: forms batches and shares them between processes.
-    """
+    """Asks one gated model the rows of one stream, in the batches of `runner`."""
 
     model: GatedModel
     stream: RequestStream

@@ -111,14 +111,10 @@ def options_in(prompt: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Collector:
-    """Collects the evidence of one split from one model.
+    """Collects the evidence of one split, at least one row, from one model.
 
-    Args:
-        model: its weights for each prompt are computed once and held.
-        rows: at least one.
-        config: length of answers, judging models.
-        runner: forms batches and shares them between processes.
-        reference_losses: of each row under a reference model, nats; None where there is none.
+    The weights of each prompt are computed once and held. `reference_losses` are those of each row under a
+    reference model, nats; None where there is none.
     """
 
     model: GatedModel

@@ -119,14 +119,10 @@ class WeightAttacks:
 
 @dataclass(frozen=True)
 class Robustness:
-    """Attacks one gated model.
+    """Attacks one gated model that holds at least one request, under the configured attacks.
 
-    Args:
-        model: holds at least one request.
-        stream: the requests and the utility splits.
-        config: which attacks, how many rows, how long answers may be.
-        context: other processes, and results of finished attacks.
-        seed: of the rows, the attacks' random choices and the attacker's training.
+    `context` has other processes and results of finished attacks; `seed` decides the rows, the random choices of
+    the attacks and the attacker's training.
 
     Raises:
         InputError: the model has no request of the stream, there is no utility split, or a kind is unknown.

@@ -37,10 +37,7 @@ __all__ = ["EvaluationSession", "slug"]
 class EvaluationSession:
     """The inputs and the output folder of evaluations.
 
-    Args:
-        base: how a reference checkpoint is loaded.
-        data: where the splits came from.
-        seed: of the embedded benchmark's base model and of attacks.
+    `base` says how a reference checkpoint is loaded; `seed` is that of attacks and of the embedded base model.
     """
 
     stream: RequestStream

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, roc_curve
 
 BINS = 10
+RECALL = 0.95
 HALF = 0.5  # a prompt counts as recognised from this weight on
 
 
@@ -35,16 +36,14 @@ def average_precision(inside: Sequence[float], outside: Sequence[float]) -> floa
     return float(average_precision_score(*label(inside, outside)))
 
 
-def false_positive_rate(inside: Sequence[float], outside: Sequence[float], recall: float = 0.95) -> float:
-    """Returns the share in [0, 1] of other prompts at or above the highest threshold that reaches `recall`.
-
-    `recall` is the share of forget prompts to find, in (0, 1]; 0.95 is the field's FPR95.
+def false_positive_rate(inside: Sequence[float], outside: Sequence[float]) -> float:
+    """Returns FPR95: the share in [0, 1] of other prompts let in where 95 % of forget prompts are found.
 
     Source:
         scikit-learn's `roc_curve`.
     """
     false_positives, true_positives, _ = roc_curve(*label(inside, outside), drop_intermediate=False)
-    return float(false_positives[np.argmax(true_positives >= recall)])
+    return float(false_positives[np.argmax(true_positives >= RECALL)])
 
 
 def separation(inside: Sequence[float], outside: Sequence[float]) -> dict[str, float]:

@@ -95,28 +95,23 @@ def tofu_utility(aggregates: Aggregates) -> Combined:
     Source:
         TOFU, "Model utility", and `aggregate_eval_stat.py`.
     """
-    return harmonic(aggregates, TOFU_SPLITS, TOFU_METRICS)
+    return harmonic(aggregates, TOFU_METRICS)
 
 
-def closer_look_utility(aggregates: Aggregates, probabilities: Mapping[str, str] = TOFU_SPLITS) -> Combined:
-    """Returns closer-look's model utility: the harmonic mean of six metrics on every split.
-
-    Args:
-        aggregates: `[split][metric]`.
-        probabilities: the splits and their probability metrics. closer-look's real-world benchmark uses
-            `{"neighbours": "probability"}` and adds general tasks of another harness.
+def closer_look_utility(aggregates: Aggregates) -> Combined:
+    """Returns closer-look's model utility: the harmonic mean of six metrics on every split of TOFU.
 
     Source:
         closer-look `metrics.py`, `get_eval_results`.
     """
-    return harmonic(aggregates, probabilities, CLOSER_LOOK_METRICS)
+    return harmonic(aggregates, CLOSER_LOOK_METRICS)
 
 
-def harmonic(aggregates: Aggregates, probabilities: Mapping[str, str], metrics: Iterable[str]) -> Combined:
+def harmonic(aggregates: Aggregates, metrics: Iterable[str]) -> Combined:
     """The harmonic mean of each split's probability and the other metrics."""
     found = {
         f"{split}/{name}": aggregates.get(split, {}).get(name)
-        for split, chance in probabilities.items()
+        for split, chance in TOFU_SPLITS.items()
         for name in (chance, *metrics)
     }
     parts = {name: value for name, value in found.items() if value is not None}

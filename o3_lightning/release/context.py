@@ -29,15 +29,8 @@ __all__ = ["ReleaseContext", "measure_author", "open_context"]
 class ReleaseContext:
     """The state that the rounds share.
 
-    Args:
-        config: of the release.
-        trainer: options of `lightning.Trainer`.
-        original: the unchanged model.
-        base: the model that is changed.
-        neutral: neutral rows for training.
-        utility: measures the budget on other neutral rows.
-        rounds: on disk.
-        facts: to forget.
+    `original` is the unchanged model and `base` the one that is changed; `neutral` rows are for training, and
+    `utility` measures the budget on others. `facts` are those to forget.
     """
 
     config: ReleaseConfig

@@ -11,6 +11,8 @@ from markupsafe import Markup
 from o3_lightning.reporting.colours import heat_step
 from o3_lightning.reporting.formatting import TEXTS, fraction, is_number
 
+BESIDE = 6  # columns of heat maps that fit beside each other
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -167,6 +169,6 @@ def few_then_fold(blocks: Sequence[Block], shown: int, what: str) -> list[Block]
     return [Grid(blocks[:shown]), *folded]
 
 
-def side_by_side(maps: Sequence[Heat], most: int = 6) -> list[Block]:
-    """Returns heat maps beside each other while they have at most `most` columns, else one below another."""
-    return [Grid(maps)] if maps and max(len(one.columns) for one in maps) <= most else list(maps)
+def side_by_side(maps: Sequence[Heat]) -> list[Block]:
+    """Returns heat maps beside each other while they have at most six columns, else one below another."""
+    return [Grid(maps)] if maps and max(len(one.columns) for one in maps) <= BESIDE else list(maps)

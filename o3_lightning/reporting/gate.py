@@ -55,11 +55,11 @@ def histogram(counts: Sequence[int], description: str) -> Markup:
     return STRIP.format(description, Markup("").join(bars))
 
 
-def bin_weights(weights: Sequence[float], bins: int = BINS) -> list[int]:
+def bin_weights(weights: Sequence[float]) -> list[int]:
     """Returns the number of weights in each of equal bins over [0, 1]; 1 belongs to the last."""
-    counts = [0] * bins
+    counts = [0] * BINS
     for weight in weights:
-        counts[min(max(int(weight * bins), 0), bins - 1)] += 1
+        counts[min(max(int(weight * BINS), 0), BINS - 1)] += 1
     return counts
 
 

@@ -122,12 +122,9 @@ class Choice:
 
 
 class Searcher(ABC):
-    """Chooses arms.
+    """Chooses arms from contexts [N, D], standardised.
 
-    Args:
-        contexts: [N, D], standardised.
-        config: network and exploration.
-        seed: choices depend only on it, the number of the query and the history.
+    Choices depend only on the seed, the number of the query and the history.
     """
 
     def __init__(self, contexts: Tensor, config: SearchConfig, seed: int) -> None:

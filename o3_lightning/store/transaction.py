@@ -36,12 +36,9 @@ ALLOWED_SUFFIXES = (".json", ".safetensors", ".md")
 
 @dataclass
 class Session:
-    """A store while its lock is held.
+    """A store while its lock is held, with its current journal.
 
-    Args:
-        root: the store's folder.
-        journal: its current journal.
-        refusal: the reason why the store is read-only; empty if it is writable.
+    `refusal` is the reason why the store is read-only; empty if it is writable.
     """
 
     root: Path

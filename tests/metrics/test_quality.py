@@ -49,12 +49,6 @@ def test_each_split_takes_its_own_probability():
     assert tofu_utility(measured).value == 0.0
 
 
-def test_the_real_world_benchmark_takes_six_metrics_of_the_neighbours():
-    combined = closer_look_utility(aggregates(0.25), {"neighbours": "probability"})
-    assert combined.value == pytest.approx(0.25)
-    assert len(combined.parts) == 6
-
-
 @pytest.mark.parametrize("combine", [tofu_utility, closer_look_utility])
 def test_a_missing_part_leaves_no_value_and_is_named(combine):
     measured = aggregates(0.5)

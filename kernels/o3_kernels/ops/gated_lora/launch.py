@@ -35,15 +35,9 @@ class GatedLoRAPlan(NamedTuple):
 def plan_gated_lora(
     rows: int, stacked_rank: int, layers: int, width: int, element_bytes: int, multiprocessors: int
 ) -> GatedLoRAPlan:
-    """Returns block sizes; for few rows (decoding) the width is split into parts to occupy the device.
+    """Returns block sizes for B*T rows, stacked rank S, J layers and width D of elements of x.
 
-    Args:
-        rows: B * T.
-        stacked_rank: S.
-        layers: J.
-        width: D.
-        element_bytes: element size of x.
-        multiprocessors: of the device.
+    For few rows (decoding) the width is split into parts to occupy the multiprocessors of the device.
     """
     block_n = power_of_two(rows, 16, 64)
     shrink_s = power_of_two(layers * stacked_rank, 16, 32 if block_n == 16 else 64)

@@ -73,9 +73,6 @@ def gated_lora_group(
         live: as in `gated_lora`.
         inplace: as in `gated_lora`, for all outputs.
 
-    Returns:
-        J tensors [B,T,O_j].
-
     Raises:
         ValueError: as in `gated_lora`, or J is 0 or differs between outputs and b.
         TypeError: as in `gated_lora`.

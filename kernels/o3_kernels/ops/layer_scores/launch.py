@@ -27,15 +27,10 @@ class LayerScoresPlan(NamedTuple):
 
 
 def plan_layer_scores(rows: int, tile_rows: int, width: int, element_bytes: int) -> LayerScoresPlan:
-    """Returns block sizes: a single row does not use tensor cores; many rows share each tile.
+    """Returns block sizes for B rows, tiles of max(R, M) rows and width D of elements of the bank.
 
-    Tiles are as large as the registers and shared memory of a Hopper multiprocessor allow without spilling.
-
-    Args:
-        rows: B.
-        tile_rows: the larger of R and M.
-        width: D.
-        element_bytes: element size of the bank.
+    A single row does not use tensor cores; many rows share each tile. Tiles are as large as the registers and
+    shared memory of a Hopper multiprocessor allow without spilling.
     """
     block_b = 1 if rows == 1 else power_of_two(rows, SMALLEST_BLOCK, 64)
     block_n = power_of_two(tile_rows, SMALLEST_BLOCK, 32 if rows == 1 else 64)

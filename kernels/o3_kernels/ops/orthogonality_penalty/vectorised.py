@@ -53,16 +53,10 @@ def group_modules(
 
 
 def stack_history(old: Sequence[Tensor]) -> list[Tensor]:
-    """Returns copies of the earlier adapters that are contiguous in memory, one block per shape.
+    """Returns copies of earlier adapters, one [P,Q,D] per module, contiguous in memory, one block per shape.
 
     On a CPU `orthogonality_penalty` uses such tensors without copying; it copies others on every call. Call
     this function once per request, before its training.
-
-    Args:
-        old: one [P,Q,D] tensor per module.
-
-    Returns:
-        Tensors of the same shapes and values in the same order.
 
     Example:
         >>> first, second = stack_history([torch.ones(2, 3, 4), torch.zeros(2, 3, 4)])
