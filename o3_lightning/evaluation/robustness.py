@@ -121,8 +121,8 @@ class WeightAttacks:
 class Robustness:
     """Attacks one gated model that holds at least one request, under the configured attacks.
 
-    `context` has other processes and results of finished attacks; `seed` decides the rows, the random choices of
-    the attacks and the attacker's training.
+    `context` has other processes and results of finished attacks; `seed` decides the rows, the random
+    choices of the attacks and the attacker's training.
 
     Raises:
         InputError: the model has no request of the stream, there is no utility split, or a kind is unknown.

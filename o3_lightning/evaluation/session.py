@@ -37,7 +37,7 @@ __all__ = ["EvaluationSession", "slug"]
 class EvaluationSession:
     """The inputs and the output folder of evaluations.
 
-    `base` says how a reference checkpoint is loaded; `seed` is that of attacks and of the embedded base model.
+    `base` says how a reference checkpoint is loaded; `seed` is that of attacks and the embedded base model.
     """
 
     stream: RequestStream
