@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,13 @@ from o3_lightning.commands.common import new_parser
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import read_result, write_atomically
 from o3_lightning.common.yaml import read_mapping
-from o3_lightning.run.parsing import parse
+from o3_lightning.run.parsing import load_plugins, parse
 
 if TYPE_CHECKING:
     from o3_lightning.evaluation.figures import Place
     from o3_lightning.reporting.compare import ComparedRun
+
+logger = logging.getLogger(__name__)
 
 NEEDED = ("requests", "persistence", "utility", "utility_metrics", "columns", "detector", "u2r", "seconds")
 
@@ -72,10 +75,15 @@ def read_runs(folders: list[Path]) -> list[ComparedRun]:
 
 
 def read_run(folder: Path, name: str) -> ComparedRun:
-    """A finished run."""
+    """A finished run; its plug-ins are loaded, which describe their metrics."""
     path = folder / "metrics.json"
     if not path.is_file():
         raise InputError("there is no finished run (no metrics.json)", path=folder)
     from o3_lightning.reporting.compare import ComparedRun
 
-    return ComparedRun(name, read_result(path, *NEEDED), read_mapping(folder / "config.yaml"))
+    run = ComparedRun(name, read_result(path, *NEEDED), read_mapping(folder / "config.yaml"))
+    try:
+        load_plugins(run.configuration.get("plugins", []), folder)
+    except InputError as error:
+        logger.warning("the page lacks the descriptions of a plug-in's metrics: %s", error)
+    return run

@@ -12,6 +12,7 @@ import yaml
 
 from o3_lightning.commands.cli import main
 from o3_lightning.evaluation.figures import place_on_plane
+from o3_lightning.metrics.registry import METRICS
 from o3_lightning.reporting.compare import ComparedRun, render_comparison, warnings_of
 from o3_lightning.reporting.long_form import COLUMNS, long_form
 
@@ -95,6 +96,22 @@ def test_the_command_writes_a_page_that_needs_nothing_else(folders, capsys):
     assert len(rows) == 16
     assert "http" not in text
     assert "<script" not in text
+
+
+def test_the_plugins_of_a_run_describe_their_metrics(folders, caplog):
+    plugin = folders / "plugin_of_a_run.py"
+    plugin.write_text(
+        "from o3_lightning.metrics.registry import metric\n"
+        '@metric("report_words", "answers", meaning="words of an answer")\n'
+        "def count(answers):\n    return [float(len(one.split())) for one in answers]\n"
+    )
+    for name, path in (("first", plugin), ("second", folders / "gone.py")):
+        (folders / name / "config.yaml").write_text(json.dumps({"plugins": [str(path)]}))
+    page = folders / "page.html"
+    main(["report", "--compare", str(folders / "first"), str(folders / "second"), "--out", str(page)])
+    assert METRICS["report_words"].meaning == "words of an answer"
+    assert "gone.py" in caplog.text
+    assert page.is_file()
 
 
 @pytest.mark.parametrize(
