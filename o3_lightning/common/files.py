@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.errors import InputError, StoreError
 
 __all__ = [
     "csv_text",
@@ -21,6 +21,7 @@ __all__ = [
     "digest_json",
     "read_lines",
     "read_result",
+    "read_stored",
     "to_json",
     "write_atomically",
     "write_json",
@@ -105,6 +106,16 @@ def read_result(path: str | Path, *keys: str, field: str | None = None) -> dict[
         if not isinstance(value, dict) or key not in value:
             raise InputError(f"expected a JSON object with '{key}'", path=path, field=field or key)
     return dict(value)
+
+
+def read_stored(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file of a store; StoreError if it is missing, unreadable or none."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(f"{path}: not JSON, or no object: {error}") from error
 
 
 def read_lines(path: str | Path, what: str, field: str) -> list[str]:

@@ -10,13 +10,12 @@ rounds/01/round.json           written last; "active": whether the round is appl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.errors import InputError, StoreError
-from o3_lightning.common.files import digest_file, write_json
+from o3_lightning.common.files import digest_file, read_stored, write_json
 from o3_lightning.models.lora import LORA_WEIGHTS, LoraFactors
 
 __all__ = ["Rounds"]
@@ -38,10 +37,7 @@ class Rounds:
         """Returns the record of each finished round, in order."""
         found: list[dict[str, Any]] = []
         while (path := self.folder(len(found) + 1) / "round.json").is_file():
-            try:
-                found.append(dict(json.loads(path.read_text())))
-            except ValueError as error:
-                raise StoreError(f"{path}: damaged: {error}") from error
+            found.append(read_stored(path))
         return found
 
     def finish(self, number: int, record: dict[str, Any], update: LoraFactors | None) -> None:

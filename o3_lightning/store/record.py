@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from o3_lightning.common.errors import InputError, StoreError
-from o3_lightning.common.files import to_json
+from o3_lightning.common.files import read_stored, to_json
 from o3_lightning.data.requests import check_id
 
 __all__ = [
@@ -91,14 +90,9 @@ class RequestRecord:
         Raises:
             StoreError: the file cannot be read or is not a record.
         """
-        try:
-            value = json.loads(path.read_bytes())
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
-            raise StoreError(f"{path}: not JSON: {error}") from error
+        value = read_stored(path)
         expected = {item.name for item in fields(RequestRecord)}
-        if not isinstance(value, dict) or set(value) != expected:
+        if set(value) != expected:
             raise StoreError(f"{path}: expected an object with {', '.join(sorted(expected))}")
         return RequestRecord(**value)
 

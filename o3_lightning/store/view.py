@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
 from o3_lightning.common.errors import InputError, StoreError
-from o3_lightning.common.files import digest_json
+from o3_lightning.common.files import digest_json, read_stored
 from o3_lightning.store.journal import REVOKE, Entry, Journal
 from o3_lightning.store.record import ADAPTER, RECORD, REGISTERED, UNLEARNED, RequestRecord, status_of
 from o3_lightning.store.transaction import Session, open_session
@@ -184,13 +183,10 @@ def read_identity(root: Path) -> dict[str, str]:
         StoreError: there is no store, it has another format version, or store.json is damaged.
     """
     path = root / STORE
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise StoreError(f"{path}: no store here: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: damaged, not JSON: {error}") from error
-    version = value.get("format") if isinstance(value, dict) else None
+    if not path.exists():
+        raise StoreError(f"{path}: no store here")
+    value = read_stored(path)
+    version = value.get("format")
     if version != FORMAT:
         raise StoreError(f"{path}: format version {version!r}; this program reads version {FORMAT}")
     if set(value) != {"format", *IDENTITY_KEYS} or not all(
