@@ -102,19 +102,24 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
         overlaps = measure_overlap(base, trained, stream, request)
     once, prompt = measure_rows(config, base, stream), gate / len(prompts)
     processes = processes_wanted(trainer)
-    batches = sum(math.ceil(len(one.rows) / config.adapter.batch_size) for one in fresh)
+    steps = sum(steps_of(config, one) for one in fresh)
     asked = sum(len(part) for _, _, part, _ in splits_of(stream))
     probes = asked + sum(map(len, stream.probes.values()))
     count, fresh_rows = len(stream.requests), sum(len(one.rows) for one in fresh)
     seconds = {
         "load": loaded,
         "detectors": fit * fresh_rows / len(request.rows),
-        "adapters": step * batches * config.adapter.epochs / processes,
+        "adapters": step * steps / processes,
         "evaluation": (once * (1 + count) + prompt * asked * count) / processes + prompt * probes,
         "overlaps": overlaps,
     }
     gpu = torch.cuda.is_available()
     return Estimate(seconds, torch.cuda.max_memory_allocated() / MEBIBYTES if gpu else peak_memory_mib())
+
+
+def steps_of(config: RunConfig, request: UnlearningRequest) -> int:
+    """Returns the number of optimizer steps of one request."""
+    return math.ceil(len(request.rows) / config.adapter.batch_size) * config.adapter.epochs
 
 
 def timed(work: Callable[[], Value]) -> tuple[float, Value]:
