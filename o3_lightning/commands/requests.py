@@ -102,7 +102,7 @@ def find_store(options: Any) -> Path:
     return Path(options.output or str(values.get("output", "runs"))) / str(name) / "store"
 
 
-def read_live_config(store: Path, config: str | None, fields: list[str]) -> Call:
+def read_live_config(store: Path, config: str | None, fields: list[str], *choices: type) -> Call:
     """Returns the configuration for changes of a store, with fields of the command line.
 
     `config` is a file, by default that of the run that owns the store. A store without a run gets the
@@ -116,7 +116,7 @@ def read_live_config(store: Path, config: str | None, fields: list[str]) -> Call
     if config is None and own.is_file():
         config = str(own)
     words = ["--base.id", opened.base_id, "--detector.encoder", opened.encoder_id]
-    return read_run("requests", "", [*(["--config", config] if config else words), *fields])
+    return read_run("requests", "", [*(["--config", config] if config else words), *fields], *choices)
 
 
 def add(store_path: Path, files: list[str], call: Call) -> Iterator[str]:
