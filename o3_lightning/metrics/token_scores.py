@@ -57,10 +57,10 @@ class TokenScores:
         """Mean negative log-likelihood per token, nats, last token included; what training minimises."""
         return -float(self.log_probs.double().mean())
 
-    def without_last(self) -> TokenScores:
+    def without_last(self) -> Self:
         """Returns the scores without the last token; a single token is kept."""
         kept = slice(max(1, len(self) - 1))
-        return TokenScores(
+        return type(self)(
             self.log_probs[kept],
             self.vocabulary_mean[kept],
             self.vocabulary_deviation[kept],

@@ -12,6 +12,7 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Self
 
 from o3_lightning.data.normalise import normalise
 from o3_lightning.data.requests import QuestionAnswer
@@ -39,7 +40,7 @@ class Recall:
     said: bool
 
     @classmethod
-    def of(cls, scores: TokenScores) -> Recall:
+    def of(cls, scores: TokenScores) -> Self:
         """Returns the recall from the scores of an answer with its end token."""
         text = scores.without_last()
         return cls(math.exp(-text.loss), bool(text.is_argmax.all()))

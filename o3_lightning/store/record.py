@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors import SafetensorError
 
@@ -83,18 +83,18 @@ class RequestRecord:
         """
         return to_json(asdict(self)) + "\n"
 
-    @staticmethod
-    def read(path: Path) -> RequestRecord:
+    @classmethod
+    def read(cls, path: Path) -> Self:
         """Returns the record in a `request.json`.
 
         Raises:
             StoreError: the file cannot be read or is not a record.
         """
         value = read_stored(path)
-        expected = {item.name for item in fields(RequestRecord)}
+        expected = {item.name for item in fields(cls)}
         if set(value) != expected:
             raise StoreError(f"{path}: expected an object with {', '.join(sorted(expected))}")
-        return RequestRecord(**value)
+        return cls(**value)
 
 
 def status_of(files: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
@@ -28,7 +28,7 @@ class RunLogger:
         self.loggers, self.next_step = tuple(loggers), first_step
 
     @classmethod
-    def open(cls, config: LoggingConfig, folder: Path, name: str = "run") -> RunLogger:
+    def open(cls, config: LoggingConfig, folder: Path, name: str = "run") -> Self:
         """Returns the configured loggers, which continue the steps of an earlier start.
 
         Raises:
@@ -41,7 +41,7 @@ class RunLogger:
             loggers.append(open_wandb(config, folder, name))
         return cls(loggers, last_step(folder) + 1)
 
-    def stage(self, name: str) -> StageLogger:
+    def stage(self, name: str) -> "StageLogger":
         """Returns a logger for the next fit; its metrics are called "name/metric"."""
         return StageLogger(self, name)
 
