@@ -4,8 +4,6 @@ Training may split an optimizer step over processes and micro-batches; every tok
 alike, because means divide by the counts of the whole step (`View.counts`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 

@@ -4,8 +4,6 @@ Weight updates are compared through Gram matrices of rank times requests; no wei
 Shapes: P requests, R rank, D width.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,16 +23,13 @@ Matrix = list[list[float]]
 
 
 def overlap_matrices(history: AdapterHistory) -> dict[str, Matrix]:
-    """Returns matrices of the overlap between the adapters of each pair of requests.
-
-    Args:
-        history: adapters in order.
+    """Returns matrices [P, P] of the overlap between the adapters of each pair of requests.
 
     Returns:
         "row_overlap" and "column_overlap", the mean squared cosine of the principal angles between the
         spaces of lora_A's rows and lora_B's columns, in [0, 1], mean over modules; "row_angle" and
         "column_angle", the smallest principal angle in degrees, mean over modules, in [0, 90];
-        "update_cosine", <dW_i, dW_j> / (|dW_i| |dW_j|) over all modules, in [-1, 1]. Each P x P.
+        "update_cosine", <dW_i, dW_j> / (|dW_i| |dW_j|) over all modules, in [-1, 1].
     """
     matrices: dict[str, Matrix] = {}
     for name, side in (("row", history.inputs), ("column", history.outputs)):
@@ -67,12 +62,8 @@ def symmetric(upper: Tensor) -> Tensor:
 def principal_cosines(first: Tensor, second: Tensor) -> Tensor:
     """Returns the cosines of the principal angles between two row spaces, largest first, in [0, 1].
 
-    Args:
-        first: [R, D].
-        second: [Q, D]; zero rows and dependent rows of both count nothing.
-
-    Returns:
-        As many cosines as the smaller space has dimensions, float64.
+    Of rows [R, D] and [Q, D], zero rows and dependent rows count nothing; there are as many cosines, in float64,
+    as the smaller space has dimensions.
 
     Example:
         >>> principal_cosines(torch.eye(3)[:2], torch.eye(3)[1:]).tolist()
@@ -115,15 +106,8 @@ def grams(stacked: Tensor) -> Tensor:
 
 
 @contextmanager
-def attached(model: nn.Module, history: AdapterHistory, place: int, weight: float = 1.0) -> Iterator[None]:
-    """Adds one adapter of a history to a model's linear layers within the context, through hooks.
-
-    Args:
-        model: the base model.
-        history: adapters in order.
-        place: index of the adapter.
-        weight: factor of its update.
-    """
+def attached(model: nn.Module, history: AdapterHistory, place: int) -> Iterator[None]:
+    """Adds the adapter at a place of the history to a model's linear layers within the context, through hooks."""
     modules = dict(model.named_modules())
     handles = []
     try:
@@ -131,9 +115,7 @@ def attached(model: nn.Module, history: AdapterHistory, place: int, weight: floa
             module = modules[path]
             factor = next(module.parameters())
             a = stacked[place].to(factor.device)
-            b = history.outputs[path][place].to(factor.device) * (
-                weight * history.scales[place].get(path, 0.0)
-            )
+            b = history.outputs[path][place].to(factor.device) * history.scales[place].get(path, 0.0)
             handles.append(module.register_forward_hook(make_hook(a, b)))
         yield
     finally:
@@ -156,24 +138,15 @@ def logit_interference(
     history: AdapterHistory,
     prompts: Mapping[str, Sequence[str]],
     *,
-    max_tokens: int = 0,
     batch_size: int = 32,
 ) -> list[list[float]]:
-    """Returns how far each adapter at full weight moves the next token on each request's prompts.
+    """Returns how far each adapter at full weight moves the next token on some prompts of each request.
 
-    Args:
-        base: the base model.
-        history: adapters in order.
-        prompts: some prompts of each request of the history, by id.
-        max_tokens: longest prompt; 0 takes the model's context.
-        batch_size: prompts at a time.
-
-    Returns:
-        [i][j] = mean KL(base || base with adapter j) in nats at the last token of request i's prompts.
+    [i][j] = mean KL(base || base with adapter j) in nats at the last token of request i's prompts, in batches.
     """
     matrix = []
     for id in history.ids:
-        ids = encode_prompts(base.tokenizer, base.template, prompts[id], max_tokens or base.context_tokens)
+        ids = encode_prompts(base.tokenizer, base.template, prompts[id], base.context_tokens)
         pad = base.tokenizer.pad_token_id
         starts = range(0, len(ids), batch_size)
         batches = [collate([{"input_ids": r} for r in ids[s : s + batch_size]], pad) for s in starts]

@@ -3,11 +3,10 @@
 Shapes: P earlier requests, R rank, D input width, O output width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -40,12 +39,12 @@ class AdapterHistory:
         return len(self.ids)
 
     @classmethod
-    def load(cls, folders: Mapping[str, Path]) -> AdapterHistory:
+    def load(cls, folders: Mapping[str, Path]) -> Self:
         """Returns the adapters in PEFT folders, in order; StoreError if one is missing or damaged."""
         return cls.of({id: LoraFactors.load(folder) for id, folder in folders.items()})
 
     @classmethod
-    def of(cls, adapters: Mapping[str, LoraFactors]) -> AdapterHistory:
+    def of(cls, adapters: Mapping[str, LoraFactors]) -> Self:
         """Returns the history of some adapters, oldest first."""
         every = [adapter.pairs for adapter in adapters.values()]
         modules = sorted({module for pairs in every for module in pairs})
@@ -68,11 +67,11 @@ class AdapterHistory:
         """Returns `inputs` or `outputs` for "input" or "output"."""
         return self.inputs if name == "input" else self.outputs
 
-    def against(self, which: str) -> AdapterHistory:
+    def against(self, which: str) -> Self:
         """Returns the whole history for "all", the most recent adapter alone for "last"."""
         if which == "all" or len(self) < 2:
             return self
-        return AdapterHistory(
+        return type(self)(
             self.ids[-1:],
             {module: tensor[-1:] for module, tensor in self.inputs.items()},
             {module: tensor[-1:] for module, tensor in self.outputs.items()},

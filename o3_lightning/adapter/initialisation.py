@@ -3,8 +3,6 @@
 Shapes: P earlier requests, R rank, D width, K directions.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,14 +38,10 @@ class ProtectedSpace:
 
 
 def protected_spaces(history: Mapping[str, Tensor], rank: int) -> dict[str, ProtectedSpace]:
-    """Returns for each module an orthonormal basis of the rows of all its earlier adapters.
+    """Returns for each module an orthonormal basis of the rows of all its earlier adapters, [P, R, D].
 
-    At least `rank` directions stay free: if the earlier adapters span more, their weakest directions are not
-    protected, and the space is marked as exhausted.
-
-    Args:
-        history: [P, R, D] per module.
-        rank: of the next adapter.
+    At least `rank` directions, the rank of the next adapter, stay free: if the earlier adapters span more, their
+    weakest directions are not protected, and the space is marked as exhausted.
 
     Example:
         >>> space = protected_spaces({"m": torch.eye(4)[None, :3]}, rank=1)["m"]
@@ -78,12 +72,7 @@ def project_out(rows: Tensor, basis: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialise(wrapped: PeftModel, history: AdapterHistory, config: AdapterConfig) -> int:
-    """Initialises a fresh LoRA as `config.mode` says.
-
-    Args:
-        wrapped: a model with a LoRA as PEFT made it: lora_A random, lora_B zero.
-        history: earlier adapters.
-        config: mode, rank and alpha.
+    """Initialises a fresh LoRA, as PEFT made it (lora_A random, lora_B zero), as `config.mode` says.
 
     Returns:
         The number of modules without a free complement, where lora_A shares the weakest directions of earlier

@@ -3,8 +3,6 @@
 Lightning sees only the adapter's parameters, so that no precision or device setting changes the base model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any

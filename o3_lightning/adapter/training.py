@@ -1,7 +1,5 @@
 """Training the adapter of one request, and saving it as plain PEFT."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -4,8 +4,6 @@ SIGTERM takes effect at the end of a step, in all processes at the same one; SIG
 the file was last written.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import signal
@@ -131,13 +129,8 @@ def batches_left(trainer: Trainer, loader: Batches, done: Progress) -> Any:
 class StepKeeper(Callback):
     """Writes the progress of a fit from time to time and before it stops.
 
-    Args:
-        factors: the trained parameters.
-        curve: grows with every batch.
-        done: progress of an earlier start.
-        path: of the file; None: keep nothing, and only stop on SIGTERM.
-        key: identifies the fit.
-        seconds: between two writes.
+    `curve` grows with every batch; `done` is the progress of an earlier start. Without a path it keeps nothing,
+    and only stops on SIGTERM. The key identifies the fit.
     """
 
     def __init__(
@@ -147,10 +140,9 @@ class StepKeeper(Callback):
         done: Progress,
         path: Path | None,
         key: str,
-        seconds: float = SECONDS_BETWEEN,
     ) -> None:
         self.factors, self.curve, self.done, self.path, self.key = factors, curve, done, path, key
-        self.seconds, self.stopping, self.steps = seconds, False, 0
+        self.stopping, self.steps = False, 0
         self.begun = self.written = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
@@ -170,7 +162,7 @@ class StepKeeper(Callback):
             return
         self.steps = trainer.global_step
         stopping = agree(self.stopping, trainer.world_size)
-        late = time.monotonic() - self.written > self.seconds
+        late = time.monotonic() - self.written > SECONDS_BETWEEN
         if self.path is not None and trainer.is_global_zero and (stopping or late):
             self.write(self.path, trainer.optimizers[0])
         if stopping:
