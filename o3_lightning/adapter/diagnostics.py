@@ -142,7 +142,7 @@ def logit_interference(
 ) -> list[list[float]]:
     """Returns how far each adapter at full weight moves the next token on some prompts of each request.
 
-    [i][j] = mean KL(base || base with adapter j) in nats at the last token of request i's prompts, in batches.
+    [i][j] = mean KL(base || base with adapter j) in nats at the last token of request i's prompts.
     """
     matrix = []
     for id in history.ids:

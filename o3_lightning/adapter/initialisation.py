@@ -40,8 +40,8 @@ class ProtectedSpace:
 def protected_spaces(history: Mapping[str, Tensor], rank: int) -> dict[str, ProtectedSpace]:
     """Returns for each module an orthonormal basis of the rows of all its earlier adapters, [P, R, D].
 
-    At least `rank` directions, the rank of the next adapter, stay free: if the earlier adapters span more, their
-    weakest directions are not protected, and the space is marked as exhausted.
+    At least `rank` directions, the rank of the next adapter, stay free: if the earlier adapters span more,
+    their weakest directions are not protected, and the space is marked as exhausted.
 
     Example:
         >>> space = protected_spaces({"m": torch.eye(4)[None, :3]}, rank=1)["m"]

@@ -29,8 +29,8 @@ def is_sharding(trainer: Trainer) -> bool:
 def sharded_twin(model: Any) -> Iterator[Any]:
     """Yields a frozen, sharded copy of a model; the model itself is only read.
 
-    On GPUs the whole model is moved to the CPU for that time, so that a GPU holds only its shard. The model is
-    a causal one of Hugging Face, the same in every process, its decoder layers in a `ModuleList`.
+    On GPUs the whole model is moved to the CPU for that time, so that a GPU holds only its shard. The model
+    is a causal one of Hugging Face, the same in every process, its decoder layers in a `ModuleList`.
     """
     device = next(model.parameters()).device
     target = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else device

@@ -129,8 +129,8 @@ def batches_left(trainer: Trainer, loader: Batches, done: Progress) -> Any:
 class StepKeeper(Callback):
     """Writes the progress of a fit from time to time and before it stops.
 
-    `curve` grows with every batch; `done` is the progress of an earlier start. Without a path it keeps nothing,
-    and only stops on SIGTERM. The key identifies the fit.
+    `curve` grows with every batch; `done` is the progress of an earlier start; the key identifies the fit.
+    Without a path it keeps nothing, and only stops on SIGTERM.
     """
 
     def __init__(
