@@ -62,8 +62,8 @@ def symmetric(upper: Tensor) -> Tensor:
 def principal_cosines(first: Tensor, second: Tensor) -> Tensor:
     """Returns the cosines of the principal angles between two row spaces, largest first, in [0, 1].
 
-    Of rows [R, D] and [Q, D], zero rows and dependent rows count nothing; there are as many cosines, in float64,
-    as the smaller space has dimensions.
+    Of rows [R, D] and [Q, D], zero rows and dependent rows count nothing; there are as many cosines, in
+    float64, as the smaller space has dimensions.
 
     Example:
         >>> principal_cosines(torch.eye(3)[:2], torch.eye(3)[1:]).tolist()
@@ -107,7 +107,7 @@ def grams(stacked: Tensor) -> Tensor:
 
 @contextmanager
 def attached(model: nn.Module, history: AdapterHistory, place: int) -> Iterator[None]:
-    """Adds the adapter at a place of the history to a model's linear layers within the context, through hooks."""
+    """Adds one adapter of a history to a model's linear layers within the context, through hooks."""
     modules = dict(model.named_modules())
     handles = []
     try:

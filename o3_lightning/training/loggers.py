@@ -41,7 +41,7 @@ class RunLogger:
             loggers.append(open_wandb(config, folder, name))
         return cls(loggers, last_step(folder) + 1)
 
-    def stage(self, name: str) -> "StageLogger":
+    def stage(self, name: str) -> StageLogger:
         """Returns a logger for the next fit; its metrics are called "name/metric"."""
         return StageLogger(self, name)
 
