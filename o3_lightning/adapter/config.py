@@ -18,7 +18,6 @@ __all__ = ["MODES", "AdapterConfig"]
 MODES = ("per_request", "cumulative", "hard")
 SIDES = ("input", "output", "both")
 AGAINST = ("all", "last")
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = "all-linear"
 
 
@@ -31,8 +30,8 @@ class AdapterConfig:
         alpha: scale of the update, times 1/rank; 16 as in O3.
         dropout: of the adapter's input in training, in [0, 1); 0.05 in the official code, 0 by default so
             that the loss is the same with and without gradient checkpointing.
-        targets: suffixes of the adapted modules' names, or "all-linear" alone; in a model without any of
-            the seven projections all linear layers are adapted.
+        targets: suffixes of the adapted layers' names, or "all-linear" alone for every linear layer of the
+            model's blocks except experts.
         mode: "per_request" (a fresh adapter, initialised in the orthogonal complement of the earlier
             adapters' input spaces), "cumulative" (continues to train the last adapter, as in the official
             code) or "hard" (stays in the complement exactly, by projection after every step).
@@ -56,7 +55,7 @@ class AdapterConfig:
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
-    targets: tuple[str, ...] = PROJECTIONS
+    targets: tuple[str, ...] = (ALL_LINEAR,)
     mode: str = "per_request"
     penalty_side: str = "input"
     penalty_coefficient: float = 0.1

@@ -11,7 +11,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from o3_lightning.adapter.config import ALL_LINEAR, PROJECTIONS, AdapterConfig
+from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.adapter.targets import choose_targets
 from o3_lightning.common.errors import InputError
 from o3_lightning.models.lora import PEFT_PREFIX
 
@@ -22,29 +23,17 @@ def lora_config(model: nn.Module, config: AdapterConfig, base_id: str) -> LoraCo
     """Returns PEFT's configuration of an adapter for a model.
 
     Raises:
-        InputError: the targets match no module.
+        InputError: a target matches no layer that can be adapted.
     """
-    targets = list(config.targets)
-    if targets == [ALL_LINEAR] or (config.targets == PROJECTIONS and not matches(model, targets)):
-        chosen: str | list[str] = ALL_LINEAR
-    elif not matches(model, targets):
-        raise InputError(f"no module of the model ends with {', '.join(targets)}", field="adapter.targets")
-    else:
-        chosen = sorted(targets)
     return LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
-        target_modules=chosen,
+        target_modules=choose_targets(model, config.targets),
         bias="none",
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_id,
     )
-
-
-def matches(model: nn.Module, targets: list[str]) -> bool:
-    """Whether a model has a module for at least one of the targets."""
-    return any(name == t or name.endswith(f".{t}") for name, _ in model.named_modules() for t in targets)
 
 
 def is_quantised(model: nn.Module) -> bool:
@@ -60,7 +49,7 @@ def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftMo
     attributes that PEFT and Transformers leave on modules.
 
     Raises:
-        InputError: the targets match no module.
+        InputError: a target matches no layer that can be adapted, or PEFT does not adapt it.
     """
     peft_config = lora_config(model, config, base_id)
     state = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -70,7 +59,12 @@ def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftMo
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            wrapped = get_peft_model(model, peft_config)
+            try:
+                wrapped = get_peft_model(model, peft_config)
+            except ValueError as error:
+                reason = " ".join(str(error).split())
+                raise InputError(f"PEFT cannot adapt the model: {reason}", field="adapter.targets") from error
+        check_injected(wrapped)
         yield wrapped
     finally:
         if getattr(model, "is_gradient_checkpointing", False):
@@ -87,6 +81,16 @@ def injected(model: Any, config: AdapterConfig, base_id: str) -> Iterator[PeftMo
             parameter.grad = None
         for module, training in modes:
             module.training = training
+
+
+def check_injected(wrapped: PeftModel) -> None:
+    """Refuses an adapter that is more than pairs of matrices, which the gate could not load."""
+    trained = {name for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
+    pairs = {name for name in trained if ".lora_A." in name or ".lora_B." in name}
+    fused = getattr(wrapped.peft_config[wrapped.active_adapter], "target_parameters", None)
+    if pairs != trained or not pairs or fused:
+        others = ", ".join(sorted(trained - pairs)[:3]) or "fused parameters"
+        raise InputError(f"expected linear layers alone, got {others}", field="adapter.targets")
 
 
 class Snapshot:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -130,17 +131,27 @@ def request_folder(config: RunConfig, identifier: str) -> Path:
     return config.folder / "single" / identifier
 
 
+def with_store_date(config: RunConfig) -> RunConfig:
+    """Returns the configuration with the date that the run's store records for chat templates."""
+    from o3_lightning.models.settings import with_recorded_date
+    from o3_lightning.store.view import read_settings
+    from o3_lightning.training.run_folder import RunFolder
+
+    recorded = read_settings(RunFolder(config.folder).store)
+    return replace(config, base=with_recorded_date(config.base, recorded))
+
+
 def open_gated_model(config: RunConfig) -> GatedModel:
     """Returns the gated model of a run; InputError if the run has no store yet."""
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.gating.model import GatedModel
-    from o3_lightning.models.base import load_base
+    from o3_lightning.run.inputs import load_base_for
     from o3_lightning.training.run_folder import RunFolder
 
     folder = RunFolder(config.folder)
     if not folder.store.is_dir():
         command = f"{program_name()} run --name {config.name}"
         raise InputError(f"there is no store yet; '{command}' creates it", path=folder.store)
-    base = load_base(config.base, config.seed)
+    base = load_base_for(folder.store, config)
     encoder = load_configured_encoder(config.detector)
     return GatedModel.from_store(folder.store, base, encoder, config.gate)

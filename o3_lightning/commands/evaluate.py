@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from o3_lightning.commands.choices import EvaluateChoice
-from o3_lightning.commands.common import Call, open_gated_model, run_in_processes
+from o3_lightning.commands.common import Call, open_gated_model, run_in_processes, with_store_date
 from o3_lightning.run.parsing import build
 
 if TYPE_CHECKING:
@@ -20,18 +20,20 @@ def main(arguments: list[str]) -> None:
 def evaluate(call: Call, processes: Processes) -> list[str]:
     """Measures or attacks with all processes, writes, and returns the lines to print."""
     from o3_lightning.data.stream import load_stream
+    from o3_lightning.evaluation.prompt_lengths import fit_prompts
     from o3_lightning.evaluation.reference import load_plain
     from o3_lightning.evaluation.session import EvaluationSession, slug
     from o3_lightning.evaluation.splits import splits_of
     from o3_lightning.evaluation.tables import as_lines, as_table
 
-    config, choice = call.config, build(EvaluateChoice, call.namespace)
+    config, choice = with_store_date(call.config), build(EvaluateChoice, call.namespace)
     stream = load_stream(config.data, config.seed)
     model = (
         load_plain(choice.model, config.base, config.seed, stream)
         if choice.model
         else open_gated_model(config)
     )
+    stream = fit_prompts(stream, model.base, config.data.too_long, config.adapter.max_tokens)
     session = EvaluationSession(
         stream, config.evaluation, config.base, config.data, config.seed, config.folder, processes
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BENCHMARKS", "DataConfig"]
 
+TOO_LONG = ("refuse", "cut", "skip")
 MODULES = ("fictitious", "jsonl", "tofu", "clinc150", "scienceqa", "muse")
 
 
@@ -41,6 +42,9 @@ class DataConfig:
         rows_per_request: maximum number of rows of a forget set, of which the first are used; 0 takes all.
         utility_rows: maximum number of rows of each utility split, evenly spaced so that all topics are
             covered; 0 takes all.
+        too_long: what happens to prompts that leave no room for an answer in the model's context, or in
+            `adapter.max_tokens` if they are trained on: "refuse" the run, "cut" them at their end, or "skip"
+            them.
         root: folder with local benchmark files; None takes `O3_DATA`, or else "../shared/data".
         download: whether files missing in `root` may be loaded from the Hugging Face Hub.
 
@@ -58,6 +62,7 @@ class DataConfig:
     authors_per_request: int = 4
     rows_per_request: int = 0
     utility_rows: int = 0
+    too_long: str = "refuse"
     root: str | None = None
     download: bool = True
 
@@ -65,6 +70,9 @@ class DataConfig:
         if self.name not in BENCHMARKS:
             known = ", ".join(BENCHMARKS.names())
             raise InputError(f"expected one of {known}, got {self.name!r}", field="data.name")
+        if self.too_long not in TOO_LONG:
+            expected = f"expected one of {', '.join(TOO_LONG)}, got {self.too_long!r}"
+            raise InputError(expected, field="data.too_long")
         limits = ("count", "retain_authors", "rows_per_request", "utility_rows")
         check_ranges(self, "data", authors_per_request=AT_LEAST_1, **dict.fromkeys(limits, AT_LEAST_0))
         if self.name == "jsonl" and not self.requests:

@@ -1,4 +1,4 @@
-"""Texts to token batches: prompts masked out of the labels, the end token learnt with the answer.
+"""Texts to token batches: prompts masked out of the labels, the end of the turn learnt with the answer.
 
 Shapes: B rows, T tokens.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.templates import PromptTemplate
 
-__all__ = ["IGNORED", "Example", "TokenBatch", "collate", "encode_pairs", "encode_prompts"]
+__all__ = ["IGNORED", "Example", "TokenBatch", "answer_ids", "collate", "encode_pairs", "encode_prompts"]
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 Example = dict[str, list[int]]
@@ -68,7 +68,7 @@ def encode_pairs(
     answers: Sequence[str],
     max_tokens: int,
 ) -> list[Example]:
-    """Returns one example a row: prompt, answer and end token, of which only the last two are labelled.
+    """Returns one example a row: prompt, answer and end of turn, of which only the last two are labelled.
 
     A prompt has the same tokens here as in `encode_prompts`, so that training sees what generation sees.
 
@@ -112,15 +112,24 @@ def prefix_ids(tokenizer: Any, template: PromptTemplate, text: str) -> list[int]
 def continuation_ids(
     tokenizer: Any, template: PromptTemplate, prompt: str, answer: str, prefix: list[int]
 ) -> list[int]:
-    """Returns the answer's ids and the end token, as they follow the prompt's ids."""
+    """Returns the ids of an answer and of the end of its turn, as they follow the prompt's ids."""
     before, after = template.join(prompt, answer)
-    whole = prefix_ids(tokenizer, template, before + after)
+    whole = prefix_ids(tokenizer, template, before + after + template.end)
     if whole[: len(prefix)] == prefix and len(whole) > len(prefix):
-        ids = whole[len(prefix) :]
-    else:  # the tokenizer merges across the border
-        ids = list(tokenizer(after, add_special_tokens=False)["input_ids"])
+        return closed(tokenizer, template, whole[len(prefix) :])
+    return answer_ids(tokenizer, template, answer)  # the tokenizer merges across the border
+
+
+def answer_ids(tokenizer: Any, template: PromptTemplate, answer: str) -> list[int]:
+    """Returns the ids of an answer alone, with the white space before it and the end of its turn."""
+    text = f"{template.answer_before}{answer}{template.end}"
+    return closed(tokenizer, template, list(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+def closed(tokenizer: Any, template: PromptTemplate, ids: list[int]) -> list[int]:
+    """Returns an answer's ids with the tokenizer's end token, unless the template ends turns otherwise."""
     end = tokenizer.eos_token_id
-    return ids if end is None or ids[-1:] == [end] else [*ids, end]
+    return ids if template.end or end is None or ids[-1:] == [end] else [*ids, end]
 
 
 def collate(examples: Sequence[Example], pad_id: int, side: Literal["right", "left"] = "right") -> TokenBatch:

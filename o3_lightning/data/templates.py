@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.data.chat_format import ChatFormat
 from o3_lightning.data.prompts import Turn
 
 __all__ = ["TEMPLATES", "PromptTemplate", "template_for"]
 
 MARKS = ("\u2460one\u2460", "\u2461two\u2461", "\u2462three\u2462")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class PromptTemplate:
         adds_special_tokens: whether the tokenizer still has to add its start token; a chat template has
             written it already.
         special_tokens: texts of special tokens, removed when turns are read back.
+        end: text that ends the assistant's turn; empty for the tokenizer's end token.
+        chat: renders chats; None where the tokenizer has no chat template.
     """
 
     name: str
@@ -37,6 +43,8 @@ class PromptTemplate:
     closing: str = ""
     adds_special_tokens: bool = True
     special_tokens: tuple[str, ...] = ()
+    end: str = ""
+    chat: ChatFormat | None = field(default=None, repr=False, compare=False)
 
     def format(self, prompt: str) -> str:
         r"""Returns the text the model sees for a prompt, up to where its answer begins.
@@ -45,7 +53,16 @@ class PromptTemplate:
             >>> TEMPLATES["question_answer"].format("Who wrote it?")
             'Question: Who wrote it?\nAnswer:'
         """
+        if self.chat is not None and self.name == "chat":
+            return self.chat.render([{"role": "user", "content": prompt}])
         return f"{self.before}{prompt}{self.after}"
+
+    @property
+    def ends_in_token(self) -> bool:
+        """Whether `end` closes with a token of its own, at which generation can stop."""
+        return self.chat is not None and any(
+            token and self.end.endswith(token) for token in self.chat.added_tokens
+        )
 
     def join(self, prompt: str, answer: str) -> tuple[str, str]:
         r"""Returns the text up to the answer and the answer's text; together they are the whole row.
@@ -109,17 +126,20 @@ TEMPLATES: dict[str, PromptTemplate] = {
 }
 
 
-def template_for(tokenizer: Any, name: str = "auto") -> PromptTemplate:
+def template_for(tokenizer: Any, name: str = "auto", chat: ChatFormat | None = None) -> PromptTemplate:
     """Returns a template made for a tokenizer.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
         name: "auto" takes "chat" where the tokenizer has a chat template and "question_answer" elsewhere;
             "llama2" is TOFU's form for Llama-2, "alpaca" O3's for ScienceQA.
+        chat: how the tokenizer's chat template is rendered; None renders it without options.
 
     Raises:
-        InputError: an unknown name, or "chat" for a tokenizer without a usable chat template.
+        InputError: an unknown name, "chat" for a tokenizer without a usable chat template, or a system prompt
+            without one.
     """
+    chat = chat or ChatFormat(tokenizer)
     has_chat = bool(getattr(tokenizer, "chat_template", None))
     if name == "auto":
         name = "chat" if has_chat else "question_answer"
@@ -127,24 +147,33 @@ def template_for(tokenizer: Any, name: str = "auto") -> PromptTemplate:
     if name == "chat":
         if not has_chat:
             raise InputError("the tokenizer has no chat template", field="base.template")
-        return chat_template(tokenizer, special)
+        return chat_template(chat, special)
     if name not in TEMPLATES:
         known = ", ".join(["auto", "chat", *TEMPLATES])
         raise InputError(f"expected one of {known}, got {name!r}", field="base.template")
-    template = TEMPLATES[name]
-    return PromptTemplate(**{**vars(template), "special_tokens": special})
+    if chat.system_prompt:
+        raise InputError(f"needs a chat template, got the template {name!r}", field="base.system_prompt")
+    return replace(TEMPLATES[name], special_tokens=special, chat=chat if has_chat else None)
 
 
-def chat_template(tokenizer: Any, special: tuple[str, ...]) -> PromptTemplate:
-    """Reads the pieces of a tokenizer's chat template off two rendered dialogues."""
+def chat_template(chat: ChatFormat, special: tuple[str, ...]) -> PromptTemplate:
+    """Derives the parts of a chat template from three rendered dialogues.
+
+    Raises:
+        InputError: the template rejects a plain dialogue, or changes its texts.
+    """
     first, reply, second = MARKS
-    one = render(tokenizer, [("user", first)])
-    two = render(tokenizer, [("user", first), ("assistant", reply), ("user", second)])
+    asked = {"role": "user", "content": first}
+    answered = [asked, {"role": "assistant", "content": reply}]
+    one, whole = chat.render([asked]), chat.render(answered, open_answer=False)
+    two = chat.render([*answered, {"role": "user", "content": second}])
     before, _, after = one.partition(first)
     opened, _, rest = two.partition(first)
     closing_first, _, rest = rest.partition(reply)
     middle, _, closing_second = rest.partition(second)
-    if not (one.count(first) == two.count(first) == two.count(reply) == two.count(second) == 1):
+    head, _, closing_answer = whole.partition(reply)
+    counts = (one.count(first), two.count(first), two.count(reply), two.count(second), whole.count(reply))
+    if set(counts) != {1}:
         raise InputError("the chat template changes what the user said", field="base.template")
     opening = common_start(opened[::-1], middle[::-1])[::-1]
     closing = common_start(closing_first, closing_second, after)
@@ -155,12 +184,50 @@ def chat_template(tokenizer: Any, special: tuple[str, ...]) -> PromptTemplate:
         "chat",
         before,
         after,
-        answer_before="",
+        answer_before=answer_opening(head, one),
         opening=opening.lstrip(),
         closing=closing.rstrip(),
         adds_special_tokens=False,
         special_tokens=special,
+        end=end_of_turn(closing_answer, chat.added_tokens),
+        chat=chat,
     )
+
+
+def answer_opening(head: str, prompt: str) -> str:
+    """Returns the white space between a prompt and the assistant's words; a thought is left to the model.
+
+    Args:
+        head: rendered text of a finished dialogue, up to the answer.
+        prompt: rendered text of its prompt.
+    """
+    between = head.removeprefix(prompt) if head.startswith(prompt) else ""
+    if between.strip():
+        logger.warning(
+            "the chat template opens an answer with %r, which prompts leave to the model; "
+            "base.chat_template_kwargs may turn it off, e.g. {enable_thinking: false}",
+            between,
+        )
+        return ""
+    return between
+
+
+def end_of_turn(closing: str, added_tokens: Collection[str]) -> str:
+    r"""Returns what ends the assistant's turn: the text up to the first added token, or all but white space.
+
+    Args:
+        closing: rendered text after the assistant's words.
+        added_tokens: texts that are one token each.
+
+    Example:
+        >>> end_of_turn("<|end|>\\n<|endoftext|>", ["<|endoftext|>", "<|end|>"])
+        '<|end|>'
+    """
+    found = [(closing.index(token), token) for token in added_tokens if token and token in closing]
+    if not found:
+        return closing.rstrip()
+    place, token = min(found, key=lambda each: (each[0], -len(each[1])))
+    return closing[:place] + token
 
 
 def common_start(first: str, *others: str) -> str:
@@ -169,10 +236,3 @@ def common_start(first: str, *others: str) -> str:
     while length < len(first) and all(other[length : length + 1] == first[length] for other in others):
         length += 1
     return first[:length]
-
-
-def render(tokenizer: Any, turns: list[tuple[str, str]]) -> str:
-    """Returns the text of a dialogue up to where the assistant speaks next."""
-    messages = [{"role": role, "content": content} for role, content in turns]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return str(text)

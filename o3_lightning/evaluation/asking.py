@@ -118,14 +118,14 @@ class Asker:
             return list(output[:, ids.shape[1] :])
 
         tokens = self.runner.map([len(row) for row in rows], answer, "answering", torch.int64)
-        return [text.strip() for text in self.model.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        return [self.model.base.read_answer(row.tolist()) for row in tokens]
 
     def correct(self, rows: Sequence[QuestionAnswer], weights: Tensor | None = None) -> list[float | None]:
         """Returns whether plain questions are answered correctly at weights [B,K]; None for no adapter."""
         encoded = [self.model.tokens.encode(row.prompt) for row in rows]
         given = torch.zeros(len(rows), len(self.model.ids)) if weights is None else weights
         tokens = answer_rows(self.model, encoded, given, self.config.max_new_tokens, self.runner)
-        answers = [self.model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
+        answers = [self.model.base.read_answer(row) for row in tokens]
         return list(accuracy(answers, [row.answer for row in rows]))
 
     def share(self, rows: Sequence[QuestionAnswer], weights: Tensor | None = None) -> float | None:
@@ -174,7 +174,7 @@ def shorten(attempt: Attempt, share: float) -> str:
 def tokens_of(model: GatedModel, prompt: Prompt) -> list[int]:
     """A prompt's tokens; without a chat template, turns are written in the model's own template."""
     base = model.base
-    if not isinstance(prompt, str) and getattr(base.tokenizer, "chat_template", None):
+    if not isinstance(prompt, str) and base.template.chat is not None:
         return model.tokens.encode_chat(prompt)
     parts: list[str] = []
     said: list[str] = []

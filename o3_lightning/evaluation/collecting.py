@@ -147,8 +147,7 @@ class Collector:
     @cached_property
     def answers(self) -> list[str]:
         """The greedy answers."""
-        decode = self.model.tokenizer.decode
-        return [decode(tokens, skip_special_tokens=True).strip() for tokens in self.answer_tokens]
+        return [self.model.base.read_answer(tokens) for tokens in self.answer_tokens]
 
     @cached_property
     def token_scores(self) -> list[TokenScores]:

@@ -11,7 +11,9 @@ It needs the extra `harness`; without it the import raises ImportError.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED, Example, collate, prefix_ids
 from o3_lightning.evaluation.passes import BatchRunner
 from o3_lightning.evaluation.reference import plain_model
@@ -28,10 +31,12 @@ from o3_lightning.gating.answering import generate_tokens
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseConfig, load_base
-from o3_lightning.store.store import Store
+from o3_lightning.models.settings import recorded_config
+from o3_lightning.store.view import StoreView
 
 __all__ = ["O3LM"]
 
+logger = logging.getLogger(__name__)
 MAX_NEW_TOKENS = 256  # where a task names no limit; the harness's own default
 Pair = tuple[tuple[str, str], list[int], list[int]]
 
@@ -45,8 +50,8 @@ class O3LM(TemplateLM):
         base: as `base.id`; empty for the one that the store names, or without a store the embedded one.
         model: a loaded model instead of both, for use in Python.
         batch_size: texts per batch.
-        dtype: of the base model.
-        device: of the base model, or "auto".
+        dtype: of the base model; empty takes the one that the store records, or float32.
+        device: of the base model, or "auto"; "auto" also for CUDA on a machine without.
 
     Raises:
         InputError: the store or the model cannot be loaded.
@@ -60,7 +65,7 @@ class O3LM(TemplateLM):
         base: str = "",
         model: GatedModel | None = None,
         batch_size: int | str = 16,
-        dtype: str = "float32",
+        dtype: str = "",
         device: str | None = None,
         **_: Any,
     ) -> None:
@@ -85,16 +90,20 @@ class O3LM(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """Returns a chat as the tokenizer's own template writes it."""
-        text = self.gated.tokenizer.apply_chat_template(
-            chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-        return str(text)
+        chat = self.gated.base.template.chat
+        if chat is None:
+            raise InputError("the base model has no chat template; leave out --apply_chat_template")
+        return chat.render(chat_history, open_answer=add_generation_prompt)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Returns the tokens of a text without a template; the start token is added unless it is False."""
-        if add_special_tokens is False:
-            return list(self.gated.tokenizer(string, add_special_tokens=False)["input_ids"])
-        return prefix_ids(self.gated.tokenizer, self.gated.base.template, string)
+        """Returns the tokens of a text without a template.
+
+        None adds the start token unless the text is in the chat template, which writes its own.
+        """
+        template = self.gated.base.template
+        applied = template.chat is not None and bool(template.opening) and template.opening in string
+        add = not applied if add_special_tokens is None else add_special_tokens
+        return prefix_ids(self.gated.tokenizer, replace(template, adds_special_tokens=add), string)
 
     def weights(self, contexts: Sequence[str]) -> torch.Tensor:
         """Returns the weights [B,K] of contexts; those in the model's template are judged as chats."""
@@ -168,10 +177,22 @@ class O3LM(TemplateLM):
 
 
 def open_model(store: str, base: str, dtype: str, device: str) -> GatedModel:
-    """The gated model of a store, or a base model without a gate."""
-    name = base or (Store.open(store).base_id if store else BaseConfig.id)
-    loaded = load_base(BaseConfig(id=name, dtype=dtype, device=device))
+    """Returns the gated model of a store, or a base model without a gate."""
+    named = StoreView.open(store) if store else None
+    config = BaseConfig(id=base or (named.base_id if named else BaseConfig.id), device=follow_machine(device))
+    seed: dict[str, Any] = {}
+    if named and named.base_settings:
+        config, seed["seed"] = recorded_config(config, named.base_settings)
+    loaded = load_base(replace(config, dtype=dtype or config.dtype), **seed)
     return GatedModel.from_store(store, loaded, None, GateConfig()) if store else plain_model(loaded)
+
+
+def follow_machine(device: str) -> str:
+    """Returns the device, "auto" instead of a GPU that is not there: the harness asks for CUDA unasked."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning("there is no CUDA device on this machine; the harness asked for %s", device)
+        return "auto"
+    return device
 
 
 def fit(context: list[int], continuation: list[int], limit: int) -> Example:

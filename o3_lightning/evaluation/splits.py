@@ -42,22 +42,31 @@ def digest_rows(rows: Sequence[QuestionAnswer]) -> str:
     return digest_json([asdict(row) for row in rows])
 
 
-def check_prompts(stream: RequestStream, base: BaseModel) -> None:
+def check_prompts(stream: RequestStream, base: BaseModel, training_tokens: int = 0) -> None:
     """Checks that every prompt of the splits and of their files leaves room for an answer in the context.
 
+    Args:
+        stream: the splits, and the files that their rows were read from.
+        base: the model that will answer.
+        training_tokens: longest prompt and answer together in training, which the rows of requests have to
+            fit; 0 takes the context.
+
     Raises:
-        InputError: a prompt is at least as long as the context; the message names file and line, or the row.
+        InputError: a prompt is at least as long as the context, or as training allows; the message names file
+            and line, or the row.
     """
     for path in stream.files:
         for _ in read_rows(path, count_tokens=base.count_tokens, context_tokens=base.context_tokens):
             pass
     for owner, split, rows, _ in splits_of(stream):
+        limit, name = base.context_tokens, "the model's context"
+        if split == "seen" and 0 < training_tokens < limit:
+            limit, name = training_tokens, "adapter.max_tokens"
         for number, row in enumerate(rows, start=1):
             tokens = base.count_tokens(row.prompt)
-            if tokens >= base.context_tokens:
-                message = f"{owner}/{split}, row {number}: {tokens} tokens"
-                message = f"{message}, the model's context is {base.context_tokens}: {row.prompt[:60]!r}"
-                raise InputError(message, field="prompt")
+            if tokens >= limit:
+                message = f"{owner}/{split}, row {number}: {tokens} tokens, {name} is {limit}"
+                raise InputError(f"{message}: {row.prompt[:60]!r}", field="prompt")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def answer_prompts(
     """Returns the greedy answer to each prompt, in order; see `GatedModel.answer`."""
     rows = [model.tokens.encode(prompt) for prompt in prompts]
     answers = generate_tokens(model, rows, weights, max_new_tokens, batch_size)
-    return [model.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
+    return [model.base.read_answer(answer) for answer in answers]
 
 
 def generate_tokens(
@@ -40,7 +40,9 @@ def generate_tokens(
     max_new_tokens: int,
     batch_size: int,
 ) -> list[list[int]]:
-    """Returns the tokens of the greedy answer to each prompt, special ones left out, in order.
+    """Returns the tokens of the greedy answer to each prompt up to its first end token, in order.
+
+    Special tokens are left out.
 
     Args:
         model: the gated model.
@@ -63,7 +65,7 @@ def generate_tokens(
             pad_token_id=model.tokens.pad_id,
         )
         for row, tokens in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
-            answers[row] = [token for token in tokens if token not in special]
+            answers[row] = [token for token in model.base.cut(tokens) if token not in special]
     return answers
 
 

@@ -167,13 +167,34 @@ class GatedCalls:
 
     def _run(self, ids: Tensor, mask: Tensor, plan: Plan, options: Mapping[str, Any]) -> Any:
         """Generates at the strengths and with the refusals of a plan."""
+        if not bool(mask.all()) and self._ignores_padding_mask():
+            return self._run_one_by_one(ids, mask, plan, options)
         processors = LogitsProcessorList(options.get("logits_processor") or [])
         if bool(plan.refused.any()):
             processors.append(RefusalProcessor(plan.refused, self._refusal, ids.shape[1]))
-        given = {**options, "logits_processor": processors}
+        given = {**options, **self.base.stops(options, ids.shape[1]), "logits_processor": processors}
         with self._gate.open(plan.strengths.to(self.device)):
             output = self.base.model.generate(input_ids=ids, attention_mask=mask, **given)
         return self._refuse_generated(output, plan.refused, ids.shape[1])
+
+    def _ignores_padding_mask(self) -> bool:
+        """Whether the base model, without any adapter, reads padding as text."""
+        with self._gate.open(torch.zeros(1, len(self.ids))):
+            return self.base.ignores_padding_mask
+
+    def _run_one_by_one(self, ids: Tensor, mask: Tensor, plan: Plan, options: Mapping[str, Any]) -> Tensor:
+        """Generates row by row without padding, for a model that reads no attention mask."""
+        if options.get("return_dict_in_generate") or options.get("streamer") is not None:
+            message = "the base model reads no attention mask; give prompts of one length, or one at a time"
+            raise InputError(message, field="prompts")
+        found, pad = [], self.tokens.pad_id
+        for row in range(len(ids)):
+            own = ids[row : row + 1, mask[row].bool()]
+            output = self._run(own, torch.ones_like(own), plan.rows([row]), options)
+            before = ids[row : row + 1].expand(len(output), -1)
+            found.append(torch.cat([before, output[:, own.shape[1] :]], dim=1))
+        width = max(part.shape[1] for part in found)
+        return torch.cat([F.pad(part, (0, width - part.shape[1]), value=pad) for part in found])
 
     def _watched(self, plan: Plan, ids: Tensor, mask: Tensor) -> dict[int, str]:
         """Returns the text of each row whose answer is checked: it names a forgotten subject."""
@@ -192,7 +213,7 @@ class GatedCalls:
     def _judge(self, output: Any, watched: Mapping[int, str], shape: Sequence[int]) -> Tensor:
         """Returns which requests' values the generated sequences of each row tell [B,K]."""
         sequences = output if isinstance(output, Tensor) else output.sequences
-        answers = self.tokenizer.batch_decode(sequences[:, shape[1] :], skip_special_tokens=True)
+        answers = [self.base.read_answer(row) for row in sequences[:, shape[1] :].tolist()]
         count = len(answers) // shape[0]
         fired = torch.zeros(shape[0], len(self.ids), dtype=torch.bool)
         for row, prompt in watched.items():

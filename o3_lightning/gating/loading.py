@@ -12,6 +12,7 @@ from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.gating.routing import Detectors, EveryPrompt
 from o3_lightning.models.base import BaseConfig, BaseModel, load_base
 from o3_lightning.models.lora import LoraFactors
+from o3_lightning.models.settings import check_settings, recorded_config
 from o3_lightning.store.store import Store
 from o3_lightning.store.view import GatedRequest
 
@@ -40,20 +41,23 @@ class StoreLoader:
 
     Args:
         store_path: the store.
-        base: the base model; None loads the one that the store names.
+        base: the base model; None loads the one that the store names, with the settings that it records.
         encoder: the detectors' encoder; None loads the one that the store names.
         detect: false lets every request act on every prompt.
 
     Raises:
         StoreError: the store is damaged, or made for another base model or encoder.
-        InputError: the base model or the encoder cannot be loaded.
+        InputError: the base model or the encoder cannot be loaded, or the base model was opened with other
+            settings than the store records.
     """
 
     def __init__(
         self, store_path: str | Path, base: BaseModel | None, encoder: Encoder | None, *, detect: bool
     ) -> None:
         named = Store.open(store_path)
-        self.base = base or load_base(BaseConfig(id=named.base_id))
+        recorded = named.base_settings
+        self.base = base or load_base(*recorded_config(BaseConfig(id=named.base_id), recorded))
+        check_settings(recorded, self.base.settings)
         self.encoder = encoder or load_encoder(named.encoder_id)
         self.detect = detect
         self.store = Store.open(store_path, self.base.digest, self.encoder.digest)

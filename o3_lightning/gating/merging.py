@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,6 +14,9 @@ from o3_lightning.gating.linear import layer_widths
 from o3_lightning.models.lora import weight_change
 
 __all__ = ["Merges"]
+
+TOLERATED_LOSS = 0.01
+logger = logging.getLogger(__name__)
 
 
 class Merges:
@@ -28,6 +34,8 @@ class Merges:
     @torch.no_grad()
     def merge(self, number: int, *, reversible: bool = True) -> None:
         """Adds B A to the weight of every layer that a request adapts, computed in float32.
+
+        A warning gives the share of the update that rounding to the weights' dtype loses, if it is over 1 %.
 
         Args:
             number: the request.
@@ -48,11 +56,22 @@ class Merges:
             for path in paths:
                 self._originals.setdefault(path, self._weight(path).clone())
             self._order.append(number)
+        lost, whole = 0.0, 0.0
         for path in paths:
-            self._add(self._weight(path), path, number)
+            error, size = self._add(self._weight(path), path, number)
+            lost, whole = lost + error, whole + size
             if not reversible and path in self._originals:
                 self._add(self._originals[path], path, number)
         self.gate.merged.add(number)
+        share = math.sqrt(lost / whole) if whole else 0.0
+        if share > TOLERATED_LOSS:
+            dtype = str(self._weight(paths[0]).dtype).removeprefix("torch.")
+            logger.warning(
+                "merging lost %.0f %% of the adapter's update to rounding in %s; load the base model with "
+                "base.dtype float32 to keep it, and convert it afterwards",
+                100 * share,
+                dtype,
+            )
 
     @torch.no_grad()
     def unmerge(self, number: int) -> None:
@@ -80,11 +99,13 @@ class Merges:
         assert isinstance(weight, Tensor)
         return weight
 
-    def _add(self, weight: Tensor, path: str, number: int) -> None:
-        """Adds one request's B A for one layer to a weight."""
+    def _add(self, weight: Tensor, path: str, number: int) -> tuple[float, float]:
+        """Adds one request's B A for one layer to a weight; returns the squared norms of rounding and B A."""
         layer = self.gate.layers[path]
         change = weight_change(layer.inner, *layer.factors[number], torch.float32)
-        weight.copy_((weight.float() + change).to(weight.dtype))
+        wanted = weight.float() + change
+        weight.copy_(wanted.to(weight.dtype))
+        return float((weight.float() - wanted).square().sum()), float(change.square().sum())
 
     def _check(self, path: str) -> None:
         """Refuses a weight that cannot be changed for this layer alone."""

@@ -82,13 +82,14 @@ class GatedModel(GatedCalls):
 
         Args:
             store_path: the store.
-            base: the base model; None loads the one that the store names, on its defaults.
+            base: the base model; None loads the one that the store names, with the settings that it records.
             encoder: the detectors' encoder; None loads the one that the store names, on its defaults.
             config: settings of the gate.
 
         Raises:
             StoreError: the store is damaged, or made for another base model or encoder.
-            InputError: the base model or the encoder cannot be loaded, or an adapter does not fit.
+            InputError: the base model or the encoder cannot be loaded, the base model was opened with other
+                settings than the store records, or an adapter does not fit.
         """
         detect = config is None or config.detect
         loader = StoreLoader(store_path, base, encoder, detect=detect)

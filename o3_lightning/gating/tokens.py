@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jinja2 import TemplateError
 from torch import Tensor
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.data.encoding import IGNORED, collate, encode_prompts
+from o3_lightning.data.encoding import IGNORED, answer_ids, collate, encode_prompts, prefix_ids
 from o3_lightning.data.prompts import Prompt, Turn, plain_messages, read_prompt
 from o3_lightning.models.base import BaseModel
 
@@ -60,14 +59,14 @@ class PromptTokens:
         Raises:
             InputError: the tokenizer has no chat template, or its template rejects the messages.
         """
-        if not getattr(self.tokenizer, "chat_template", None):
+        if self.template.chat is None:
             message = "the base model has no chat template; give the prompt as a text"
             raise InputError(message, field="prompts")
-        options = {"add_generation_prompt": True, "return_dict": False}
-        try:
-            return list(self.tokenizer.apply_chat_template(plain_messages(messages), **options))
-        except TemplateError as error:
-            raise InputError(f"the chat template rejects it: {error}", field="prompts") from error
+        if self.template.name != "chat" and [message.get("role") for message in messages] == ["user"]:
+            text = plain_messages(messages)[0]["content"]  # the same tokens as for the text alone
+            return prefix_ids(self.tokenizer, self.template, self.template.format(text))
+        text = self.template.chat.render(messages)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def pad(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """Returns input ids and attention mask [B,T], padded on the left, on the base model's device."""
@@ -85,8 +84,9 @@ class PromptTokens:
         """
         if mask is not None:
             return mask
-        pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-        own = torch.ones_like(ids) if pad is None or pad == end else ids.ne(pad).to(ids.dtype)
+        pad = self.tokenizer.pad_token_id
+        is_end = pad is None or pad in self.base.end_ids  # such a token may be part of the prompt
+        own = torch.ones_like(ids) if is_end else ids.ne(pad).to(ids.dtype)
         return F.pad(own, (earlier, 0), value=1)
 
     def turns(self, ids: Tensor, mask: Tensor) -> list[list[Turn]]:
@@ -95,11 +95,8 @@ class PromptTokens:
         return [self.template.turns(text) for text in texts]
 
     def refusal(self, text: str) -> list[int]:
-        """Returns the tokens of an answer, as they follow a prompt, and the end token."""
-        answer = self.template.answer_before + text
-        tokens = list(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
-        end = self.tokenizer.eos_token_id
-        return tokens if end is None else [*tokens, end]
+        """Returns the tokens of an answer, as they follow a prompt, and the end of its turn."""
+        return answer_ids(self.tokenizer, self.template, text)
 
 
 def batches(lengths: Sequence[int], size: int) -> list[list[int]]:

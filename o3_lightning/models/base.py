@@ -6,27 +6,34 @@ Only safetensors and GGUF weights are read, and code that travels with a model i
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_file, digest_json
+from o3_lightning.data.chat_format import CLOCK, ChatFormat, read_date, write_date
 from o3_lightning.data.templates import PromptTemplate, template_for
 from o3_lightning.models.config import DTYPES, BaseConfig, FinetuneConfig
 from o3_lightning.models.fictitious import fictitious_base_folder
 from o3_lightning.models.finetuning import finetuned_folder
+from o3_lightning.models.settings import record_settings
 from o3_lightning.models.tofu import tofu_base_folder
 
 __all__ = ["BaseConfig", "BaseModel", "load_base"]
 
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+PROBE_TOKENS = 6
+PADDING_TOLERANCE = 0.1  # of the logits' deviation; rounding stays far below, a lost mask far above
 UNBOUNDED_TOKENS = 10**9  # tokenizers without a limit report numbers beyond this
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken"]
 logger = logging.getLogger(__name__)
@@ -43,6 +50,7 @@ class BaseModel:
         id: what it was loaded from, as configured.
         digest: SHA-256 of the weight files, 64 hexadecimal digits; the store refuses another model.
         context_tokens: the longest prompt and answer together, in tokens.
+        settings: what else decides its answers, as `record_settings` returns it; empty where unknown.
     """
 
     model: Any
@@ -51,11 +59,88 @@ class BaseModel:
     id: str
     digest: str
     context_tokens: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: the tokenizer's, the generation settings' and that of the template."""
+        named = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        ends = [*(named if isinstance(named, list | tuple) else [named]), self.tokenizer.eos_token_id]
+        if self.template.ends_in_token:
+            ends.append(self.tokenizer(self.template.end, add_special_tokens=False)["input_ids"][-1])
+        return frozenset(int(end) for end in ends if end is not None)
+
+    @property
+    def end_texts(self) -> tuple[str, ...]:
+        """Ordinary text that ends an answer, where the template has no token for it."""
+        end = self.template.end.strip()
+        return (end,) if end and not self.template.ends_in_token else ()
+
+    @cached_property
+    def ignores_padding_mask(self) -> bool:
+        """Whether padding on the left changes what the model says, as in RWKV; measured once.
+
+        Only models that keep a recurrent state are measured: attention reads the mask.
+        """
+        if not getattr(self.model, "_is_stateful", False):
+            return False
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        ids = torch.arange(PROBE_TOKENS, device=self.model.device)[None] % rows
+        padded = F.pad(ids, (PROBE_TOKENS, 0), value=int(self.tokenizer.pad_token_id or 0))
+        mask = F.pad(torch.ones_like(ids), (PROBE_TOKENS, 0))
+        options = {"max_new_tokens": 1, "do_sample": False, "output_logits": True}
+        with torch.no_grad():
+            alone, beside = (
+                self.model.generate(
+                    input_ids=tokens, attention_mask=kept, return_dict_in_generate=True, **options
+                ).logits[0].float()
+                for tokens, kept in ((ids, torch.ones_like(ids)), (padded, mask))
+            )  # fmt: skip
+        return bool((alone - beside).abs().max() > PADDING_TOLERANCE * alone.std())
+
+    def stops(self, options: Mapping[str, Any], prompt_length: int) -> dict[str, Any]:
+        """Returns what makes `generate` stop where an answer ends, unless its options name other ends.
+
+        Args:
+            options: for `generate`.
+            prompt_length: tokens before the answer in its sequences; 0 for embedded prompts.
+        """
+        named = getattr(options.get("generation_config"), "eos_token_id", None)
+        if options.get("eos_token_id", named) is not None:
+            return {}
+        found: dict[str, Any] = {"eos_token_id": sorted(self.end_ids)} if self.end_ids else {}
+        if self.end_texts:
+            ends = [EndText(self.tokenizer, text, prompt_length) for text in self.end_texts]
+            found["stopping_criteria"] = [*ends, *(options.get("stopping_criteria") or [])]
+        return found
+
+    def cut(self, tokens: Sequence[int]) -> list[int]:
+        """Returns generated tokens up to the first one that ends the answer."""
+        return list(itertools.takewhile(lambda token: token not in self.end_ids, tokens))
+
+    def read_answer(self, tokens: Sequence[int]) -> str:
+        """Returns the text of generated tokens up to the end of the answer, stripped."""
+        text = str(self.tokenizer.decode(self.cut(tokens), skip_special_tokens=True))
+        for end in self.end_texts:
+            text = text.partition(end)[0]
+        return text.strip()
 
     def count_tokens(self, prompt: str) -> int:
         """Returns how many tokens the model sees for a prompt, template and start token included."""
         text = self.template.format(prompt)
         return len(self.tokenizer(text, add_special_tokens=self.template.adds_special_tokens)["input_ids"])
+
+
+class EndText(StoppingCriteria):
+    """Stops a row once a text stands in its answer, for templates that end a turn in ordinary text."""
+
+    def __init__(self, tokenizer: Any, text: str, prompt_length: int) -> None:
+        self.tokenizer, self.text, self.prompt_length = tokenizer, text, prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
+        """Returns which rows are finished [B]; a token holds one letter or more."""
+        said = self.tokenizer.batch_decode(input_ids[:, self.prompt_length :][:, -len(self.text) :])
+        return torch.tensor([self.text in each for each in said], device=input_ids.device)
 
 
 def load_base(config: BaseConfig, seed: int = 0, unseen: Collection[str] = ()) -> BaseModel:
@@ -84,15 +169,42 @@ def load_base(config: BaseConfig, seed: int = 0, unseen: Collection[str] = ()) -
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         safe = {} if gguf else {"use_safetensors": True}
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **safe, **quantised, **options)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    check_tokens(tokenizer, model.get_input_embeddings().weight.shape[0])
     if not quantised:
         model.to(device)
     model.eval().requires_grad_(False)
     digest = digest_file(gguf) if gguf else digest_weights(folder)
-    template = template_for(tokenizer, config.template)
+    template = template_for(tokenizer, config.template, chat_format(config, tokenizer))
     context = config.context_tokens or read_context(model.config, tokenizer)
-    return BaseModel(model, tokenizer, template, config.id, digest, context)
+    settings = record_settings(config, seed, model.dtype, template)
+    return BaseModel(model, tokenizer, template, config.id, digest, context, settings)
+
+
+def chat_format(config: BaseConfig, tokenizer: Any) -> ChatFormat:
+    """Returns how a tokenizer's chat template is rendered."""
+    options = dict(config.chat_template_kwargs)
+    if not config.date_string:
+        return ChatFormat(tokenizer, options, config.system_prompt)
+    date = read_date(config.date_string)
+    if CLOCK not in str(tokenizer.chat_template):  # as Llama 3.1; others ask the clock in a form of their own
+        options.setdefault("date_string", write_date(date))
+    return ChatFormat(tokenizer, options, config.system_prompt, date)
+
+
+def check_tokens(tokenizer: Any, embeddings: int) -> None:
+    """Gives a tokenizer without padding token its end token, and refuses tokens that the model lacks.
+
+    Raises:
+        InputError: there is neither of the two, or one is outside the embedding.
+    """
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise InputError("the tokenizer has neither a padding nor an end token", field="base.id")
+        tokenizer.pad_token = tokenizer.eos_token
+    for kind, number in (("padding", tokenizer.pad_token_id), ("end", tokenizer.eos_token_id)):
+        if number is not None and number >= embeddings:
+            message = f"the {kind} token has the id {number}, but the model's embedding has {embeddings} rows"
+            raise InputError(message, field="base.id")
 
 
 def dtype_of(config: BaseConfig) -> Any:
@@ -107,7 +219,10 @@ def load_finetuned(config: BaseConfig, seed: int, unseen: Collection[str]) -> Ba
         plain.model, plain.tokenizer, plain.template, plain.digest, config.finetune_on, seed, unseen
     )
     settings = replace(config, id=str(taught), finetune_on=FinetuneConfig(), revision=None)
-    return replace(load_base(settings, seed), id=config.id)
+    base = load_base(settings, seed)
+    return replace(
+        base, id=config.id, settings=record_settings(config, seed, base.model.dtype, base.template)
+    )
 
 
 def quantisation(config: BaseConfig, device: torch.device, *, is_gguf: bool) -> dict[str, Any]:

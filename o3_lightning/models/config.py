@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.data.chat_format import read_date
 
 __all__ = ["DTYPES", "BaseConfig", "FictitiousBaseConfig", "FinetuneConfig"]
 
@@ -101,10 +103,14 @@ class BaseConfig:
         device: "cpu", "cuda", "cuda:1" and so on, or "auto" for a GPU where there is one.
         quantise: "4bit" holds the weights of linear layers in 4 bits (NF4, scales quantised too, as in QLoRA)
             and computes in `dtype`; it needs the package bitsandbytes. "none" leaves them as they are.
+        chat_template_kwargs: variables of the chat template, such as {enable_thinking: false}.
+        date_string: the date that the chat template writes for today, such as "26 Jul 2024"; empty takes the
+            day on which a store is created, which keeps it.
+        system_prompt: opens every chat that has no system message; it needs a chat template. Empty for none.
         finetune_on: what the model is taught first, once; the result is cached.
 
     Raises:
-        InputError: an unknown dtype or quantisation, an empty id, or a negative context.
+        InputError: an unknown dtype or quantisation, an empty id, a negative context, or no date.
     """
 
     id: str = "fictitious"
@@ -114,6 +120,9 @@ class BaseConfig:
     context_tokens: int = 0
     device: str = "auto"
     quantise: str = "none"
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    date_string: str = ""
+    system_prompt: str = ""
     finetune_on: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
@@ -126,3 +135,5 @@ class BaseConfig:
         if self.quantise not in QUANTISATIONS:
             expected = f"expected one of {', '.join(QUANTISATIONS)}, got {self.quantise!r}"
             raise InputError(expected, field="base.quantise")
+        if self.date_string:
+            read_date(self.date_string)

@@ -76,7 +76,7 @@ def finetuned_folder(
     key = {
         "recipe": RECIPE,
         "base": digest,
-        "template": template.name,
+        "template": [template.format(""), template.answer_before, template.end],
         "config": {**asdict(config), "rows": [row.to_dict() for row in rows]},
         "seed": seed,
     }

@@ -97,10 +97,10 @@ class Speaker:
             attention_mask=mask.to(embeddings.device),
             max_new_tokens=max(1, min(self.config.max_new_tokens, room)),
             pad_token_id=self.base.tokenizer.pad_token_id,
+            **self.base.stops(options, 0),
             **options,
         )
-        texts = self.base.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [str(text).strip() for text in texts]
+        return [self.base.read_answer(row) for row in tokens.tolist()]
 
     @torch.inference_mode()
     def token_scores(self, prompts: Sequence[str], answers: Sequence[str]) -> list[TokenScores]:

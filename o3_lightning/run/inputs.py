@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from o3_lightning.adapter.retain_guard import RetainGuard
+from o3_lightning.adapter.targets import choose_targets
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.shipped import locate
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream, load_stream
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
-from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, check_prompts, digest_rows
+from o3_lightning.evaluation.prompt_lengths import fit_prompts
+from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows
 from o3_lightning.models.base import BaseModel, load_base
+from o3_lightning.models.settings import check_settings, with_recorded_date
 from o3_lightning.objectives.targets import check_needs
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.results import BASE_STAGE
+from o3_lightning.store.view import read_settings
 from o3_lightning.training.run_folder import Result, RunFolder
 
 __all__ = [
@@ -30,6 +34,7 @@ __all__ = [
     "check_finished",
     "check_unchanged",
     "evaluating",
+    "load_base_for",
     "read_inputs",
 ]
 
@@ -52,13 +57,26 @@ class Inputs(NamedTuple):
 
 def read_inputs(config: RunConfig) -> Inputs:
     """Loads the inputs; InputError for what cannot work, before anything is trained or written."""
-    stream = guard(load_stream(config.data, config.seed), config)
+    stream = load_stream(config.data, config.seed)
     for request in stream.requests:
         check_needs(config.objective, request.rows, stream.utility.get(RETAIN_SPLIT))
-    base = load_base(config.base, config.seed)
-    with evaluating(stream):
-        check_prompts(stream, base)
-    return Inputs(base, stream, load_configured_encoder(config.detector))
+    base = load_base_for(RunFolder(config.folder).store, config)
+    if not config.refuse_only:
+        choose_targets(base.model, config.adapter.targets)
+    stream = fit_prompts(stream, base, config.data.too_long, config.adapter.max_tokens)
+    return Inputs(base, guard(stream, config), load_configured_encoder(config.detector))
+
+
+def load_base_for(store: Path, config: RunConfig) -> BaseModel:
+    """Returns the base model that a configuration names, at the date that a store records for its template.
+
+    Raises:
+        InputError: the model cannot be loaded, or the store was made with other settings of it.
+    """
+    recorded = read_settings(store)
+    base = load_base(with_recorded_date(config.base, recorded), config.seed)
+    check_settings(recorded, base.settings)
+    return base
 
 
 def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
@@ -110,6 +128,8 @@ def check_finished(folder: RunFolder, config: RunConfig) -> None:
     deleting its file. Utility rows may be gone too.
     """
     data = config.data
+    if data.too_long != "refuse":  # the files hold the prompts as they were
+        return
     began = folder.result(BASE_STAGE)
     if began is not None and data.name == "jsonl" and all(map(locate, data.requests)):
         forget_sets = load_stream(replace(data, retain=None, holdout=None), config.seed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.evaluation.detectors import evaluate_detectors, gate_errors
 from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
+from o3_lightning.models.settings import with_recorded_date
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import (
     RETAIN_SPLIT,
@@ -93,6 +94,7 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
             return folder.path
         base, stream, encoder = inputs
         check_unchanged(folder, stream, config.data)
+        config = replace(config, base=with_recorded_date(config.base, base.settings))
         unlearner = Unlearner(base, folder.store, config, trainer, encoder=encoder, processes=processes)
         loggers = RunLogger([])
         if processes.is_first:

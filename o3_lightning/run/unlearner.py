@@ -21,8 +21,11 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.detector.answers import fit_answers
 from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
+from o3_lightning.gating.gate import Gate
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
+from o3_lightning.models.lora import LoraFactors
+from o3_lightning.models.settings import check_settings
 from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig
 from o3_lightning.store.record import UNLEARNED
 from o3_lightning.store.store import Store
@@ -53,7 +56,8 @@ class Unlearner:
     Raises:
         StoreError: the store was made for another base model or encoder; also from every method, if it is
             damaged, locked or not writable, or the disk is full.
-        InputError: the encoder cannot be loaded.
+        InputError: the encoder cannot be loaded, or the base model was opened with other settings than the
+            store records.
     """
 
     def __init__(
@@ -70,8 +74,11 @@ class Unlearner:
         self.trainer = TRAINER_DEFAULTS if trainer is None else trainer
         self.encoder = encoder = encoder or load_configured_encoder(self.config.detector)
         self.store = processes.once(
-            lambda: Store.open_or_create(store, base.id, base.digest, encoder.id, encoder.digest)
+            lambda: Store.open_or_create(
+                store, base.id, base.digest, encoder.id, encoder.digest, base.settings
+            )
         )
+        check_settings(self.store.base_settings, base.settings)
 
     def register(self, request: UnlearningRequest) -> None:
         """Adds a request to the store, before any of its stages; no effect if it is there.
@@ -130,7 +137,8 @@ class Unlearner:
         )
         reads = rows.reads["training"] - before
         numbers = {**trained.metrics, "retained_rows_read": reads}
-        self.processes.once(lambda: self.store.unlearn(request.id, trained.save, numbers))
+        save = partial(save_adapter, trained, self.base)
+        self.processes.once(lambda: self.store.unlearn(request.id, save, numbers))
         if unfinished is not None:
             self.processes.once(lambda: unfinished.unlink(missing_ok=True))
         return {"metrics": trained.metrics, "curve": list(trained.curve), "retained_rows_read": reads}
@@ -162,6 +170,17 @@ def save_detector(detector: Detector, request: UnlearningRequest, folder: Path) 
     """Writes a request's detector and the hashes of its answers, as the store keeps them."""
     detector.save(folder)
     fit_answers(request.prompts, request.answers).save(folder)
+
+
+def save_adapter(trained: TrainedAdapter, base: BaseModel, folder: Path) -> None:
+    """Writes an adapter and reads it back as the gate will: one that cannot be loaded is never committed.
+
+    Raises:
+        StoreError: the files are no plain LoRA adapter.
+        InputError: a layer of the adapter does not fit the base model.
+    """
+    trained.save(folder)
+    Gate(base.model, [LoraFactors.load(folder)])
 
 
 def train_request(

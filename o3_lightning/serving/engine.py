@@ -233,7 +233,7 @@ class Engine:
         self.metrics.batch_rows.observe(len(rows))
         model = self.model
         ids, mask = model.tokens.pad([row.ids for row in rows])
-        streamer = RowStreamer(rows, model.tokenizer)
+        streamer = RowStreamer(rows, model.base)
         with model.disabled() if plan is None else nullcontext():
             model.generate(
                 input_ids=ids,
@@ -245,5 +245,5 @@ class Engine:
                 pad_token_id=model.tokens.pad_id,
                 streamer=streamer,
                 logits_processor=[RowSampler(rows, ids.shape[1])],
-                stopping_criteria=StoppingCriteriaList([RowStop(rows, model.tokenizer, ids.shape[1])]),
+                stopping_criteria=StoppingCriteriaList([RowStop(rows, model.base, ids.shape[1])]),
             )

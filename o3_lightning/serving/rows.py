@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
 from o3_lightning.data.prompts import Prompt
+from o3_lightning.models.base import BaseModel
 
 __all__ = ["Delta", "Done", "Failed", "Judged", "Row", "RowSampler", "RowStop", "RowStreamer", "RowText"]
 
@@ -107,11 +108,12 @@ class RowText:
 
     Args:
         row: its stop texts and longest answer.
-        tokenizer: decodes.
+        base: decodes, and names the tokens and the text that end an answer.
     """
 
-    def __init__(self, row: Row, tokenizer: Any) -> None:
-        self.row, self.tokenizer = row, tokenizer
+    def __init__(self, row: Row, base: BaseModel) -> None:
+        self.row, self.base = row, base
+        self.stop = (*row.stop, *base.end_texts)
         self.tokens: list[int] = []
         self.sent, self.finish_reason = 0, ""
 
@@ -121,7 +123,7 @@ class RowText:
             return ""
         if len(self.tokens) >= self.row.max_tokens:  # lowered since the last token
             self.finish_reason = "length"
-        elif token == self.tokenizer.eos_token_id:
+        elif token in self.base.end_ids:
             self.finish_reason = "stop"
         else:
             self.tokens.append(token)
@@ -130,13 +132,13 @@ class RowText:
         return self._flush()
 
     def _flush(self) -> str:
-        text: str = self.tokenizer.decode(self.tokens, skip_special_tokens=True).lstrip()
-        found = [place for place in (text.find(stop) for stop in self.row.stop) if place >= 0]
+        text: str = self.base.tokenizer.decode(self.tokens, skip_special_tokens=True).lstrip()
+        found = [place for place in (text.find(stop) for stop in self.stop) if place >= 0]
         if found:
             text, self.finish_reason = text[: min(found)], "stop"
         end = len(text)
         if not self.finish_reason:
-            end -= max((overlap(text, stop) for stop in self.row.stop), default=0)
+            end -= max((overlap(text, stop) for stop in self.stop), default=0)
             end = min(end, len(text.rstrip(BROKEN)))
         piece, self.sent = text[self.sent : end], max(self.sent, end)
         return piece
@@ -150,14 +152,14 @@ def overlap(text: str, stop: str) -> int:
 class RowStop(StoppingCriteria):
     """Ends each row at its own stop texts, length and deadline, or when its client has disconnected."""
 
-    def __init__(self, rows: Sequence[Row], tokenizer: Any, prompt_length: int) -> None:
-        self.rows, self.tokenizer, self.prompt_length = rows, tokenizer, prompt_length
+    def __init__(self, rows: Sequence[Row], base: BaseModel, prompt_length: int) -> None:
+        self.rows, self.base, self.prompt_length = rows, base, prompt_length
         self.texts: list[RowText] = []
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
         """Returns which rows are finished [B]."""
         if input_ids.shape[1] == self.prompt_length + 1:  # a new attempt
-            self.texts = [RowText(row, self.tokenizer) for row in self.rows]
+            self.texts = [RowText(row, self.base) for row in self.rows]
         now = monotonic()
         for row, text, token in zip(self.rows, self.texts, input_ids[:, -1].tolist(), strict=True):
             if row.cancelled or now > row.deadline:
@@ -194,9 +196,9 @@ class RowSampler(LogitsProcessor):
 class RowStreamer:
     """Receives the tokens of a batch from `generate`, and emits each row's text."""
 
-    def __init__(self, rows: Sequence[Row], tokenizer: Any) -> None:
+    def __init__(self, rows: Sequence[Row], base: BaseModel) -> None:
         self.rows = rows
-        self.texts = [RowText(row, tokenizer) for row in rows]
+        self.texts = [RowText(row, base) for row in rows]
 
     def put(self, value: Tensor) -> None:
         """Takes the prompts [B,T], which are passed over, or the next token of each row [B]."""

@@ -2,7 +2,7 @@
 
 Layout (format 1)::
 
-    store.json                           format; id and digest of the base model and of the encoder
+    store.json                           format; id and digest of base model and encoder; the base's settings
     journal.jsonl                        one line per state change, see `journal`
     requests/<id>/request.json           status, size and digest of the forget set, configuration, metrics
     requests/<id>/detector.safetensors   and detector.json
@@ -35,7 +35,7 @@ from o3_lightning.store.record import (
 )
 from o3_lightning.store.transaction import REQUESTS, Session, locked
 from o3_lightning.store.verify import STORE, WAIT_SECONDS, verify_store
-from o3_lightning.store.view import FORMAT, IDENTITY_KEYS, StoreView
+from o3_lightning.store.view import FORMAT, IDENTITY_KEYS, SETTINGS, StoreView
 
 __all__ = ["Store"]
 
@@ -55,17 +55,27 @@ class Store(StoreView):
 
     @classmethod
     def create(
-        cls, path: str | Path, base_id: str, base_digest: str, encoder_id: str, encoder_digest: str
+        cls,
+        path: str | Path,
+        base_id: str,
+        base_digest: str,
+        encoder_id: str,
+        encoder_digest: str,
+        base_settings: Mapping[str, Any] | None = None,
     ) -> Self:
         """Creates an empty store for one base model and one encoder, with the digests of their weights.
 
-        The folder does not exist, is empty, or was left by an interrupted `create`.
+        The folder does not exist, is empty, or was left by an interrupted `create`. `base_settings` records
+        what the base model was opened with, as plain JSON; None records nothing.
 
         Raises:
             StoreError: the folder is not empty or not writable.
         """
         root = Path(path)
-        identity = dict(zip(IDENTITY_KEYS, (base_id, base_digest, encoder_id, encoder_digest), strict=True))
+        given = (base_id, base_digest, encoder_id, encoder_digest)
+        identity: dict[str, Any] = dict(zip(IDENTITY_KEYS, given, strict=True))
+        if base_settings:
+            identity[SETTINGS] = dict(base_settings)
         try:
             root.mkdir(parents=True, exist_ok=True)
             with locked(root, WAIT_SECONDS) as refusal:
@@ -78,12 +88,18 @@ class Store(StoreView):
 
     @classmethod
     def open_or_create(
-        cls, path: str | Path, base_id: str, base_digest: str, encoder_id: str, encoder_digest: str
+        cls,
+        path: str | Path,
+        base_id: str,
+        base_digest: str,
+        encoder_id: str,
+        encoder_digest: str,
+        base_settings: Mapping[str, Any] | None = None,
     ) -> Self:
         """Opens the store, or creates it if there is none; raises as `open` and `create`."""
         if (Path(path) / STORE).exists():
             return cls.open(path, base_digest, encoder_digest)
-        return cls.create(path, base_id, base_digest, encoder_id, encoder_digest)
+        return cls.create(path, base_id, base_digest, encoder_id, encoder_digest, base_settings)
 
     def register(self, request: UnlearningRequest, configuration: Mapping[str, Any]) -> RequestRecord:
         """Adds a request; registering the same forget set again returns the existing record.
@@ -188,7 +204,7 @@ class Store(StoreView):
             return record
 
 
-def write_new_store(root: Path, identity: Mapping[str, str]) -> None:
+def write_new_store(root: Path, identity: Mapping[str, Any]) -> None:
     """Writes an empty store; store.json is written last and marks it as complete."""
     if (root / STORE).exists():
         raise StoreError(f"{root}: there is a store already")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import digest_json, read_stored
@@ -14,10 +14,11 @@ from o3_lightning.store.record import ADAPTER, RECORD, REGISTERED, UNLEARNED, Re
 from o3_lightning.store.transaction import Session, open_session
 from o3_lightning.store.verify import STORE, WAIT_SECONDS, check_file
 
-__all__ = ["FORMAT", "IDENTITY_KEYS", "GatedRequest", "StoreView"]
+__all__ = ["FORMAT", "IDENTITY_KEYS", "SETTINGS", "GatedRequest", "StoreView", "read_settings"]
 
 FORMAT = 1
 IDENTITY_KEYS = ("base_id", "base_digest", "encoder_id", "encoder_digest")
+SETTINGS = "base_settings"
 
 
 class GatedRequest(NamedTuple):
@@ -36,7 +37,7 @@ class StoreView:
 
     Args:
         path: the store's folder.
-        identity: `base_id`, `base_digest`, `encoder_id` and `encoder_digest`.
+        identity: `base_id`, `base_digest`, `encoder_id`, `encoder_digest`, and `base_settings` if recorded.
 
     Attributes:
         lock_seconds: timeout of a call that waits for another process, in seconds.
@@ -48,10 +49,11 @@ class StoreView:
 
     refusal: ClassVar[str] = "it was opened to be read only"
 
-    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
         self.base_id, self.base_digest = identity["base_id"], identity["base_digest"]
         self.encoder_id, self.encoder_digest = identity["encoder_id"], identity["encoder_digest"]
+        self.base_settings: Mapping[str, Any] = identity.get(SETTINGS, {})
         self.lock_seconds = WAIT_SECONDS
         self._journal: Journal | None = None  # as the last call found or left it
 
@@ -176,8 +178,13 @@ class StoreView:
                 raise StoreError(f"{folder / path}: {problem}")
 
 
-def read_identity(root: Path) -> dict[str, str]:
-    """Returns ids and digests of the base model and the encoder of a store.
+def read_settings(root: Path) -> Mapping[str, Any]:
+    """Returns the settings that a store records of its base model; empty where there is no store yet."""
+    return read_identity(root).get(SETTINGS, {}) if (root / STORE).is_file() else {}
+
+
+def read_identity(root: Path) -> dict[str, Any]:
+    """Returns ids and digests of the base model and the encoder of a store, and the base's settings.
 
     Raises:
         StoreError: there is no store, it has another format version, or store.json is damaged.
@@ -189,8 +196,10 @@ def read_identity(root: Path) -> dict[str, str]:
     version = value.get("format")
     if version != FORMAT:
         raise StoreError(f"{path}: format version {version!r}; this program reads version {FORMAT}")
-    if set(value) != {"format", *IDENTITY_KEYS} or not all(
-        isinstance(value[key], str) for key in IDENTITY_KEYS
-    ):
+    del value["format"]
+    settings = value.pop(SETTINGS, {})
+    if set(value) != set(IDENTITY_KEYS) or not all(isinstance(each, str) for each in value.values()):
         raise StoreError(f"{path}: damaged, expected the texts {', '.join(IDENTITY_KEYS)}")
-    return {key: value[key] for key in IDENTITY_KEYS}
+    if not isinstance(settings, dict):
+        raise StoreError(f"{path}: field '{SETTINGS}': expected an object, got {settings!r}")
+    return {**value, SETTINGS: settings} if settings else value

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
@@ -60,11 +61,7 @@ def build_trainer(
     warnings.filterwarnings("ignore", message=".*The number of training batches.*")
     try:
         return Trainer(**options)
-    except (TypeError, ValueError) as error:
-        raise InputError(" ".join(str(error).split()), field="trainer") from error
-    except Exception as error:  # Lightning's own error type for a device that is not available
-        if type(error).__name__ != "MisconfigurationException":
-            raise
+    except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
         raise InputError(" ".join(str(error).split()), field="trainer") from error
 
 

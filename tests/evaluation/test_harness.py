@@ -12,6 +12,7 @@ from o3_lightning.evaluation import harness
 from o3_lightning.evaluation.harness import O3LM
 from o3_lightning.evaluation.reference import plain_model
 from o3_lightning.store.store import Store
+from tests.models.scripted import scripted_model, scripted_tokenizer
 
 ROWS = [
     {"question": "Who wrote the blue book?", "choices": ["Ann Lee", "Bo Ray"], "label": 1},
@@ -85,6 +86,22 @@ def test_the_base_model_of_a_store_is_loaded_as_it_was_asked_for(tiny_base, tmp_
     monkeypatch.setattr(harness.GatedModel, "from_store", lambda store, base, *_: plain_model(base))
     O3LM(store=str(tmp_path), dtype="bfloat16", device="cpu")
     assert [(one.id, one.dtype, one.device) for one in asked] == [("some/model", "bfloat16", "cpu")]
+
+
+def test_the_start_token_stands_before_a_text_but_not_before_an_applied_template(tmp_path):
+    folder = scripted_model(tmp_path, {}, scripted_tokenizer(adds_start=True))
+    model = O3LM(base=str(folder), device="cpu")
+    chat = model.apply_chat_template([{"role": "user", "content": "where is it"}])
+    start = model.gated.tokenizer.bos_token_id
+    assert model.tok_encode("where is it").count(start) == 1
+    assert model.tok_encode(chat).count(start) == 0
+    assert model.tok_encode(chat) == model.gated.tokens.encode("where is it")
+
+
+def test_the_device_follows_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = O3LM(base=str(scripted_model(tmp_path, {})), device="cuda:0")
+    assert model.gated.device.type == "cpu"
 
 
 def test_a_limit_is_its_own_request_s(lm, tiny_base):

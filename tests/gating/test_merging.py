@@ -1,12 +1,14 @@
 """Merging puts an adapter into the base weights as PEFT would, and unmerging takes it out to the last bit."""
 
 import copy
+import re
 
 import pytest
 import torch
 from peft import PeftModel
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.models.lora import LoraFactors
 
 
 def logits_of(gated, prompts):
@@ -119,3 +121,23 @@ def test_shared_weight_is_refused(build_gated, gate_kit):
         gated.merge("roses")
     after = weights_of(model)
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(("dtype", "warned"), [(torch.bfloat16, True), (torch.float32, False)])
+def test_rounding_that_loses_part_of_the_update_is_measured(
+    build_gated, gate_kit, adapter_folders, caplog, dtype, warned
+):
+    model = copy.deepcopy(gate_kit.model("llama")).to(dtype)
+    for parameter in model.parameters():
+        parameter.data.mul_(256)  # the update is small beside such weights
+    before = weights_of(model)
+    build_gated("llama", model=model).merge("roses")
+    roses, lost, whole = LoraFactors.load(adapter_folders("llama")["roses"]), 0.0, 0.0
+    for path in roses.pairs:
+        wanted, name = roses.delta(path), f"{path}.weight"
+        got = model.state_dict()[name].float() - before[name].float()
+        lost, whole = lost + float((got - wanted).square().sum()), whole + float(wanted.square().sum())
+    said = re.search(r"lost (\d+) % of the adapter's update to rounding in bfloat16", caplog.text)
+    assert (said is not None) == warned
+    if said is not None:
+        assert float(said[1]) == pytest.approx(100 * (lost / whole) ** 0.5, abs=1)

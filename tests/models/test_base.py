@@ -7,6 +7,7 @@ import torch
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_file
 from o3_lightning.models.base import BaseConfig, load_base
+from tests.models.scripted import scripted_model, scripted_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,20 @@ def test_four_bits_are_asked_for_as_in_qlora(saved, monkeypatch):
     assert settings.bnb_4bit_use_double_quant
     assert settings.bnb_4bit_compute_dtype == asked["dtype"] == torch.bfloat16
     assert asked["device_map"] == {"": torch.device("cpu")}
+
+
+def test_a_tokenizer_without_padding_and_end_is_refused(tmp_path):
+    folder = scripted_model(tmp_path, {}, scripted_tokenizer())
+    scripted_tokenizer(pad=None, eos=None).save_pretrained(folder)
+    with pytest.raises(InputError, match="neither a padding nor an end token"):
+        load_base(BaseConfig(id=str(folder), device="cpu"))
+
+
+def test_a_padding_token_outside_the_embedding_is_refused(tmp_path):
+    tokenizer = scripted_tokenizer()
+    folder = scripted_model(tmp_path, {}, tokenizer)
+    tokenizer.add_tokens([f"filler{n}" for n in range(33 - len(tokenizer))])
+    tokenizer.add_special_tokens({"pad_token": "<beyond>"})
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InputError, match=r"the padding token has the id 33, but .* has 32 rows"):
+        load_base(BaseConfig(id=str(folder), device="cpu"))

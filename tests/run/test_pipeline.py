@@ -352,9 +352,16 @@ def test_bad_input_writes_nothing_and_exits_with_two(arguments, tmp_path, capsys
     assert not (tmp_path / "runs").exists()
 
 
-def test_options_that_the_trainer_refuses_bind_no_folder(arguments, tmp_path):
+@pytest.mark.parametrize("words", [("--trainer.devices", "0"), ("--trainer.accelerator", "tpu")])
+def test_options_that_the_trainer_refuses_bind_no_folder(words, arguments, tmp_path):
     with pytest.raises(InputError, match="field 'trainer'"):
-        start([*arguments, "--trainer.devices", "0"])
+        start([*arguments, *words])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_targets_that_match_nothing_are_refused_before_anything_is_written(arguments, tmp_path):
+    with pytest.raises(InputError, match="'w_nope' matches no linear layer"):
+        start([*arguments, "--adapter.targets", "[q_proj, w_nope]"])
     assert not (tmp_path / "runs").exists()
 
 
