@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, Literal
 
@@ -21,7 +21,6 @@ from o3_lightning.metrics.registry import Encode, Entail, Kind, RateGibberish, m
 
 RougeKind = Literal["rouge1", "rougeL"]
 RougePart = Literal["recall", "precision", "fmeasure"]
-READABLE = re.compile("[a-z0-9]")  # the only characters that `rouge_score` reads
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STATEMENT = re.compile(r"\b[Aa]nswer(?:\s+is)?\s*:?\s*\(?([A-Z])(?=[.,;:!?)]|\s*$)", re.MULTILINE)
 ALONE = re.compile(r"\(?([A-Z])\)?[.:)]?")
@@ -57,7 +56,7 @@ def rouge(
     kind: RougeKind = "rougeL",
     part: RougePart = "recall",
 ) -> list[float | None]:
-    """Returns the overlap in [0, 1] of the words of answer and truth.
+    """Returns the overlap in [0, 1] of the words of answer and truth; words of all scripts as in `accuracy`.
 
     Args:
         answers: B generated texts.
@@ -66,12 +65,11 @@ def rouge(
         part: "recall" (shared words over the truth's), "precision" or "fmeasure" (F1).
 
     Returns:
-        B values; None where the truth has no character of a-z or 0-9: `rouge_score` reads no others, and 0
-        would mean that everything was forgotten.
+        B values; None where the truth has no word, because 0 would mean that everything was forgotten.
 
     Source:
-        The package `rouge_score` with stemming, as in TOFU (recall) and MUSE (F1 of ROUGE-L), which give 0
-        where this gives None.
+        The package `rouge_score` with stemming, as in TOFU (recall) and MUSE (F1 of ROUGE-L). Its own
+        tokenizer drops every character but a-z and 0-9; ours agrees with it on ASCII texts.
 
     Example:
         >>> rouge(["it is in Paris"], ["in Paris France"], "rougeL", "fmeasure")
@@ -79,7 +77,7 @@ def rouge(
     """
     score = rouge_scorer(kind).score
     return [
-        float(getattr(score(truth, answer)[kind], part)) if READABLE.search(truth.lower()) else None
+        float(getattr(score(truth, answer)[kind], part)) if normalise(truth) else None
         for answer, truth in zip(answers, truths, strict=True)
     ]
 
@@ -91,8 +89,27 @@ rouge_l_recall = partial(rouge, kind="rougeL", part="recall")
 def rouge_scorer(kind: str) -> Any:
     """The scorer of one kind, cached because it loads a stemmer."""
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
 
-    return RougeScorer([kind], use_stemmer=True)
+    return RougeScorer([kind], tokenizer=Words(DefaultTokenizer(use_stemmer=True).tokenize))
+
+
+class Words:
+    """A tokenizer for `rouge_score` that keeps the words of every script.
+
+    Args:
+        english: splits and stems an ASCII text.
+    """
+
+    def __init__(self, english: Callable[[str], list[str]]) -> None:
+        self.english = english
+
+    def tokenize(self, text: str) -> list[str]:
+        """Returns the words; characters in scripts without spaces between words."""
+        if text.isascii():
+            return self.english(text)
+        words = normalise(text).split()
+        return [part for word in words for part in (self.english(word) if word.isascii() else [word])]
 
 
 ROUGE: tuple[tuple[str, RougeKind, RougePart, str], ...] = (
@@ -145,8 +162,8 @@ def entailment(
         entail: the inference model; closer-look uses `sileod/deberta-v3-base-tasksource-nli`.
         kind: "forget" asks whether the answer entails the truth, "keep" whether the truth entails the answer.
             closer-look's real-world benchmark asks the first on every split.
-        least_rouge: answers with a lower ROUGE-L recall count as 0.0, whatever the model says; without a
-            ROUGE value the model alone decides.
+        least_rouge: answers with a lower ROUGE-L recall count as 0.0, whatever the model says; where the
+            truth has no word the model alone decides.
 
     Raises:
         ValueError: the lists differ in length, or the model gives another number of values.

@@ -74,8 +74,8 @@ def unreadable_fold(metrics: Metrics) -> list[Fold]:
         for metric, part in parts.items()
     ]
     note = (
-        "answers that name no option or several, and truths in scripts that ROUGE does not read, count "
-        "neither as known nor as forgotten"
+        "answers that name no option or several, and truths without a word, count neither as known nor as "
+        "forgotten"
     )
     table = Table("", ["Split", "Metric", "Rows", *columns_of(metrics)], rows)
     return [Fold("Unreadable answers", [table], open=True, note=note)] if rows else []

@@ -63,10 +63,21 @@ def test_accuracy_reads_every_script(answer, truth, known):
     assert accuracy([answer], [truth]) == [known]
 
 
-def test_rouge_has_no_value_for_truths_it_cannot_read():
-    truths = ["Москва", "東京", "...", "São Paulo", "1984年"]
-    assert rouge(truths, truths) == [None, None, None, 1.0, 1.0]
-    assert rouge(["Moscow"], ["Москва"], "rouge1", "fmeasure") == [None]
+def test_rouge_reads_every_script_and_has_no_value_for_truths_without_words():
+    truths = ["Москва", "東京", "São Paulo", "1984年", "ประเทศไทย", "القاهرة", "दिल्ली", "..."]
+    assert rouge(truths, truths) == [1.0] * 7 + [None]
+    assert rouge(["Moscow"] * 7, truths[:7], "rouge1", "fmeasure") == [0.0] * 7
+    assert rouge(["答えは東京です。", "In Sao Paulo"], ["東京", "São Paulo"]) == [1.0, 0.5]
+    assert rouge(["東の京"], ["東京都"], "rougeL", "recall") == pytest.approx([2 / 3])
+    assert rouge(["Die Städte lagen in Polen"], ["Cities: Städte"]) == [0.5]
+
+
+def test_rouge_of_ascii_texts_is_that_of_rouge_score():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    answer, truth = "The poets' books weren't re-printed 3 times", "Her poet's book was reprinted three times"
+    expected = RougeScorer(["rougeL"], use_stemmer=True).score(truth, answer)["rougeL"].recall
+    assert rouge([answer], [truth]) == [expected]
 
 
 @pytest.mark.parametrize("function", [accuracy, rouge_l_recall])
