@@ -57,6 +57,7 @@ class Gate:
         self.layers: dict[str, GatedLinear] = {}
         self._siblings: list[Siblings] = []
         self._places: dict[str, tuple[nn.Module, str]] = {}
+        self._replaced: dict[str, nn.Module] = {}
         with self.open(torch.zeros(1, len(adapters))):  # never over the layers of a gate that is open
             self.layers = {
                 path: build_layer(model, path, factors) for path, factors in by_module(adapters).items()
@@ -98,15 +99,18 @@ class Gate:
         for siblings in self._siblings:
             siblings.activate()
         for path, (parent, name) in self._places.items():
+            self._replaced[path] = parent.get_submodule(name)
             parent._modules[name] = self.layers[path]
 
     def _remove(self) -> None:
-        """Puts the base model's own layers back."""
+        """Puts back the layers that were in place: the base model's own, or those of a training around them."""
         for siblings in self._siblings:
             siblings.deactivate()
-        for path, (parent, name) in self._places.items():
-            parent._modules[name] = self.layers[path].inner
+        for path, layer in self._replaced.items():
+            parent, name = self._places[path]
+            parent._modules[name] = layer
             self.layers[path].deactivate()
+        self._replaced.clear()
 
 
 def by_module(adapters: Sequence[LoraFactors | None]) -> dict[str, dict[int, tuple[Tensor, Tensor]]]:

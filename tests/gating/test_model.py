@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TextIteratorStreamer
 
 from o3_lightning.common.errors import InputError
@@ -47,6 +47,21 @@ def test_batch_of_mixed_prompts_equals_single_calls(build_gated, gate_kit, archi
     alone = torch.cat([logits_of(gated, [prompt]) for prompt in gate_kit.prompts])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     assert gated.weights(gate_kit.prompts).unique(dim=0).shape[0] >= 5
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_call_leaves_the_layers_of_a_training_around_the_base_in_place(build_gated, gate_kit, weight):
+    gated = build_gated("llama")
+    ids, mask = encode(gated, gate_kit.prompts[:1])
+    settings = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    wrapped = get_peft_model(gated.base.model, settings)
+    layers = list(wrapped.modules())
+    gated(ids, mask, weights=torch.full((1, 3), weight))
+    assert all(before is now for before, now in zip(layers, wrapped.modules(), strict=True))
+    loss = wrapped(input_ids=ids, attention_mask=mask, labels=ids).loss
+    loss.backward()  # no gradient where the training's layers were taken out
+    assert all(p.grad is not None for p in wrapped.parameters() if p.requires_grad)
+    wrapped.unload()
 
 
 @pytest.mark.parametrize("architecture", ALL)
