@@ -12,8 +12,22 @@ from o3_lightning.common.errors import InputError
 __all__ = ["read_mapping"]
 
 
+MOST_BYTES = 10_000_000
+MOST_NODES = 100_000  # keys and values, those behind aliases counted wherever they are used
+
+
 class OnceLoader(yaml.SafeLoader):
-    """The safe loader, but a duplicate key is an error instead of silently losing one of the values."""
+    """The safe loader, but a duplicate key is an error instead of silently losing one of the values.
+
+    A document that its aliases blow up beyond `MOST_NODES` is an error, too, before it is built.
+    """
+
+    def get_single_data(self) -> Any:
+        """Returns the content of the only document."""
+        node = self.get_single_node()
+        if node is not None and count_nodes(node, {}) > MOST_NODES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST_NODES:,} keys and values behind its aliases")
+        return None if node is None else self.construct_document(node)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Checks the keys of a mapping as written, before "<<" merges another one into it."""
@@ -30,14 +44,26 @@ class OnceLoader(yaml.SafeLoader):
         return node
 
 
+def count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """Returns the number of nodes of a document without aliases; a node within itself counts as too many."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(count_nodes(part, known) for part in parts)
+    return known[id(node)]
+
+
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """Returns the mapping in a YAML file in UTF-8, with or without a byte-order mark.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8 or not YAML, holds a key twice, or holds something
-            else than keys and values.
+        InputError: the file cannot be read, is not UTF-8 or not YAML, is too large, also by its aliases,
+            holds a key twice, or holds something else than keys and values.
     """
     try:
+        if Path(path).stat().st_size > MOST_BYTES:
+            raise InputError(f"larger than {MOST_BYTES:,} bytes", path=path)
         content = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader=OnceLoader)  # noqa: S506
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", path=path) from error
