@@ -130,8 +130,6 @@ class FitTask:
             trainer.fit(module, batches_left(trainer, loader, done))
         except SIGTERMException:  # Lightning's own, before the first step; it would exit with status 0
             raise FitStopped from None
-        if trainer.interrupted:  # Lightning ends normally after Ctrl-C
-            raise KeyboardInterrupt
         return done
 
 
@@ -139,7 +137,7 @@ def train_adapter(task: FitTask) -> TrainedAdapter:
     """Returns a request's adapter; the base model is restored afterwards, also after an error.
 
     Raises:
-        FitStopped: SIGTERM came; the progress is kept.
+        FitStopped: SIGTERM or Ctrl-C came; the progress is kept.
         InputError: the objective lacks what it needs, or the targets match no module; before any training.
         AdapterTrainingError: the adapter is not finite, or lora_B receives no gradient (raised at the first
             step if that can be seen, otherwise at the end).

@@ -1,7 +1,7 @@
 """Continuing a stopped fit: its progress is kept in one file.
 
-SIGTERM takes effect at the end of a step, in all processes at the same one; SIGKILL loses the progress since
-the file was last written.
+SIGTERM and Ctrl-C take effect at the end of a step, in all processes at the same one; a second Ctrl-C and
+SIGKILL lose the progress since the file was last written.
 """
 
 import json
@@ -28,16 +28,15 @@ __all__ = ["FitStopped", "Progress", "StepKeeper", "batches_left", "read_progres
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN = 300.0  # writing takes about a second for a large model
-TERMINATED = 128 + signal.SIGTERM
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's
 RANDOM, RANDOM_GPU = "random", "random_gpu"
 
 
 class FitStopped(SystemExit):
-    """SIGTERM stopped a fit; the process exits with the usual status for it, 143."""
+    """A signal stopped a fit; the process exits with the usual status, 143 for SIGTERM and 130 for Ctrl-C."""
 
-    def __init__(self) -> None:
-        super().__init__(TERMINATED)
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(128 + number)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class StepKeeper(Callback):
     """Writes the progress of a fit from time to time and before it stops.
 
     `curve` grows with every batch; `done` is the progress of an earlier start; the key identifies the fit.
-    Without a path it keeps nothing, and only stops on SIGTERM.
+    Without a path it keeps nothing, and only stops on a signal.
     """
 
     def __init__(
@@ -142,26 +141,30 @@ class StepKeeper(Callback):
         key: str,
     ) -> None:
         self.factors, self.curve, self.done, self.path, self.key = factors, curve, done, path, key
-        self.stopping, self.steps = False, 0
+        self.signal, self.steps = 0, 0
         self.begun = self.written = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        """Restores the moments and handles SIGTERM from now on; the trainer restores the old handler."""
+        """Restores the moments and handles both signals from now on; the trainer restores the old handlers."""
         self.done.put_moments(trainer.optimizers[0], self.factors)
-        self.stopping = trainer.received_sigterm
+        self.signal = signal.SIGTERM if trainer.received_sigterm else 0
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.hear)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, self.hear)
 
-    def hear(self, *_: Any) -> None:
-        """Remembers the signal until the step ends."""
-        self.stopping = True
+    def hear(self, number: int, *_: Any) -> None:
+        """Remembers the signal until the step ends; a second Ctrl-C does not wait for that."""
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.signal = number
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """After an optimizer step: writes if it is time, and stops if any process received SIGTERM."""
+        """After an optimizer step: writes if it is time, and stops if any process received a signal."""
         if trainer.global_step == self.steps:
             return
         self.steps = trainer.global_step
-        stopping = agree(self.stopping, trainer.world_size)
+        stopping = agree(self.signal, trainer.world_size)
         late = time.monotonic() - self.written > SECONDS_BETWEEN
         if self.path is not None and trainer.is_global_zero and (stopping or late):
             self.write(self.path, trainer.optimizers[0])
@@ -170,7 +173,7 @@ class StepKeeper(Callback):
             for one in trainer.loggers:
                 one.save()
             logger.warning("stopped after %d steps; the same command continues", self.done.steps + self.steps)
-            raise FitStopped
+            raise FitStopped(stopping)
 
     def write(self, path: Path, optimizer: torch.optim.Optimizer) -> None:
         """Writes the file."""
@@ -192,10 +195,10 @@ class StepKeeper(Callback):
         self.written = time.monotonic()
 
 
-def agree(stopping: bool, processes: int) -> bool:
-    """Whether any process is to stop; all processes must call it after the same step."""
+def agree(number: int, processes: int) -> int:
+    """Returns a signal that any process received, or 0; all processes must call it after the same step."""
     if processes == 1:
-        return stopping
-    flag = torch.tensor(int(stopping))
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return bool(flag)
+        return number
+    highest = torch.tensor(number)
+    dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+    return int(highest)

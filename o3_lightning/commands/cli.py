@@ -54,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.errno not in FIXABLE:
             raise
         stop(f"{error.filename or 'writing'}: {error.strerror}; the same command continues where it stopped")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        lightning = isinstance(error.__context__, KeyboardInterrupt)  # it exits with 1 on Ctrl-C
+        if isinstance(error, SystemExit) and not lightning:
+            raise
         sys.stderr.write("interrupted; the same command continues where it stopped\n")
         sys.exit(INTERRUPTED)
 

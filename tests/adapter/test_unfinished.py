@@ -1,4 +1,4 @@
-"""A fit that is stopped by SIGTERM and started again ends with the bits of one that was left alone."""
+"""A fit that is stopped by a signal and started again ends with the bits of one that was left alone."""
 
 import signal
 
@@ -22,19 +22,19 @@ BATCHES = 9  # three epochs of three
 
 
 class Terminate(Callback):
-    """Sends SIGTERM to this process within a step, and counts the batches."""
+    """Sends a signal to this process within a step, and counts the batches."""
 
-    def __init__(self, step):
-        self.step, self.batches = step, 0
+    def __init__(self, step, number):
+        self.step, self.number, self.batches = step, number, 0
 
     def on_train_batch_start(self, trainer, *_):
         self.batches += 1
         if trainer.global_step == self.step:
-            signal.raise_signal(signal.SIGTERM)  # to this thread: it has been heard when this returns
+            signal.raise_signal(self.number)  # to this thread: it has been heard when this returns
 
 
-def start(base, request, path, *, stop=None, batches=None, seed=3, **options):
-    watch = Terminate(stop)
+def start(base, request, path, *, stop=None, number=signal.SIGTERM, batches=None, seed=3, **options):
+    watch = Terminate(stop, number)
     trainer = build_trainer({"accelerator": "cpu", **options}, max_epochs=CONFIG.epochs, callbacks=[watch])
     trained = train_adapter(
         FitTask(base, request, AdapterHistory(), CONFIG, OBJECTIVE, trainer, seed, KEPT, path)
@@ -61,6 +61,20 @@ def test_a_stopped_fit_goes_on_with_the_same_bits(stops, tiny_base, tiny_request
         assert signal.getsignal(signal.SIGTERM) == handler
     left = BATCHES - sum(stop + 1 for stop in stops)
     assert_same(start(tiny_base, tiny_request, path, batches=left), calm)
+
+
+def test_ctrl_c_keeps_the_progress(tiny_base, tiny_request, tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        path = tmp_path / "a.safetensors"
+        with pytest.raises(FitStopped) as exit_:
+            start(tiny_base, tiny_request, path, stop=4, number=signal.SIGINT)
+        assert exit_.value.code == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    calm = start(tiny_base, tiny_request, None)
+    assert_same(start(tiny_base, tiny_request, path, batches=BATCHES - 5), calm)
 
 
 def test_several_batches_a_step_are_never_cut(tiny_base, tiny_request, tmp_path):
