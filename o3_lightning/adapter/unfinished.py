@@ -145,7 +145,7 @@ class StepKeeper(Callback):
         self.begun = self.written = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        """Restores the moments and handles both signals from now on; the trainer restores the old handlers."""
+        """Restores the moments and handles both signals; the trainer restores the old handlers."""
         self.done.put_moments(trainer.optimizers[0], self.factors)
         self.signal = signal.SIGTERM if trainer.received_sigterm else 0
         if threading.current_thread() is threading.main_thread():

@@ -103,7 +103,7 @@ class Gate:
             parent._modules[name] = self.layers[path]
 
     def _remove(self) -> None:
-        """Puts back the layers that were in place: the base model's own, or those of a training around them."""
+        """Puts back the layers that were in place: the base model's own, or those of a training."""
         for siblings in self._siblings:
             siblings.deactivate()
         for path, layer in self._replaced.items():

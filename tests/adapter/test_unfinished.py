@@ -101,7 +101,7 @@ def test_a_kill_without_warning_loses_what_came_after_the_last_write(
             raise RuntimeError("power is gone")
 
     monkeypatch.setattr(StepKeeper, "write", write_and_die)
-    monkeypatch.setattr(StepKeeper.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr("o3_lightning.adapter.unfinished.SECONDS_BETWEEN", 0.0)
     with pytest.raises(RuntimeError):
         start(tiny_base, tiny_request, path)
     monkeypatch.undo()
