@@ -1,7 +1,5 @@
 """Settings of the attacks on a gated model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

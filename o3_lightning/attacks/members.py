@@ -4,8 +4,6 @@ A text is a template, a list holds the messages of a chat, and `{name: argument}
 from the argument, a row and its material to the attacked prompt, or None where it does not apply to the row.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial

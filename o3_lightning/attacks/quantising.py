@@ -3,8 +3,6 @@
 Source: Zhang et al. 2024, "Catastrophic failure of LLM unlearning via quantization".
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import logging

@@ -6,8 +6,6 @@ gate. A small base model may fail an attacked question anyway, so every result h
 beside the gated model's.
 """
 
-from __future__ import annotations
-
 import base64
 import random
 import re

@@ -5,8 +5,6 @@ proves nothing. The attacker therefore tries several rates, measures during trai
 other things, and reports the accuracy on such rows.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Alternative spellings and codes of a text, by their names in `kinds.yaml`."""
 
-from __future__ import annotations
-
 import base64
 import codecs
 import random

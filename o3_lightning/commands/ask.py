@@ -1,7 +1,5 @@
 """`o3-lightning ask "..."`: one question to the base and the gated model, side by side."""
 
-from __future__ import annotations
-
 import sys
 
 from o3_lightning.commands import COMMANDS

@@ -1,7 +1,5 @@
 """`o3-lightning audit FILE`: summarises the audit log of a server."""
 
-from __future__ import annotations
-
 import sys
 
 from o3_lightning.commands import COMMANDS

@@ -4,8 +4,6 @@ The status is 0 on success, 2 on bad input (one line on stderr, no traceback), 1
 command is imported, so that `--help` and `requests list` start quickly.
 """
 
-from __future__ import annotations
-
 import errno
 import importlib
 import logging

@@ -1,7 +1,5 @@
 """`o3-lightning configs VERB`: the configurations that come with the package."""
 
-from __future__ import annotations
-
 import re
 import sys
 from itertools import takewhile

@@ -1,7 +1,5 @@
 """`o3-lightning detector`: fits the detector of one request alone, outside any store."""
 
-from __future__ import annotations
-
 import time
 
 from o3_lightning.commands.choices import RequestChoice

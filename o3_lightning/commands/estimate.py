@@ -1,7 +1,5 @@
 """`o3-lightning estimate`: predicts the time and memory of a run."""
 
-from __future__ import annotations
-
 import sys
 
 from o3_lightning.commands import COMMANDS

@@ -1,7 +1,5 @@
 """`o3-lightning release`: unlearns by subtracting adapters from the weights, round by round."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 

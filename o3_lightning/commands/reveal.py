@@ -1,7 +1,5 @@
 """`o3-lightning reveal`: elicits what a model knows about a topic, and writes it as a request."""
 
-from __future__ import annotations
-
 import sys
 
 from o3_lightning.commands import COMMANDS

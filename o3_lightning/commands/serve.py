@@ -1,7 +1,5 @@
 """`o3-lightning serve`: answers HTTP calls with the gated model of a store."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys

@@ -1,7 +1,5 @@
 """`o3-lightning study`: compares whole runs, every variant with every seed."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`o3-lightning verify-certificate`: verifies a certificate without the store."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What is measured after each request."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from o3_lightning.attacks.config import RobustnessConfig, check_names

@@ -1,7 +1,5 @@
 """How well detectors separate their requests from other prompts, and which prompts the gate gets wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

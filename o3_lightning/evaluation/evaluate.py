@@ -3,8 +3,6 @@
 Each prompt's weights are computed once and held for its answer and for every scored continuation.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace

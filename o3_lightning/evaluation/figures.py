@@ -1,7 +1,5 @@
 """Figures derived from evaluations: combined metrics, the plane, persistence over a run, the headline."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict

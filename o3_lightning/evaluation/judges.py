@@ -1,7 +1,5 @@
 """Classifiers that judge texts, loaded from disk or the Hub: safetensors only, no remote code."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ row has the same batch and bit for bit the same numbers on any number of process
 Shapes: B rows, K requests.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 The reference is an evaluation of the retrained model on the same rows, with its values per example.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Leak of a gated model under attack, and the side effects of the same attacks on utility prompts."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """One evaluation from the command line: measures or attacks a model and writes the result files."""
 
-from __future__ import annotations
-
 import re
 import time
 from dataclasses import asdict, dataclass

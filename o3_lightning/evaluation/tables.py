@@ -1,7 +1,5 @@
 """Evaluations and attacks as lines and CSV, and attacks pooled over requests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

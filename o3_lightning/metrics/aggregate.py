@@ -1,7 +1,5 @@
 """Means over examples or seeds, with confidence intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -6,8 +6,6 @@ and a row that a sampler handed out twice counts once.
 Shapes: B rows of a batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Shapes: B prompts, K requests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -6,8 +6,6 @@ true answers, nats, each >= 0; `perturbed_losses`, P >= 1 such losses of the wro
 out, as in OpenUnlearning. Lists that differ in length, or an example without wrong answers, raise ValueError.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal, get_args

@@ -5,8 +5,6 @@ Every value has the sign of a loss: lower = looks more like training data. Share
 the last token (the end token) is left out, as in OpenUnlearning. Lists of different length raise ValueError.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from functools import partial

@@ -4,8 +4,6 @@ Shapes: B and C examples; K requests. A persistence matrix is [K, K + 1]: column
 the model after request j.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ the generated answers as tokens (ids or pieces) without the end token. Lists tha
 ValueError.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -3,8 +3,6 @@
 Shapes: T tokens of one answer, N tokens of several answers in sequence, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self

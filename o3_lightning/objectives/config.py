@@ -1,7 +1,5 @@
 """The settings of the objectives, checked before anything is trained."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from o3_lightning.common.checks import ANY_POSITIVE, AT_LEAST_0, check_choice, check_ranges, refuse

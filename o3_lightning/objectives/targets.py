@@ -1,7 +1,5 @@
 """The answers an objective trains on instead of the true ones: refusals and wrong answers, drawn by row."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Sequence

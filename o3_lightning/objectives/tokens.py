@@ -3,8 +3,6 @@
 Shapes: B rows, T tokens, V vocabulary. Logits at a token predict the label one place later.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The adapters of a round: the forget adapter and the retain adapter; loaded if their folder holds them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Configuration of release: rounds, grid of lambda, budget of utility, and how adapters are subtracted."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields
 
 from o3_lightning.adapter.config import AdapterConfig

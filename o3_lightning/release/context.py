@@ -1,7 +1,5 @@
 """The state that the rounds of a release share: the model, its original, and the retained text."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Neutral text: answers of the model about other subjects, which a release must not change."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Collection

@@ -1,7 +1,5 @@
 """The rounds of a release: reveal, train adapters on the answers, subtract them, measure."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Mapping

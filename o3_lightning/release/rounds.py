@@ -8,8 +8,6 @@ rounds/01/update/              update of the weights in PEFT format
 rounds/01/round.json           written last; "active": whether the round is applied to the model
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The steps of a round: each trains an adapter on the rows that are still known and subtracts it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path

@@ -5,8 +5,6 @@ model vanishes as well. At temperature 1 an adapter would be determined by noise
 and the divergence would not protect the retained text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 

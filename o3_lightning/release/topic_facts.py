@@ -4,8 +4,6 @@ A fact is forgotten once no question elicits it, including questions without tra
 model is asked further questions, of which half are trained on and half only evaluate.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import random

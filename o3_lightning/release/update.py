@@ -1,7 +1,5 @@
 """The update of a round, and its application to the weights, permanently or within a context."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

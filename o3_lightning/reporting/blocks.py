@@ -1,7 +1,5 @@
 """The pieces of a page: plain data that the templates draw."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The summary at the top of the page: forget, utility, persistence, gate, cost, attacks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any

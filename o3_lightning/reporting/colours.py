@@ -4,8 +4,6 @@ The text of a coloured cell is black or white, whichever has more contrast: at l
 least 3 to 1 to the page (WCAG 2.2, success criteria 1.4.3 and 1.4.11) and differ in their dashes too.
 """
 
-from __future__ import annotations
-
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 
 STEPS = 21

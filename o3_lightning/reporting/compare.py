@@ -1,7 +1,5 @@
 """Several runs side by side on one page."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

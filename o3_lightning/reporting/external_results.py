@@ -1,7 +1,5 @@
 """Results of other commands in a run's folder: reads them, and shows attacks and references as sections."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Readable forms of numbers and of the names of metrics, splits and measures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from importlib.resources import files

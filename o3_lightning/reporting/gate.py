@@ -1,7 +1,5 @@
 """Sections about the gate: histograms of weights, its errors, and the detectors' separation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

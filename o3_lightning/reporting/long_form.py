@@ -1,7 +1,5 @@
 """The numbers of a run as one long table, for spreadsheets and plotting."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sections with pictures: the plane, persistence, utility, training curves, overlap of the adapters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

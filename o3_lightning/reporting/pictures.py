@@ -4,8 +4,6 @@ Text stays text, equal input gives equal bytes, and a picture follows the light 
 because each colour is replaced by a variable of `colours.palette_css`.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import re

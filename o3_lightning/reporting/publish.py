@@ -1,7 +1,5 @@
 """Sends a finished run to Weights & Biases: tables, plots, the report, and the store as an artifact."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sections on answers, cost, configuration and environment of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

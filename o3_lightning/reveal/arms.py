@@ -6,8 +6,6 @@ The generated pool combines the parts in `phrases.json`, which fit any topic: "{
 Shapes: S soft tokens, D embedding width of the model, Z dimensions of a Sobol point.
 """
 
-from __future__ import annotations
-
 import random
 from dataclasses import dataclass
 from typing import Any

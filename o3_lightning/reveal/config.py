@@ -1,7 +1,5 @@
 """Configuration of a search: instructions, searcher, reward, sampling, and which answers are kept."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from importlib.resources import files

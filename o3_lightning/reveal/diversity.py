@@ -3,8 +3,6 @@
 Shapes: N texts, D width of their embeddings.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 It contains answers about the topic, and is as sensitive as the request itself.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Turns answers into a forget set: filters and deduplicates them, and records their provenance."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

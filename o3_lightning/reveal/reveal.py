@@ -1,7 +1,5 @@
 """Reveal: searches for instructions that elicit what a model knows about a topic, under a query budget."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The reward of a query, a weighted harmonic mean of relevance and diversity."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

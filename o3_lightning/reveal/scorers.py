@@ -3,8 +3,6 @@
 All scorers but `TruthScorer` use only what a user knows: the name of the topic, a word list or a classifier.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Sequence

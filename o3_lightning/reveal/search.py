@@ -3,8 +3,6 @@
 Shapes: N arms, D features of a context.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Shapes: N arms in the pool, K candidates, D features of a context, H hidden units, W weights of the network.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The page shows instructions and counts, but no answers; those are in the request and the log.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Each room owns the dataclass of its own section; this file composes them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import re

@@ -1,7 +1,5 @@
 """Estimate of the time and memory of a run, extrapolated from a few measured steps of it."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping

@@ -6,8 +6,6 @@ hold further fields for the benchmark chosen so far (`by_benchmark: {tofu: ...}`
 `InputError` of one line that names the field and, for an unknown one, the nearest that exists.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import dataclasses

@@ -1,7 +1,5 @@
 """The end of a run: metrics.json, the CSV file and the report from the results of its stages."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

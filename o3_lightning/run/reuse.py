@@ -5,8 +5,6 @@ whether the shared requests are trained again or not. Evaluations are repeated, 
 requests too.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ and the columns of the table. Its runs are ordinary runs, so a killed study cont
 unfinished one.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping, Sequence

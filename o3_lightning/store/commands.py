@@ -1,7 +1,5 @@
 """What `o3-lightning requests` does: looking at a store and changing it, one verb a call."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path

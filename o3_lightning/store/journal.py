@@ -8,8 +8,6 @@ The chain is not keyed: it detects accidents and manual edits. Whoever can rewri
 rewrite its journal; keep a copy of `Journal.head` elsewhere to detect that.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The record of one request: status, size, digest, configuration, metrics; never text of the forget set."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path

@@ -11,8 +11,6 @@ is rolled back by deleting the folder; with line n step 3 is repeated. An incomp
 if `.pending-<n>` shows that a change was in progress; otherwise it is reported as damage.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator

@@ -1,7 +1,5 @@
 """Verification of a store against its journal: lists every file that was changed, is missing or was added."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

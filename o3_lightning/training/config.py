@@ -1,7 +1,5 @@
 """Settings of loggers and of `lightning.Trainer`, without importing Lightning, which takes seconds."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import functools

@@ -4,8 +4,6 @@ Each process runs the same command; they join in `training/processes.py`. Unlike
 parent is killed, and SIGTERM gives the exit status with which a stopped fit leaves.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """Joining the processes of a run, and work that only the first of them does."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterator

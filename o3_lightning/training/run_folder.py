@@ -4,8 +4,6 @@ The result of a stage is a JSON file that is written atomically, so a killed run
 stage that has none.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time
