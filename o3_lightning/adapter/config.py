@@ -1,7 +1,5 @@
 """The settings of an adapter: shape, training, and orthogonality to earlier adapters."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from o3_lightning.common.checks import (

@@ -1,7 +1,5 @@
 """Inserting a fresh LoRA into a base model and removing it again without a trace."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Which linear layers of a model an adapter changes."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Collection, Iterable, Sequence

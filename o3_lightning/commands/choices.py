@@ -14,77 +14,33 @@ NOT_READ = {  # sections of the configuration that a command ignores in files an
 }
 ALWAYS_SHOWN = ("help", "help_all", "config", "name", "output", "print_config")
 RUN = (
-    "seed",
-    "take_over",
-    "plugin",
-    "data.name",
-    "data.requests",
-    "data.retain",
-    "base.id",
-    "base.quantise",
-    "objective.forget.name",
-    "adapter.rank",
-    "adapter.epochs",
-    "adapter.learning_rate",
-    "gate.check_answers",
-    "trainer.devices",
+    "seed take_over plugin data.name data.requests data.retain base.id base.quantise "
+    "objective.forget.name adapter.rank adapter.epochs adapter.learning_rate gate.check_answers "
+    "trainer.devices"
 )
-SHOWN = {  # by --help; --help-all shows the others, too
+WORDS = {  # the options that --help shows; --help-all shows the others, too
     "run": RUN,
     "estimate": RUN,
-    "detector": ("request", "data.name", "data.requests", "detector.preset", "detector.encoder"),
+    "detector": "request data.name data.requests detector.preset detector.encoder",
     "adapter": (
-        "request",
-        "data.name",
-        "data.requests",
-        "base.id",
-        "objective.forget.name",
-        "adapter.rank",
-        "adapter.epochs",
-        "adapter.learning_rate",
-        "trainer.devices",
+        "request data.name data.requests base.id objective.forget.name adapter.rank adapter.epochs "
+        "adapter.learning_rate trainer.devices"
     ),
     "evaluate": (
-        "model",
-        "reference",
-        "robustness",
-        "evaluation.metrics",
-        "evaluation.batch_size",
-        "evaluation.max_new_tokens",
-        "evaluation.robustness.kinds",
-        "evaluation.robustness.rows",
-        "gate.check_answers",
-        "trainer.devices",
+        "model reference robustness evaluation.metrics evaluation.batch_size "
+        "evaluation.max_new_tokens evaluation.robustness.kinds evaluation.robustness.rows "
+        "gate.check_answers trainer.devices"
     ),
-    "ask": ("questions", "base.device", "evaluation.max_new_tokens", "gate.check_answers", "gate.combine"),
+    "ask": "questions base.device evaluation.max_new_tokens gate.check_answers gate.combine",
     "reveal": (
-        "seed",
-        "topic",
-        "request_id",
-        "base.id",
-        "search.queries",
-        "search.searcher",
-        "reward.scorer",
-        "reward.others",
-        "filter.relevance",
-        "filter.rows",
-        "sampling.samples",
+        "seed topic request_id base.id search.queries search.searcher reward.scorer reward.others "
+        "filter.relevance filter.rows sampling.samples"
     ),
     "release": (
-        "seed",
-        "topic",
-        "requests",
-        "retain",
-        "base.id",
-        "undo",
-        "redo",
-        "export",
-        "search.queries",
-        "reward.scorer",
-        "temperature",
-        "further",
+        "seed topic requests retain base.id undo redo export search.queries reward.scorer temperature further"
     ),
 }
+SHOWN = {command: tuple(words.split()) for command, words in WORDS.items()}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ answers a shortened one at the weights of the whole.
 Shapes: B attempts, K requests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

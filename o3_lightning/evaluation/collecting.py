@@ -3,8 +3,6 @@
 Shapes: B rows, K requests, P perturbed answers of a row.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Prompts that leave no room for an answer: refused, cut or skipped before anything runs."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

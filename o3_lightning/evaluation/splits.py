@@ -1,7 +1,5 @@
 """The splits of a request stream: order, digests, a check of their prompts, finished results."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

@@ -3,8 +3,6 @@
 Shapes: N arms, S soft tokens, T tokens, D width of the hidden states.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 A stopped run continues only with the rows that it began with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Requests that arrive while a model is in service: protected at once, trained when there is time."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -6,8 +6,6 @@ finished in the store or in the run folder before the next begins, and has its o
 killed anywhere continues with the next unfinished stage and ends with the same metrics.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 The pipeline of a run, the commands for a single request and Python users all fit and train through this file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path

@@ -11,8 +11,6 @@ Layout (format 1)::
 No text of the forget set is written, and no file format that can contain code is read.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace

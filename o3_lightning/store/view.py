@@ -1,7 +1,5 @@
 """Read-only access to a store: its requests, and the folders of their detectors and adapters."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The trainer of one fit, on one process or on all that have joined (`training/processes.py`)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys
