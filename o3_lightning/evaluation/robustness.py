@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -34,10 +34,22 @@ Planned = tuple[str, str | None, Callable[[], list[Row]]]
 
 @dataclass(frozen=True)
 class WeightAttacks:
-    """Attacks on the weights of each request; every method returns one row per request."""
+    """Attacks on the weights of each request; every method returns one row per request.
+
+    The attacker has no gate, and so none that checks answers.
+    """
 
     asker: Asker
     seed: int
+
+    def unchecked(self, work: Callable[[], list[Row]]) -> list[Row]:
+        """Returns the rows of an attack during which no answer is checked."""
+        model = self.asker.model
+        config, model.gate_config = model.gate_config, replace(model.gate_config, check_answers="off")
+        try:
+            return work()
+        finally:
+            model.gate_config = config
 
     def before(self, request: UnlearningRequest, asked: Sequence[QuestionAnswer]) -> Row:
         """The part of a row that the base model gives."""
@@ -188,17 +200,24 @@ class Robustness:
         for name in robust.weight_attacks:
             if name == "relearn":
                 planned += [
-                    (f"relearn_{rows}_rows", None, partial(attacks.relearnt, rows))
+                    (
+                        f"relearn_{rows}_rows",
+                        None,
+                        partial(attacks.unchecked, partial(attacks.relearnt, rows)),
+                    )
                     for rows in robust.relearn_rows
                 ]
             elif name.startswith("quantise"):
-                work = self.by_bits if name == "quantise" else attacks.in_fewer_bits
                 for bits in robust.bits:
                     simulated = robust.quantiser == "simulated" or not has_real(self.model, bits)
                     named = f"{name}_{bits}_bits{'_simulated' if simulated else ''}"
-                    planned.append((named, None, partial(work, bits, simulated=simulated)))
+                    work = self.by_bits if name == "quantise" else attacks.in_fewer_bits
+                    attack = partial(work, bits, simulated=simulated)
+                    gated = name == "quantise"
+                    planned.append((named, None, attack if gated else partial(attacks.unchecked, attack)))
             else:
-                planned.append((name, None, partial(attacks.forced, on=name == "adapter_always_on")))
+                attack = partial(attacks.forced, on=name == "adapter_always_on")
+                planned.append((name, None, partial(attacks.unchecked, attack)))
         return planned
 
     def by_bits(self, bits: int, *, simulated: bool) -> list[Row]:

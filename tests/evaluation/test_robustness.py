@@ -14,6 +14,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import collate, encode_pairs
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
+from o3_lightning.detector.answers import AnswerState, columns
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import EvaluationContext
 from o3_lightning.evaluation.reference import plain_model
@@ -165,6 +166,15 @@ def test_relearning_tells_the_look_that_leaked_most_and_what_it_cost(gated, monk
 def test_relearning_brings_back_what_an_adapter_hardly_hid(taught):
     found = attack(gated_over(taught, 0.0), weights="relearn", relearn_rows=(4,), relearn_epochs=2)
     assert found["relearn_4_rows"]["leak"] == 1.0
+
+
+def test_who_has_the_weights_has_no_check_of_answers(taught):
+    told = [(answer.lower(), 0, 15.0) for answer in FACTS.values()]
+    state = AnswerState(torch.tensor([7]), *columns([("quillan", 0, 15.0)], 7), *columns(told, 7))
+    gated = GatedModel(taught, NameDetector(), {"a": None}, answers=[state])
+    assert attack(gated, weights="quantise")["quantise_8_bits_simulated"]["leak"] == 0.0  # through the gate
+    found = attack(gated, weights="adapter_off")["adapter_off"]
+    assert (found["leak"], found["base_leak"]) == (1.0, 1.0)
 
 
 def test_relearning_leaves_the_model_as_it_was(gated):
