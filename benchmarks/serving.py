@@ -2,7 +2,7 @@
 
 The model has the shape of SmolLM2-135M and random weights, on which times do not depend; the store holds
 twenty requests of one fictitious author each. Latencies with and without a gate are taken in turns, in one
-process, so that their ratio does not depend on what else the machine does.
+process, so that their ratio does not depend on what else the machine does. The load is run on a tiny model.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,27 +40,34 @@ from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.server import make_app
 from o3_lightning.store import Store
 
-SHAPE = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
-VOCABULARY, CONTEXT, TOKENS, REQUESTS, CALLS, CLIENTS, PROMPTS = 49152, 512, 32, 20, 30, 8, 400
-TOKEN = "benchmark"
+SMOLLM2 = {
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
+}  # fmt: skip
+TINY = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 2048,
+}  # fmt: skip
+CONTEXT, TOKENS, REQUESTS, CALLS, CLIENTS, PROMPTS, LOAD_CALLS = 512, 32, 20, 30, 8, 400, 3000
+TOKEN, MODEL = "benchmark", "random"
 CHAT = "/v1/chat/completions"
+MIB = 2**20
 
 
-def make_base() -> BaseModel:
-    """Returns the model with random weights and the tokenizer of the embedded benchmark."""
+def make_base(shape: dict[str, int]) -> BaseModel:
+    """Returns a model with random weights and the tokenizer of the embedded benchmark."""
     tokenizer = train_tokenizer(training_rows(0), 2048)
     torch.manual_seed(0)
-    sizes = {"vocab_size": VOCABULARY, "num_key_value_heads": 3, "max_position_embeddings": CONTEXT}
-    config = LlamaConfig(**SHAPE, **sizes)
+    config = LlamaConfig(**shape, max_position_embeddings=CONTEXT)
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
     model.generation_config.eos_token_id = None
-    return BaseModel(model, tokenizer, template_for(tokenizer), "smollm2-shape", "0" * 64, CONTEXT)
+    return BaseModel(model, tokenizer, template_for(tokenizer), MODEL, "0" * 64, CONTEXT)
 
 
 @contextmanager
 def serving(store: Path, base: BaseModel, encoder: Encoder) -> Iterator[httpx.Client]:
     """Yields a client of a server over a store."""
-    config = ServeConfig(token_variable="O3_BENCHMARK_TOKEN")
+    config = ServeConfig(token_variable="O3_BENCHMARK_TOKEN", train_requests=False)
     server = uvicorn.Server(
         uvicorn.Config(make_app(store, base, encoder, RunConfig(), config), port=0, log_level="error")
     )
@@ -74,11 +82,15 @@ def serving(store: Path, base: BaseModel, encoder: Encoder) -> Iterator[httpx.Cl
     thread.join()
 
 
+def body_of(question: str, **options: Any) -> dict[str, Any]:
+    """Returns the body of a call for a greedy answer of 32 tokens."""
+    messages = [{"role": "user", "content": question}]
+    return {"model": MODEL, "messages": messages, "max_tokens": TOKENS, "temperature": 0, **options}
+
+
 def ask(client: httpx.Client, question: str) -> str:
     """Returns a greedy answer of 32 tokens."""
-    messages = [{"role": "user", "content": question}]
-    body = {"model": "smollm2-shape", "messages": messages, "max_tokens": TOKENS, "temperature": 0}
-    answer = client.post(CHAT, json=body)
+    answer = client.post(CHAT, json=body_of(question))
     answer.raise_for_status()
     return str(answer.json()["choices"][0]["message"]["content"])
 
@@ -152,33 +164,77 @@ def measure_protection(client: httpx.Client, questions: list[str]) -> dict[str, 
     }  # fmt: skip
 
 
+def measure_load(client: httpx.Client, questions: list[str], forgotten: list[str]) -> dict[str, Any]:
+    """Returns what 8 clients got that mix good calls with broken ones, and how the memory grew."""
+    outcomes: Counter[str] = Counter()
+
+    def call(number: int) -> None:
+        kind, question = number % 6, questions[number % len(questions)]
+        if kind in (0, 1):
+            prompt = question if kind else forgotten[number % len(forgotten)]
+            answer = client.post(CHAT, json=body_of(prompt, max_tokens=4 if kind else TOKENS))
+            refused = answer.is_success and RunConfig().gate.refusal in answer.text
+            name = ("other" if kind else "forgotten") + (" refused" if refused else " answered")
+        elif kind == 2:
+            with client.stream("POST", CHAT, json=body_of(question, stream=True)) as answer:
+                next(answer.iter_lines())  # and hang up
+            name = "disconnected"
+        elif kind == 3:
+            answer, name = client.post(CHAT, content=b'{"model": "random", "messages": [' * 9), "malformed"
+        elif kind == 4:
+            answer, name = client.post(CHAT, content=b" " * 1_100_000), "oversized"
+        else:
+            answer, name = client.get("/requests", headers={"Authorization": "Bearer no"}), "bad token"
+        outcomes[f"{name}: {answer.status_code}"] += 1
+
+    def run(numbers: range) -> None:
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(call, numbers))
+
+    run(range(LOAD_CALLS // 10))  # pools and caches fill
+    before, began = memory_mib(), time.perf_counter()
+    outcomes.clear()
+    run(range(LOAD_CALLS))
+    seconds = time.perf_counter() - began
+    ready = client.get("/readyz").status_code
+    growth = memory_mib() - before
+    return {"calls": LOAD_CALLS, "seconds": seconds, "outcomes": dict(outcomes), "ready_after": ready,
+            "memory_growth_mib": growth}  # fmt: skip
+
+
+def memory_mib() -> float:
+    """Returns the resident memory of this process, server and clients."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
 def main() -> None:
     """Measures, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="results/serving.json")
     out = parser.parse_args().out
     os.environ["O3_BENCHMARK_TOKEN"] = TOKEN
-    base, encoder = make_base(), load_encoder("minilm")
+    encoder = load_encoder("minilm")
     stream = load_stream(DataConfig(authors_per_request=1, count=REQUESTS), 0)
     questions = [row.prompt for rows in stream.utility.values() for row in rows]
+    forgotten = [row.prompt for request in stream.requests for row in request.rows]
+    base, tiny = make_base(SMOLLM2), make_base(TINY)
     with tempfile.TemporaryDirectory() as folder:
-        stores = {
-            name: Store.create(Path(folder) / name, base.id, base.digest, encoder.id, encoder.digest)
+        full, empty = (
+            Store.create(Path(folder) / name, MODEL, base.digest, encoder.id, encoder.digest)
             for name in ("full", "empty")
-        }
+        )
         for request in stream.requests:
-            protect_request(stores["full"], encoder, request, RunConfig())
-        full, empty = (serving(store.path, base, encoder) for store in stores.values())
-        with full as gated, empty as plain:
+            protect_request(full, encoder, request, RunConfig())
+        content = {"requests": len(stream.requests), "new_tokens": TOKENS, "calls": CALLS}
+        with serving(full.path, tiny, encoder) as client:
+            content["load"] = measure_load(client, questions, forgotten)
+        with serving(full.path, base, encoder) as gated, serving(empty.path, base, encoder) as plain:
             ask(gated, questions[0])
             ask(plain, questions[0])
-            content = {
-                "requests": len(stream.requests), "new_tokens": TOKENS, "calls": CALLS,
-                "latency": measure_latency(gated, plain, questions),
-                "throughput": measure_throughput(gated, questions),
-                "protection": measure_protection(gated, questions),
-                "environment": describe_environment(),
-            }  # fmt: skip
+            content["latency"] = measure_latency(gated, plain, questions)
+            content["throughput"] = measure_throughput(gated, questions)
+            content["protection"] = measure_protection(gated, questions)
+    content |= {"command": "python -m benchmarks.serving", "environment": describe_environment()}
     write_json(out, content)
 
 
