@@ -52,12 +52,11 @@ def build_app(calls: Calls, config: ServeConfig, operator: Operator | None = Non
     app = FastAPI(
         title="o3-lightning",
         lifespan=lifespan,
-        max_body_size=config.max_body_bytes,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
     )
-    app.add_middleware(Guard, metrics=calls.metrics, body_seconds=config.timeout_seconds)
+    app.add_middleware(Guard, metrics=calls.metrics, config=config)
     add_error_handlers(app)
     add_completions(app, calls)
     add_gate(app, calls)
@@ -68,28 +67,37 @@ def build_app(calls: Calls, config: ServeConfig, operator: Operator | None = Non
 
 
 class Guard:
-    """Counts calls by route and status, limits the time for a body, and logs errors without their message.
+    """Counts calls by route and status, limits bodies, and logs errors without their message.
 
     Args:
         app: the wrapped application.
         metrics: of the server.
-        body_seconds: longest wait for the next part of a body.
+        config: limits of a body.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, body_seconds: float) -> None:
-        self.app, self.metrics, self.body_seconds = app, metrics, body_seconds
+    def __init__(self, app: ASGIApp, metrics: Metrics, config: ServeConfig) -> None:
+        self.app, self.metrics, self.config = app, metrics, config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a call to the application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = complete = False
+        started = False
+        left: int | None = self.config.max_body_bytes
 
         async def limited() -> Message:
-            nonlocal complete
-            message = await asyncio.wait_for(receive(), None if complete else self.body_seconds)
-            complete = not message.get("more_body", False)
+            nonlocal left
+            if left is None:  # the body is complete; what comes next is the disconnect
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), self.config.timeout_seconds)
+            except TimeoutError as error:
+                raise HTTPException(408, "the body did not arrive in time") from error
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, f"expected a body of up to {self.config.max_body_bytes} bytes")
+            left = left if message.get("more_body") else None
             return message
 
         async def counted(message: Message) -> None:

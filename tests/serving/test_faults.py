@@ -20,7 +20,7 @@ def raw(served, content):
             return b""
 
 
-def test_faults_get_an_error_object_and_the_server_goes_on(serving):
+def test_faults_get_an_error_object_and_the_server_goes_on(serving, caplog):
     good = {"model": "tiny", "messages": [{"role": "user", "content": FORGOTTEN}], "max_tokens": 32}
     bodies = [
         b"{", b"[1, 2]", b"null", b'"text"', b"\xff\xfe", b'{"model": 3}', b"[" * 50_000, b'{"a": 1e999999}',
@@ -41,6 +41,7 @@ def test_faults_get_an_error_object_and_the_server_goes_on(serving):
         assert large.status_code == 413
         chunked = served.http.post(CHAT, content=(b" " * 50_000 for _ in range(4)), headers=headers)
         assert chunked.status_code == 413
+        assert "up to 100000 bytes" in chunked.json()["error"]["message"]
         for token in ("", "Bearer", "Bearer wrong", "Basic b25seS1mb3ItdGVzdHM="):
             assert served.http.get("/requests", headers={"Authorization": token}).status_code == 401
         assert served.http.get("/v1/nothing").status_code == 404
@@ -61,3 +62,10 @@ def test_faults_get_an_error_object_and_the_server_goes_on(serving):
             .startswith("I am not able")
         )
         assert served.http.get("/readyz").status_code == 200
+        assert "a call failed" not in caplog.text
+
+
+def test_a_body_that_never_ends_gets_408(serving):
+    with serving(timeout_seconds=0.3) as served:
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n".encode()
+        assert raw(served, head + b"Content-Length: 500\r\n\r\n{").startswith(b"HTTP/1.1 408")
