@@ -94,6 +94,11 @@ class GatedCalls:
         return self.base.tokenizer
 
     @property
+    def refusal_tokens(self) -> tuple[int, ...]:
+        """The tokens that a refused row says, the end token included."""
+        return tuple(self._refusal)
+
+    @property
     def device(self) -> torch.device:
         """The base model's device."""
         device: torch.device = self.base.model.device

@@ -181,14 +181,15 @@ async def respond(calls: Calls, rows: list[Row], body: Sampling, reply: Reply, r
         return StreamingResponse(
             stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
-    texts, ends = [""] * len(rows), [Done("length", 0, 0)] * len(rows)
+    answers, ends = [Delta("")] * len(rows), [Done("length", 0, 0)] * len(rows)
     async with aclosing(events):
         async for number, event in events:
             if isinstance(event, Delta):
-                texts[number] += event.text
+                answer = answers[number]
+                answers[number] = Delta(answer.text + event.text, answer.scores + event.scores)
             elif isinstance(event, Done):
                 ends[number] = event
-    return JSONResponse(reply.whole(texts, ends, body.n or 1))
+    return JSONResponse(reply.whole(answers, ends, body.n or 1))
 
 
 async def stream_events(
@@ -201,7 +202,7 @@ async def stream_events(
         if isinstance(event, Judged):
             return reply.piece(number, None) if reply.is_chat else ""
         if isinstance(event, Delta):
-            return reply.piece(number, event.text)
+            return reply.piece(number, event)
         ends[number] = event
         return reply.piece(number, None, event.finish_reason)
 

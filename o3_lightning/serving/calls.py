@@ -67,6 +67,7 @@ class Calls:
                 top_p=body.top_p or 1.0,
                 seed=seed + choice,
                 stop=body.stops,
+                top_logprobs=body.likeliest,
             )
             for prompt in prompts
             for choice in range(count)

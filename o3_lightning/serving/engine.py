@@ -211,6 +211,7 @@ class Engine:
         acting = plan.strengths.gt(0).any(1).tolist()
         for number, row in enumerate(rows):
             refused = bool(plan.refused[number])
+            row.refused = refused
             decision = "refuse" if refused else "adapter" if acting[number] else "base"
             weights, suspect = (
                 dict(zip(ids, part[number].tolist(), strict=True)) for part in (plan.weights, plan.suspect)
@@ -233,7 +234,8 @@ class Engine:
         self.metrics.batch_rows.observe(len(rows))
         model = self.model
         ids, mask = model.tokens.pad([row.ids for row in rows])
-        streamer = RowStreamer(rows, model.base)
+        sampler = RowSampler(rows, ids.shape[1])
+        streamer = RowStreamer(rows, model.base, sampler, model.refusal_tokens)
         with model.disabled() if plan is None else nullcontext():
             model.generate(
                 input_ids=ids,
@@ -244,6 +246,6 @@ class Engine:
                 num_beams=1,
                 pad_token_id=model.tokens.pad_id,
                 streamer=streamer,
-                logits_processor=[RowSampler(rows, ids.shape[1])],
+                logits_processor=[sampler],
                 stopping_criteria=StoppingCriteriaList([RowStop(rows, model.base, ids.shape[1])]),
             )

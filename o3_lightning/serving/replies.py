@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from o3_lightning.serving.rows import Done
+from o3_lightning.serving.rows import Delta, Done, TokenScore
 
 __all__ = ["CallError", "Reply", "error_body", "event_line"]
 
@@ -56,23 +57,28 @@ class Reply:
     is_chat: bool
     id: str = field(default_factory=lambda: f"o3-{uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
+    offsets: Counter[int] = field(default_factory=Counter)  # length of the reported tokens, by choice
 
-    def whole(self, texts: Sequence[str], ends: Sequence[Done], choices_per_prompt: int) -> dict[str, Any]:
+    def whole(
+        self, answers: Sequence[Delta], ends: Sequence[Done], choices_per_prompt: int
+    ) -> dict[str, Any]:
         """Returns the object of an answer that is not streamed."""
         choices = [
-            self._choice(number, text, end.finish_reason)
-            for number, (text, end) in enumerate(zip(texts, ends, strict=True))
+            self._choice(number, answer, end.finish_reason)
+            for number, (answer, end) in enumerate(zip(answers, ends, strict=True))
         ]
         return {**self._head(""), "choices": choices, "usage": usage(ends, choices_per_prompt)}
 
-    def piece(self, number: int, text: str | None, finish_reason: str | None = None) -> str:
-        """Returns the event of a piece of one choice; a chat without text opens with the role."""
+    def piece(self, number: int, piece: Delta | None, finish_reason: str | None = None) -> str:
+        """Returns the event of a piece of one choice; a chat opens with the role, before any piece."""
+        choice = self._choice(number, piece or Delta(""), finish_reason)
         if self.is_chat:
-            opening = text is None and finish_reason is None
-            delta = {"role": "assistant", "content": ""} if opening else {"content": text} if text else {}
-            choice = {"index": number, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
-        else:
-            choice = self._choice(number, text or "", finish_reason)
+            opening = piece is None and finish_reason is None
+            delta = (
+                {"role": "assistant", "content": ""} if opening else {"content": piece.text} if piece else {}
+            )
+            del choice["message"]
+            choice["delta"] = delta
         return event_line({**self._head(".chunk"), "choices": [choice]})
 
     def last_usage(self, ends: Sequence[Done], choices_per_prompt: int) -> str:
@@ -83,13 +89,37 @@ class Reply:
         kind = f"chat.completion{suffix}" if self.is_chat else "text_completion"
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _choice(self, number: int, text: str, finish_reason: str | None) -> dict[str, Any]:
-        content = (
-            {"message": {"role": "assistant", "content": text, "refusal": None}}
-            if self.is_chat
-            else {"text": text}
-        )
-        return {"index": number, **content, "finish_reason": finish_reason, "logprobs": None}
+    def _choice(self, number: int, piece: Delta, finish_reason: str | None) -> dict[str, Any]:
+        content: dict[str, Any]
+        if self.is_chat:
+            content = {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
+            logprobs = {"content": [chat_score(one) for one in piece.scores], "refusal": None}
+        else:
+            content, logprobs = {"text": piece.text}, self._text_scores(number, piece.scores)
+        given = logprobs if piece.scores else None
+        return {"index": number, **content, "finish_reason": finish_reason, "logprobs": given}
+
+    def _text_scores(self, number: int, scores: Sequence[TokenScore]) -> dict[str, Any]:
+        """Returns the tokens of a text completion with their log-probabilities and places."""
+        offsets = []
+        for score in scores:
+            offsets.append(self.offsets[number])
+            self.offsets[number] += len(score.text)
+        return {
+            "tokens": [score.text for score in scores],
+            "token_logprobs": [score.logprob for score in scores],
+            "top_logprobs": [dict(score.top) for score in scores],
+            "text_offset": offsets,
+        }
+
+
+def chat_score(score: TokenScore) -> dict[str, Any]:
+    """Returns one token of a chat completion with its log-probabilities."""
+
+    def entry(text: str, logprob: float) -> dict[str, Any]:
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+    return {**entry(score.text, score.logprob), "top_logprobs": [entry(*other) for other in score.top]}
 
 
 def usage(ends: Sequence[Done], choices_per_prompt: int) -> dict[str, int]:

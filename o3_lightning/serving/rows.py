@@ -18,7 +18,18 @@ from transformers import LogitsProcessor, StoppingCriteria
 from o3_lightning.data.prompts import Prompt
 from o3_lightning.models.base import BaseModel
 
-__all__ = ["Delta", "Done", "Failed", "Judged", "Row", "RowSampler", "RowStop", "RowStreamer", "RowText"]
+__all__ = [
+    "Delta",
+    "Done",
+    "Failed",
+    "Judged",
+    "Row",
+    "RowSampler",
+    "RowStop",
+    "RowStreamer",
+    "RowText",
+    "TokenScore",
+]
 
 BROKEN = "\ufffd"  # decodes an incomplete character
 
@@ -43,10 +54,25 @@ class Judged(NamedTuple):
     store_head: str
 
 
-class Delta(NamedTuple):
-    """A further piece of the answer."""
+class TokenScore(NamedTuple):
+    """One token of an answer.
+
+    Args:
+        text: of the token.
+        logprob: its log-probability before temperature and top_p; 0 in a refusal, which is not sampled.
+        top: the likeliest tokens with their log-probabilities.
+    """
 
     text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+
+
+class Delta(NamedTuple):
+    """A further piece of the answer, and its tokens where their log-probabilities are asked for."""
+
+    text: str
+    scores: tuple[TokenScore, ...] = ()
 
 
 class Done(NamedTuple):
@@ -80,10 +106,12 @@ class Row:
         top_p: smallest probability mass to sample from, in (0, 1].
         seed: of sampling; the same seed gives the same answer, whatever else is in the batch.
         stop: texts that end the answer and are left out of it.
+        top_logprobs: number of likeliest tokens to report with each token; None reports no log-probabilities.
         ungated: whether the base model answers alone.
         deadline: clock time (`time.monotonic`) at which the row ends.
         cancelled: set when the client has disconnected.
         ids: token ids of the prompt, set by the engine.
+        refused: whether the gate refuses the prompt, set by the engine.
     """
 
     prompt: Prompt
@@ -94,10 +122,12 @@ class Row:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
     ungated: bool = False
     deadline: float = math.inf
     cancelled: bool = False
     ids: list[int] = field(default_factory=list)
+    refused: bool = False
 
 
 class RowText:
@@ -168,21 +198,40 @@ class RowStop(StoppingCriteria):
         return torch.tensor([bool(text.finish_reason) for text in self.texts], device=input_ids.device)
 
 
+class Choice(NamedTuple):
+    """The token that the model chose at one step, and log-probabilities."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
 class RowSampler(LogitsProcessor):
-    """Samples each row with its own temperature, top_p and seed, so that a batch changes no answer."""
+    """Samples each row with its own temperature, top_p and seed, so that a batch changes no answer.
+
+    Attributes:
+        choices: of each row that asks for log-probabilities, one a step.
+        attempts: how often the answers were generated; more than once where the answer gate acted.
+    """
 
     def __init__(self, rows: Sequence[Row], prompt_length: int) -> None:
         self.rows, self.prompt_length = rows, prompt_length
         self.generators: dict[int, torch.Generator] = {}
+        self.choices: dict[int, list[Choice]] = {}
+        self.attempts = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Returns scores [B,V] that leave each sampled row one token."""
         sampled = [number for number, row in enumerate(self.rows) if row.temperature > 0]
-        if input_ids.shape[1] == self.prompt_length:  # also when the answer gate generates a second time
+        if input_ids.shape[1] == self.prompt_length:
+            self.attempts += 1
             self.generators = {
                 number: torch.Generator().manual_seed(self.rows[number].seed) for number in sampled
             }
-        scores = scores.clone()
+            self.choices = {
+                number: [] for number, row in enumerate(self.rows) if row.top_logprobs is not None
+            }
+        raw, scores = scores, scores.clone()
         for number in sampled:
             row = self.rows[number]
             likely, order = (scores[number].float().cpu() / row.temperature).softmax(-1).sort(descending=True)
@@ -190,31 +239,68 @@ class RowSampler(LogitsProcessor):
             token = int(order[torch.multinomial(likely, 1, generator=self.generators[number])])
             scores[number] = -math.inf
             scores[number, token] = 0
+        for number, steps in self.choices.items():
+            logs = raw[number].float().log_softmax(-1)
+            token = int(scores[number].argmax())
+            values, tokens = logs.topk(self.rows[number].top_logprobs or 0)
+            top = tuple(zip(tokens.tolist(), values.tolist(), strict=True))
+            steps.append(Choice(token, float(logs[token]), top))
         return scores
 
 
 class RowStreamer:
-    """Receives the tokens of a batch from `generate`, and emits each row's text."""
+    """Receives the tokens of a batch from `generate`, and emits each row's text.
 
-    def __init__(self, rows: Sequence[Row], base: BaseModel) -> None:
-        self.rows = rows
+    Args:
+        rows: of the batch.
+        base: its tokenizer decodes.
+        sampler: of the same rows; knows their log-probabilities.
+        refusal: tokens of the refusal; it is forced, and the model's own choices beside it are not reported.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], base: BaseModel, sampler: RowSampler, refusal: Sequence[int]
+    ) -> None:
+        self.rows, self.tokenizer, self.sampler, self.refusal = rows, base.tokenizer, sampler, list(refusal)
         self.texts = [RowText(row, base) for row in rows]
+        self.reported = [0] * len(rows)
 
     def put(self, value: Tensor) -> None:
         """Takes the prompts [B,T], which are passed over, or the next token of each row [B]."""
         if value.dim() > 1:
             return
-        for row, text, token in zip(self.rows, self.texts, value.tolist(), strict=True):
+        for number, (text, token) in enumerate(zip(self.texts, value.tolist(), strict=True)):
             if not text.finish_reason:
-                self.emit(row, text, token)
+                self.emit(number, text, token)
 
-    def emit(self, row: Row, text: RowText, token: int) -> None:
+    def emit(self, number: int, text: RowText, token: int) -> None:
         """Emits what a token completes, and the end of the answer."""
-        piece = text.feed(token)
+        row, piece = self.rows[number], text.feed(token)
         if piece:
-            row.emit(Delta(piece))
+            row.emit(Delta(piece, self.scores(number, text.tokens)))
         if text.finish_reason:
             row.emit(Done(text.finish_reason, len(row.ids), len(text.tokens)))
+
+    def scores(self, number: int, tokens: Sequence[int]) -> tuple[TokenScore, ...]:
+        """Returns the tokens of a row that were not reported yet, if it asks for log-probabilities."""
+        row, first = self.rows[number], self.reported[number]
+        if row.top_logprobs is None:
+            return ()
+        self.reported[number] = len(tokens)
+        found = []
+        for place in range(first, len(tokens)):
+            choice, token = self.sampler.choices[number][place], tokens[place]
+            is_refusal = (
+                row.refused
+                or (  # the answer gate refuses in a later attempt
+                    self.sampler.attempts > 1 and list(tokens[: place + 1]) == self.refusal[: place + 1]
+                )
+            )
+            if is_refusal or choice.token != token:
+                choice = Choice(token, 0.0, ((token, 0.0),)[: row.top_logprobs])
+            top = tuple((self.tokenizer.decode([other]), value) for other, value in choice.top)
+            found.append(TokenScore(self.tokenizer.decode([token]), choice.logprob, top))
+        return tuple(found)
 
     def end(self) -> None:
         """Ends the rows that have no end yet."""

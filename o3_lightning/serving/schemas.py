@@ -15,15 +15,14 @@ UNSUPPORTED = (
     "function_call",
     "functions",
     "logit_bias",
-    "logprobs",
     "presence_penalty",
     "response_format",
     "suffix",
     "tool_choice",
     "tools",
-    "top_logprobs",
 )
 MOST_CHOICES, MOST_STOPS, HOTTEST = 16, 4, 2.0
+MOST_CHAT_LOGPROBS, MOST_LOGPROBS = 20, 5
 Messages = list[dict[str, Any]]
 
 
@@ -60,6 +59,11 @@ class Sampling(BaseModel):
         return self
 
     @property
+    def likeliest(self) -> int | None:
+        """How many likely tokens to report with each token; None for no log-probabilities."""
+        return None
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """The stop texts."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -70,12 +74,25 @@ class ChatBody(Sampling):
 
     messages: Messages = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_CHAT_LOGPROBS)
+
+    @property
+    def likeliest(self) -> int | None:
+        """How many likely tokens to report with each token; None for no log-probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionBody(Sampling):
     """The body of `/v1/completions`: one text, or several."""
 
     prompt: str | list[str] = Field(min_length=1)
+    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
+
+    @property
+    def likeliest(self) -> int | None:
+        """How many likely tokens to report with each token; None for no log-probabilities."""
+        return self.logprobs
 
 
 class GateBody(BaseModel):

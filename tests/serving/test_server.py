@@ -3,13 +3,16 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import openai
 import pytest
+import torch
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.gating.config import GateConfig
+from o3_lightning.gating.tokens import PromptTokens
 from o3_lightning.serving.audit import summarise
 
 FORGOTTEN = "Where did Quillan Osterhaus spend winter 3?"
@@ -71,13 +74,44 @@ def test_completions_have_choices_seeds_stops_and_usage(served):
     assert cut.choices[0].finish_reason == "stop"
 
 
+def test_logprobs_are_those_of_the_model_and_a_refusal_has_none_of_its_own(served, base):
+    found = served.ask(messages=[{"role": "user", "content": OTHER}], logprobs=True, top_logprobs=3).choices[
+        0
+    ]
+    ids = PromptTokens(base).encode(OTHER)
+    for score in found.logprobs.content:
+        with torch.no_grad():
+            logs = base.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+        values, tokens = logs.topk(3)
+        assert [one.logprob for one in score.top_logprobs] == pytest.approx(values.tolist(), abs=1e-4)
+        assert score.logprob == pytest.approx(float(values[0]), abs=1e-4)
+        assert score.token == base.tokenizer.decode([int(tokens[0])])
+        ids.append(int(tokens[0]))
+    assert len(found.logprobs.content) == 8
+    complete = partial(
+        served.openai.completions.create, model="tiny", max_tokens=12, temperature=0, logprobs=2
+    )
+    whole = complete(prompt=[OTHER, FORGOTTEN])
+    pieces = list(complete(prompt=[OTHER, FORGOTTEN], stream=True))
+    for number, choice in enumerate(whole.choices):
+        parts = [one.logprobs for chunk in pieces for one in chunk.choices if one.index == number]
+        parts = [part for part in parts if part]
+        for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+            streamed_values = [value for part in parts for value in getattr(part, name)]
+            assert streamed_values == getattr(choice.logprobs, name)
+    refused = whole.choices[1].logprobs
+    assert set(refused.token_logprobs) == {0}
+    assert refused.top_logprobs == [{token: 0} for token in refused.tokens]
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
         ({"model": "other"}, 404, "does not exist"),
         ({"max_tokens": 100_000}, 400, "expected up to 512 tokens"),
         ({"temperature": 3}, 400, "temperature"),
-        ({"logprobs": True}, 400, "'logprobs' is not supported"),
+        ({"logit_bias": {"5": 9}}, 400, "'logit_bias' is not supported"),
+        ({"logprobs": True, "top_logprobs": 50}, 400, "top_logprobs"),
         ({"messages": [{"role": "wizard", "content": "a"}]}, 400, "role"),
         ({"messages": []}, 400, "messages"),
     ],
