@@ -19,11 +19,12 @@ from o3_lightning.data.prompts import Prompt
 from o3_lightning.gating.routing import describe
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.config import ServeConfig
+from o3_lightning.serving.gateways import add_gate
 from o3_lightning.serving.metrics import Metrics
 from o3_lightning.serving.operator import Operator, add_operator_routes
 from o3_lightning.serving.replies import END, CallError, Reply, error_body, event_line
 from o3_lightning.serving.rows import Delta, Done, Judged, Row
-from o3_lightning.serving.schemas import ChatBody, CompletionBody, GateBody, Sampling
+from o3_lightning.serving.schemas import ChatBody, CompletionBody, Sampling
 
 __all__ = ["build_app"]
 
@@ -219,19 +220,6 @@ async def stream_events(
     if usage_choices:
         yield reply.last_usage(ends, usage_choices)
     yield END
-
-
-def add_gate(app: FastAPI, calls: Calls) -> None:
-    """Adds the endpoint that tells what the gate decides on a prompt."""
-
-    @app.post("/v1/gate")
-    async def gate(body: GateBody, request: Request) -> dict[str, Any]:
-        row, id = Row(body.content, emit=lambda event: None), Reply(calls.name, is_chat=False).id
-        async with aclosing(calls.run([row], id, "gate", request.is_disconnected)) as events:
-            async for _, event in events:
-                if isinstance(event, Judged):
-                    found = event._asdict()
-        return {"id": id, **found, "gate_digest": calls.gate_digest}
 
 
 def add_state(app: FastAPI, calls: Calls) -> None:

@@ -40,6 +40,7 @@ class Calls:
         self, engine: Engine, config: ServeConfig, audit: AuditLog, metrics: Metrics, name: str
     ) -> None:
         self.engine, self.config, self.audit, self.metrics, self.name = engine, config, audit, metrics, name
+        self.refusal = engine.model.gate_config.refusal
         self.gate_digest = digest_json(asdict(engine.model.gate_config))
 
     def rows(
@@ -131,8 +132,7 @@ class Calls:
         if judged is None:  # the base model alone, for an operator
             return
         id, endpoint, began = call
-        refusal = self.engine.model.gate_config.refusal
-        decision = "refuse" if text and text.strip() == refusal.strip() else judged.decision
+        decision = "refuse" if text and text.strip() == self.refusal.strip() else judged.decision
         self.metrics.decisions.labels(decision).inc()
         weights = above_zero(judged.weights)
         if decision == "refuse" and weights and not judged.failed:

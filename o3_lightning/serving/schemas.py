@@ -6,7 +6,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["ChatBody", "CompletionBody", "GateBody", "RequestBody", "Sampling"]
+from o3_lightning.data.prompts import Prompt
+
+__all__ = [
+    "ChatBody",
+    "CheckBody",
+    "ClassifyBody",
+    "CompletionBody",
+    "GateBody",
+    "RequestBody",
+    "Sampling",
+]
 
 UNSUPPORTED = (
     "best_of",
@@ -112,6 +122,32 @@ class GateBody(BaseModel):
     def content(self) -> str | Messages:
         """The text or the chat."""
         return self.prompt if self.prompt is not None else self.messages or []
+
+
+class ClassifyBody(BaseModel):
+    """The body of `/classify`: a text without template."""
+
+    inputs: str
+
+
+class CheckBody(BaseModel):
+    """The body of `/check`: that of a chat or text completion; only its prompts are read."""
+
+    messages: Messages | None = None
+    prompt: str | list[str] | None = None
+
+    @model_validator(mode="after")
+    def check(self) -> CheckBody:
+        """Refuses a body of another interface: what is not judged must not pass."""
+        if not self.contents:
+            raise ValueError("expected 'messages' or 'prompt'")
+        return self
+
+    @property
+    def contents(self) -> list[Prompt]:
+        """The chat and the texts."""
+        texts = [self.prompt] if isinstance(self.prompt, str) else self.prompt or []
+        return [*([self.messages] if self.messages else []), *texts]
 
 
 class RequestBody(BaseModel):
