@@ -1,4 +1,4 @@
-"""The server measured over HTTP: `python -m benchmarks.serving [--out results/serving.json]`.
+"""The server measured over HTTP: `python -m benchmarks.serving [PART ...] [--out results/serving.json]`.
 
 The model has the shape of SmolLM2-135M and random weights, on which times do not depend; the store holds
 twenty requests of one fictitious author each. Latencies with and without a gate are taken in turns, in one
@@ -8,6 +8,7 @@ process, so that their ratio does not depend on what else the machine does. The 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import tempfile
@@ -48,10 +49,11 @@ TINY = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 2048,
 }  # fmt: skip
-CONTEXT, TOKENS, REQUESTS, CALLS, CLIENTS, PROMPTS, LOAD_CALLS = 512, 32, 20, 30, 8, 400, 3000
+CONTEXT, TOKENS, REQUESTS, CALLS, CLIENTS, PROMPTS, LOAD_CALLS = 512, 32, 20, 20, 8, 400, 3000
 TOKEN, MODEL = "benchmark", "random"
 CHAT = "/v1/chat/completions"
 MIB = 2**20
+PARTS = ("latency", "throughput", "protection", "load")
 
 
 def make_base(shape: dict[str, int]) -> BaseModel:
@@ -122,7 +124,7 @@ def measure_throughput(client: httpx.Client, questions: list[str]) -> dict[str, 
     for question in questions[:CLIENTS]:
         ask(client, question)
     one = CLIENTS / (time.perf_counter() - began)
-    count = 4 * CLIENTS
+    count = 3 * CLIENTS
     began = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(lambda question: ask(client, question), questions[:count]))
@@ -208,16 +210,24 @@ def memory_mib() -> float:
 
 
 def main() -> None:
-    """Measures, and writes the results."""
+    """Measures the named parts, and writes each into the results as soon as it is known."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=PARTS, help="what to measure; all by default")
     parser.add_argument("--out", default="results/serving.json")
-    out = parser.parse_args().out
+    options = parser.parse_args()
     os.environ["O3_BENCHMARK_TOKEN"] = TOKEN
-    encoder = load_encoder("minilm")
+    encoder, out = load_encoder("minilm"), Path(options.out)
     stream = load_stream(DataConfig(authors_per_request=1, count=REQUESTS), 0)
     questions = [row.prompt for rows in stream.utility.values() for row in rows]
     forgotten = [row.prompt for request in stream.requests for row in request.rows]
-    base, tiny = make_base(SMOLLM2), make_base(TINY)
+    base = make_base(SMOLLM2)
+
+    def keep(part: str, found: dict[str, Any]) -> None:
+        content = json.loads(out.read_text()) if out.is_file() else {}
+        sizes = {"requests": len(stream.requests), "new_tokens": TOKENS, "calls": CALLS}
+        about = {"command": "python -m benchmarks.serving", "environment": describe_environment()}
+        write_json(out, {**content, **sizes, **about, part: found})
+
     with tempfile.TemporaryDirectory() as folder:
         full, empty = (
             Store.create(Path(folder) / name, MODEL, base.digest, encoder.id, encoder.digest)
@@ -225,17 +235,19 @@ def main() -> None:
         )
         for request in stream.requests:
             protect_request(full, encoder, request, RunConfig())
-        content = {"requests": len(stream.requests), "new_tokens": TOKENS, "calls": CALLS}
-        with serving(full.path, tiny, encoder) as client:
-            content["load"] = measure_load(client, questions, forgotten)
+        parts = options.parts or PARTS
         with serving(full.path, base, encoder) as gated, serving(empty.path, base, encoder) as plain:
-            ask(gated, questions[0])
-            ask(plain, questions[0])
-            content["latency"] = measure_latency(gated, plain, questions)
-            content["throughput"] = measure_throughput(gated, questions)
-            content["protection"] = measure_protection(gated, questions)
-    content |= {"command": "python -m benchmarks.serving", "environment": describe_environment()}
-    write_json(out, content)
+            for client in (gated, plain):
+                ask(client, questions[0])
+            if "latency" in parts:
+                keep("latency", measure_latency(gated, plain, questions))
+            if "throughput" in parts:
+                keep("throughput", measure_throughput(gated, questions))
+            if "protection" in parts:
+                keep("protection", measure_protection(gated, questions))
+        if "load" in parts:
+            with serving(full.path, make_base(TINY), encoder) as client:
+                keep("load", measure_load(client, questions, forgotten))
 
 
 if __name__ == "__main__":
