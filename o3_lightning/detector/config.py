@@ -197,8 +197,11 @@ class DetectorConfig:
         check_choice("reading", self.reading, ("full", "plain"))
         for channel in self.channels:
             check_choice("channels", channel, CHANNELS)
-        if len(self.channels) != len(self.channel_weights) or min(self.channel_weights, default=0) < 0:
-            message = f"expected {len(self.channels)} weights, not negative, got {self.channel_weights}"
+        least, most = min(self.channel_weights, default=0), max(self.channel_weights, default=1)
+        if len(self.channels) != len(self.channel_weights) or least < 0 or most <= 0:
+            message = (
+                f"expected {len(self.channels)} weights, not all 0, none negative, got {self.channel_weights}"
+            )
             raise InputError(message, field="detector.channel_weights")
 
     def _check_ranges(self) -> None:

@@ -38,6 +38,7 @@ TRAINER_HEADER = [
     "# options of lightning.Trainer, handed through: devices, strategy, precision, accumulate_grad_batches,",
     "# logger and so on; max_epochs overrides adapter.epochs.",
 ]
+MOST_SEEDS = 2**32  # of NumPy
 TRAINER_DEFAULTS: dict[str, Any] = {"accelerator": "auto", "devices": 1, "precision": "32-true"}
 
 
@@ -82,8 +83,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_id(self.name, field="name")
-        if self.seed < 0:
-            raise InputError(f"expected an integer >= 0, got {self.seed}", field="seed")
+        if not 0 <= self.seed < MOST_SEEDS:
+            raise InputError(f"expected an integer from 0 to {MOST_SEEDS - 1}, got {self.seed}", field="seed")
+        if not self.output or "\0" in self.output:
+            raise InputError(f"expected a folder, got {self.output!r}", field="output")
 
     @property
     def folder(self) -> Path:

@@ -24,6 +24,7 @@ from o3_lightning.common.errors import InputError
 __all__ = ["end_with_parent", "launch", "processes_wanted"]
 
 CHILD = "import sys; sys.argv[0] = {!r}; from o3_lightning.commands.cli import work_for_parent as f; f()"
+PROCESSES_PER_CORE = 4
 GRACE_SECONDS = 20.0  # for the other processes to end once one has failed
 POLL_SECONDS = 0.05
 PARENT_IS_GONE = 143
@@ -67,10 +68,14 @@ def processes_wanted(trainer: Mapping[str, Any]) -> int:
     if devices in ("auto", -1, "-1"):
         on_gpu = trainer.get("accelerator") != "cpu" and torch.cuda.is_available()
         return torch.cuda.device_count() if on_gpu else 1
+    most = max(torch.cuda.device_count(), PROCESSES_PER_CORE * (os.cpu_count() or 1))
     try:
-        return max(1, int(devices))
-    except ValueError:
+        wanted = int(devices)
+    except (ValueError, OverflowError):
         raise InputError(f"expected a number, got {devices!r}", field="trainer.devices") from None
+    if wanted > most:
+        raise InputError(f"expected at most {most} on this machine, got {wanted}", field="trainer.devices")
+    return max(1, wanted)
 
 
 def run_processes(words: Sequence[str], count: int) -> int:

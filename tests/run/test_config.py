@@ -167,7 +167,12 @@ def test_the_command_line_overrides_the_file():
         (["--config", "missing.yaml"], "missing.yaml: there is no such file"),
         (["--config", "n" * 300], "there is no such file"),
         (["--config", "name: a"], "name: a: there is no such file"),
-        (["--seed", "-1"], "field 'seed': expected an integer >= 0, got -1"),
+        (["--seed", "-1"], "field 'seed': expected an integer from 0 to 4294967295, got -1"),
+        (["--output", "a\0b"], "field 'output': expected a folder"),
+        (
+            ["--detector.channel_weights", "[0,0,0,0,0]"],
+            "'detector.channel_weights': expected 5 weights, not all 0",
+        ),
         (["--name", "../up"], "field 'name'"),
         (["--gate.combine", "all"], "field 'gate.combine'"),
         (["--detector.tail_quantile", "2"], "detector.tail_quantile"),
