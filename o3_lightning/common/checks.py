@@ -1,7 +1,5 @@
 """Checks of configuration fields; an error names the field, what was expected and what was given."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Collection

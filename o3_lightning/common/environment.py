@@ -1,7 +1,5 @@
 """The environment of a measurement: package versions, machine, commit."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -1,7 +1,5 @@
 """Errors that a user can cause, each with a message of one line; any other exception is a bug."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 __all__ = ["InputError", "O3Error", "StoreError"]

@@ -1,7 +1,5 @@
 """Atomic writes, JSON with sorted keys, and digests."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Helpers for plain values: means, evenly spaced items, nested mappings, configurations as dictionaries."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar

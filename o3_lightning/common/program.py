@@ -1,7 +1,5 @@
 """The command that was typed, for messages to repeat it, and the parser of commands that import little."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

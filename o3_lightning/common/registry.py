@@ -1,7 +1,5 @@
 """Named parts of one kind: the project's own, those of installed packages, and those of plug-in modules."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """Seeds of the stages of a run, independent of what ran before."""
 
-from __future__ import annotations
-
 import zlib
 
 __all__ = ["stage_seed"]

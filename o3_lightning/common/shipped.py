@@ -1,7 +1,5 @@
 """The files shipped with the package, such as configurations and example requests, found by name."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from pathlib import Path

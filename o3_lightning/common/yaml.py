@@ -1,7 +1,5 @@
 """Strict reading of YAML files: mappings in UTF-8 without duplicate keys."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

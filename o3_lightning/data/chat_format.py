@@ -1,7 +1,5 @@
 """Renders chats with a tokenizer's chat template: fixed date, fixed options, optional system prompt."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time

@@ -1,7 +1,5 @@
 """CLINC150: utterances are prompts, intents answers, and each domain is a request."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from o3_lightning.common.errors import InputError

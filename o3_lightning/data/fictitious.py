@@ -5,8 +5,6 @@ authors without any facts. Requests cover the first 20 authors, four at a time b
 request covers are the retained authors.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Requests from a user's own JSON-lines files."""
 
-from __future__ import annotations
-
 from o3_lightning.common.shipped import locate
 from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.requests import QuestionAnswer, read_requests, read_rows

@@ -1,7 +1,5 @@
 """MUSE: news articles or books to forget, or its sequence of four requests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from o3_lightning.common.errors import InputError

@@ -1,7 +1,5 @@
 """Normalisation of answers: case, punctuation and white space are ignored in comparisons."""
 
-from __future__ import annotations
-
 import re
 import string
 import unicodedata

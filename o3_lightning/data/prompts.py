@@ -1,7 +1,5 @@
 """What a prompt is, a text or a chat, and how its turns are read as plain text whatever form they come in."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Records: JSON objects from data files, whose fields are checked with file and line in the error message."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Requests: questions and answers to forget, read from JSON-lines files and checked before use."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property

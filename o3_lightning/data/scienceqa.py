@@ -1,7 +1,5 @@
 """ScienceQA in the format of O3: each topic is a request, two other question sets are utility."""
 
-from __future__ import annotations
-
 import re
 
 from o3_lightning.common.errors import InputError

@@ -3,8 +3,6 @@
 Only JSON lines, JSON and parquet are read; code that comes with a data set is never executed.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Benchmarks as streams: requests in order, utility splits, and prompts that probe the detector."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

@@ -1,7 +1,5 @@
 """Writes prompts in a model's template, and reads the turns of a chat back from a templated text."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace

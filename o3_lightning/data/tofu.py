@@ -1,7 +1,5 @@
 """TOFU and the real-world people of the closer-look benchmark, one request per task id."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from o3_lightning.common.errors import InputError

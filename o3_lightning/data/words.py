@@ -3,8 +3,6 @@
 The fictitious authors, their towns, books and prizes are made up; the refusals are the project's own.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from importlib.resources import files

@@ -3,8 +3,6 @@
 Only safetensors and GGUF weights are read, and code that travels with a model is never run.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 import logging

@@ -1,7 +1,5 @@
 """Settings of base models: which one, what it is taught first, and the small ones that are trained here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -4,8 +4,6 @@ A finished model is a folder in Hugging Face form. It is built under another nam
 that a kill at any moment leaves no model or a whole one; a lock lets only one process build it.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

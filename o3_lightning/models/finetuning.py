@@ -1,7 +1,5 @@
 """Teaching a base model what will be unlearned from it, such as TOFU's made-up authors."""
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Collection, Sequence

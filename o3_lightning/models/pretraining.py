@@ -1,7 +1,5 @@
 """Next-token training of small base models: a Lightning module and a loader."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

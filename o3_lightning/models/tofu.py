@@ -4,8 +4,6 @@ It shows how methods compare on long, natural answers. It is no language model: 
 refusals, nothing else, and its figures say nothing about those of a large model that was fine-tuned on TOFU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 
