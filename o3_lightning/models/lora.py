@@ -5,7 +5,6 @@ Shapes: R rank, D input width, O output width.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from o3_lightning.common.errors import StoreError
-from o3_lightning.common.files import write_atomically, write_json
+from o3_lightning.common.files import read_stored, write_atomically, write_json
 
 __all__ = ["LORA_CONFIG", "LORA_WEIGHTS", "PEFT_PREFIX", "LoraFactors", "weight_change"]
 
@@ -141,13 +140,8 @@ def weight_change(layer: nn.Module, a: Tensor, b: Tensor, dtype: torch.dtype) ->
 
 def read_config(path: Path) -> dict[str, Any]:
     """Returns the configuration of a plain LoRA adapter."""
-    try:
-        config = json.loads(path.read_bytes())
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: not JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+    config = read_stored(path)
+    if config.get("peft_type") != "LORA":
         raise StoreError(f"{path}: expected a LoRA adapter of PEFT")
     for field in NOT_PLAIN:
         if config.get(field):
