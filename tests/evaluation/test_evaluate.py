@@ -208,7 +208,7 @@ def test_a_session_writes_json_and_csv_and_compares_with_a_reference(plain, tmp_
 
 
 def test_a_result_that_could_not_be_written_is_not_measured_again(plain, tmp_path, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError("no space left")
 
     config = settings(metrics=("accuracy",))
