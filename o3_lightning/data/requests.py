@@ -8,7 +8,7 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_json
-from o3_lightning.data.records import Record, read_records
+from o3_lightning.data.records import Record, check_characters, read_records
 
 __all__ = ["QuestionAnswer", "UnlearningRequest", "check_id", "read_requests", "read_rows"]
 
@@ -22,6 +22,8 @@ KNOWN_FIELDS = (
 )
 SAFE_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 LONGEST_ID = 64
+DEVICES = {f"{name}{number}" for name in ("com", "lpt") for number in range(1, 10)}
+RESERVED_IDS = frozenset({"con", "prn", "aux", "nul", *DEVICES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,12 @@ class UnlearningRequest:
     """A named forget set.
 
     Args:
-        id: 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'; names a folder of the store.
+        id: 1 to 64 letters, digits, '.', '_' or '-', neither starting nor ending with '.', and no device of
+            Windows such as "con"; names a folder of the store.
         rows: the forget set.
 
     Raises:
-        InputError: an invalid id, or no rows.
+        InputError: an invalid id, no rows, or a text with a lone surrogate.
     """
 
     id: str
@@ -68,6 +71,12 @@ class UnlearningRequest:
 
     def __post_init__(self) -> None:
         check_id(self.id)
+        if self.id.endswith(".") or self.id.split(".")[0].lower() in RESERVED_IDS:
+            message = f"expected an id that names a folder on every system, got '{self.id}'"
+            raise InputError(message, field="request_id")
+        for row in self.rows:
+            for text in (row.prompt, row.answer):
+                check_characters(text, field="rows")
         if not self.rows:
             raise InputError(f"request '{self.id}' has no rows; at least one is needed")
 

@@ -95,9 +95,14 @@ class Store(StoreView):
         base_settings: Mapping[str, Any] | None = None,
     ) -> Self:
         """Opens the store, or creates it if there is none; raises as `open` and `create`."""
-        if (Path(path) / STORE).exists():
-            return cls.open(path, base_digest, encoder_digest)
-        return cls.create(path, base_id, base_digest, encoder_id, encoder_digest, base_settings)
+        made = Path(path) / STORE
+        if not made.exists():
+            try:
+                return cls.create(path, base_id, base_digest, encoder_id, encoder_digest, base_settings)
+            except StoreError:
+                if not made.exists():  # otherwise another process was faster
+                    raise
+        return cls.open(path, base_digest, encoder_digest)
 
     def register(self, request: UnlearningRequest, configuration: Mapping[str, Any]) -> RequestRecord:
         """Adds a request; registering the same forget set again returns the existing record.

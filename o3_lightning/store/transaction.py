@@ -24,7 +24,7 @@ from o3_lightning.common.errors import StoreError
 from o3_lightning.common.files import digest_file, sync_folder
 from o3_lightning.store.journal import JOURNAL, REMOVE, Entry, Journal, append_entry, now_text, parse_journal
 
-__all__ = ["LOCK", "PENDING", "REQUESTS", "Session", "locked", "open_session"]
+__all__ = ["LOCK", "PENDING", "REQUESTS", "Session", "find_links", "locked", "open_session"]
 
 LOCK = ".lock"
 PENDING = ".pending-"
@@ -69,6 +69,8 @@ class Session:
         """
         if self.refusal:
             raise StoreError(f"{self.root}: may not be written: {self.refusal}")
+        for link in find_links(self.root / REQUESTS, self.folder(request)):
+            raise StoreError(f"{link}: a link; only plain files belong in a store; nothing was changed")
         pending = self.root / f"{PENDING}{self.journal.next_sequence}"
         before = self.journal.current.get(request)
         try:
@@ -91,8 +93,13 @@ class Session:
         return entry
 
     def finish(self, pending: Path, entry: Entry, before: Entry | None) -> None:
-        """Puts the files of a committed change in place of those of the line before; idempotent."""
+        """Puts the files of a committed change in place of those of the line before; idempotent.
+
+        A link that was put there after the check of `commit` goes; what it points to is left alone.
+        """
         folder = self.folder(entry.request)
+        for link in find_links(folder):
+            link.unlink()
         for path in staged_files(pending):
             if entry.files.get(path) != digest_file(pending / path):
                 raise StoreError(f"{pending / path}: not the file that the journal's last line speaks of")
@@ -204,6 +211,12 @@ def mend_tear(session: Session, content: bytes) -> None:
         stream.truncate(len(content) - len(journal.torn))
         os.fsync(stream.fileno())
     journal.torn = b""
+
+
+def find_links(*folders: Path) -> list[Path]:
+    """Returns the folders that are links, and the links within the last one."""
+    links = [path for path in folders if path.is_symlink()]
+    return links or [path for path in folders[-1].rglob("*") if path.is_symlink()]
 
 
 def staged_files(folder: Path) -> list[str]:

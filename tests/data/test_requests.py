@@ -150,6 +150,11 @@ def test_a_request_needs_rows_and_a_name_that_can_be_a_folder():
         UnlearningRequest("a", ())
     with pytest.raises(InputError, match="expected 1 to 64"):
         UnlearningRequest("a/b", (QuestionAnswer("p", "a"),))
+    for name in ("CON", "nul.txt", "com1", "r1."):
+        with pytest.raises(InputError, match="names a folder on every system"):
+            UnlearningRequest(name, (QuestionAnswer("p", "a"),))
+    with pytest.raises(InputError, match="a lone surrogate"):
+        UnlearningRequest("a", (QuestionAnswer("p \ud800", "a"),))
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1)), min_size=1, max_size=5))

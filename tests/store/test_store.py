@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -283,3 +285,32 @@ def test_gated_requests_are_verified_once_and_change_their_digest_with_their_fil
     assert [request.id for request in later] == ["done", "covered", "back"]
     assert [request.digest in known for request in later] == [True, False, False]
     assert store.head() != head
+
+
+@pytest.mark.parametrize("place", ["requests/done", "requests/done/adapter", "requests/done/detector.json"])
+def test_nothing_is_read_or_changed_through_a_link(store, tmp_path, place):
+    path, outside = store.path / place, tmp_path / "outside"
+    shutil.move(path, outside)
+    path.symlink_to(outside)
+    before = (store.path / "journal.jsonl").read_bytes()
+    changes = (
+        lambda: store.remove("done"),
+        lambda: store.revoke("done"),
+        lambda: store.unlearn("done", lambda folder: (folder / "adapter_config.json").write_text("{}"), {}),
+        store.gated,
+    )
+    for change in changes:
+        with pytest.raises(StoreError, match=r"outside|done.*: a link; only plain files belong in a store"):
+            change()
+    assert (store.path / "journal.jsonl").read_bytes() == before
+    assert outside.exists()
+    path.unlink()
+    store.remove("done")  # the owner took the link away: the rest goes
+    assert store.verify() == []
+    assert outside.exists()
+
+
+def test_several_processes_may_open_or_create_one_store_at_once(tmp_path, kit):
+    with ThreadPoolExecutor(8) as pool:
+        opened = [pool.submit(Store.open_or_create, tmp_path / "shared", *kit.identity) for _ in range(16)]
+    assert {store.result().head() for store in opened} == {Store.open(tmp_path / "shared").head()}
