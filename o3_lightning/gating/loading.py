@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ class StoreLoader:
         base: the base model; None loads the one that the store names, with the settings that it records.
         encoder: the detectors' encoder; None loads the one that the store names.
         detect: false lets every request act on every prompt.
+        only: ids of the requests to read; None reads all.
 
     Raises:
         StoreError: the store is damaged, or made for another base model or encoder.
@@ -52,14 +54,20 @@ class StoreLoader:
     """
 
     def __init__(
-        self, store_path: str | Path, base: BaseModel | None, encoder: Encoder | None, *, detect: bool
+        self,
+        store_path: str | Path,
+        base: BaseModel | None,
+        encoder: Encoder | None,
+        *,
+        detect: bool,
+        only: Collection[str] | None = None,
     ) -> None:
         named = Store.open(store_path)
         recorded = named.base_settings
         self.base = base or load_base(*recorded_config(BaseConfig(id=named.base_id), recorded))
         check_settings(recorded, self.base.settings)
         self.encoder = encoder or load_encoder(named.encoder_id)
-        self.detect = detect
+        self.detect, self.only = detect, only
         self.store = Store.open(store_path, self.base.digest, self.encoder.digest)
         self._loaded: dict[str, Loaded] = {}
 
@@ -70,7 +78,8 @@ class StoreLoader:
             StoreError: a file is damaged, or a detector belongs to another encoder.
         """
         head = self.store.head()  # a change between the two calls is seen again by the next load
-        requests = self.store.gated(self._loaded)
+        only, gated = self.only, self.store.gated(self._loaded)
+        requests = [request for request in gated if only is None or request.id in only]
         self._loaded = {
             request.digest: self._loaded.get(request.digest) or self._read(request) for request in requests
         }

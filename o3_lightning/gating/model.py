@@ -7,7 +7,7 @@ Shapes: B rows, K requests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -77,6 +77,7 @@ class GatedModel(GatedCalls):
         base: BaseModel | None = None,
         encoder: Encoder | None = None,
         config: GateConfig | None = None,
+        only: Collection[str] | None = None,
     ) -> Self:
         """Returns the model with every protected and unlearned request of a store, revoked ones left out.
 
@@ -85,6 +86,7 @@ class GatedModel(GatedCalls):
             base: the base model; None loads the one that the store names, with the settings that it records.
             encoder: the detectors' encoder; None loads the one that the store names, on its defaults.
             config: settings of the gate.
+            only: ids of the requests to take; None takes all.
 
         Raises:
             StoreError: the store is damaged, or made for another base model or encoder.
@@ -92,7 +94,7 @@ class GatedModel(GatedCalls):
                 settings than the store records, or an adapter does not fit.
         """
         detect = config is None or config.detect
-        loader = StoreLoader(store_path, base, encoder, detect=detect)
+        loader = StoreLoader(store_path, base, encoder, detect=detect, only=only)
         parts = loader.load()
         model = cls(loader.base, parts.detectors, parts.adapters, config, loader.store, parts.answers)
         model._loader, model.store_head = loader, parts.head

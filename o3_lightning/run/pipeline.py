@@ -1,9 +1,10 @@
 """The stages of a run and their order.
 
-For each request: register, protect (fit its detector), unlearn (train its adapter, unless the
-configuration only refuses), then measure every request and the utility through the gate. Each stage is
-finished in the store or in the run folder before the next begins, and has its own seed, so a run that was
-killed anywhere continues with the next unfinished stage and ends with the same metrics.
+First every request is registered and protected (its detector is fitted) and the base model is measured; then
+the adapter of every request is trained, unless the configuration only refuses; then all requests and the
+utility are measured for each request, behind the gate of the requests up to it. Each stage is finished in the
+store or in the run folder before the next begins, and has its own seed, so a run that was killed anywhere
+continues with the next unfinished stage and ends with the same metrics.
 """
 
 import logging
@@ -106,18 +107,23 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
 def run_stages(context: RunContext) -> None:
     """Runs every stage that is not finished, and writes the results."""
     folder, once = context.folder, context.processes.once
-    folder.stage(BASE_STAGE, lambda: measure(context))
-    for number, request in enumerate(context.stream.requests, start=1):
-        unlearn(context, f"{number:02}-{request.id}", request)
-        folder.stage(f"{number:02}-{request.id}-evaluate", lambda: measure(context))
+    requests = {f"{number:02}-{one.id}": one for number, one in enumerate(context.stream.requests, start=1)}
+    for stage, request in requests.items():
+        protect(context, stage, request)
+    folder.stage(BASE_STAGE, lambda: measure(context, 0))
+    for stage, request in requests.items():
+        if not context.config.refuse_only:
+            folder.stage(f"{stage}-unlearn", partial(train, context, request))
+    for number, stage in enumerate(requests, start=1):
+        folder.stage(f"{stage}-evaluate", partial(measure, context, number))
     folder.stage("detectors", lambda: once(lambda: measure_detectors(context)))
     if not context.config.refuse_only:
         folder.stage("overlaps", lambda: once(lambda: measure_overlaps(context)))
     once(lambda: finish_run(folder, context.stream, context.loggers))
 
 
-def unlearn(context: RunContext, stage: str, request: UnlearningRequest) -> None:
-    """Registers, protects and unlearns one request, or reuses its stages of the previous run."""
+def protect(context: RunContext, stage: str, request: UnlearningRequest) -> None:
+    """Registers and protects one request, or reuses all of its stages of the previous run."""
     folder, unlearner, previous = context.folder, context.unlearner, context.previous
     context.processes.once(lambda: check_not_removed(context, stage, request))
     unlearner.register(request)
@@ -127,8 +133,6 @@ def unlearn(context: RunContext, stage: str, request: UnlearningRequest) -> None
             folder.stage(f"{stage}-{kind}", partial(previous.stage, f"{stage}-{kind}"))
         return
     folder.stage(f"{stage}-protect", lambda: unlearner.protect(request))
-    if not context.config.refuse_only:
-        folder.stage(f"{stage}-unlearn", lambda: train(context, request))
 
 
 def check_not_removed(context: RunContext, stage: str, request: UnlearningRequest) -> None:
@@ -153,9 +157,9 @@ def train(context: RunContext, request: UnlearningRequest) -> dict[str, Any]:
     )
 
 
-def measure(context: RunContext) -> dict[str, Any]:
-    """Measures every request and the utility on the gated model of the present store."""
-    model = context.unlearner.gated_model()
+def measure(context: RunContext, count: int) -> dict[str, Any]:
+    """Measures every request and the utility behind the gate of the first `count` requests."""
+    model = context.unlearner.gated_model([request.id for request in context.stream.requests[:count]])
     with evaluating(context.stream):
         shared = EvaluationContext(context.processes)
         return evaluate_stream(model, context.stream, context.config.evaluation, shared)

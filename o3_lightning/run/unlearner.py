@@ -3,7 +3,7 @@
 The pipeline of a run, the commands for a single request and Python users all fit and train through this file.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,9 +141,13 @@ class Unlearner:
             self.processes.once(lambda: unfinished.unlink(missing_ok=True))
         return {"metrics": trained.metrics, "curve": list(trained.curve), "retained_rows_read": reads}
 
-    def gated_model(self) -> GatedModel:
-        """Returns the base model behind the gate of every request that the store holds now."""
-        return GatedModel.from_store(self.store.path, self.base, self.encoder, self.config.gate)
+    def gated_model(self, only: Collection[str] | None = None) -> GatedModel:
+        """Returns the base model behind the gate of the requests that the store holds now.
+
+        Args:
+            only: ids of the requests to take; None takes all.
+        """
+        return GatedModel.from_store(self.store.path, self.base, self.encoder, self.config.gate, only)
 
 
 def decisive_sections(config: RunConfig) -> dict[str, Any]:

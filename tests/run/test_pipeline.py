@@ -193,6 +193,12 @@ def test_a_run_killed_at_every_stage_boundary_ends_with_the_same_metrics(
     assert verify_store(folder / "store") == []
 
 
+def test_every_request_is_protected_before_anything_is_measured(arguments, die_before_the_first_training):
+    die_before_the_first_training([*arguments, *QUICK])
+    store = next(Path(arguments[3]).rglob("store.json")).parent
+    assert [record.status for record in Store.open(store).records()] == ["protected", "protected"]
+
+
 def test_each_adapter_is_trained_against_those_before_it(finished):
     assert finished[2] == {"quillan": [], "mirelle": ["quillan"]}
 
@@ -253,16 +259,16 @@ def test_a_folder_with_another_configuration_is_refused_and_kept(finished):
 
 
 @pytest.fixture
-def die_after_the_first_stage(stopped_within):
-    return lambda words: stopped_within(Killed, stream_module, "unlearn", lambda: start(words))
+def die_before_the_first_training(stopped_within):
+    return lambda words: stopped_within(Killed, stream_module, "train", lambda: start(words))
 
 
 def test_rows_to_measure_that_changed_since_a_run_began_are_told(
-    arguments, tmp_path, die_after_the_first_stage
+    arguments, tmp_path, die_before_the_first_training
 ):
     holdout = write_lines(tmp_path / "holdout.jsonl", rows("Ansgar Vell"))
     words = [*arguments, "--data.holdout", holdout, "--evaluation.metrics", '["accuracy", "mia_min_k"]']
-    die_after_the_first_stage(words)
+    die_before_the_first_training(words)
     files = {name: tmp_path / f"{name}.jsonl" for name in ("retain", "holdout")}
     began = {name: file.read_text() for name, file in files.items()}
     for name, file in files.items():
@@ -278,8 +284,8 @@ def test_rows_to_measure_that_changed_since_a_run_began_are_told(
         assert start(words) == folder  # a finished run has measured all of its rows
 
 
-def test_a_split_that_came_since_a_run_began_is_told(arguments, monkeypatch, die_after_the_first_stage):
-    die_after_the_first_stage(arguments)
+def test_a_split_that_came_since_a_run_began_is_told(arguments, monkeypatch, die_before_the_first_training):
+    die_before_the_first_training(arguments)
     real = inputs_module.load_stream
 
     def with_more(config, seed):
@@ -292,7 +298,7 @@ def test_a_split_that_came_since_a_run_began_is_told(arguments, monkeypatch, die
 
 
 def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(
-    arguments, tmp_path, die_after_the_first_stage
+    arguments, tmp_path, die_before_the_first_training
 ):
     words, forget = [*arguments, *QUICK], tmp_path / "forget.jsonl"
     began = forget.read_text()
@@ -310,7 +316,7 @@ def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(
                 start(words)
         forget.write_text(began)
 
-    die_after_the_first_stage(words)
+    die_before_the_first_training(words)
     refused()  # while it is unfinished
     folder = start(words)
     refused()  # and when it is finished
@@ -324,11 +330,11 @@ def test_a_request_that_a_run_did_not_begin_with_is_never_passed_over(
 def test_a_request_that_was_removed_while_a_run_was_unfinished_is_told(arguments, monkeypatch):
     words, measure, calls = [*arguments, *QUICK], stream_module.measure, []
 
-    def dies_after_the_first_request(bench):
+    def dies_after_the_first_request(bench, count):
         calls.append(bench.unlearner.store.path)
         if len(calls) == 3:
             raise Killed
-        return measure(bench)
+        return measure(bench, count)
 
     with monkeypatch.context() as patch:
         patch.setattr(stream_module, "measure", dies_after_the_first_request)
