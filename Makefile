@@ -7,7 +7,7 @@ CONFIG ?= configs/demo.yaml
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-slow test-gpu bench bench-gpu clean
+.PHONY: help demo test check docs test-slow test-gpu bench bench-gpu clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -29,6 +29,9 @@ check: $(STAMP)  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP)  ## the documentation, into site/index.html; a dead link or a warning fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 test-slow: $(STAMP)  ## the tests that take minutes
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(TESTS) -m slow --timeout=3600
 
@@ -38,8 +41,8 @@ test-gpu: $(STAMP)  ## the tests that need a CUDA device
 bench: $(STAMP)  ## kernel benchmark: verify, then time all sides in one run
 	$(BIN)/python -m benchmarks.kernels
 
-bench-gpu: $(STAMP)  ## on a CUDA device: tests, block sizes, benchmark, README tables; goes on where it was
+bench-gpu: $(STAMP)  ## on a CUDA device: tests, block sizes, benchmark, tables of the documentation; goes on where it was
 	$(BIN)/python -m benchmarks.kernels --everything $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:  ## remove what the commands above made, except runs/
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage *.egg-info
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage *.egg-info

@@ -11,7 +11,8 @@ import pytest
 import o3_lightning
 from o3_lightning.store.store import Store
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs/howto/python.md")
 MOST_LINES = 10
 LIGHT = "import sys; assert not {'torch', 'transformers', 'lightning'} & set(sys.modules)"
 ROWS = [
@@ -20,8 +21,9 @@ ROWS = [
 
 
 def example():
-    section = README.read_text().split("## From Python\n", 1)[1].split("\n## ", 1)[0]
-    return section.split("```python\n", 1)[1].split("```", 1)[0]
+    blocks = [page.read_text().split("```python\n", 1)[1].split("```", 1)[0] for page in PAGES]
+    assert blocks[0] == blocks[1]
+    return blocks[0]
 
 
 def test_the_example_of_the_readme_unlearns_and_answers(tiny_base, tmp_path, monkeypatch, capsys):

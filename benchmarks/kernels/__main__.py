@@ -52,8 +52,9 @@ process, on inputs that no cache still holds:
 """
 EPILOG = """\
 Writes RESULTS/<device>.json and a plot beside it. Afterwards `python -m benchmarks.kernels.readme` puts
-the tables into README.md. Ends with 1 as soon as a result of ours is wrong. A run of some operations or
-shapes adds to the file if that was measured with the same source and software on the same device.
+the tables into docs/results/kernels.md. Ends with 1 as soon as a result of ours is wrong. A run of some
+operations or shapes adds to the file if that was measured with the same source and software on the same
+device.
 
 --everything is all that a GPU is needed for: its tests, block sizes (o3_kernels/tuned/<device>.json), every
 shape, and the tables. It may be stopped at any time; the same command goes on where it was. --minutes stops

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md from the result files: `python -m benchmarks.kernels.readme`."""
+"""Writes the tables of docs/results/kernels.md: `python -m benchmarks.kernels.readme`."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from benchmarks.kernels.report import OTHERS
 __all__ = ["main", "markdown_tables", "with_tables"]
 
 ROOT = Path(__file__).parents[2]
+PAGE = "docs/results/kernels.md"
 RESULTS = ROOT / "kernels" / "results"
 BEGIN = "<!-- begin: written by python -m benchmarks.kernels.readme -->"
 END = "<!-- end -->"
@@ -18,9 +19,9 @@ LEFT_OUT = {"B": {512}, "K": {4, 64}, "P": {64}}  # so that a GPU's table stays 
 
 
 def main() -> int:
-    """Puts the tables of all result files into README.md."""
-    readme = ROOT / "README.md"
-    readme.write_text(with_tables(readme.read_text(), markdown_tables(RESULTS)))
+    """Puts the tables of all result files into docs/results/kernels.md."""
+    page = ROOT / PAGE
+    page.write_text(with_tables(page.read_text(), markdown_tables(RESULTS)))
     return 0
 
 

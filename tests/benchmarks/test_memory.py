@@ -1,4 +1,4 @@
-"""The memory of a training: the README has what the function gives, and weights count as they are held."""
+"""The memory of a training: the page has what the function gives, and weights count as they are held."""
 
 import re
 from pathlib import Path
@@ -22,8 +22,8 @@ def most_rows(shape, way, gib):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("way", WAYS)
-def test_the_table_of_the_readme_is_what_the_function_gives(name, way):
-    lines = (ROOT / "README.md").read_text().splitlines()
+def test_the_table_of_the_page_is_what_the_function_gives(name, way):
+    lines = (ROOT / "docs/howto/memory.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| rows a step |"))
     sizes = [int(size) for size in re.findall(r"(\d+) GiB", header)]
     row = next(line for line in lines if line.startswith(f"| {name}, {way} |"))

@@ -263,8 +263,8 @@ def test_tables_of_a_readme_show_the_result_files(tiny_cases, tmp_path):
         readme.with_tables("no marks", table)
 
 
-def test_readme_shows_the_committed_results():
-    text = (readme.ROOT / "README.md").read_text()
+def test_the_page_shows_the_committed_results():
+    text = (readme.ROOT / readme.PAGE).read_text()
     assert readme.with_tables(text, readme.markdown_tables(readme.RESULTS)) == text
 
 

@@ -5,7 +5,7 @@ the overlaps reduces the backward pass to a scaling, for any number of earlier r
 that reading them again is cheaper than the scaling are left to autograd. A block fits into the cache of a
 core, so that each earlier adapter is read from memory once for both products: several modules of one shape
 for short histories, some rows for long ones, and at least one module per thread, because a product of so few
-rows does not parallelise. README, "Kernels", gives the bound by memory bandwidth.
+rows does not parallelise. docs/results/kernels.md gives the bound by memory bandwidth.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,143 @@
+"""Pages that MkDocs makes from the source: commands, configuration, and the list of results."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docstring_parser import parse
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+WIDTH = "100"  # of help texts
+ENVIRONMENT = ("commit", "device", "threads", "torch")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages to the site."""
+    pages = {
+        "reference/cli.md": command_page(),
+        "reference/configuration.md": configuration_page(),
+        "results/index.md": results_page(),
+    }
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def command_page() -> str:
+    """Returns the `--help` of every command, as the parsers write it."""
+    from o3_lightning.commands import COMMANDS
+
+    parts = [
+        "# Commands\n",
+        "`o3-lightning COMMAND --config FILE [--field value ...]`, in a checkout also `python train.py ...`. "
+        "FILE is a path or the name of a shipped configuration; of several `--config` the later one wins. "
+        "`--help-all` lists every field that a command reads ([configuration](configuration.md)), "
+        "`--print_config` prints them as YAML.\n",
+    ]
+    for name, text in COMMANDS.items():
+        parts.append(f"## {name}\n\n{text[0].upper()}{text[1:]}.\n\n```text\n{help_of(name)}```\n")
+    return "\n".join(parts)
+
+
+def help_of(command: str) -> str:
+    """Returns the short help of a command."""
+    import os
+
+    from o3_lightning.commands.cli import main
+
+    os.environ["COLUMNS"], sys.argv[0] = WIDTH, "o3-lightning"
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written), contextlib.suppress(SystemExit):
+        main([command, "--help"])
+    return written.getvalue()
+
+
+def configuration_page() -> str:
+    """Returns a table per section of the configuration: field, default, meaning."""
+    from o3_lightning.release.config import ReleaseConfig
+    from o3_lightning.reveal.config import RevealConfig
+    from o3_lightning.run.config import RunConfig
+
+    head = (
+        "# Configuration\n\nA file is YAML with these sections; an option is `--section.field value`. "
+        "Written from the dataclasses that own the fields; `configs/default.yaml` holds the same. "
+        "`trainer.*` goes to `lightning.Trainer`.\n"
+    )
+    parts = [head, *sections(RunConfig, "", "run")]
+    parts += ["# Reveal\n", *sections(RevealConfig, "", "reveal"), "# Release\n"]
+    return "\n".join([*parts, *table(ReleaseConfig, "release")])
+
+
+def sections(kind: type, prefix: str, title: str) -> Iterator[str]:
+    """Yields the table of a dataclass, and of each section inside it."""
+    yield from table(kind, prefix.rstrip(".") or title)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.default_factory):
+            yield from sections(field.default_factory, f"{prefix}{field.name}.", title)
+
+
+def table(kind: type, title: str) -> Iterator[str]:
+    """Yields the heading and the rows of one dataclass."""
+    bases = [base for base in reversed(kind.__mro__) if dataclasses.is_dataclass(base)]
+    documented = {
+        item.arg_name: item.description for base in bases for item in parse(inspect.getdoc(base) or "").params
+    }
+    rows = [
+        f"| `{field.name}` | {default_of(field)} | {cell(documented.get(field.name))} |"
+        for field in dataclasses.fields(kind)
+        if not dataclasses.is_dataclass(field.default_factory)
+    ]
+    yield f"## {title}\n\n| field | default | meaning |\n|---|---|---|"
+    yield "\n".join(rows) + "\n"
+
+
+def default_of(field: dataclasses.Field[Any]) -> str:
+    """Returns the default of a field as YAML writes it."""
+    value = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    value = list(value) if isinstance(value, tuple) else value
+    return f"`{json.dumps(value)}`"
+
+
+def cell(text: str | None) -> str:
+    """Returns a text for a cell of a table."""
+    return " ".join((text or "").split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def results_page() -> str:
+    """Returns every results file with the command that wrote it, and the tables of the studies."""
+    commands = yaml.safe_load((ROOT / "results" / "commands.yaml").read_text(encoding="utf-8"))
+    parts = [
+        "# Results\n",
+        "Every figure of these pages comes from a file of `results/`, and each file from one command of this "
+        "repository. The tables of studies below are read from these files when the site is built.\n",
+        "| file | command | measured with |\n|---|---|---|",
+    ]
+    parts.append(
+        "\n".join(
+            f"| `{name}.json` | `{command}` | {environment(name)} |" for name, command in commands.items()
+        )
+    )
+    for path in sorted((ROOT / "results").glob("*.md")):
+        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        question = content.get("question", "")
+        parts.append(f"\n## {path.stem}\n\n{question}\n\n{path.read_text(encoding='utf-8')}")
+    return "\n".join(parts)
+
+
+def environment(name: str) -> str:
+    """Returns commit, device and torch version of a results file, where it says them."""
+    found = (
+        json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8")).get("environment") or {}
+    )
+    return ", ".join(f"{key} {found[key]}" for key in ENVIRONMENT if key in found)

@@ -1,0 +1,250 @@
+"""README and docs: their commands parse, their code runs, their tables are those of the results files."""
+
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.detector.measures import PAIRS, WEIGHTS, pair_cell, weight_cell
+from o3_lightning.commands import common, report, study
+from o3_lightning.commands.cli import COMMANDS, main
+from o3_lightning.common.program import LightParser
+from o3_lightning.run.config import RunConfig
+from o3_lightning.run.parsing import add_config_arguments, known_keys
+from o3_lightning.serving.config import ServeConfig
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+BLOCK = re.compile(r"(?P<before>[^\n]*)\n```(?P<language>\w*)\n(?P<code>.*?)\n```", re.DOTALL)
+BLOCKS = [
+    (name, found["language"], found["code"], found["before"])
+    for name, text in PAGES.items()
+    for found in BLOCK.finditer(f"\n{text}")
+]
+STUDIES = {"docs/results/methods.md": "baselines", "docs/results/gate.md": "gate_rules"}  # tables shown whole
+FILES = ("C", "my_study.yaml", "runs/mine/config.yaml")  # that the pages assume
+OTHER_PROGRAMS = ("pip", "curl", "export", "docker", "python3")
+
+
+def commands():
+    """Every command line of the pages once, with the pages that show it."""
+    found = {}
+    for name, language, code, _ in BLOCKS:
+        if language in ("", "sh"):
+            for line in code.replace("\\\n", " ").splitlines():
+                if line.strip() and not line.startswith(("#", " ")):
+                    found.setdefault(line.split(" #")[0].strip(), name)
+    return sorted(found)
+
+
+def words_of(line):
+    """The words behind o3-lightning in one of the forms in which it is started; None for another program."""
+    for start in ("o3-lightning ", "python train.py "):
+        if line.startswith(start):
+            return shlex.split(line.removeprefix(start))
+    _, is_ours, rest = line.partition(" -m o3_lightning ")
+    return shlex.split(rest) if is_ours else None
+
+
+class ParsedError(Exception):
+    """Raised when a command line was read, before the command does anything."""
+
+
+@pytest.fixture
+def parse_only(monkeypatch, tmp_path):
+    """Stops every command when its command line has been read."""
+
+    def stop_after(read):
+        def call(*arguments, **options):
+            read(*arguments, **options)
+            raise ParsedError
+
+        return call
+
+    for module in (common, report, study):
+        monkeypatch.setattr(module, "parse", stop_after(module.parse))
+    monkeypatch.setattr(LightParser, "parse_args", stop_after(LightParser.parse_args))
+    real = LightParser.parse_known_args
+
+    def known(self, words):
+        _, rest = real(self, words)
+        fields = [word.removeprefix("--").split("=")[0] for word in rest if word.startswith("--")]
+        assert not [field for field in fields if field not in KNOWN], fields
+        raise ParsedError
+
+    monkeypatch.setattr(LightParser, "parse_known_args", known)
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("name: mine\n")
+    monkeypatch.chdir(tmp_path)
+
+
+def field_names():
+    parser = common.new_parser("serve", "")
+    add_config_arguments(parser, RunConfig, ServeConfig, trainer=True)
+    return {*known_keys(parser), "request"}
+
+
+KNOWN = field_names()
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_of_the_pages_is_read(line, parse_only):
+    for part in re.split(r" && | \| ", line):
+        words = words_of(part)
+        if words is None:
+            check_other_program(part)
+            continue
+        assert words[0] in COMMANDS
+        with pytest.raises(ParsedError):
+            main([word for word in words if word != "my_objective.py" and word != "--plugin"])
+
+
+def check_other_program(line):
+    """A target of the Makefile, a module of a study, or a program that the pages may use."""
+    program, *words = shlex.split(line)
+    if program == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        assert all(f"\n{word}:" in makefile for word in words if "=" not in word)
+    elif program in ("python", "torchrun") and "-m" in words:
+        name = words[words.index("-m") + 1]
+        path = ROOT / name.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or path.is_dir() or importlib.util.find_spec(name)
+    else:
+        assert program in OTHER_PROGRAMS or program.startswith(("VAR=", "-", "http"))
+
+
+def test_every_block_of_python_runs_or_says_who_runs_it(tmp_path):
+    code, marked = [], 0
+    for name, language, text, before in BLOCKS:
+        if language == "python":
+            told = re.search(r"<!-- (not run|run by (\S+))", before)
+            marked += told is not None or name == "README.md"  # run by tests/test_api.py
+            code += [] if told or name == "README.md" else [text]
+    assert code
+    assert marked
+    done = subprocess.run([sys.executable, "-c", "\n".join(code)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_blocks_of_data_are_what_they_say():
+    for _, language, text, _ in BLOCKS:
+        if language == "json":
+            assert all({"prompt", "answer"} <= set(json.loads(line)) for line in text.splitlines())
+        if language == "yaml":
+            assert yaml.safe_load(text)
+
+
+def test_every_results_file_has_the_command_that_wrote_it(parse_only):
+    written = yaml.safe_load((ROOT / "results/commands.yaml").read_text())
+    assert set(written) == {path.stem for path in (ROOT / "results").glob("*.json")}
+    for line in written.values():
+        words = words_of(line)
+        if words is None:
+            check_other_program(line)
+        else:
+            with pytest.raises(ParsedError):
+                main(words)
+
+
+@pytest.mark.parametrize("page", STUDIES)
+def test_rows_of_a_shown_study_are_those_of_its_results(page):
+    rows = [
+        line for line in (ROOT / f"results/{STUDIES[page]}.md").read_text().splitlines() if line[:3] == "| `"
+    ]
+    names = [row.split("|")[1] for row in rows]
+    shown = [
+        line for line in PAGES[page].splitlines() if line.startswith("| ") and line.split("|")[1] in names
+    ]
+    assert shown
+    assert shown == rows
+
+
+def test_tables_of_the_detectors_are_those_of_their_results():
+    results = json.loads((ROOT / "results/detector.json").read_text())
+    lines = set(PAGES["docs/results/detector.md"].splitlines())
+    for task, measured in results["tasks"].items():
+        name = task if results["roles"][task] == "development" else f"{task} *"
+        own = measured["default"]
+        cells = [pair_cell(own.get(pair)) for pair in PAIRS]
+        cells.append(" / ".join(weight_cell(own.get(split)) for split in WEIGHTS))
+        assert f"| {name} | {' | '.join(cells)} |" in lines
+        beside = [
+            measured[label]
+            for label in ("default", "cosine_maha_lexical", "paper_untrained", "official_untrained")
+        ]
+        cells = [f"{pair_cell(one[PAIRS[0]])}, {weight_cell(one['near'])}" for one in beside]
+        assert f"| {name} | {' | '.join(cells)} |" in lines
+
+
+def test_the_table_of_releases_is_that_of_their_results():
+    after = json.loads((ROOT / "results/release_authors.json").read_text())["after"]
+    lines = set(PAGES["docs/results/reveal_release.md"].splitlines())
+    for name, splits in after.items():
+        cells = [
+            "{:.3f} ± {:.3f}".format(*splits[split]) for split in ("held_out", "seen", "others", "general")
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in lines
+
+
+def test_the_table_of_the_readme_is_that_of_the_results():
+    rows = {
+        row.split("|")[1].strip(" `"): [cell.strip() for cell in row.split("|")[2:-1]]
+        for row in (ROOT / "results/baselines.md").read_text().splitlines()
+        if row.startswith("| `")
+    }
+    worst, utility = 2, 4  # columns
+    shown = PAGES["README.md"]
+    for column, base in ((worst, "Does it forget?"), (utility, "What does it keep?")):
+        line = next(line for line in shown.splitlines() if base in line)
+        values = re.findall(r"\d\.\d{3}", line.split("|")[2])
+        expected = [rows["ours"][column].split(" ± ")[0], rows["ours"][column].split(" ± ")[1]]
+        expected += [rows[name][column].split(" ")[0] for name in ("ga", "npo", "o3_paper")]
+        assert values == expected
+    tasks = json.loads((ROOT / "results/detector_evasion.json").read_text())["tasks"]
+    disguises = {
+        task: [one for key, one in found["default"].items() if key.startswith("evasion:")]
+        for task, found in tasks.items()
+    }
+    lowest = {
+        task: min(one["mean_weight"]["mean"] for one in found if "near_weight" in one)
+        for task, found in disguises.items()
+    }
+    highest = max(
+        one["near_weight"]["mean"] for found in disguises.values() for one in found if "near_weight" in one
+    )
+    line = next(line for line in shown.splitlines() if "disguised questions recognised" in line)
+    tofu = min(lowest["tofu_forget01"], lowest["tofu_forget10"])
+    assert re.findall(r"\d\.\d{3}", line) == [
+        f"{value:.3f}" for value in (lowest["real_world"], tofu, lowest["fictitious"])
+    ]
+    line = next(line for line in shown.splitlines() if "same disguises? Highest" in line)
+    assert re.findall(r"\d\.\d{3}", line) == [f"{highest:.3f}"]
+
+
+def test_every_file_that_the_pages_name_is_there():
+    for text in PAGES.values():
+        named = {
+            re.sub(r"`.*", "", word.lstrip("`(["))
+            for word in text.split()
+            if word.lstrip("([").startswith(("`configs/", "`results/"))
+        }
+        missing = [
+            name
+            for name in named
+            if not any(sign in name for sign in "{*") and not (ROOT / name.strip(".,")).exists()
+        ]
+        assert not [name for name in missing if not name.startswith("results/my_study")]
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 180
