@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from o3_lightning.evaluation.figures import Place
@@ -12,6 +13,7 @@ from o3_lightning.reporting import external_results, gate, outcome, record
 from o3_lightning.reporting.blocks import Card, Section
 from o3_lightning.reporting.cards import attack_cards, summary_cards
 from o3_lightning.reporting.colours import heat_css, palette_css
+from o3_lightning.reporting.verdict import Finding, findings, knowledge_notes, limits_text
 
 __all__ = ["ReportDetails", "render_page", "render_report"]
 
@@ -61,7 +63,8 @@ def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
     requests, plane = list(metrics["requests"]), metrics.get("plane") or {}
     benchmark = [f"benchmark {metrics['benchmark']}"] if metrics.get("benchmark") else []
     count = f"{len(requests)} request{'' if len(requests) == 1 else 's'}"
-    lead = ["Unlearning report", *benchmark, f"{count}: {', '.join(requests)}" if requests else count]
+    lead = ["Unlearning report", *base_of(details.configuration), *benchmark]
+    lead.append(f"{count}: {', '.join(requests)}" if requests else count)
     models = {"base model": plane.get("base", {}), "gated model": plane.get("end", {}), **details.beside}
     sections = [
         outcome.plane_section(models),
@@ -80,13 +83,27 @@ def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
         record.environment_section(metrics.get("environment") or {}, metrics.get("digests") or {}),
     ]
     cards = [*summary_cards(metrics), *attack_cards(details.robustness)]
-    return render_page(details.title, " · ".join(lead), details.notes, sections, cards)
+    notes = [*knowledge_notes(metrics), *details.notes]
+    found = findings(metrics, details.weights, details.robustness)
+    return render_page(details.title, " · ".join(lead), notes, sections, cards, found)
+
+
+def base_of(configuration: str) -> list[str]:
+    """Returns the base model's name from the text of the configuration, in a list; empty without one."""
+    values = yaml.safe_load(configuration) if configuration.strip() else None
+    base = values.get("base") if isinstance(values, dict) else None
+    return [f"base model {base['id']}"] if isinstance(base, dict) and base.get("id") else []
 
 
 def render_page(
-    title: str, lead: str, notes: Sequence[str], sections: Sequence[Section], cards: Sequence[Card] = ()
+    title: str,
+    lead: str,
+    notes: Sequence[str],
+    sections: Sequence[Section],
+    cards: Sequence[Card] = (),
+    found: Sequence[Finding] = (),
 ) -> str:
-    """Returns a page as text."""
+    """Returns a page as text; of what was found the first is the worst."""
     palettes = {theme: palette_css(theme) for theme in ("light", "dark")}
     page = templates().get_template("page.html")
     return page.render(
@@ -94,6 +111,8 @@ def render_page(
         lead=lead,
         notes=notes,
         cards=cards,
+        findings=found,
+        limits=limits_text(),
         sections=sections,
         palettes=palettes,
         classes=heat_css(),

@@ -322,3 +322,30 @@ def test_a_metric_is_told_with_its_own_unit_and_direction(metric, label, sentenc
     assert f">{label}</text>" in page
     assert ("(fraction)" in page) == label.endswith("(fraction)")
     assert page.count(sentence) >= 2  # beside the map and under the numbers
+
+
+def test_the_first_line_is_the_worst_truth_and_says_its_grade(page):
+    lines = [
+        "red 50.0 % of the other wordings of a are still answered right.",
+        "red 1 of 3 questions of a get past the gate.",
+        "green 5.0 % of the base model's accuracy on “retained” is lost.",
+        "green 0 of 2 prompts of “retained” are taken for a.",
+    ]
+    places = [page.text.index(line) for line in lines]
+    assert places == sorted(places)
+    assert places[0] < page.text.index("Unlearning report") < places[1]
+    assert "missed 5.0 % / 20.0 %" in page.text
+
+
+def test_a_base_model_that_hardly_knew_is_warned_about_and_named():
+    metrics = example_metrics()
+    for matrix in metrics["persistence"]["accuracy"].values():
+        matrix["values"][0] = [0.067, 0.0, 0.0]
+    text = Page(render_report(metrics, example_details(configuration="base: {id: some/model}\n"))).text
+    assert "The base model answered only 6.7 % of the questions about a right" in text
+    assert "questions about b right" not in text
+    assert "base model some/model" in text
+
+
+def test_a_run_of_which_nothing_is_known_has_no_verdict():
+    assert 'class="verdict' not in render_report({"requests": []}, ReportDetails("demo"))
