@@ -76,7 +76,14 @@ def dispatch(words: Sequence[str]) -> None:
         return
     if words[0] not in COMMANDS:
         raise InputError(f"unknown command '{words[0]}'; known are {', '.join(COMMANDS)}")
-    command = importlib.import_module(f"o3_lightning.commands.{words[0].replace('-', '_')}")
+    try:
+        command = importlib.import_module(f"o3_lightning.commands.{words[0].replace('-', '_')}")
+    except ModuleNotFoundError as error:  # a checkout of which nothing was installed
+        if (error.name or "").startswith("o3_lightning"):
+            raise
+        raise InputError(
+            f"{error.name} is not installed; 'make demo' or 'pip install -e .' installs it"
+        ) from error
     command.main(list(words[1:]))
 
 
@@ -93,7 +100,7 @@ def overview() -> str:
             "commands:",
             *lines,
             "",
-            f"{program_name()} COMMAND --help lists the fields; --print_config prints them as YAML.",
+            f"{program_name()} COMMAND --help lists the options that matter, --help-all all of them.",
             "",
         ]
     )

@@ -66,6 +66,22 @@ def test_a_configuration_that_names_no_store_is_told_in_one_line(content, messag
     assert message in capsys.readouterr().err
 
 
+def test_a_checkout_without_its_packages_says_how_to_install(capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "o3_lightning.commands.run", raising=False)
+    monkeypatch.setitem(sys.modules, "o3_lightning.commands.common", None)
+    with pytest.raises(ModuleNotFoundError):  # a mistake of our own is no message for a user
+        main(["run", "--help"])
+    monkeypatch.undo()
+    done = subprocess.run(
+        [sys.executable, "-S", "train.py", "run", "--config", "demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not installed; 'make demo' or 'pip install -e .' installs it" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("number", "told"), [(errno.ENOSPC, True), (errno.EROFS, True), (errno.ENOENT, False)]
 )
