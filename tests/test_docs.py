@@ -75,8 +75,8 @@ def parse_only(monkeypatch, tmp_path):
     monkeypatch.setattr(LightParser, "parse_args", stop_after(LightParser.parse_args))
     real = LightParser.parse_known_args
 
-    def known(self, words):
-        _, rest = real(self, words)
+    def known(self, *arguments):
+        _, rest = real(self, *arguments)
         fields = [word.removeprefix("--").split("=")[0] for word in rest if word.startswith("--")]
         assert not [field for field in fields if field not in KNOWN], fields
         raise ParsedError
