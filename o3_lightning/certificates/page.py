@@ -44,4 +44,4 @@ def as_lines(statement: dict[str, Any]) -> list[str]:
 
 def share(value: float | None) -> str:
     """Returns a share in per cent, or a dash."""
-    return "-" if value is None else f"{value:.1%}"
+    return "-" if value is None else f"{100 * value:.3g}%"

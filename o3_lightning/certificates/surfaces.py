@@ -110,6 +110,8 @@ def worst(name: str, rows: Sequence[Mapping[str, Any]], path: Path) -> Surface:
         return Surface(name, note="not tried, or the base model gives nothing away under it")
     row = max(tried, key=lambda row: row["leak"])
     note = f"{row['attack']}, the worst of {len(tried)}" if len(tried) > 1 else str(row["attack"])
+    if row.get("utility") is not None and row.get("base_utility"):
+        note += f"; of other questions it answers {row['utility']:.0%}, the base {row['base_utility']:.0%}"
     return judged(name, row["base_leak"], row["leak"], row.get("attempts"), note, path)
 
 

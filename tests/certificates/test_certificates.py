@@ -46,7 +46,7 @@ def run(tmp_path):
         attack_row("riddle", 1.0, 0.05, "test"),  # the base model does not tell it: proves nothing
         attack_row("adapter_off", 1.0, 1.0),
         attack_row("quantise_merged_8_bits", 0.01, 1.0),
-        attack_row("quantise_merged_4_bits", 0.5, 1.0),
+        attack_row("quantise_merged_4_bits", 0.5, 1.0, utility=0.0, base_utility=1.0),
         attack_row("quantise_4_bits", 0.0, 0.06),
     ]
     head = store.head()
@@ -85,6 +85,9 @@ def test_a_certificate_gives_every_surface_its_verdict_and_verifies_without_the_
         "base model quantised, with the gate": ("not measured", 0.06, 0.0),
         "adapter merged, then trained on some forgotten rows": ("not measured", None, None),
     }
+    notes = {s["name"]: s["note"] for s in predicate["surfaces"]}
+    worst = notes["adapter merged into the weights, which are then quantised"]
+    assert worst == "quantise_merged_4_bits, the worst of 2; of other questions it answers 0%, the base 100%"
     assert (predicate["reason"], predicate["due"]) == ("Art. 17 GDPR", "2026-12-24")
     assert [event["event"] for event in predicate["events"]] == ["register", "protect", "unlearn"]
     digests = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
