@@ -66,6 +66,14 @@ def test_a_target_that_cannot_be_adapted_is_refused_by_name(kind, targets, messa
         choose_targets(model, targets)
 
 
+def test_fused_experts_never_get_an_adapter(monkeypatch):
+    model = model_of("qwen3_moe", **EXPERTS)
+    monkeypatch.setattr("o3_lightning.adapter.injection.choose_targets", lambda *_: "all-linear")
+    with pytest.raises(InputError, match="expected linear layers alone"):
+        adapted(model)
+    assert not any("lora" in name for name, _ in model.named_modules())
+
+
 def test_the_share_that_is_adapted_is_logged(caplog):
     with caplog.at_level(logging.INFO, "o3_lightning.adapter.targets"):
         choose_targets(model_of("llama"), ("q_proj",))

@@ -16,10 +16,12 @@ from o3_lightning.commands.common import read_run
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
+from o3_lightning.models.lora import LoraFactors
 from o3_lightning.objectives.config import ObjectiveConfig, RetainObjective
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.pipeline import run_stream
 from o3_lightning.run.results import render_again
+from o3_lightning.store.record import PROTECTED
 from o3_lightning.store.store import Store
 from o3_lightning.store.verify import verify_store
 from o3_lightning.training.run_folder import RunFolder
@@ -363,6 +365,27 @@ def test_options_that_the_trainer_refuses_bind_no_folder(words, arguments, tmp_p
     with pytest.raises(InputError, match="field 'trainer'"):
         start([*arguments, *words])
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_adapter_that_the_gate_cannot_load_is_not_committed(arguments, monkeypatch):
+    real = unlearner_module.train_adapter
+
+    def misnamed(task):
+        trained = real(task)
+        pairs, scales = trained.factors.pairs, trained.factors.scales
+        last = list(pairs)[-1]
+        parts = (
+            {("elsewhere" if path == last else path): part[path] for path in pairs}
+            for part in (pairs, scales)
+        )
+        return replace(trained, factors=LoraFactors(*parts))
+
+    monkeypatch.setattr(unlearner_module, "train_adapter", misnamed)
+    with pytest.raises(InputError, match="a module that the base model lacks: elsewhere"):
+        start(arguments)
+    store = Store.open(Path(arguments[arguments.index("--output") + 1]) / "tiny/store")
+    assert [record.status for record in store.records()] == [PROTECTED]
+    assert verify_store(store.path) == []
 
 
 def test_targets_that_match_nothing_are_refused_before_anything_is_written(arguments, tmp_path):
