@@ -85,12 +85,12 @@ class BoundaryEvidence(FeatureEvidence):
         """Returns boundary scores [S, 1], standardised by the cross-fitted forget prompts."""
         state: BoundaryState = self.state
         constant = (state.slope * (POSITIVE_SHIFT - state.center / state.spread)).sum()
-        scores = score_layers(inputs.features, state, self.config).aggregate.T + constant
+        scores = score_layers(inputs.features, state).aggregate.T + constant
         return (scores - state.gate[0]) / state.gate[1]
 
     def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
         """Returns the standardised layer scores."""
-        vectors = layer_vectors(inputs.features, self.state, self.config)
+        vectors = layer_vectors(inputs.features, self.state)
         z = (vectors - self.state.center) / self.state.spread
         return [[{"channels": {}, "layers": row} for row in z.tolist()]]
 
@@ -124,9 +124,7 @@ def fit_boundary(features: Tensor, config: DetectorConfig, seed: int) -> Boundar
         len(features),
         FOLDS,
         seed,
-        lambda fitted, scored: layer_vectors(
-            features[scored], fit_layers(features[fitted], config, seed), config
-        ),
+        lambda fitted, scored: layer_vectors(features[scored], fit_layers(features[fitted], config, seed)),
     )
     center, spread = center_and_spread(vectors)
     shifted = POSITIVE_SHIFT + (vectors - center) / spread
@@ -163,7 +161,7 @@ def fit_layers(features: Tensor, config: DetectorConfig, seed: int) -> BoundaryS
     )
 
 
-def score_layers(features: Tensor, state: BoundaryState, config: DetectorConfig) -> LayerScores:
+def score_layers(features: Tensor, state: BoundaryState) -> LayerScores:
     """Returns distance and cosine of each layer, and the sum over layers of slope * layer score / spread."""
     weights = (state.slope / state.spread)[None]
     return layer_scores(
@@ -178,13 +176,13 @@ def score_layers(features: Tensor, state: BoundaryState, config: DetectorConfig)
     )
 
 
-def layer_vectors(features: Tensor, state: BoundaryState, config: DetectorConfig) -> Tensor:
+def layer_vectors(features: Tensor, state: BoundaryState) -> Tensor:
     """Returns gamma * cosine - 0.5 * squared distance at each layer [N, L], higher = closer."""
-    scores = score_layers(features, state, config)
+    scores = score_layers(features, state)
     return (GAMMA * scores.cosine + MAHALANOBIS_WEIGHT * scores.mahalanobis)[0]
 
 
 def boundary_scores(vectors: Tensor, state: BoundaryState) -> Tensor:
-    """Returns the boundary score of layer-score vectors [N, L]."""
+    """Returns the boundary scores [N] of layer-score vectors [N, L]."""
     scores: Tensor = (POSITIVE_SHIFT + (vectors - state.center) / state.spread) @ state.slope
     return scores

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from typing import Any
 
 from o3_lightning.common.errors import InputError
@@ -15,44 +17,9 @@ CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical", "subject")
 OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "entity_swap")
 FAMILIES = ("fusion", "layers", "official")  # of this package
 POOLINGS = ("mean", "first", "last", "padded_mean")
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {
-        "pooling": "mean",
-        "family": "fusion",
-        "bank": "centroids",
-        "channels": CHANNELS,
-        "channel_weights": (2.0, 1.0, 0.75, 0.75, 4.0),
-        "reading": "full",
-        "objective": "none",
-    },
-    "cosine_maha_lexical": {
-        "pooling": "mean",
-        "family": "fusion",
-        "bank": "examples",
-        "channels": ("cosine", "mahalanobis", "lexical"),
-        "channel_weights": (1.0, 1.0, 1.0),
-        "reading": "plain",
-        "objective": "none",
-    },
-    "paper": {
-        "pooling": "mean",
-        "family": "layers",
-        "bank": "examples",
-        "channels": (),
-        "channel_weights": (),
-        "reading": "plain",
-        "objective": "contrastive_entropy",
-    },
-    "official": {
-        "pooling": "padded_mean",
-        "family": "official",
-        "bank": "examples",
-        "channels": (),
-        "channel_weights": (),
-        "reading": "plain",
-        "objective": "contrastive_entropy",
-    },
-}
+PRESETS: dict[str, dict[str, Any]] = json.loads(
+    files("o3_lightning.detector").joinpath("presets.json").read_text(encoding="utf-8")
+)
 OFFICIAL_TRAINING: dict[str, Any] = {"temperature": 1.0, "momentum": 1.0, "normalise": False, "floor": 1e-5}
 
 

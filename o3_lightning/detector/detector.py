@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from o3_lightning.detector.base import DETECTORS, Evidence, FitTask
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.detector.storage import Stored, read_detector, write_detector
+from o3_lightning.detector.storage import read_detector, write_detector
 
 __all__ = ["Detector", "fit_detector"]
 
@@ -46,9 +46,13 @@ class Detector:
         Args:
             folder: created if it does not exist.
         """
-        parts = {name: part.save() for name, part in self.parts.items()}
-        stored = Stored(self.config, self.encoder_id, self.encoder_digest, parts, self.report)
-        write_detector(stored, Path(folder))
+        fields = {
+            "encoder_id": self.encoder_id,
+            "encoder_digest": self.encoder_digest,
+            "config": asdict(self.config),
+            "report": self.report,
+        }
+        write_detector(Path(folder), fields, {name: part.save() for name, part in self.parts.items()})
 
     @classmethod
     def load(cls, folder: str | Path) -> Detector:
@@ -61,7 +65,8 @@ class Detector:
             StoreError: a file is missing, damaged or of an unsupported format; the message names the key.
         """
         stored, parts = read_detector(Path(folder))
-        return cls(stored.config, stored.encoder_id, stored.encoder_digest, parts, stored.report)
+        names = ("config", "encoder_id", "encoder_digest", "report")
+        return cls(**{name: stored[name] for name in names}, parts=parts)
 
 
 def fit_detector(

@@ -5,8 +5,7 @@ Shape letters: N rows of a batch, L layers, D width, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -59,7 +58,7 @@ class EncoderTraining(lightning.LightningModule):
 
     def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
         """Returns the loss of the prompts with these numbers [N]."""
-        ids, mask = self.padded([self.tokens[row] for row in rows.tolist()])
+        ids, mask = self.padded(self.tokens, rows.tolist())
         loss = self.contrast(rows, ids, mask)
         if self.head is not None and self.config.mlm_coefficient > 0:
             loss = loss + self.config.mlm_coefficient * self.masked_lm(ids, mask)
@@ -73,15 +72,17 @@ class EncoderTraining(lightning.LightningModule):
             chosen = [self.partners[row] for row in rows.tolist()]
             picks = [group[int(torch.randint(len(group), (1,)))] for group in chosen]
             same = torch.tensor([[pick in group for pick in picks] for group in chosen], device=self.device)
-            positive = self.pooled(*self.padded([self.tokens[pick] for pick in picks]))[:, -1]
-            swapped = self.pooled(*self.padded([self.swapped[row] for row in rows.tolist()]))[:, -1]
+            positive = self.pooled(*self.padded(self.tokens, picks))[:, -1]
+            swapped = self.pooled(*self.padded(self.swapped, rows.tolist()))[:, -1]
             anchor = self.pooled(ids, mask)[:, -1]
             return entity_swap_loss(anchor, positive, swapped, same, temperature=settings.temperature)
         query = self.pooled(self.hide(ids, mask)[0], mask)
         if self.objective == "info_nce":
             return info_nce(query[:, -1], self.pooled(ids, mask)[:, -1], temperature=settings.temperature)
-        with torch.no_grad(), self.key_weights():
+        self.exchange()
+        with torch.no_grad():
             key = self.pooled(ids, mask)
+        self.exchange()
         return contrastive_entropy(
             query, key, temperature=settings.temperature, normalise=settings.normalise, floor=settings.floor
         )
@@ -103,24 +104,15 @@ class EncoderTraining(lightning.LightningModule):
         mask_id = tokenizer.mask_token_id if tokenizer.mask_token_id is not None else tokenizer.unk_token_id
         return ids.masked_fill(hidden, mask_id), hidden
 
+    def padded(self, table: Sequence[Sequence[int]], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns ids and mask of some prompts of a table, on the module's device."""
+        ids, mask = self.encoder.pad([table[row] for row in rows])
+        return ids.to(self.device), mask.to(self.device)
+
     def pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Returns features [N, L, D]."""
         output = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
         return pool_hidden_states(torch.stack(tuple(output.hidden_states)), mask, self.encoder.pooling)
-
-    def padded(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Returns ids and mask on the module's device."""
-        ids, mask = self.encoder.pad(tokens)
-        return ids.to(self.device), mask.to(self.device)
-
-    @contextmanager
-    def key_weights(self) -> Iterator[None]:
-        """Puts the key encoder's adapter in place of the query's."""
-        self.exchange()
-        try:
-            yield
-        finally:
-            self.exchange()
 
     def exchange(self) -> None:
         """Exchanges query and key weights."""
@@ -131,10 +123,10 @@ class EncoderTraining(lightning.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Lets the key encoder follow by momentum; with momentum 1 it stays the pretrained one."""
         momentum = self.config.momentum
-        for index, parameter in enumerate(self.trained):
-            self.key[index] = (
-                momentum * self.key[index].to(parameter.device) + (1 - momentum) * parameter.detach()
-            )
+        self.key = [
+            momentum * key.to(own.device) + (1 - momentum) * own.detach()
+            for key, own in zip(self.key, self.trained, strict=True)
+        ]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Returns AdamW over the adapter alone; epsilon as in the official code."""

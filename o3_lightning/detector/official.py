@@ -6,7 +6,7 @@ Shape letters: N rows, L layers, D width, M bank rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,9 +41,8 @@ SOFT_WEIGHT_SLOPE = 10.0  # zeta of the paper
 SOFT_WEIGHT_OFFSET = 2.0  # official `run_ood.py`; leaves a floor of sigmoid(-2) = 0.119
 
 
-@dataclass(frozen=True)
-class OfficialGate:
-    """Two Gaussians of one width, over boundary scores.
+class OfficialGate(NamedTuple):
+    """Two Gaussians of one width over boundary scores.
 
     Args:
         used: mean over the prompts the detector was fitted on.
@@ -91,7 +90,16 @@ class OfficialEvidence(FeatureEvidence):
         cls, encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
     ) -> tuple[OfficialState, dict[str, Any], list[str]]:
         """Fits the official statistics to the first prompts and the gate to the rest."""
-        return fit_official(inputs.features, config), {}, warn_if_small(inputs)
+        N, rows = len(inputs), inputs.features.double()
+        used = max(1, min(N - 1, int(USED_FRACTION * N))) if N > 1 else 1
+        mean, bank = rows[:used].mean(dim=0), F.normalize(rows[:used], dim=-1).transpose(0, 1).contiguous()
+        root = precision_root(empirical_precision(rows[:used]))
+        vectors = official_layer_scores(rows, mean, root, bank)[:, 1:]
+        slope = fit_one_class(vectors[:used], nu=NU)
+        scores = vectors @ slope
+        gate = fit_official_gate(scores[:used], scores[used:] if N > 1 else scores)
+        place = torch.tensor(gate, dtype=torch.float64)
+        return OfficialState(mean, root, bank, slope, place), {}, warn_if_small(inputs)
 
     @property
     def gate(self) -> OfficialGate:
@@ -100,35 +108,19 @@ class OfficialEvidence(FeatureEvidence):
 
     def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
         """Returns minus the distance of the boundary score from the center of the gate [S, 1]."""
-        state: OfficialState = self.state
-        slope = F.pad(state.slope, (1, 0))  # layer 0 does not count
-        scores = score_official(inputs.features, state.mean, state.whitening, state.bank, slope)
+        mean, root, bank, slope, _ = vars(self.state).values()
+        scores = score_official(inputs.features, mean, root, bank, F.pad(slope, (1, 0)))  # without layer 0
         return -(scores.aggregate.T - self.gate.center).abs()
 
     def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
         """Returns the raw layer scores."""
-        state: OfficialState = self.state
-        vectors = official_layer_scores(inputs.features, state.mean, state.whitening, state.bank)
+        mean, root, bank, *_ = vars(self.state).values()
+        vectors = official_layer_scores(inputs.features, mean, root, bank)
         return [[{"channels": {}, "layers": row} for row in vectors.tolist()]]
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns the official soft weights, in [0.119, 1]."""
         return official_soft_weights(scores + self.gate.center, self.gate)
-
-
-def fit_official(features: Tensor, config: DetectorConfig) -> OfficialState:
-    """Fits the official statistics to features [N, L, D]."""
-    N = len(features)
-    used = max(1, min(N - 1, int(USED_FRACTION * N))) if N > 1 else 1
-    rows = features.double()
-    mean, bank = rows[:used].mean(dim=0), F.normalize(rows[:used], dim=-1).transpose(0, 1).contiguous()
-    root = precision_root(empirical_precision(rows[:used]))
-    vectors = official_layer_scores(rows, mean, root, bank)[:, 1:]
-    slope = fit_one_class(vectors[:used], nu=NU)
-    scores = vectors @ slope
-    gate = fit_official_gate(scores[:used], scores[used:] if N > 1 else scores)
-    place = torch.tensor([gate.used, gate.rest, gate.deviation], dtype=torch.float64)
-    return OfficialState(mean, root, bank, slope, place)
 
 
 def empirical_precision(features: Tensor) -> Tensor:
@@ -211,11 +203,8 @@ def official_soft_weights(scores: Tensor, gate: OfficialGate) -> Tensor:
         Official `run_ood.py`; ours adds no threshold.
     """
     values = scores.double().numpy()
-
-    def distribution(x: np.ndarray) -> np.ndarray:
-        parts = (norm.cdf(x, mean, gate.deviation) for mean in (gate.used, gate.rest))
-        return np.asarray(sum(parts) / 2)
-
-    distance = np.abs(distribution(values) - distribution(2 * gate.center - values))
-    closeness = torch.from_numpy(1 - distance)
-    return torch.sigmoid(SOFT_WEIGHT_SLOPE * closeness - SOFT_WEIGHT_OFFSET)
+    both = np.stack([values, 2 * gate.center - values])
+    here, mirrored = sum(norm.cdf(both, mean, gate.deviation) for mean in (gate.used, gate.rest)) / 2
+    return torch.sigmoid(
+        SOFT_WEIGHT_SLOPE * torch.from_numpy(1 - np.abs(here - mirrored)) - SOFT_WEIGHT_OFFSET
+    )

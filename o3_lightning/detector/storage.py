@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +17,7 @@ from o3_lightning.common.files import digest_bytes, write_atomically, write_json
 from o3_lightning.detector.base import DETECTORS, Evidence, Saved
 from o3_lightning.detector.config import DetectorConfig, TrainingConfig
 
-__all__ = ["FORMAT_VERSION", "Stored", "read_detector", "write_detector"]
+__all__ = ["FORMAT_VERSION", "read_detector", "write_detector"]
 
 FORMAT_VERSION = 5
 TENSOR_FILE, JSON_FILE = "detector.safetensors", "detector.json"
@@ -32,81 +32,64 @@ JSON_FIELDS = {
 }
 
 
-class Stored(NamedTuple):
-    """The content of both files.
+def write_detector(folder: Path, fields: Mapping[str, Any], parts: Mapping[str, Saved]) -> None:
+    """Writes both files, the tensors first.
 
     Args:
-        config: settings, presets filled in.
-        encoder_id: the encoder's name.
-        encoder_digest: the encoder's digest.
+        folder: created if it does not exist.
+        fields: the encoder's id and digest, the settings and the report.
         parts: each evidence by registered name; its tensors are stored as "<name>.<tensor>".
-        report: figures of the fit.
     """
-
-    config: DetectorConfig
-    encoder_id: str
-    encoder_digest: str
-    parts: dict[str, Saved]
-    report: dict[str, Any]
-
-
-def write_detector(stored: Stored, folder: Path) -> None:
-    """Writes both files, the tensors first."""
     tensors = {
         f"{part}.{name}": value.clone().contiguous()
-        for part, saved in stored.parts.items()
+        for part, saved in parts.items()
         for name, value in saved.tensors.items()
     }
     content = save(tensors)
     write_atomically(folder / TENSOR_FILE, content)
     described = {
         "format": FORMAT_VERSION,
-        "encoder_id": stored.encoder_id,
-        "encoder_digest": stored.encoder_digest,
-        "config": dataclasses.asdict(stored.config),
-        "parts": {name: dict(saved.values) for name, saved in stored.parts.items()},
-        "report": stored.report,
+        **fields,
+        "parts": {name: dict(saved.values) for name, saved in parts.items()},
         "shapes": {name: list(value.shape) for name, value in tensors.items()},
         "tensors_sha256": digest_bytes(content),
     }
     write_json(folder / JSON_FILE, described)
 
 
-def read_detector(folder: Path) -> tuple[Stored, dict[str, Evidence]]:
+def read_detector(folder: Path) -> tuple[dict[str, Any], dict[str, Evidence]]:
     """Reads both files, checks them against each other and loads the evidences.
+
+    Returns:
+        The fields, "config" as `DetectorConfig`, and each evidence by registered name.
 
     Raises:
         StoreError: naming the file and the key.
     """
-    path = folder / JSON_FILE
+    path, tensor_path = folder / JSON_FILE, folder / TENSOR_FILE
     described = read_description(path)
-    config = read_config(described["config"], path)
-    content = read_bytes(folder / TENSOR_FILE)
+    described["config"] = config = read_config(described["config"], path)
+    content = read_bytes(tensor_path)
     if digest_bytes(content) != described["tensors_sha256"]:
-        raise StoreError(f"{folder / TENSOR_FILE}: damaged: its SHA-256 is not the one in {JSON_FILE}")
-    tensors = read_tensors(content, folder / TENSOR_FILE, described["shapes"])
-    saved = {name: Saved({}, values) for name, values in described["parts"].items()}
-    for key, tensor in tensors.items():
+        raise StoreError(f"{tensor_path}: damaged: its SHA-256 is not the one in {JSON_FILE}")
+    tensors: dict[str, dict[str, Tensor]] = {name: {} for name in described["parts"]}
+    for key, tensor in read_tensors(content, tensor_path, described["shapes"]).items():
         part, _, name = key.partition(".")
-        if part not in saved:
-            raise StoreError(f"{folder / TENSOR_FILE}: tensor '{key}': part '{part}' is not in {JSON_FILE}")
-        saved[part] = Saved({**saved[part].tensors, name: tensor}, saved[part].values)
-    parts = {name: load_part(name, own, config, folder) for name, own in saved.items()}
-    identity = described["encoder_id"], described["encoder_digest"]
-    return Stored(config, *identity, saved, described["report"]), parts
-
-
-def load_part(name: str, saved: Saved, config: DetectorConfig, folder: Path) -> Evidence:
-    """Returns the evidence of one part."""
-    if name not in DETECTORS:
-        raise StoreError(
-            f"{folder / JSON_FILE}: part '{name}': no such detector; install the package that registers it, "
-            f"known: {', '.join(DETECTORS.names())}"
-        )
-    try:
-        return DETECTORS[name].load(saved, config)
-    except ValueError as error:
-        raise StoreError(f"{folder / TENSOR_FILE}: part '{name}': {error}") from error
+        if part not in tensors:
+            raise StoreError(f"{tensor_path}: tensor '{key}': part '{part}' is not in {JSON_FILE}")
+        tensors[part][name] = tensor
+    parts = {}
+    for name, values in described["parts"].items():
+        if name not in DETECTORS:
+            raise StoreError(
+                f"{path}: part '{name}': no such detector; install the package that registers it, "
+                f"known: {', '.join(DETECTORS.names())}"
+            )
+        try:
+            parts[name] = DETECTORS[name].load(Saved(tensors[name], values), config)
+        except ValueError as error:
+            raise StoreError(f"{tensor_path}: part '{name}': {error}") from error
+    return described, parts
 
 
 def read_bytes(path: Path) -> bytes:

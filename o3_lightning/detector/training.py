@@ -39,7 +39,7 @@ def train_encoder(
     Raises:
         InputError: no module fits the targets, or the masked-LM term is on and the checkpoint has no head.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
     from o3_lightning.detector.module import EncoderTraining
 
@@ -50,35 +50,24 @@ def train_encoder(
     special = special_ids(encoder)
     swapped = swap_rare_tokens(tokens, special, table, fraction=SWAP_FRACTION, seed=seed)
     lora = LoraConfig(
-        r=LORA_RANK,
-        lora_alpha=LORA_ALPHA,
-        lora_dropout=LORA_DROPOUT,
-        target_modules=list(targets),
+        r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=LORA_DROPOUT, target_modules=list(targets)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = get_peft_model(copy.deepcopy(encoder.model), lora)
-        module = EncoderTraining(
-            encoder,
-            model,
-            tokens,
-            swapped,
-            share_subject(tokens, special, encoder.information),
-            config.objective,
-            settings,
-            head,
-        )
+        partners = share_subject(tokens, special, encoder.information)
+        module = EncoderTraining(encoder, model, tokens, swapped, partners, config.objective, settings, head)
         order = torch.Generator().manual_seed(seed)
         numbers: Any = torch.arange(len(tokens))
         loader: DataLoader[Tensor] = DataLoader(
             numbers, batch_size=settings.batch_size, shuffle=True, generator=order
         )
         (trainer or quiet_trainer(config)).fit(module, loader)
-    return adapter_tensors(model), {
-        "objective": config.objective,
-        "loss": module.curve,
-        "steps": len(module.curve),
+    tensors = {
+        name.removeprefix(PEFT_PREFIX): value.detach().cpu().float().clone()
+        for name, value in get_peft_model_state_dict(model).items()
     }
+    return tensors, {"objective": config.objective, "loss": module.curve, "steps": len(module.curve)}
 
 
 def quiet_trainer(config: DetectorConfig) -> Any:
@@ -94,16 +83,6 @@ def quiet_trainer(config: DetectorConfig) -> Any:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def adapter_tensors(model: Any) -> dict[str, Tensor]:
-    """Returns the adapter's tensors with names relative to the encoder's model."""
-    from peft import get_peft_model_state_dict
-
-    state = get_peft_model_state_dict(model)
-    return {
-        name.removeprefix(PEFT_PREFIX): value.detach().cpu().float().clone() for name, value in state.items()
-    }
 
 
 def with_lora(encoder: Encoder, lora: Mapping[str, Tensor]) -> Encoder:

@@ -129,6 +129,8 @@ def referred(earlier: Sequence[Turn], question: str) -> list[Turn]:
     hold throughout. A greeting does not ask about what a user said before, but lets a system or tool message
     ask.
     """
+    if not earlier:
+        return []
     points_back = refers_back(question)
     if not points_back and not is_social(question):
         return []

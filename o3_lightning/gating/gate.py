@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,12 +24,11 @@ from o3_lightning.models.lora import LoraFactors
 __all__ = ["Gate"]
 
 
-class OpenGates:
+class OpenGates(NamedTuple):
     """The gates that are open on one base model, outermost first, and the lock that their threads share."""
 
-    def __init__(self) -> None:
-        self.lock = RLock()
-        self.stack: list[tuple[Gate, list[int], Tensor]] = []
+    lock: Any
+    stack: list[tuple[Gate, list[int], Tensor]]
 
 
 OPEN_GATES: WeakKeyDictionary[nn.Module, OpenGates] = WeakKeyDictionary()
@@ -52,7 +52,7 @@ class Gate:
         self.model = model
         self.adapted = [number for number, adapter in enumerate(adapters) if adapter is not None]
         self.merged: set[int] = set()
-        self._open = OPEN_GATES.setdefault(model, OpenGates())
+        self._open = OPEN_GATES.setdefault(model, OpenGates(RLock(), []))
         self.lock = self._open.lock
         self.layers: dict[str, GatedLinear] = {}
         self._siblings: list[Siblings] = []

@@ -111,11 +111,7 @@ def combine_weights(weights: Tensor, rule: str = "routed", top_k: int = 1) -> Te
 
 
 def check_weights(weights: Tensor) -> None:
-    """Refuses what is not a matrix of weights.
-
-    Raises:
-        InputError: not [B,K], not floating, or a value outside [0, 1] (NaN is outside).
-    """
+    """Raises InputError unless the weights are floating [B,K] in [0, 1]; NaN is outside."""
     if weights.dim() != 2 or not weights.is_floating_point():
         message = f"expected floating [B,K], got {weights.dtype} {tuple(weights.shape)}"
         raise InputError(message, field="weights")

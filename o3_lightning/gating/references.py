@@ -7,78 +7,26 @@ has no antecedent within it ("and where did he die?"), or where it points at ear
 
 from __future__ import annotations
 
+import json
 import re
+from importlib.resources import files
 from itertools import dropwhile
 
 __all__ = ["is_social", "names_subject", "refers_back"]
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
-
-
-def words_of(text: str) -> frozenset[str]:
-    """Returns the words of a list in this file."""
-    return frozenset(text.split())
-
-
-SINGULAR = words_of("he him his himself she her hers herself")
-POSSESSIVES = words_of("my our your")
-ARTICLES = words_of("a an the another")
-FILLERS = words_of("again really just that this it")
-PERSONAL = words_of("he him his himself she her hers herself they them their theirs themselves")
-OTHERS = words_of("it its itself this that these those there then such")
-DEMONSTRATIVES = words_of("this that these those such said same aforementioned abovementioned")
+LONGEST = 6_000  # characters of a turn that are read
+LISTS: dict[str, str] = json.loads(
+    files("o3_lightning.gating").joinpath("references.json").read_text(encoding="utf-8")
+)
+(  # GENERIC nouns stand for somebody named before; words of RELATIONS and META ask, but name no subject
+    SINGULAR, POSSESSIVES, ARTICLES, FILLERS, PERSONAL, OTHERS, DEMONSTRATIVES, GENERIC, SPECIFIC, RELATIONS,
+    META, FUNCTION, SOCIAL,
+) = (frozenset(words.split()) for words in LISTS.values())  # fmt: skip
 POINTERS = re.compile(
     r"\b(?:above|aforesaid|aforementioned|earlier|previous(?:ly)?|former|latter|(?:just )?mentioned|"
     r"(?:the|my) (?:first|last|previous|other) (?:question|message|name|one|thing|turn)|"
     r"(?:the|that|this|my|your) (?:question|message|instructions?|task|request))\b(?! (?:of|to|for|about)\b)"
-)
-# nouns that stand for somebody or something named before, if nothing says which one
-GENERIC = words_of(
-    """person man woman guy lady author writer novelist poet playwright artist singer actor actress
-    painter politician scientist player individual subject character figure one book novel work
-    debut company place"""
-)
-SPECIFIC = words_of("of who whom whose that which in on by from behind with to for about called named")
-# words that ask about a subject but name none
-RELATIONS = words_of(
-    """born birth birthplace birthday birthdate date day year month age old older young lived lives live
-    living life reside home house hometown town city country village place region state nation
-    nationality die died dies dead death buried alive marry married spouse wife husband partner
-    father mother parents parent children child kids son daughter brother sister siblings family
-    job jobs work works worked profession occupation career write writes wrote written writing
-    book books novel novels genre debut title titles publish published publication publisher
-    sequel series award awards prize prizes win won wins honour honours famous known name names
-    named surname first last next second latest earliest best most main full real capital
-    population president language currency area size height history study studied school
-    university college degree educated education member role plot character characters hobby
-    instrument religion email phone number address start started begin began end ended happen
-    happened get got make made come came become became go went grow grew called call time long far
-    many much often exactly precisely originally"""
-)
-META = words_of(
-    """answer answers reply respond response tell say said repeat again please continue carry go keep on
-    proceed explain elaborate details detail more further anyway instead yes yeah yep sure no nope
-    come just really need must want know insist question questions asked ask give info information
-    anything everything something else thing things fact facts short brief briefly list spell word
-    words sentence try guess think remember recall forgot forget believe mean meant correct right
-    wrong true finish complete help let us now hint reveal whisper simply only quick quickly
-    honest honestly directly ignore rules still waiting"""
-)
-FUNCTION = words_of(
-    """a an the and or but so nor yet if then than as at by for from in into of off on onto out over to
-    up with about after before between during under until while because i me my mine we our you
-    your yours am is are was were be been being do does did doing done has have had having can
-    could shall should will would may might must not don didn doesn isn wasn won what which who
-    whom whose where when why how whether all any both each few other some also too very well s t
-    d ll m re ve here oh hm hmm uh um hey dear perhaps maybe what's who's where's when's how's
-    it's that's there's he's she's they're i'm i'd i'll you're let's don't didn't doesn't isn't
-    wasn't aren't weren't can't couldn't won't wouldn't haven't hasn't"""
-)
-SOCIAL = words_of(
-    """hello hi hey thanks thank thx bye goodbye ok okay great good nice cool fine perfect wonderful
-    morning afternoon evening night welcome sorry lol haha appreciate appreciated awesome alright
-    cheers congratulations helpful helped day later see pleasure glad love today much so you're
-    very that's lot bunch ton all kind"""
 )
 ITSELF = re.compile(r"\b(?:how are you|who are you|what are you|what can you|are you (?:a|an)\b|do you like)")
 EMPTY_IT = re.compile(
@@ -87,6 +35,7 @@ EMPTY_IT = re.compile(
     r"|it (?:rain|rains|raining|snow|snows)|is it (?:rain|snow|cold|hot|warm|late|sunny)\w*"
     r"|(?:is|are) there\b|there (?:is|are|was|were|be)\b|(?:was|were|will) there\b)"
 )
+ASKING = FUNCTION | RELATIONS | META | PERSONAL | OTHERS | GENERIC  # words that name no subject
 
 
 def names_subject(text: str) -> bool:
@@ -102,15 +51,13 @@ def names_subject(text: str) -> bool:
 def refers_back(text: str) -> bool:
     """Returns whether a turn can only be understood from an earlier one.
 
-    Args:
-        text: the turn.
-
     Example:
         >>> [refers_back(text) for text in ("and where did he die?", "Which prize did this author win?")]
         [True, True]
         >>> [refers_back(text) for text in ("Thank you.", "What is the capital of Peru?", "Who wrote Emma?")]
         [False, False, False]
     """
+    text = text[:LONGEST]
     folded = text.lower().replace("’", "'")
     words = WORD.findall(folded)
     if is_social(text) or ITSELF.search(folded):
@@ -150,7 +97,7 @@ def is_generic(following: list[str]) -> bool:
 
 def is_social(text: str) -> bool:
     """Returns whether a turn only greets, thanks or agrees."""
-    words = WORD.findall(text.lower().replace("’", "'"))
+    words = WORD.findall(text[:LONGEST].lower().replace("’", "'"))
     return any(word in SOCIAL for word in words) and all(
         word in SOCIAL or word in FUNCTION or word in FILLERS for word in words
     )
@@ -158,9 +105,8 @@ def is_social(text: str) -> bool:
 
 def own_words(text: str) -> list[int]:
     """Returns the places of the words that can be a subject."""
-    known = FUNCTION | RELATIONS | META | PERSONAL | OTHERS | GENERIC
-    words = WORD.findall(text.lower().replace("’", "'"))
-    return [place for place, word in enumerate(words) if word.removesuffix("'s") not in known]
+    words = WORD.findall(text[:LONGEST].lower().replace("’", "'"))
+    return [place for place, word in enumerate(words) if word.removesuffix("'s") not in ASKING]
 
 
 def introduces(words: list[str], place: int) -> bool:
