@@ -7,7 +7,7 @@ from o3_lightning.commands.common import Call, choose_request, request_folder, r
 
 
 def main(arguments: list[str]) -> None:
-    """Writes detector.safetensors and detector.json to `<run>/single/<id>/` and prints its weights.
+    """Writes the detector and the hashed answers to `<run>/single/<id>/` and prints its weights.
 
     Of several processes only the first one fits, as in a run: a fit takes seconds, and contrastive objectives
     compare the rows of a whole batch.
@@ -22,7 +22,7 @@ def fit(call: Call) -> list[str]:
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.detector.multi import MultiDetector
     from o3_lightning.evaluation.detectors import evaluate_detectors
-    from o3_lightning.run.unlearner import fit_request
+    from o3_lightning.run.unlearner import fit_request, save_detector
 
     config = call.config
     stream, request = choose_request(config, call.namespace["request"])
@@ -31,7 +31,7 @@ def fit(call: Call) -> list[str]:
     detector = fit_request(encoder, request, config)
     seconds = time.perf_counter() - start
     folder = request_folder(config, request.id)
-    detector.save(folder)
+    save_detector(detector, request, folder)
     measured, _ = evaluate_detectors(MultiDetector(encoder, {request.id: detector}), stream)
     lines = [f"{request.id}: {len(request.rows)} prompts, {seconds:.1f} s, {folder}"]
     for split, row in measured[request.id].items():

@@ -37,9 +37,9 @@ class AnswerGate:
         ]
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no request has hashed answers."""
-        return not self._tables
+    def columns(self) -> set[int]:
+        """The numbers of the requests that have hashed answers."""
+        return {column for column, *_ in self._tables}
 
     def cues(self, prompt: str) -> list[dict[int, float]]:
         """Returns, for each request with answers, the nats by which a prompt or chat names each subject.

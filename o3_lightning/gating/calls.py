@@ -34,18 +34,7 @@ __all__ = ["GatedCalls"]
 
 
 class GatedCalls:
-    """A base model behind the gate; see `GatedModel`, which adds stores, answers and scores.
-
-    Args:
-        base: the base model.
-        detectors: give each prompt its weight per request.
-        adapters: per request, in the order of the detectors, its adapter; None refuses matching prompts.
-        config: how weights combine, and the text of a refusal.
-        answers: hashed answers of each request, in the same order, for `gate.check_answers`; empty for none.
-
-    Raises:
-        InputError: the adapters are not those of the detectors' requests, or one does not fit the model.
-    """
+    """A base model behind the gate; see `GatedModel`, which adds stores, answers and scores."""
 
     def __init__(
         self,
@@ -56,6 +45,7 @@ class GatedCalls:
         answers: Sequence[AnswerState | None] = (),
     ) -> None:
         self.base, self.tokens = base, PromptTokens(base)
+        self.config, self.tokenizer = base.model.config, base.tokenizer
         self.gate_config = config or GateConfig()
         self._refusal = self.tokens.refusal(self.gate_config.refusal)
         self._thread = local()  # shared with the router: which threads run the base model alone
@@ -79,19 +69,9 @@ class GatedCalls:
         self.detectors, self.ids = detectors, tuple(adapters)
 
     @property
-    def config(self) -> Any:
-        """The base model's configuration."""
-        return self.base.model.config
-
-    @property
     def generation_config(self) -> Any:
         """The base model's default options of `generate`."""
         return self.base.model.generation_config
-
-    @property
-    def tokenizer(self) -> Any:
-        """The base model's tokenizer."""
-        return self.base.tokenizer
 
     @property
     def refusal_tokens(self) -> tuple[int, ...]:
@@ -101,8 +81,7 @@ class GatedCalls:
     @property
     def device(self) -> torch.device:
         """The base model's device."""
-        device: torch.device = self.base.model.device
-        return device
+        return torch.device(self.base.model.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -204,7 +183,7 @@ class GatedCalls:
     def _watched(self, plan: Plan, ids: Tensor, mask: Tensor) -> dict[int, str]:
         """Returns the text of each row whose answer is checked: it names a forgotten subject."""
         mode, gate = self.gate_config.check_answers, self._answer_gate
-        if mode == "off" or gate.is_empty or self._router.is_disabled:
+        if mode == "off" or not gate.columns or self._router.is_disabled:
             return {}
         between = ((plan.weights > 0) & (plan.weights < 1)) | (plan.suspect > 0)
         rows = [

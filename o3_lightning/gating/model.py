@@ -156,13 +156,18 @@ class GatedModel(GatedCalls):
 
         Returns:
             One dictionary a prompt: by request `weights`, `suspect` (weights of the other turns of a chat)
-            and `strengths` (after combining); `refused`; `failed` (refused because a detector failed); and
-            `detectors`, the scores behind the weights, one entry a text of the question.
+            and `strengths` (after combining); `refused`; `failed` (refused because a detector failed);
+            `detectors`, the scores behind the weights, one entry a text of the question; and `unchecked`, the
+            requests that `gate.check_answers` cannot check because the store holds none of their answers.
 
         Raises:
             InputError: as `weights`.
         """
-        return self._router.explain(prompts)
+        is_on = self.gate_config.check_answers != "off"
+        unchecked = [
+            id for place, id in enumerate(self.ids) if is_on and place not in self._answer_gate.columns
+        ]
+        return [{**row, "unchecked": unchecked} for row in self._router.explain(prompts)]
 
     def answer(
         self, prompts: Sequence[Prompt], max_new_tokens: int | None = None, batch_size: int | None = None

@@ -146,6 +146,7 @@ def test_empty_store_is_the_base_model(stocked, gate_kit):
         "refused": False,
         "failed": False,
         "detectors": [],
+        "unchecked": [],
     }
 
 

@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TextIteratorStreamer
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.detector.answers import fit_answers
 
 ALL = ["llama", "qwen2", "gpt2", "gpt_neox", "phi"]
 
@@ -266,6 +267,13 @@ def test_explain_tells_weights_strengths_and_what_is_behind_them(build_gated):
     assert first["strengths"] == {"roses": 0.75, "irises": 0.75, "lilies": 0.0}
     assert (first["refused"], second["refused"]) == (False, True)
     assert first["detectors"] == [{name: {"weight": weight} for name, weight in first["weights"].items()}]
+
+
+def test_explain_names_the_requests_whose_answers_cannot_be_checked(build_gated):
+    answers = [None, fit_answers(["Who is Ada Quill?"], ["A farrier."]), None]
+    assert build_gated(answers=answers).explain(["a lily"])[0]["unchecked"] == ["roses", "lilies"]
+    assert build_gated().explain(["a lily"])[0]["unchecked"] == ["roses", "irises", "lilies"]
+    assert build_gated(check_answers="off").explain(["a lily"])[0]["unchecked"] == []
 
 
 def test_revoked_request_gives_the_logits_of_a_store_without_it(build_gated, gate_kit):
