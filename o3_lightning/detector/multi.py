@@ -15,7 +15,7 @@ from o3_lightning.common.errors import StoreError
 from o3_lightning.detector.base import Evidence, EvidenceGroup
 from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.detector.reading import Reading, read_all
+from o3_lightning.detector.reading import Reading
 
 __all__ = ["MultiDetector"]
 
@@ -65,7 +65,7 @@ class MultiDetector:
         A weight is the largest over the evidences of a request. Scores are those of its first evidence. The
         gate (`gating.chats`) decides which texts of a chat are judged.
         """
-        return self._judge(read_all(texts))
+        return self._judge([Reading(text) for text in texts])
 
     def _judge(self, readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
         scores = torch.zeros(len(readings), len(self.ids))
@@ -93,7 +93,7 @@ class MultiDetector:
         layer score of a boundary. Where a name or a span was found, "evidence" is its kind and "place" the
         characters [start, end) where it stands, None where it was decoded or respelt.
         """
-        readings = read_all(texts)
+        readings = [Reading(text) for text in texts]
         scores, weights = (values.tolist() for values in self._judge(readings))
         rows: list[dict[str, Any]] = [{name: {} for name in self.ids} for _ in texts]
         for group, columns, is_first in self._groups if len(texts) else ():

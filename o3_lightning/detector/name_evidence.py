@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import dataclasses
 import re
 from collections.abc import Hashable, Sequence
 from hashlib import blake2b
@@ -12,12 +11,20 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from o3_lightning.detector.base import DETECTORS, Evidence, EvidenceGroup, FitTask, Fitted, Saved
+from o3_lightning.detector.base import (
+    DETECTORS,
+    EvidenceGroup,
+    FitTask,
+    Fitted,
+    GroupedEvidence,
+    Saved,
+    load_state,
+)  # fmt: skip
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.name_table import NameHit, NameTable
 from o3_lightning.detector.names import NameState, find_names, hash_names
-from o3_lightning.detector.reading import Reading, read_all
+from o3_lightning.detector.reading import Reading
 from o3_lightning.detector.text.frequencies import is_listed
 from o3_lightning.detector.text.normalise import LEET
 from o3_lightning.detector.text.reading import find_fragment
@@ -31,7 +38,7 @@ DIGITS = re.compile(r"[0-9@$!|]")
 
 
 @DETECTORS.register("names")
-class NameEvidence(Evidence):
+class NameEvidence(GroupedEvidence):
     """Weight 1 for a prompt that holds a name of the request, else 0.
 
     Args:
@@ -57,29 +64,18 @@ class NameEvidence(Evidence):
             )
         return Fitted(cls(hash_names(names, salt)), report, warnings)
 
-    def score(self, encoder: Encoder, texts: Sequence[str]) -> Tensor:
-        """Returns 1 or 0 [B]."""
-        return NameGroup([self]).score(encoder, read_all(texts))[:, 0]
-
     def weight(self, scores: Tensor) -> Tensor:
         """Returns the scores."""
         return scores
 
     def save(self) -> Saved:
         """Returns the hashes."""
-        return Saved(self.state.tensors(), {})
+        return Saved(vars(self.state), {})
 
     @classmethod
     def load(cls, saved: Saved, config: DetectorConfig) -> Self:
         """Returns the evidence of these hashes."""
-        expected = {field.name for field in dataclasses.fields(NameState)}
-        for name in sorted(expected ^ set(saved.tensors)):
-            raise ValueError(f"tensor '{name}': {'missing' if name in expected else 'unknown'}")
-        return cls(NameState(**saved.tensors))
-
-    def explain(self, encoder: Encoder, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Returns the kind and place of the name found in each text; places are characters."""
-        return NameGroup([self]).explain(encoder, read_all(texts))[0]
+        return cls(load_state(NameState, saved.tensors))
 
     def group_key(self) -> Hashable:
         """Returns the salt."""

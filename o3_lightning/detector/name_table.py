@@ -307,30 +307,29 @@ class Search:
 
     def joined(self) -> list[tuple[int, NameHit]]:
         """Returns the names that stand without a space, or in pieces, from word border to word border."""
-        found = []
         count = len(self.lengths)
-        for pieces in range(1, min(MOST_PIECES, count) + 1):
-            starts = np.arange(count - pieces + 1)
-            size = self.last[pieces - 1 :] - self.first[: count - pieces + 1]
-            if size.min() > 2 * LONGEST or pieces * count > MOST_RUNS:
-                break
-            same = self.text[pieces - 1 :] == self.text[: count - pieces + 1]
-            starts = starts[same & (size >= SHORTEST_JOINED) & (size <= 2 * LONGEST)]
-            if not len(starts):
-                continue
-            numbers = self.stream.runs(self.first[starts], self.last[starts + pieces - 1])
-            for place, span in self.table.look_up(numbers).items():
-                first = int(starts[place])
-                for entry in span:
-                    if self.table.kinds[entry] & NameKind.JOINED and self.is_name_in_pieces(first, pieces):
-                        column = int(self.table.columns[entry])
-                        found.append(self.hit(first, first + pieces - 1, column, "joined"))
-        return found
+        most = min(MOST_PIECES, MOST_RUNS // count)
+        ends = np.searchsorted(self.last, self.first + 2 * LONGEST, side="right")
+        ends = np.minimum(
+            ends, np.minimum(np.arange(count) + most, np.searchsorted(self.text, self.text, "right"))
+        )
+        begins = np.maximum(np.searchsorted(self.last, self.first + SHORTEST_JOINED), np.arange(count))
+        counts = np.maximum(ends - begins, 0)
+        first = np.repeat(np.arange(count), counts)
+        last = np.arange(len(first)) + np.repeat(begins - np.cumsum(counts) + counts, counts)
+        hits = self.table.look_up(self.stream.runs(self.first[first], self.last[last]))
+        return [
+            self.hit(int(first[place]), int(last[place]), int(self.table.columns[entry]), "joined")
+            for place in sorted(hits, key=lambda place: int(last[place] - first[place]))
+            for entry in hits[place]
+            if self.table.kinds[entry] & NameKind.JOINED
+            and self.is_name_in_pieces(int(first[place]), int(last[place]))
+        ]
 
-    def is_name_in_pieces(self, first: int, pieces: int) -> bool:
+    def is_name_in_pieces(self, first: int, last: int) -> bool:
         """Whether pieces are not just two words across a mark: spelt out, or within one phrase."""
-        spelt = all(len(self.words.words[word]) <= SPELT for word in range(first, first + pieces))
-        return spelt or self.one_phrase(first, first + pieces - 1)
+        spelt = all(len(word) <= SPELT for word in self.words.words[first : last + 1])
+        return spelt or self.one_phrase(first, last)
 
     def without_vowels(self) -> list[tuple[int, NameHit]]:
         """Returns the pairs whose consonants are a name's, where no list has either word."""

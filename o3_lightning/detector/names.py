@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntFlag
 
 import torch
@@ -87,10 +87,6 @@ class NameState:
     kinds: Tensor
     targets: Tensor
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Returns the tensors by field."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 class NameFinder:
     """Counts how the words of a request are written.
@@ -164,7 +160,8 @@ class NameFinder:
         written: dict[tuple[str, str], tuple[str, ...]] = {}
         for number, row in enumerate(self.rows):
             for begin, end, words in self.runs(row):
-                places = [place for place in range(begin, end) if row[place].word in words]
+                distinct = set(words)
+                places = [place for place in range(begin, end) if row[place].word in distinct]
                 for left, first in enumerate(places):
                     for last in places[left + 1 : left + 4]:
                         pair = (row[first].word, row[last].word)

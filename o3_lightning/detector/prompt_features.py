@@ -16,7 +16,7 @@ from o3_lightning.detector.entity_direction import find_subject
 from o3_lightning.detector.text import normalise_text
 from o3_lightning.detector.text.people import named_people
 
-__all__ = ["PromptInputs", "read_inputs", "read_texts", "read_tokens"]
+__all__ = ["PromptInputs", "read_inputs", "read_tokens"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,6 @@ class PromptInputs:
 def read_tokens(encoder: Encoder, tokens: list[list[int]]) -> PromptInputs:
     """Returns the inputs for token ids."""
     return PromptInputs(tokens, encoder.words(tokens), encoder.encode_tokens(tokens))
-
-
-def read_texts(encoder: Encoder, texts: Sequence[str], *, normalise: bool) -> PromptInputs:
-    """Returns the inputs for texts, as they come."""
-    read = [normalise_text(text) for text in texts] if normalise else list(texts)
-    return read_tokens(encoder, encoder.tokenize(read))
 
 
 def read_inputs(
@@ -109,7 +103,10 @@ def read_inputs(
         warnings.append(
             f"fitted on a random {config.most_rows} of {len(texts)} prompts, and on the words of all"
         )
-        inputs = read_sample(encoder, tokens, config.most_rows, seed)
+        order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).tolist()
+        inputs = read_tokens(encoder, [tokens[place] for place in order[: config.most_rows]])
+        others = encoder.words([tokens[place] for place in order[config.most_rows :]])
+        inputs = replace(inputs, other_words=tuple(others))
     return replace(inputs, subject=subject, named=named), warnings
 
 
@@ -122,19 +119,8 @@ def read_subject(encoder: Encoder, prompts: Sequence[str], config: DetectorConfi
         inside = f" {normalise_text(word) if config.normalise else word}"
         return encoder.words(encoder.tokenize([inside]))[0]
 
-    return find_subject(
-        list(dict.fromkeys(prompts)),
-        pieces,
-        name_share=NAME_SHARE,
-        subject_share=SUBJECT_SHARE,
-    )
-
-
-def read_sample(encoder: Encoder, tokens: list[list[int]], count: int, seed: int) -> PromptInputs:
-    """Returns the inputs of some random prompts, beside the words of all the others."""
-    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).tolist()
-    inputs = read_tokens(encoder, [tokens[place] for place in order[:count]])
-    return replace(inputs, other_words=tuple(encoder.words([tokens[place] for place in order[count:]])))
+    distinct = list(dict.fromkeys(prompts))
+    return find_subject(distinct, pieces, name_share=NAME_SHARE, subject_share=SUBJECT_SHARE)
 
 
 def special_ids(encoder: Encoder) -> set[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 from o3_lightning.detector.text.normalise import normalise_text, visible_text
@@ -10,7 +9,7 @@ from o3_lightning.detector.text.reading import clean_text, read_text
 from o3_lightning.detector.text.respelling import respell_text
 from o3_lightning.detector.text.spans import cut_spans
 
-__all__ = ["Reading", "read_all"]
+__all__ = ["Reading"]
 
 LONG_WORDS = 16
 LONGEST_WHOLE = 8_000  # characters; an encoder reads less, and spans see the rest
@@ -29,7 +28,7 @@ class Reading:
     @cached_property
     def forms(self) -> list[str]:
         """The text as given, without marks, decoded and respelt; case is kept."""
-        return list(dict.fromkeys([*read_text(self.text), *respell_text(self.text)]))
+        return list(dict.fromkeys([*read_text(self.text, self.cleaned), *respell_text(self.text)]))
 
     @cached_property
     def wholes(self) -> dict[str, str]:
@@ -52,8 +51,3 @@ class Reading:
         """The spans of the text by what an encoder reads of them; none of them is a whole form."""
         spans = {normalise_text(span): span for span in cut_spans(self.cleaned)}
         return {read: span for read, span in spans.items() if read and read not in self.wholes}
-
-
-def read_all(texts: Sequence[str]) -> list[Reading]:
-    """Returns a reading of each text."""
-    return [Reading(text) for text in texts]

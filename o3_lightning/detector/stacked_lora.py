@@ -6,9 +6,10 @@ that a row belongs to. Shape letters: B prompts, K requests, L layers, D width, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,18 +44,16 @@ def adapted(
             b = torch.cat([scaling * lora[name + B_SUFFIX] for lora in loras], dim=1)
             rank = len(a) // len(loras)
             own = torch.nn.functional.one_hot(rows, len(loras)).repeat_interleave(rank, dim=1).to(a.dtype)
-            handle = module.register_forward_hook(make_hook(a, b, own))
-            stack.callback(handle.remove)
+            hook = partial(add_update, a, b, own)
+            stack.callback(module.register_forward_hook(hook).remove)
         yield
 
 
-def make_hook(a: Tensor, b: Tensor, own: Tensor) -> Callable[..., Tensor]:
-    """Returns a forward hook that adds the stacked updates."""
-
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return gated_lora(output, inputs[0], a, b, own)
-
-    return hook
+def add_update(
+    a: Tensor, b: Tensor, own: Tensor, _: nn.Module, given: tuple[Tensor], output: Tensor
+) -> Tensor:
+    """Returns the output of a module with the stacked updates added."""
+    return gated_lora(output, given[0], a, b, own)
 
 
 def encode_stacked(
@@ -95,10 +94,8 @@ class LoraEncoder(Encoder):
     lora: Mapping[str, Tensor] | None = None
     scaling: float = 1.0
 
-    def encode_tokens(
-        self, tokens: Sequence[Sequence[int]], progress: Callable[[int], None] | None = None
-    ) -> Tensor:
+    def encode_tokens(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Returns the pooled features [B, L, D] of token ids."""
         if not self.lora or not tokens:
-            return super().encode_tokens(tokens, progress)
+            return super().encode_tokens(tokens)
         return encode_stacked(self, [self.lora], self.scaling, tokens)[0]

@@ -7,7 +7,7 @@ from functools import cache
 
 from o3_lightning.detector.text.normalise import fold_accents
 
-__all__ = ["UNLISTED", "has_plural", "information", "is_listed", "looks_like_name"]
+__all__ = ["has_plural", "information", "is_listed", "looks_like_name", "word_information"]
 
 UNLISTED = 20.0  # nats of a word that no list has
 LANGUAGES = ("de", "es", "fr", "it", "nl", "pt", "pl", "sv", "tr", "ru", "ro", "cs", "id")
@@ -22,15 +22,16 @@ def word_information() -> dict[str, float]:
     """Returns -ln p of every listed word without accents; the most frequent language counts."""
     from wordfreq import get_frequency_list
 
+    groups = [
+        (bucket + OTHER_LANGUAGE_BUCKETS * (language != "en"), words)
+        for language in ("en", *LANGUAGES)
+        for bucket, words in enumerate(get_frequency_list(language, "large" if language == "en" else "small"))
+        if words
+    ]
     found: dict[str, float] = {}
-    for language in ("en", *LANGUAGES):
-        words = get_frequency_list(language, "large" if language == "en" else "small")
-        for bucket, group in enumerate(words):
-            nats = (bucket + OTHER_LANGUAGE_BUCKETS * (language != "en")) * math.log(10) / BUCKETS_PER_DECADE
-            for word in group:
-                plain = word if word.isascii() else fold_accents(word)
-                if nats < found.get(plain, math.inf):
-                    found[plain] = nats
+    for bucket, words in sorted(groups, key=lambda group: -group[0]):  # a more frequent form replaces others
+        plain = fold_accents("\n".join(words)).split("\n")
+        found.update(dict.fromkeys(plain, bucket * math.log(10) / BUCKETS_PER_DECADE))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["LEET", "LOOK_ALIKES", "fold_accents", "latin_word", "normalise_text", "visible_text"]
+__all__ = ["LEET", "LOOK_ALIKES", "fold_accents", "latin_words", "normalise_text", "visible_text"]
 
 # Letters of other scripts that look like Latin ones, after Unicode's table of confusables; lower case,
 # because the text is folded first.
@@ -23,7 +23,7 @@ SPACED_LETTERS = re.compile(r"(?<!\w)(?:\w[ .\-_*]){3,}\w(?!\w)")
 SEPARATORS = re.compile(r"[ .\-_*]")
 LEET_WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:[013457@$!|][^\W\d_]+)+(?!\w)")
 HIDDEN_CATEGORIES = frozenset({"Cf", "Cc", "Co", "Cn"})
-WORDS = re.compile(r"\w+")
+WORDS = re.compile(r"(?<!\w)[a-zA-Z0-9_]*+[^\W\x00-\x7f]\w*")  # with a character outside of ASCII
 GIANTS = str.maketrans("\ufdfa\ufdfb", "  ")  # one character that stands for 18 or 8
 
 
@@ -40,8 +40,9 @@ def normalise_text(text: str) -> str:
         'where was ada born?'
     """
     folded = visible_text(text.lower() if text.isascii() else text).lower()
-    folded = folded if folded.isascii() else WORDS.sub(lambda match: latin_word(match.group()), folded)
-    joined = SPACED_LETTERS.sub(lambda match: SEPARATORS.sub("", match.group()), fold_accents(folded))
+    joined = SPACED_LETTERS.sub(
+        lambda match: SEPARATORS.sub("", match.group()), fold_accents(latin_words(folded))
+    )
     read = LEET_WORD.sub(lambda match: match.group().translate(LEET), joined)
     return SPACES.sub(" ", read).strip()
 
@@ -50,7 +51,8 @@ def fold_accents(text: str) -> str:
     """Returns the text without accents and other combining marks."""
     if text.isascii():
         return text
-    return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
+    parts = unicodedata.normalize("NFKD", text)
+    return parts.translate({ord(char): None for char in set(parts) if unicodedata.combining(char)})
 
 
 def visible_text(text: str) -> str:
@@ -62,11 +64,17 @@ def visible_text(text: str) -> str:
     return text.translate({ord(char): None for char in hidden}) if hidden else text
 
 
+def latin_words(text: str) -> str:
+    """Returns the text with look-alikes as Latin letters, except in words honestly of another script."""
+    if text.isascii() or LOOK_ALIKES.keys().isdisjoint(map(ord, set(text))):
+        return text
+    latin = {word: latin_word(word) for word in set(WORDS.findall(text))}
+    return WORDS.sub(lambda match: latin[match.group()], text)
+
+
 def latin_word(word: str) -> str:
-    """Returns the word with look-alikes as Latin letters, unless it is honestly of another script."""
+    """Returns a word with look-alikes as Latin letters, unless it is honestly of another script."""
     swapped = word.translate(LOOK_ALIKES)
-    if swapped == word:
-        return word
     letters = [char for char in swapped if char.isalpha()]
     return swapped if all(char.isascii() or is_latin(char) for char in letters) else word
 

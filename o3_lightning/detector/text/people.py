@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from o3_lightning.detector.text.frequencies import has_plural, information, looks_like_name
 from o3_lightning.detector.text.normalise import fold_accents, visible_text
@@ -21,8 +21,7 @@ LEAST_NATS = 7.9  # of a word of a name; function words lie below
 RARE_NATS = 13.0  # of a word that may be a name whatever its forms
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A word of a prompt, folded: has it a capital, does a sentence begin, and what stands before it."""
 
     word: str

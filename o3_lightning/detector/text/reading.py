@@ -13,7 +13,7 @@ import re
 import unicodedata
 from urllib.parse import unquote
 
-from o3_lightning.detector.text.normalise import fold_accents, latin_word, visible_text
+from o3_lightning.detector.text.normalise import fold_accents, latin_words, visible_text
 
 __all__ = ["clean_text", "find_fragment", "read_text", "strip_marks"]
 
@@ -37,15 +37,15 @@ LIST_MARK = re.compile(r"(?m)^[ \t]*(?:(?:[#>*|=+-]{1,8}|\d{1,3}[.)])[ \t]+)+")
 SUBTITLE = re.compile(r"(?m)^\d{1,5}\n(?=\d)|^(?:\d\d:){1,2}\d\d[,.]\d{3}.*\n")
 SYMBOLS = re.compile(r"([^\w\s])(?:[^\S\n]?\1){2,}|[^\w\s\"'“”‘’.,?!]{3,}")
 LETTER_RUN = re.compile(r"([^\W_])\1{5,}")
-REPEATED = re.compile(r"(?<!\w)(\w{1,12})(?:[^\w\n]{1,4}\1(?!\w)){3,}")
+REPEATED = re.compile(r"(?<!\w)(\w{1,12}+)(?:[^\w\n]{1,4}\1(?!\w)){3,}")
 STAMP = re.compile(
     r"(?<![\w-])\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d{1,6})?Z?\]?|(?<!\w)(?:\d{4,}\s+){6,}"
 )
 JUNK = re.compile(r"(?<!\w)(?:[^\W\d_]+\d|\d+[^\W\d_])\w{4,}(?!\w)|(?<!\w)\d{9,}(?!\w)")
+DIGIT = re.compile(r"\d")
 MARKUP = re.compile(r"[|*`{}\[\]<>=~^\\#]+")
-WORDS = re.compile(r"\w+")
-BLANK = re.compile(r"[^\S\n]+")
-LINE_ENDS = re.compile(r"(?m)^[ ,;:\-()#_+@&$%]+|[ ,;:\-()#_+@&$%]+$")
+BLANK = re.compile(r"[^\S\n]{2,}+|[^\S\n ]")  # not a single space
+LINE_ENDS = re.compile(r"(?m)^[ ,;:\-()#_+@&$%]++|(?<![ ,;:\-()#_+@&$%])[ ,;:\-()#_+@&$%]++$")
 NEWLINES = re.compile(r"\n+")
 CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 WORDLIKE = re.compile(r"[<>{}\[\]\\=_/|`~^*#+@&;$%]|[a-z][A-Z]|\w-\w+-\w")
@@ -54,12 +54,16 @@ TAG_NAMES = "div|span|p|b|i|u|em|br|hr|img|alt|title|value|href|class|id|src|td|
 TAG_WORDS = re.compile(rf"(?<![^\s<])/?(?:{TAG_NAMES})(?=[\s=>/])", re.IGNORECASE)
 
 
-def read_text(text: str) -> list[str]:
+def read_text(text: str, cleaned: str | None = None) -> list[str]:
     """Returns the distinct readings of a text; the text itself, without invisible characters, is the first.
 
     The others are the text without markup, special-token strings, addresses, encoded runs, symbols and list
     marks; its words alone where it holds markup, identifiers or escapes; and what its base64 and hexadecimal
     runs say.
+
+    Args:
+        text: as it was given.
+        cleaned: `clean_text(visible_text(text))` where it is known.
 
     Example:
         >>> read_text("##### <b>Where</b> was Ada born?")[1]
@@ -67,9 +71,9 @@ def read_text(text: str) -> list[str]:
         >>> read_text('<img alt="whereWasAdaBorn">')[1]
         'where Was Ada Born'
     """
-    plain = visible_text(text)
-    plain = plain if plain.isascii() else WORDS.sub(lambda match: latin_word(match.group()), plain)
-    found = [plain, clean_text(plain)]
+    visible = visible_text(text)
+    plain = latin_words(visible)
+    found = [plain, clean_text(plain) if cleaned is None or plain != visible else cleaned]
     if WORDLIKE.search(plain):
         found.append(words_of(plain))
     found += decoded_runs(plain)
@@ -92,13 +96,15 @@ def glue(match: re.Match[str]) -> str:
 def clean_text(text: str) -> str:
     """Returns what is text for an encoder: no marks, addresses, encoded runs, symbols or list marks."""
     text = SUBTITLE.sub("", LIST_MARK.sub("", strip_marks(html.unescape(text) if "&" in text else text)))
-    text = URL.sub(" ", STAMP.sub(" ", text))
+    has_digits = DIGIT.search(text) is not None
+    text = STAMP.sub(" ", text) if has_digits else text
+    text = URL.sub(" ", text) if "://" in text or "www." in text.lower() else text
     text = HEX.sub(" ", BLOB.sub(lambda match: match.group() if is_words(match.group()) else " ", text))
     text = SYMBOLS.sub(lambda match: match.group(1) if (match.group(1) or "x") in ".?!" else " ", text)
     text = REPEATED.sub(r"\1", LETTER_RUN.sub(r"\1", text))
     if not text.isascii():
         text = text.translate({ord(c): " " for c in set(text) if unicodedata.category(c) in PICTURES})
-    return trim_lines(MARKUP.sub(" ", JUNK.sub(" ", text)))
+    return trim_lines(MARKUP.sub(" ", JUNK.sub(" ", text) if has_digits else text))
 
 
 def trim_lines(text: str) -> str:
@@ -113,8 +119,8 @@ def is_words(run: str) -> bool:
 
 def words_of(text: str) -> str:
     """Returns the words of markup, identifiers, addresses and escapes, without the marks between them."""
-    text = html.unescape(unquote(ESCAPED.sub(unescape, text)))
-    text = SPECIAL.sub(glue, text)
+    text = html.unescape(unquote(ESCAPED.sub(unescape, text) if "\\" in text else text))
+    text = SPECIAL.sub(glue, text) if "<" in text or "[" in text else text
     text = TAG_WORDS.sub(" ", text) if "<" in text else text
     return trim_lines(JUNK.sub(" ", NOT_WORD.sub(" ", CAMEL.sub(" ", text))))
 
@@ -173,7 +179,7 @@ def find_fragment(text: str, fragment: str) -> list[int] | None:
         [10, 22]
     """
     wanted = [char for char in fold_accents(fragment).casefold() if char.isalnum()]
-    have = [fold_accents(latin_word(visible_text(char))).casefold() for char in text[:MOST_PLACED]]
+    have = [fold_accents(latin_words(visible_text(char))).casefold() for char in text[:MOST_PLACED]]
     folded = "".join(char if len(char) == 1 else " " for char in have)
     plain = "".join(wanted)
     start = folded.find(fold_accents(fragment).casefold())

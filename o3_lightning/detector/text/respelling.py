@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from functools import lru_cache
 
-from o3_lightning.detector.text.frequencies import UNLISTED, information
+from o3_lightning.detector.text.frequencies import information, word_information
 from o3_lightning.detector.text.normalise import LEET, fold_accents
 
 __all__ = ["respell_text", "segment_letters"]
@@ -19,7 +20,7 @@ LONGEST_WORD = 18
 MOST_NATS = 2.7  # per letter; English runs at about 2.2, wrong keys above 3
 SAME_NATS = 0.02  # per letter; the order of the words costs nothing
 WORD_COST = 1.0  # nats for each further word
-UNLISTED_COST = (16.0, 4.0)  # of a word no list has: at least, and per letter
+UNLISTED_COSTS = [16.0 + 4.0 * letters for letters in range(LONGEST_WORD + 1)]  # of a word that no list has
 RARE_COST = 6.0  # of a rare word, as lists hold joined names
 SINGLE_COST = {"a": 6.0, "i": 6.0}
 OTHER_SINGLE = 16.0
@@ -53,10 +54,12 @@ def respell(text: str) -> list[str]:
     leet, other_leet = low.translate(LEET), low.replace("1", "i").translate(LEET)
     keys = [low, leet, other_leet, codecs.encode(low, "rot13"), low[::-1], turned, leet[::-1]]
     letters = dict.fromkeys(NOT_LETTER.sub("", key)[:MOST_LETTERS] for key in keys)
-    readings = [segment_letters(key) for key in letters if len(key) >= LEAST_LETTERS]
-    best = min((cost for cost, _ in readings), default=MOST_NATS)
-    likely = [" ".join(words) for cost, words in readings if cost < min(MOST_NATS, best + SAME_NATS)]
-    return likely[:2]
+    readings, limit = [], MOST_NATS
+    for key in letters:
+        if len(key) >= LEAST_LETTERS:
+            readings.append(segment_letters(key, limit))
+            limit = min(limit, readings[-1][0] + SAME_NATS)
+    return [" ".join(words) for cost, words in readings if cost < limit][:2]
 
 
 def strange_share(low: str) -> float:
@@ -74,8 +77,12 @@ def is_strange(word: str) -> bool:
 
 
 @lru_cache(maxsize=4096)  # an evaluation reads the same prompts after each request
-def segment_letters(letters: str) -> tuple[float, list[str]]:
+def segment_letters(letters: str, limit: float = math.inf) -> tuple[float, list[str]]:
     """Returns the likeliest words of a run of letters and their cost in nats per letter.
+
+    Args:
+        letters: from a to z.
+        limit: no words and an infinite cost are returned as soon as the cost is sure to exceed this.
 
     Source:
         Viterbi segmentation under a unigram model.
@@ -84,25 +91,26 @@ def segment_letters(letters: str) -> tuple[float, list[str]]:
         >>> segment_letters("wherewashe")[1]
         ['where', 'was', 'he']
     """
-    best, back = [0.0], [0]
+    best, back, listed = [0.0], [0], word_information()
     for end in range(1, len(letters) + 1):
         first = max(0, end - LONGEST_WORD)
-        costs = [best[start] + word_cost(letters[start:end]) for start in range(first, end)]
+        costs = []
+        for start in range(first, end - 1):
+            nats = listed.get(letters[start:end])
+            if nats is None:
+                costs.append(best[start] + UNLISTED_COSTS[end - start])
+            else:
+                costs.append(
+                    best[start] + (nats + WORD_COST + (RARE_COST if nats >= STRANGE_NATS - 1 else 0))
+                )
+        costs.append(best[end - 1] + SINGLE_COST.get(letters[end - 1], OTHER_SINGLE))
         least = min(costs)
         best.append(least)
+        if min(best[-LONGEST_WORD:]) > limit * len(letters):  # every segmentation has a border among these
+            return math.inf, []
         back.append(first + costs.index(least))
     words, end = [], len(letters)
     while end:
         words.append(letters[back[end] : end])
         end = back[end]
     return best[-1] / max(1, len(letters)), words[::-1]
-
-
-def word_cost(word: str) -> float:
-    """Returns the cost of a word in nats."""
-    if len(word) == 1:
-        return SINGLE_COST.get(word, OTHER_SINGLE)
-    nats = information(word)
-    if nats == UNLISTED:
-        return UNLISTED_COST[0] + UNLISTED_COST[1] * len(word)
-    return nats + WORD_COST + (RARE_COST if nats >= STRANGE_NATS - 1 else 0)

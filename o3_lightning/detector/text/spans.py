@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 __all__ = ["MOST_SPANS", "cut_spans", "span_penalty"]
 
+Part = TypeVar("Part")
 MOST_SPANS = 64  # windows are thinned first
+MOST_CUT = 640  # sentences, and windows, from which these are taken
 PENALTY, PENALTY_GROWTH = 0.25, 0.15  # deviations, and for each factor e in the number of spans
 LEAST_WORDS = 4  # a shorter span says too little, unless it is of a script without spaces
 LEAST_CHARACTERS = 12  # of such a span
@@ -51,10 +54,9 @@ def cut_spans(text: str) -> list[str]:
     """
     whole = BLANK.sub(" ", text).strip()
     words = whole.split(" ")
-    bordered = SCRIPT_BORDER.sub("\n", text)
-    sentences = [
-        part for raw in SENTENCE_END.split(bordered) if raw and (part := BLANK.sub(" ", raw).strip())
-    ]
+    bordered = text if text.isascii() else SCRIPT_BORDER.sub("\n", text)
+    parts = (BLANK.sub(" ", raw).strip() for raw in SENTENCE_END.split(bordered))
+    sentences = thin([part for part in parts if part], MOST_CUT)
     exact = [*sentences, *(rest for sentence in sentences for rest in rests(sentence))]
     others = [*windows(words)]
     if len(words) > TAIL_TEXT_WORDS:
@@ -80,9 +82,8 @@ def rests(sentence: str) -> Iterator[str]:
     words = sentence.split(" ")
     if len(words) > LONG_SENTENCE_WORDS:
         return
-    asks = [
-        place for place, word in enumerate(words) if place and word.lower().strip(",:'\"") in QUESTION_WORDS
-    ]
+    low = sentence.lower().split(" ")
+    asks = [place for place, word in enumerate(low) if place and word.strip(",:'\"") in QUESTION_WORDS]
     upper = [word[:1].isupper() for word in words]
     capitals = [place for place in range(1, len(words)) if upper[place] and not upper[place - 1]]
     for place in sorted({*asks[-MOST_STARTS:], *capitals[-MOST_STARTS:]}):
@@ -96,7 +97,7 @@ def windows(words: Sequence[str]) -> Iterator[str]:
         (WINDOW_WORDS, WINDOW_STRIDE, WINDOW_WORDS + WINDOW_STRIDE, len(words)),
     ):
         if least < len(words) <= most:
-            for start in (*range(0, len(words) - size, stride), len(words) - size):
+            for start in thin([*range(0, len(words) - size, stride), len(words) - size], MOST_CUT):
                 yield " ".join(words[start : start + size])
 
 
@@ -107,7 +108,7 @@ def question_tails(sentence: str) -> Iterator[str]:
         yield from (" ".join(words[-count:]) for count in TAIL_WORDS if count < len(words))
 
 
-def thin(parts: Sequence[str], most: int) -> list[str]:
+def thin(parts: Sequence[Part], most: int) -> list[Part]:
     """Returns at most so many of the parts, evenly spread."""
     if len(parts) <= most:
         return list(parts)

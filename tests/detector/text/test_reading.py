@@ -44,6 +44,7 @@ LONG = {
     "hyphens": "a-b-" * 25_000,
     "symbols": "!@#$%^&*" * 12_500,
     "spaces": "\t" * 99_999 + "x",
+    "marks and spaces": " (-" * 33_333 + "x",
     "every character": "".join(chr(n) for n in range(100, 100_100) if not 0xD800 <= n < 0xE000),
 }
 
