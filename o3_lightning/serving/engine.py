@@ -176,7 +176,7 @@ class Engine:
                 self._generate(group, None if plan is None else plan.rows(part))
 
     def _read(self, row: Row) -> bool:
-        """Tokenizes a prompt; false, and the client is told, if that or the time for it is lacking."""
+        """Tokenizes a prompt; false, after an error event, if it cannot be read or its time is over."""
         if row.cancelled:
             return False
         if monotonic() > row.deadline:

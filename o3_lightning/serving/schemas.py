@@ -37,7 +37,7 @@ Messages = list[dict[str, Any]]
 
 
 class StreamOptions(BaseModel):
-    """Whether the last piece of a stream tells the numbers of tokens."""
+    """Whether a stream ends with the numbers of tokens."""
 
     include_usage: bool = False
 
