@@ -1,4 +1,4 @@
-"""The server measured over HTTP: `python -m benchmarks.serving [PART ...] [--out results/serving.json]`.
+"""The server measured over HTTP: `python -m benchmarks.serving [--parts PART ...] [--out FILE]`.
 
 The model has the shape of SmolLM2-135M and random weights, on which times do not depend; the store holds
 twenty requests of one fictitious author each. Latencies with and without a gate are taken in turns, in one
@@ -212,7 +212,9 @@ def memory_mib() -> float:
 def main() -> None:
     """Measures the named parts, and writes each into the results as soon as it is known."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=PARTS, help="what to measure; all by default")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure; all by default"
+    )
     parser.add_argument("--out", default="results/serving.json")
     options = parser.parse_args()
     os.environ["O3_BENCHMARK_TOKEN"] = TOKEN
@@ -235,7 +237,7 @@ def main() -> None:
         )
         for request in stream.requests:
             protect_request(full, encoder, request, RunConfig())
-        parts = options.parts or PARTS
+        parts = options.parts
         with serving(full.path, base, encoder) as gated, serving(empty.path, base, encoder) as plain:
             for client in (gated, plain):
                 ask(client, questions[0])
