@@ -119,9 +119,9 @@ def test_a_new_request_is_trained_alone_and_all_is_as_if_trained_at_once(run, co
 
 def test_an_estimate_counts_what_is_trained_and_not_what_is_taken_over(copy_first, settings, monkeypatch):
     first = copy_first(2)
-    fixed = {"detector": (4.0, None), "step": (1.0, None), "overlap": 0.0, "rows": 1.0, "gate": 0.5}
+    fixed = {"timed": (4.0, None), "measure_step": (1.0, None), "measure_overlap": 0.0, "measure_rows": 1.0}
     for name, value in fixed.items():
-        monkeypatch.setattr(estimate_module, f"measure_{name}", lambda *_, value=value: value)
+        monkeypatch.setattr(estimate_module, name, lambda *_, value=value: value)
     requests = ["quillan", "mirelle", "tobiah"]
     whole = estimate_module.estimate_run(*settings("second", requests, *QUICK))
     rest = estimate_module.estimate_run(*settings("second", requests, *QUICK, "--take_over", str(first)))
