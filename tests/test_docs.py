@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import o3_lightning
 from benchmarks.detector.measures import PAIRS, WEIGHTS, pair_cell, weight_cell
 from o3_lightning.commands import common, report, study
 from o3_lightning.commands.cli import COMMANDS, main
@@ -244,6 +245,15 @@ def test_every_file_that_the_pages_name_is_there():
             if not any(sign in name for sign in "{*") and not (ROOT / name.strip(".,")).exists()
         ]
         assert not [name for name in missing if not name.startswith("results/my_study")]
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    shown = re.findall(r"^::: o3_lightning\.([\w.]+)", PAGES["docs/reference/api.md"], flags=re.MULTILINE)
+    decorators = ("forget_objective", "retain_objective")  # both are ObjectiveRegistry.declare
+    names = [name for name in o3_lightning.__all__ if name not in decorators]
+    assert {f"{o3_lightning.MODULES[name]}.{name}" for name in names} == {
+        name for name in shown if not name.endswith(".declare")
+    }
 
 
 def test_the_readme_is_short():
