@@ -8,6 +8,7 @@ import pytest
 
 from o3_lightning.reporting.outcome import curves_section
 from o3_lightning.reporting.report import ReportDetails, render_report
+from o3_lightning.reporting.verdict import gate_findings
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = [
@@ -335,6 +336,12 @@ def test_the_first_line_is_the_worst_truth_and_says_its_grade(page):
     assert places == sorted(places)
     assert places[0] < page.text.index("Unlearning report") < places[1]
     assert "missed 5.0 % / 20.0 %" in page.text
+
+
+@pytest.mark.parametrize("split", ["mixed_names", "test_a"])
+def test_prompts_that_may_well_be_recognised_are_no_false_alarms(split):
+    assert list(gate_findings({"a": {split: [1.0, 1.0]}})) == []
+    assert [found.badness for found in gate_findings({"a": {"other": [1.0, 0.0]}})]
 
 
 def test_a_base_model_that_hardly_knew_is_warned_about_and_named():
