@@ -30,8 +30,10 @@ def word_information() -> dict[str, float]:
     ]
     found: dict[str, float] = {}
     for bucket, words in sorted(groups, key=lambda group: -group[0]):  # a more frequent form replaces others
-        plain = fold_accents("\n".join(words)).split("\n")
+        accented = fold_accents("\n".join(word for word in words if not word.isascii())).split("\n")
+        plain = [*filter(str.isascii, words), *accented]
         found.update(dict.fromkeys(plain, bucket * math.log(10) / BUCKETS_PER_DECADE))
+    found.pop("", None)
     return found
 
 
