@@ -33,7 +33,7 @@ __all__ = ["FusionEvidence", "FusionGroup"]
 SURE = 1.0
 FAR = -12.0  # a whole text below it has no span that reaches the request
 Span = tuple[int, str, str]  # row, text as the encoder reads it, text with its capitals
-LEAST_SHARE = 0.35  # of what is rare; see `likely_spans`
+LEAST_SHARE = 0.2  # of what is rare; see `likely_spans`
 MOST_ENCODED = 4  # spans of a text; on disguises nobody tuned to, three find what all of them find
 
 
@@ -141,8 +141,8 @@ class FusionGroup(FeatureGroup):
         """Returns the spans of each row that share the most rare words with a request not `done` [B, K].
 
         Of requests about names, spans with less than `LEAST_SHARE` of what their prompts share are skipped:
-        of 5,600 spans of disguised prompts, each of the 1,600 that raised a weight shared as much. It was
-        chosen on these, test members of the attacks among them, so they are no independent check of it.
+        of 5,600 spans of disguised prompts, each of the 1,600 that raised a weight shared .354 or more. These
+        disguises are no independent check, so the constant leaves room below that.
         """
         tokens = encoder.words(encoder.tokenize([text for _, text, _ in spans]))
         shared = lexical_scores(tokens, self.known, encoder.information, LEXICAL_POWER)
