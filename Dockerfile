@@ -1,7 +1,7 @@
 # o3-lightning in a container; the steps are those of the Makefile. No test builds it.
 #   CPU:   docker build -t o3-lightning .
 #   CUDA:  docker build -t o3-lightning --build-arg BASE=nvidia/cuda:13.0.1-runtime-ubuntu24.04 --build-arg CONSTRAINTS= .
-#   docker run --rm -v "$PWD/runs:/work/runs" o3-lightning run --config demo
+#   docker run --rm -v "$PWD/runs:/data/runs" o3-lightning run --config demo
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 # The tested versions; empty on CUDA, so that pip takes the torch and triton that fit the driver.
@@ -17,9 +17,9 @@ COPY o3_lightning o3_lightning
 COPY kernels/o3_kernels kernels/o3_kernels
 COPY configs configs
 RUN python3 -m venv /opt/o3 && /opt/o3/bin/python -m pip install --no-cache-dir ${CONSTRAINTS} ".[${EXTRAS}]"
-RUN useradd --create-home o3 && mkdir -p /work/runs && chown -R o3 /work
+RUN useradd --create-home o3 && mkdir -p /data/runs && chown -R o3 /data
 USER o3
-WORKDIR /work
+WORKDIR /data
 ENV PATH=/opt/o3/bin:$PATH
 ENTRYPOINT ["o3-lightning"]
 CMD ["--help"]

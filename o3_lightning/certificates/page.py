@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from o3_lightning.common.pages import page_templates
 
 __all__ = ["as_lines", "as_page"]
 
@@ -16,11 +16,9 @@ def as_page(statement: dict[str, Any], key_id: str) -> str:
         statement: as from `verify_certificate`.
         key_id: of the key that signed it.
     """
-    environment = Environment(
-        loader=PackageLoader("o3_lightning.certificates"), autoescape=True, undefined=StrictUndefined
-    )
+    template = page_templates("o3_lightning.certificates").get_template("certificate.html")
     content = {**statement["predicate"], "subjects": statement["subject"], "key_id": key_id}
-    return environment.get_template("certificate.html").render(content, share=share)
+    return template.render(content, share=share)
 
 
 def as_lines(statement: dict[str, Any]) -> list[str]:

@@ -60,14 +60,14 @@ def make_statement(
             date.fromisoformat(due)
         except ValueError as error:
             raise InputError(f"expected YYYY-MM-DD, got '{due}'", field="due") from error
-    history = store.history(record.id)
+    lines = store.lines()
+    history = [line for line in lines if line.request == record.id]
     digests = {
         f"base model {store.base_id}": store.base_digest,
         f"encoder {store.encoder_id}": store.encoder_digest,
         f"forget set of {record.id}": record.digest,
         **{f"requests/{record.id}/{path}": digest for path, digest in sorted(history[-1].files.items())},
     }
-    lines = store.lines()
     return {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()],

@@ -139,6 +139,7 @@ def check_age(path: Path, head: str, store: Store, record: RequestRecord) -> Non
     place = next((number for number, line in enumerate(lines) if line.digest == head), None)
     if place is None:
         raise InputError("measured on another store; run evaluate --robustness true again", path=path)
-    own = [line.files for line in lines[: place + 1] if line.request == record.id]
-    if not own or own[-1] != store.history(record.id)[-1].files:
+    own = [line for line in lines if line.request == record.id]
+    measured = [line.files for line in own if line.sequence <= lines[place].sequence]
+    if not measured or measured[-1] != own[-1].files:
         raise InputError(f"measured before '{record.id}' changed; run evaluate again", path=path)

@@ -4,7 +4,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from typing import Any
 
 import torch
@@ -32,6 +32,21 @@ logger = logging.getLogger(__name__)
 Planned = tuple[str, str | None, Callable[[], list[Row]]]
 
 
+def unchecked(attack: Callable[..., list[Row]]) -> Callable[..., list[Row]]:
+    """Lets a method of `WeightAttacks` run without the check of answers."""
+
+    @wraps(attack)
+    def run(self: "WeightAttacks", *given: Any, **named: Any) -> list[Row]:
+        model = self.asker.model
+        config, model.gate_config = model.gate_config, replace(model.gate_config, check_answers="off")
+        try:
+            return attack(self, *given, **named)
+        finally:
+            model.gate_config = config
+
+    return run
+
+
 @dataclass(frozen=True)
 class WeightAttacks:
     """Attacks on the weights of each request; every method returns one row per request.
@@ -42,19 +57,11 @@ class WeightAttacks:
     asker: Asker
     seed: int
 
-    def unchecked(self, work: Callable[[], list[Row]]) -> list[Row]:
-        """Returns the rows of an attack during which no answer is checked."""
-        model = self.asker.model
-        config, model.gate_config = model.gate_config, replace(model.gate_config, check_answers="off")
-        try:
-            return work()
-        finally:
-            model.gate_config = config
-
     def before(self, request: UnlearningRequest, asked: Sequence[QuestionAnswer]) -> Row:
         """The part of a row that the base model gives."""
         return {"request": request.id, "base_leak": self.asker.share(asked), "attempts": len(asked)}
 
+    @unchecked
     def forced(self, *, on: bool) -> list[Row]:
         """Bypasses the gate: the request's adapter acts on every prompt, or no adapter acts at all."""
         asker, table = self.asker, []
@@ -69,6 +76,7 @@ class WeightAttacks:
             table.append({**self.before(request, asked), **leak, **sides})
         return table
 
+    @unchecked
     def in_fewer_bits(self, bits: int, *, simulated: bool) -> list[Row]:
         """Merges the adapter and quantises all weights, see `quantised`."""
         asker, table = self.asker, []
@@ -81,6 +89,7 @@ class WeightAttacks:
                 table.append({**row, **asker.leak(asked), **sides})
         return table
 
+    @unchecked
     def relearnt(self, count: int) -> list[Row]:
         """Trains on `count` forget rows and asks for the other facts of the request.
 
@@ -200,24 +209,17 @@ class Robustness:
         for name in robust.weight_attacks:
             if name == "relearn":
                 planned += [
-                    (
-                        f"relearn_{rows}_rows",
-                        None,
-                        partial(attacks.unchecked, partial(attacks.relearnt, rows)),
-                    )
+                    (f"relearn_{rows}_rows", None, partial(attacks.relearnt, rows))
                     for rows in robust.relearn_rows
                 ]
             elif name.startswith("quantise"):
+                work = self.by_bits if name == "quantise" else attacks.in_fewer_bits
                 for bits in robust.bits:
                     simulated = robust.quantiser == "simulated" or not has_real(self.model, bits)
                     named = f"{name}_{bits}_bits{'_simulated' if simulated else ''}"
-                    work = self.by_bits if name == "quantise" else attacks.in_fewer_bits
-                    attack = partial(work, bits, simulated=simulated)
-                    gated = name == "quantise"
-                    planned.append((named, None, attack if gated else partial(attacks.unchecked, attack)))
+                    planned.append((named, None, partial(work, bits, simulated=simulated)))
             else:
-                attack = partial(attacks.forced, on=name == "adapter_always_on")
-                planned.append((name, None, partial(attacks.unchecked, attack)))
+                planned.append((name, None, partial(attacks.forced, on=name == "adapter_always_on")))
         return planned
 
     def by_bits(self, bits: int, *, simulated: bool) -> list[Row]:
@@ -270,10 +272,14 @@ class Robustness:
         places = random.Random(f"rows-{self.seed}").sample(range(len(rows)), count)  # noqa: S311
         return [rows[place] for place in sorted(places)]
 
+    @cached_property
+    def refusal(self) -> str:
+        """A refused answer as the model gives it here."""
+        return self.model.refusal_text(self.config.max_new_tokens)
+
     def stopped(self, reply: Reply, weights: Tensor) -> bool:
         """Whether a weight reached the alarm, or the gated model refused what the base model answers."""
-        refusal = self.model.refusal_text(self.config.max_new_tokens)
-        refused = reply.answer == refusal != reply.base_answer
+        refused = reply.answer == self.refusal != reply.base_answer
         return refused or bool((weights >= self.config.robustness.alarm).any())
 
 

@@ -91,7 +91,7 @@ class GatedCalls:
 
     def refusal_text(self, max_new_tokens: int) -> str:
         """Returns a refused answer, which ends early where fewer tokens are allowed than it has."""
-        return str(self.tokenizer.decode(self._refusal[:max_new_tokens], skip_special_tokens=True)).strip()
+        return self.base.read_answer(self._refusal[:max_new_tokens])
 
     def disabled(self) -> AbstractContextManager[None]:
         """Within, this thread's calls run the base model alone (with what was merged into its weights)."""

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from o3_lightning.common.pages import page_templates
 from o3_lightning.evaluation.figures import Place
 from o3_lightning.reporting import external_results, gate, outcome, record
 from o3_lightning.reporting.blocks import Card, Section
@@ -105,7 +104,7 @@ def render_page(
 ) -> str:
     """Returns a page as text; of what was found the first is the worst."""
     palettes = {theme: palette_css(theme) for theme in ("light", "dark")}
-    page = templates().get_template("page.html")
+    page = page_templates("o3_lightning.reporting").get_template("page.html")
     return page.render(
         title=title,
         lead=lead,
@@ -116,16 +115,4 @@ def render_page(
         sections=sections,
         palettes=palettes,
         classes=heat_css(),
-    )
-
-
-@cache
-def templates() -> Environment:
-    """The templates of this package, with automatic escaping."""
-    return Environment(
-        loader=PackageLoader("o3_lightning.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )

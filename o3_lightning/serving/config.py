@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import ANY_POSITIVE, AT_LEAST_0, check_ranges
 
 __all__ = ["ServeConfig"]
 
@@ -73,11 +72,5 @@ class ServeConfig:
     audit_files: int = 10
 
     def __post_init__(self) -> None:
-        for name in POSITIVE:
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"expected a number above 0, got {getattr(self, name)}", field=name)
-        for name in ("batch_wait_seconds", "audit_files"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"expected a number >= 0, got {getattr(self, name)}", field=name)
-        if not 0 <= self.port <= LARGEST_PORT:
-            raise InputError(f"expected 0 to {LARGEST_PORT}, got {self.port}", field="port")
+        ranges = {**dict.fromkeys(POSITIVE, ANY_POSITIVE), "port": (0, LARGEST_PORT)}
+        check_ranges(self, batch_wait_seconds=AT_LEAST_0, audit_files=AT_LEAST_0, **ranges)

@@ -9,7 +9,7 @@ from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import digest_json, read_stored
 from o3_lightning.store.journal import REVOKE, Entry, Journal
 from o3_lightning.store.record import ADAPTER, RECORD, REGISTERED, UNLEARNED, RequestRecord, status_of
-from o3_lightning.store.transaction import Session, find_links, open_session
+from o3_lightning.store.transaction import Session, open_session
 from o3_lightning.store.verify import STORE, WAIT_SECONDS, check_file
 
 __all__ = ["FORMAT", "IDENTITY_KEYS", "SETTINGS", "GatedRequest", "StoreView", "read_settings"]
@@ -170,8 +170,9 @@ class StoreView:
     @staticmethod
     def _verify(folder: Path, files: Mapping[str, str]) -> None:
         """Raises StoreError if a file of a request is missing or changed, or lies behind a link."""
-        for link in find_links(folder.parent, folder):
-            raise StoreError(f"{link}: a link; only plain files belong in a store")
+        for place in (folder.parent, folder, folder / ADAPTER, *(folder / path for path in files)):
+            if place.is_symlink():
+                raise StoreError(f"{place}: a link; only plain files belong in a store")
         for path, digest in files.items():
             problem = check_file(folder / path, digest)
             if problem:
