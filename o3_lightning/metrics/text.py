@@ -7,9 +7,11 @@ ValueError.
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -67,15 +69,17 @@ def rouge(
 
     Source:
         The package `rouge_score` with stemming, as in TOFU (recall) and MUSE (F1 of ROUGE-L). Its own
-        tokenizer drops every character but a-z and 0-9; ours agrees with it on ASCII texts.
+        tokenizer drops every character but a-z and 0-9. Ours equals it on texts in Latin script, letters with
+        accents included ("Städte" is "st", "dte"), so that values compare with published ones; it keeps the
+        words of other scripts.
 
     Example:
         >>> rouge(["it is in Paris"], ["in Paris France"], "rougeL", "fmeasure")
         [0.5714285714285715]
     """
-    score = rouge_scorer(kind).score
+    score, words = rouge_scorer(kind).score, rouge_words().tokenize
     return [
-        float(getattr(score(truth, answer)[kind], part)) if normalise(truth) else None
+        float(getattr(score(truth, answer)[kind], part)) if words(truth) else None
         for answer, truth in zip(answers, truths, strict=True)
     ]
 
@@ -87,27 +91,50 @@ rouge_l_recall = partial(rouge, kind="rougeL", part="recall")
 def rouge_scorer(kind: str) -> Any:
     """The scorer of one kind, cached because it loads a stemmer."""
     from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer([kind], tokenizer=rouge_words())
+
+
+@lru_cache(maxsize=1)
+def rouge_words() -> "RougeWords":
+    """The tokenizer, cached for the same reason."""
     from rouge_score.tokenizers import DefaultTokenizer
 
-    return RougeScorer([kind], tokenizer=Words(DefaultTokenizer(use_stemmer=True).tokenize))
+    return RougeWords(DefaultTokenizer(use_stemmer=True).tokenize)
 
 
-class Words:
-    """A tokenizer for `rouge_score` that keeps the words of every script.
+class RougeWords:
+    """The tokenizer of `rouge_score`, with the words of other scripts than Latin added.
 
     Args:
-        english: splits and stems an ASCII text.
+        latin: splits and stems a text in Latin script.
     """
 
-    def __init__(self, english: Callable[[str], list[str]]) -> None:
-        self.english = english
+    def __init__(self, latin: Callable[[str], list[str]]) -> None:
+        self.latin = latin
 
     def tokenize(self, text: str) -> list[str]:
         """Returns the words; characters in scripts without spaces between words."""
         if text.isascii():
-            return self.english(text)
-        words = normalise(text).split()
-        return [part for word in words for part in (self.english(word) if word.isascii() else [word])]
+            return self.latin(text)
+        parts = ((other, "".join(part)) for other, part in groupby(text, OtherScript()))
+        return [
+            word for other, part in parts for word in (normalise(part).split() if other else self.latin(part))
+        ]
+
+
+class OtherScript:
+    """Tells, character by character, the letters of other scripts than Latin, with the marks on them."""
+
+    def __init__(self) -> None:
+        self.inside = False
+
+    def __call__(self, character: str) -> bool:
+        """Whether the next character is such a letter or mark."""
+        kind = unicodedata.category(character)[0]
+        if kind != "M":
+            self.inside = kind == "L" and "LATIN" not in unicodedata.name(character, "")
+        return self.inside
 
 
 ROUGE: tuple[tuple[str, RougeKind, RougePart, str], ...] = (
