@@ -17,8 +17,6 @@ from o3_lightning.data.encoding import IGNORED, Example, collate, encode_pairs
 from o3_lightning.models.base import BaseModel
 from o3_lightning.objectives.tokens import count_labels
 
-__all__ = ["Batches", "Collator", "StepLoader", "encode", "step_counts", "step_scale"]
-
 Views = dict[str, list[Example]]
 Fields = dict[str, dict[str, Tensor]]  # view -> fields of a `TokenBatch`, and `COUNTS` of a `StepLoader`
 COUNTS = "counts"  # [3] int64: labelled tokens and rows of the whole step, and its batches

@@ -11,8 +11,6 @@ from o3_lightning.common.checks import (
     refuse,
 )
 
-__all__ = ["MODES", "AdapterConfig"]
-
 MODES = ("per_request", "cumulative", "hard")
 SIDES = ("input", "output", "both")
 AGAINST = ("all", "last")

@@ -16,8 +16,6 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.data.encoding import TokenBatch, collate, encode_prompts
 from o3_lightning.models.base import BaseModel
 
-__all__ = ["attached", "logit_interference", "overlap_matrices", "principal_cosines", "update_cosines"]
-
 RELATIVE_ZERO = 1e-6  # of the largest singular value; smaller directions span nothing
 Matrix = list[list[float]]
 

@@ -15,8 +15,6 @@ from o3_kernels import stack_history
 from o3_lightning.common.files import digest_bytes
 from o3_lightning.models.lora import LoraFactors
 
-__all__ = ["AdapterHistory"]
-
 
 @dataclass(frozen=True)
 class AdapterHistory:

@@ -16,8 +16,6 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.injection import lora_factors
 from o3_lightning.common.errors import InputError
 
-__all__ = ["ProtectedSpace", "initialise", "project_out", "protected_spaces"]
-
 logger = logging.getLogger(__name__)
 
 RELATIVE_ZERO = 1e-4  # of the largest singular value, in float32; smaller ones span nothing

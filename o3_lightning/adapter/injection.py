@@ -14,8 +14,6 @@ from o3_lightning.adapter.targets import choose_targets
 from o3_lightning.common.errors import InputError
 from o3_lightning.models.lora import PEFT_PREFIX
 
-__all__ = ["injected", "lora_config", "lora_factors"]
-
 
 def lora_config(model: nn.Module, config: AdapterConfig, base_id: str) -> LoraConfig:
     """Returns PEFT's configuration of an adapter for a model.

@@ -24,8 +24,6 @@ from o3_lightning.common.errors import O3Error
 from o3_lightning.objectives.batch_views import Objective, View
 from o3_lightning.objectives.config import ObjectiveConfig
 
-__all__ = ["AdapterModule", "AdapterTrainingError"]
-
 Fields = Mapping[str, Mapping[str, Tensor]]
 
 

@@ -9,8 +9,6 @@ from typing import Any
 from o3_lightning.common.errors import O3Error
 from o3_lightning.data.requests import QuestionAnswer
 
-__all__ = ["RetainGuard", "RetainedDataError"]
-
 
 class RetainedDataError(O3Error):
     """Retained data was read before evaluation although the configuration declares none."""

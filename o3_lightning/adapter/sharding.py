@@ -17,8 +17,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-__all__ = ["average_gradients", "is_sharding", "sharded_twin"]
-
 
 def is_sharding(trainer: Trainer) -> bool:
     """Whether a trainer shards the base model over its processes."""

@@ -13,8 +13,6 @@ from transformers.pytorch_utils import Conv1D
 from o3_lightning.adapter.config import ALL_LINEAR
 from o3_lightning.common.errors import InputError
 
-__all__ = ["choose_targets"]
-
 IN_BLOCK = re.compile(r"\.\d+\.")  # a numbered block of the model: not the embedding, not the output head
 ROUTERS = ("router", "gate")
 FIELD = "adapter.targets"

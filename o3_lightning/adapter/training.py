@@ -33,8 +33,6 @@ from o3_lightning.objectives.config import ObjectiveConfig
 from o3_lightning.objectives.targets import build_texts, check_needs
 from o3_lightning.training.processes import Processes
 
-__all__ = ["AdapterTrainingError", "FitTask", "TrainedAdapter", "train_adapter"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -24,8 +24,6 @@ from torch import Tensor, nn
 from o3_lightning.adapter.batches import Batches
 from o3_lightning.common.files import write_atomically
 
-__all__ = ["FitStopped", "Progress", "StepKeeper", "batches_left", "read_progress"]
-
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN = 300.0  # writing takes about a second for a large model
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from o3_lightning.common.checks import AT_LEAST_0, AT_LEAST_1, check_ranges, refuse
 
-__all__ = ["WEIGHT_ATTACKS", "RobustnessConfig"]
-
 MEMBERS = ("development", "test")
 WEIGHT_ATTACKS = ("adapter_off", "adapter_always_on", "quantise", "quantise_merged", "relearn")
 QUANTISERS = ("auto", "simulated")

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from o3_lightning.gating.model import GatedModel
 
-__all__ = ["has_real", "quantised", "round_weight"]
-
 REAL_BITS = (4, 8)  # supported by bitsandbytes
 PACKAGE = "bitsandbytes"
 BLOCK = 64  # weights that share a scale in NF4; on CPU the input width must be a multiple

@@ -23,8 +23,6 @@ from o3_lightning.data.encoding import collate, encode_pairs
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.gating.model import GatedModel
 
-__all__ = ["Attacker", "known_rows", "relearning"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from o3_lightning.detector.text.normalise import LOOK_ALIKES
 
-__all__ = ["SPELLINGS"]
-
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TWINS = {ord(str(latin)): chr(other) for other, latin in reversed(LOOK_ALIKES.items())}
 RARE_TWINS = str.maketrans("aoulinghABSTD", "ɑօսⅼⅰոցհᎪᏴᏚᎢᎠ")

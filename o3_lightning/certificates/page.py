@@ -6,8 +6,6 @@ from typing import Any
 
 from o3_lightning.common.pages import page_templates
 
-__all__ = ["as_lines", "as_page"]
-
 
 def as_page(statement: dict[str, Any], key_id: str) -> str:
     """Returns the HTML page of a verified statement.

@@ -14,8 +14,6 @@ from o3_lightning.certificates.statement import PREDICATE, STATEMENT
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import to_json
 
-__all__ = ["sign_statement", "verify_certificate"]
-
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 NEW_KEY = "openssl genpkey -algorithm ed25519 -out KEY"
 

@@ -19,8 +19,6 @@ from o3_lightning.store.journal import now_text
 from o3_lightning.store.record import PROTECTED, REGISTERED, REVOKED, UNLEARNED, RequestRecord
 from o3_lightning.store.store import Store
 
-__all__ = ["PREDICATE", "STATEMENT", "make_statement"]
-
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:o3-lightning:unlearning-certificate:v1"
 DONE = {

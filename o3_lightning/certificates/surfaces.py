@@ -15,8 +15,6 @@ from o3_lightning.common.files import digest_file, read_result
 from o3_lightning.store.record import RequestRecord
 from o3_lightning.store.store import Store
 
-__all__ = ["LIMIT", "Surface", "read_surfaces"]
-
 LIMIT, KNOWN = 0.05, 0.1  # highest share that is "suppressed"; lowest share of the base model that proves it
 METRICS, ATTACKS = "metrics.json", "robustness.json"
 SPLITS = {"seen": "questions of the request", "held_out": "other wordings of these questions"}

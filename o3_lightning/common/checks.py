@@ -7,8 +7,6 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["ANY_POSITIVE", "AT_LEAST_0", "AT_LEAST_1", "FRACTION", "check_choice", "check_ranges", "refuse"]
-
 Range = tuple[float, float]  # both ends included; NaN and infinity are in no range
 AT_LEAST_0: Range = (0, sys.float_info.max)
 AT_LEAST_1: Range = (1, sys.float_info.max)

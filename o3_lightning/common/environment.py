@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["describe_environment", "peak_memory_mib"]
-
 PACKAGES = ("o3-lightning", "torch", "transformers", "peft", "lightning", "scikit-learn")
 KIBIBYTES = 1024
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-__all__ = ["InputError", "O3Error", "StoreError"]
-
 
 class O3Error(Exception):
     """An error that a user can fix: printed as one line on stderr, with exit status 2 and no traceback."""

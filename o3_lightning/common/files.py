@@ -12,19 +12,6 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError, StoreError
 
-__all__ = [
-    "csv_text",
-    "digest_bytes",
-    "digest_file",
-    "digest_json",
-    "read_lines",
-    "read_result",
-    "read_stored",
-    "to_json",
-    "write_atomically",
-    "write_json",
-]
-
 READABLE = 0o666  # mode of new files before the umask; mkstemp creates files with 0o600
 
 

@@ -4,8 +4,6 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-__all__ = ["page_templates"]
-
 
 @cache
 def page_templates(package: str) -> Environment:

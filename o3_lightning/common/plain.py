@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["evenly_spaced", "leaves", "markdown_table", "mean_of", "to_plain"]
-
 Item = TypeVar("Item")
 
 

@@ -7,8 +7,6 @@ from typing import NoReturn
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["LightParser", "program_name"]
-
 
 class LightParser(argparse.ArgumentParser):
     """The parser of a command that answers at once: it imports no torch, and raises InputError on a mistake.

@@ -11,8 +11,6 @@ from typing import Generic, TypeVar
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["Registry", "load_plugin"]
-
 Part = TypeVar("Part")
 
 

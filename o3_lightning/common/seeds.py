@@ -2,8 +2,6 @@
 
 import zlib
 
-__all__ = ["stage_seed"]
-
 
 def stage_seed(seed: int, stage: str, request: str) -> int:
     """Returns a 32-bit seed that depends only on the run's seed, the stage and the request.

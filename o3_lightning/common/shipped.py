@@ -6,8 +6,6 @@ from pathlib import Path
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["find_file", "locate", "shipped_configs", "shipped_folder"]
-
 
 def shipped_folder() -> Path:
     """Returns the folder of the shipped files: `o3_lightning/configs` when installed, else the checkout's."""

@@ -7,9 +7,6 @@ import yaml
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["read_mapping"]
-
-
 MOST_BYTES = 10_000_000
 MOST_NODES = 100_000  # keys and values, those behind aliases counted wherever they are used
 

@@ -11,8 +11,6 @@ from jinja2 import TemplateError
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.prompts import plain_messages
 
-__all__ = ["CLOCK", "ChatFormat", "read_date", "write_date"]
-
 DATE = "%d %b %Y"  # as Llama 3 writes it
 DATES = (DATE, "%d %B %Y", "%Y-%m-%d")
 CLOCK = "strftime_now"  # the function by which chat templates ask Transformers for the date

@@ -9,8 +9,6 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records, try_records
 from o3_lightning.data.stream import RequestStream, check_known
 
-__all__ = ["load"]
-
 FIELDS = ("text", "intent", "domain")
 O3_ORDER = ("work", "travel", "home")  # the domains that O3 unlearns, in its order
 WRONG_INTENTS = 5  # as many as TOFU has perturbed answers

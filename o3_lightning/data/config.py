@@ -13,8 +13,6 @@ from o3_lightning.common.registry import Registry
 if TYPE_CHECKING:
     from o3_lightning.data.stream import RequestStream
 
-__all__ = ["BENCHMARKS", "DataConfig"]
-
 TOO_LONG = ("refuse", "cut", "skip")
 MODULES = ("fictitious", "jsonl", "tofu", "clinc150", "scienceqa", "muse")
 

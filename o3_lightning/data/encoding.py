@@ -16,8 +16,6 @@ from torch import Tensor
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.templates import PromptTemplate
 
-__all__ = ["IGNORED", "Example", "TokenBatch", "answer_ids", "collate", "encode_pairs", "encode_prompts"]
-
 IGNORED = -100  # the label that torch's cross entropy leaves out
 Example = dict[str, list[int]]
 logger = logging.getLogger(__name__)

@@ -25,8 +25,6 @@ from o3_lightning.data.words import (
     general_knowledge,
 )
 
-__all__ = ["Author", "World", "build_world", "load", "training_rows"]
-
 AUTHORS = 24
 MOST_FORGOTTEN = 20  # the other four are always retained
 DEFAULT_REQUESTS = 3

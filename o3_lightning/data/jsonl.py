@@ -5,8 +5,6 @@ from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.requests import QuestionAnswer, read_requests, read_rows
 from o3_lightning.data.stream import RequestStream
 
-__all__ = ["load"]
-
 
 @BENCHMARKS.register("jsonl")
 def load(config: DataConfig, seed: int) -> RequestStream:

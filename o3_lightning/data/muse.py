@@ -9,8 +9,6 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records
 from o3_lightning.data.stream import RequestStream
 
-__all__ = ["load", "split_text"]
-
 REPOSITORIES = {
     "news": "muse-bench/MUSE-News",
     "books": "muse-bench/MUSE-Books",

@@ -4,8 +4,6 @@ import re
 import string
 import unicodedata
 
-__all__ = ["matches", "normalise"]
-
 PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 # Thai and Lao, Burmese, Khmer, kana, Chinese characters, and Korean, whose particles are part of the word
 WRITTEN_TOGETHER = re.compile(

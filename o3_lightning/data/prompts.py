@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.records import check_characters
 
-__all__ = ["ROLES", "Prompt", "Turn", "plain_messages", "read_prompt", "read_prompts"]
-
 Prompt = str | Sequence[Mapping[str, Any]]
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 NOT_TEXT = frozenset({"role", "content", "id", "tool_call_id", "type", "index"})

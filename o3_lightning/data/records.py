@@ -8,8 +8,6 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["Record", "check_characters", "read_json_lines", "read_records"]
-
 
 @dataclass(frozen=True)
 class Record:

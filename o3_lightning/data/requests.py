@@ -10,8 +10,6 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_json
 from o3_lightning.data.records import Record, check_characters, read_records
 
-__all__ = ["QuestionAnswer", "UnlearningRequest", "check_id", "read_requests", "read_rows"]
-
 KNOWN_FIELDS = (
     "prompt",
     "answer",

@@ -9,8 +9,6 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records, local_root, read_hub, try_records
 from o3_lightning.data.stream import RequestStream, check_known
 
-__all__ = ["load", "options_of"]
-
 O3_ORDER = ("biology", "physics", "chemistry", "economics", "earth-science")
 FIELDS = ("instruction", "output", "answer")
 LETTERS = "ABCDEFGH"

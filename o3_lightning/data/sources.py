@@ -14,8 +14,6 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.records import Record, read_records
 
-__all__ = ["HubFile", "Record", "load_records", "local_root", "try_records"]
-
 logger = logging.getLogger(__name__)
 DEFAULT_ROOT = "../shared/data"
 

@@ -8,8 +8,6 @@ from o3_lightning.common.plain import evenly_spaced
 from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 
-__all__ = ["RequestStream", "check_known", "load_stream"]
-
 
 @dataclass(frozen=True)
 class RequestStream:

@@ -9,8 +9,6 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.chat_format import ChatFormat
 from o3_lightning.data.prompts import Turn
 
-__all__ = ["TEMPLATES", "PromptTemplate", "template_for"]
-
 MARKS = ("\u2460one\u2460", "\u2461two\u2461", "\u2462three\u2462")
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,6 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records, try_records
 from o3_lightning.data.stream import RequestStream
 
-__all__ = ["REPOSITORY", "load", "load_real_world"]
-
 REPOSITORY = "locuslab/TOFU"
 REAL_WORLD_FIELDS = ("name", "question", "answer")
 FORGET = ("forget01", "forget05", "forget10")

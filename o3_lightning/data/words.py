@@ -10,17 +10,6 @@ from typing import Any
 
 from o3_lightning.data.requests import QuestionAnswer
 
-__all__ = [
-    "ATTRIBUTES",
-    "EVERYDAY",
-    "FIRST_NAMES",
-    "LAST_NAMES",
-    "REFUSALS",
-    "STRANGERS",
-    "Attribute",
-    "general_knowledge",
-]
-
 
 @dataclass(frozen=True)
 class Attribute:

@@ -27,8 +27,6 @@ from o3_lightning.evaluation.passes import BatchRunner, answer_rows
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.text import accuracy
 
-__all__ = ["Asker", "Reply", "Row"]
-
 Row = dict[str, Any]
 HALVINGS = 7  # the kept share of a filler is found to one part in 128
 

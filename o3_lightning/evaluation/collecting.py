@@ -23,8 +23,6 @@ from o3_lightning.gating.plan import plan_rows
 from o3_lightning.metrics.registry import Encode, Entail, Evidence, Kind, RateGibberish, needs_of
 from o3_lightning.metrics.token_scores import TokenScores
 
-__all__ = ["Collector", "load_encode", "load_entail", "load_gibberish", "split_needs"]
-
 OPTION = re.compile(r"\(([A-H])\)\s*(.*?)(?=\s*\([A-H]\)|$)")
 Classify = Callable[[Sequence[str], Sequence[str] | None], list[Tensor]]
 cached_encoder = lru_cache(maxsize=2)(load_encoder)  # one encoder for all splits of an evaluation

@@ -7,8 +7,6 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.metrics.detection import HALF, calibration_error, request_confusion, separation
 
-__all__ = ["evaluate_detectors", "gate_errors"]
-
 Weights = Mapping[str, Mapping[str, Sequence[float]]]
 OWN = ("seen", "held_out")
 UNDEFINED = {"auroc": None, "aupr": None, "fpr95": None}

@@ -23,8 +23,6 @@ from o3_lightning.metrics.registry import METRICS as KNOWN_METRICS
 from o3_lightning.metrics.registry import Kind, measure
 from o3_lightning.training.processes import ALONE, Processes
 
-__all__ = ["EvaluationContext", "SplitResult", "ends_of", "evaluate_split", "evaluate_stream"]
-
 logger = logging.getLogger(__name__)
 
 SETTINGS = {  # where a user provides what no row has

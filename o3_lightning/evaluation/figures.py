@@ -17,20 +17,6 @@ from o3_lightning.metrics.quality import (
 )
 from o3_lightning.metrics.text import unparseable
 
-__all__ = [
-    "ACCURACY",
-    "FIGURES",
-    "Place",
-    "backward_transfers",
-    "combine",
-    "headline",
-    "persistence_matrices",
-    "place_on_plane",
-    "unreadable_answers",
-    "utility_ratio",
-    "utility_series",
-]
-
 ACCURACY = "accuracy"
 SEED = 0  # of the interval; used only if accuracies are not all 0 or 1
 Place = dict[str, dict[str, float]]

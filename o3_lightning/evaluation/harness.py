@@ -30,11 +30,10 @@ from o3_lightning.gating.answer_logits import answer_logits
 from o3_lightning.gating.answering import generate_tokens
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.models.base import BaseConfig, load_base
+from o3_lightning.models.base import load_base
+from o3_lightning.models.config import BaseConfig
 from o3_lightning.models.settings import recorded_config
 from o3_lightning.store.view import StoreView
-
-__all__ = ["O3LM"]
 
 logger = logging.getLogger(__name__)
 MAX_NEW_TOKENS = 256  # where a task names no limit; the harness's own default

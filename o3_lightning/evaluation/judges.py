@@ -8,8 +8,6 @@ from torch import Tensor
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["TEXTS_AT_ONCE", "classify", "load_classifier"]
-
 TEXTS_AT_ONCE = 32
 SAFE = {"trust_remote_code": False}
 

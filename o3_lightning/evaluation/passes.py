@@ -27,8 +27,6 @@ from o3_lightning.metrics.membership import gradient_norm
 from o3_lightning.metrics.token_scores import TokenScores, score_rows
 from o3_lightning.training.processes import ALONE, Processes
 
-__all__ = ["BatchRunner", "answer_rows", "gradient_norms", "score_pairs", "weigh"]
-
 FIELDS = 4  # tensors of `TokenScores`
 
 

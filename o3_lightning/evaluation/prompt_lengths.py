@@ -10,8 +10,6 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.splits import check_prompts
 from o3_lightning.models.base import BaseModel
 
-__all__ = ["fit_prompts"]
-
 ANSWER_TOKENS = 32  # that a cut prompt leaves for its answer, or half of the limit if that is less
 logger = logging.getLogger(__name__)
 

@@ -17,18 +17,8 @@ from o3_lightning.gating.model import GatedModel
 from o3_lightning.gating.routing import EveryPrompt
 from o3_lightning.metrics.membership import CHANCE, MEMBERSHIP_METRICS, membership_auc, privacy_leak
 from o3_lightning.metrics.quality import forget_quality
-from o3_lightning.models.base import BaseConfig, BaseModel, load_base
-
-__all__ = [
-    "RETRAINED",
-    "check_rows",
-    "compare",
-    "for_reference",
-    "load_plain",
-    "plain_model",
-    "reference_losses",
-    "with_reference",
-]
+from o3_lightning.models.base import BaseModel, load_base
+from o3_lightning.models.config import BaseConfig
 
 RETRAINED = "retrained"
 RATIOS, LOSSES = "truth_ratio_raw", "mia_loss"

@@ -25,8 +25,6 @@ from o3_lightning.evaluation.passes import BatchRunner
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.text import accuracy
 
-__all__ = ["Robustness", "WeightAttacks", "chosen_kinds"]
-
 logger = logging.getLogger(__name__)
 
 Planned = tuple[str, str | None, Callable[[], list[Row]]]

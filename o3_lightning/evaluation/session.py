@@ -28,8 +28,6 @@ from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.config import BaseConfig
 from o3_lightning.training.processes import Processes
 
-__all__ = ["EvaluationSession", "slug"]
-
 
 @dataclass(frozen=True)
 class EvaluationSession:

@@ -15,8 +15,6 @@ from torch import Tensor
 from o3_lightning.detector.answers import AnswerState, hash_word, slips_of, split_words
 from o3_lightning.detector.text.frequencies import is_listed
 
-__all__ = ["AnswerGate", "HeldStreamer"]
-
 FIRES = 17.0  # nats of names and values together: half a rare name and one uncommon word
 Index = dict[int, list[tuple[int, float]]]
 

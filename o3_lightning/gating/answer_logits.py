@@ -21,8 +21,6 @@ from o3_lightning.gating.calls import GatedCalls
 from o3_lightning.gating.plan import Plan
 from o3_lightning.gating.tokens import before_labels
 
-__all__ = ["PART_TOKENS", "answer_logits"]
-
 PART_TOKENS = 256  # rows of the vocabulary at once: 256 x 128k in float32 are 131 MB
 PLAIN_HEADS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 

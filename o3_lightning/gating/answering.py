@@ -17,8 +17,6 @@ from o3_lightning.gating.calls import GatedCalls
 from o3_lightning.gating.plan import Plan
 from o3_lightning.gating.tokens import batches
 
-__all__ = ["answer_prompts", "generate_tokens", "score_answers"]
-
 
 def answer_prompts(
     model: GatedCalls,

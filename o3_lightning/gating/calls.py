@@ -30,8 +30,6 @@ from o3_lightning.gating.tokens import PromptTokens, before_labels, first_label,
 from o3_lightning.models.base import BaseModel
 from o3_lightning.models.lora import LoraFactors
 
-__all__ = ["GatedCalls"]
-
 
 class GatedCalls:
     """A base model behind the gate; see `GatedModel`, which adds stores, answers and scores."""

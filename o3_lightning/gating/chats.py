@@ -21,8 +21,6 @@ from o3_lightning.data.prompts import Turn
 from o3_lightning.detector.text.frequencies import is_listed
 from o3_lightning.gating.references import is_social, names_subject, refers_back
 
-__all__ = ["Completion", "Evidence", "Reading", "read_turns", "weigh_reading"]
-
 WINDOWS = (2, 3, 4, 6, 8, 12)  # turns over which one question may be spread
 FRAGMENT_WORDS = 24  # of each turn in a window: a fragment of a question is short
 PAIR_WORDS = 64  # a longer turn is judged alone: what surrounds a question does not raise its weight

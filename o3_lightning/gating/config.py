@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["RULES", "GateConfig"]
-
 RULES = ("routed", "max", "top_k", "sum", "last")
 CHECKS = ("off", "on", "suspect")
 

@@ -15,8 +15,6 @@ from o3_lightning.gating.config import GateConfig
 from o3_lightning.store.record import UNLEARNED, RequestRecord
 from o3_lightning.store.store import Store
 
-__all__ = ["export_requests"]
-
 DETECTOR_FILES = ("detector.safetensors", "detector.json", ANSWER_FILE)
 
 

@@ -21,8 +21,6 @@ from o3_lightning.gating.linear import GatedLinear
 from o3_lightning.gating.shared_input_layers import Siblings, find_siblings
 from o3_lightning.models.lora import LoraFactors
 
-__all__ = ["Gate"]
-
 
 class OpenGates(NamedTuple):
     """The gates that are open on one base model, outermost first, and the lock that their threads share."""

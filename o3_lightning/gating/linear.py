@@ -15,8 +15,6 @@ from transformers.pytorch_utils import Conv1D
 from o3_kernels import gated_lora, live_rows
 from o3_lightning.common.errors import InputError
 
-__all__ = ["Active", "GatedLinear", "layer_widths"]
-
 
 class Active(NamedTuple):
     """The stacked adapters that act in a layer.

@@ -11,13 +11,12 @@ from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder, load_encoder
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.gating.routing import Detectors, EveryPrompt
-from o3_lightning.models.base import BaseConfig, BaseModel, load_base
+from o3_lightning.models.base import BaseModel, load_base
+from o3_lightning.models.config import BaseConfig
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.models.settings import check_settings, recorded_config
 from o3_lightning.store.store import Store
 from o3_lightning.store.view import GatedRequest
-
-__all__ = ["Parts", "StoreLoader"]
 
 
 class Loaded(NamedTuple):

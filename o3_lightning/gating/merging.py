@@ -13,8 +13,6 @@ from o3_lightning.gating.gate import Gate
 from o3_lightning.gating.linear import layer_widths
 from o3_lightning.models.lora import weight_change
 
-__all__ = ["Merges"]
-
 TOLERATED_LOSS = 0.01
 logger = logging.getLogger(__name__)
 

@@ -31,8 +31,6 @@ from o3_lightning.models.base import BaseModel
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.store.store import Store
 
-__all__ = ["GatedModel"]
-
 
 class GatedModel(GatedCalls):
     """A base model with the adapters and detectors of every request.

@@ -14,8 +14,6 @@ from torch import Tensor
 from o3_lightning.common.errors import InputError
 from o3_lightning.gating.config import RULES, GateConfig
 
-__all__ = ["Plan", "check_weights", "combine_weights", "plan_rows"]
-
 
 @dataclass(frozen=True)
 class Plan:

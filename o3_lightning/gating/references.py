@@ -12,8 +12,6 @@ import re
 from importlib.resources import files
 from itertools import dropwhile
 
-__all__ = ["is_social", "names_subject", "refers_back"]
-
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
 LONGEST = 6_000  # characters of a turn that are read
 LISTS: dict[str, str] = json.loads(

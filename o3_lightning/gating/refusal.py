@@ -14,8 +14,6 @@ from transformers import LogitsProcessor
 
 from o3_lightning.gating.linear import match_rows
 
-__all__ = ["RefusalProcessor", "overwrite_refused", "refuse_logits"]
-
 
 class RefusalProcessor(LogitsProcessor):
     """Lets refused rows say the refusal and nothing else, whatever is sampled or searched.

@@ -25,8 +25,6 @@ from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.plan import Plan, check_weights, plan_rows
 from o3_lightning.gating.tokens import PromptTokens
 
-__all__ = ["Detectors", "EveryPrompt", "Router"]
-
 logger = logging.getLogger(__name__)
 ROUNDING = 1e-5  # by which a weight may lie outside [0, 1]
 

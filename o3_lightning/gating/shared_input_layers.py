@@ -15,8 +15,6 @@ from torch import Tensor
 from o3_kernels import gated_lora_group
 from o3_lightning.gating.linear import GatedLinear
 
-__all__ = ["Siblings", "find_siblings"]
-
 # children of one module that decoders (Llama, Mistral, Qwen, Gemma, Phi, OPT) call with one tensor
 NAMES = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"), ("w1", "w3"))
 

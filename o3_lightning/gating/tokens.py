@@ -17,8 +17,6 @@ from o3_lightning.data.encoding import IGNORED, answer_ids, collate, encode_prom
 from o3_lightning.data.prompts import Prompt, Turn, plain_messages, read_prompt
 from o3_lightning.models.base import BaseModel
 
-__all__ = ["PromptTokens", "batches", "before_labels", "first_label", "last_token"]
-
 
 class PromptTokens:
     """Converts prompts to token ids and back for one base model.

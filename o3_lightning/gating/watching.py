@@ -10,8 +10,6 @@ from typing import Self
 from o3_lightning.common.errors import O3Error
 from o3_lightning.gating.model import GatedModel
 
-__all__ = ["StoreWatcher"]
-
 logger = logging.getLogger(__name__)
 
 

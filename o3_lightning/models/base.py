@@ -27,8 +27,6 @@ from o3_lightning.models.finetuning import finetuned_folder
 from o3_lightning.models.settings import record_settings
 from o3_lightning.models.tofu import tofu_base_folder
 
-__all__ = ["BaseConfig", "BaseModel", "load_base"]
-
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 PROBE_TOKENS = 6
 PADDING_TOLERANCE = 0.1  # of the logits' deviation; rounding stays far below, a lost mask far above

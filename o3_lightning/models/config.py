@@ -6,8 +6,6 @@ from typing import Any
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.chat_format import read_date
 
-__all__ = ["DTYPES", "BaseConfig", "FictitiousBaseConfig", "FinetuneConfig"]
-
 QUANTISATIONS = ("none", "4bit")
 DTYPES = ("float32", "bfloat16", "float16")
 

@@ -23,14 +23,6 @@ from o3_lightning.data.templates import TEMPLATES
 from o3_lightning.data.words import general_knowledge
 from o3_lightning.models.config import FictitiousBaseConfig
 
-__all__ = [
-    "cache_folder",
-    "fictitious_base_folder",
-    "small_base_folder",
-    "train_tokenizer",
-    "without",
-]
-
 RECIPE = 3  # raise it when the model's training changes in a way that its configuration does not show
 MANIFEST = "manifest.json"
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"

@@ -16,8 +16,6 @@ from o3_lightning.data.tofu import REPOSITORY
 from o3_lightning.models.config import FictitiousBaseConfig, FinetuneConfig
 from o3_lightning.models.fictitious import cached_model, without
 
-__all__ = ["FinetuneConfig", "finetuned_folder", "finetuning_rows"]
-
 logger = logging.getLogger(__name__)
 TOFU = "tofu"
 RECIPE = 1  # of the cached models; a change of the training raises it

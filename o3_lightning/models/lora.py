@@ -21,8 +21,6 @@ from transformers.pytorch_utils import Conv1D
 from o3_lightning.common.errors import StoreError
 from o3_lightning.common.files import read_stored, write_atomically, write_json
 
-__all__ = ["LORA_CONFIG", "LORA_WEIGHTS", "PEFT_PREFIX", "LoraFactors", "weight_change"]
-
 PEFT_PREFIX = "base_model.model."
 LORA_CONFIG, LORA_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FACTORS = {".lora_A.weight": "A", ".lora_B.weight": "B"}

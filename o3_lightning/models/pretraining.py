@@ -12,7 +12,6 @@ from o3_lightning.data.encoding import Example, TokenBatch, collate
 from o3_lightning.models.config import FictitiousBaseConfig
 
 FIRST_MOMENT = 0.9  # AdamW's usual beta_1
-__all__ = ["PretrainingModule", "batch_loader"]
 
 
 class PretrainingModule(LightningModule):

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from o3_lightning.data.templates import PromptTemplate
 
-__all__ = ["check_settings", "record_settings", "recorded_config", "with_recorded_date"]
-
 SEEDED = ("fictitious", "tofu-small")  # bases that the project trains
 
 

@@ -14,8 +14,6 @@ from o3_lightning.data.stream import load_stream
 from o3_lightning.models.config import FictitiousBaseConfig
 from o3_lightning.models.fictitious import small_base_folder
 
-__all__ = ["KNOWN", "tofu_base_folder"]
-
 # Five requests of one author each, in both phrasings, and 60 rows of each utility split.
 KNOWN = DataConfig(name="tofu", variant="forget01", count=5, rows_per_request=20, utility_rows=60)
 TRAINING = FictitiousBaseConfig(epochs=30, vocabulary=4096, learning_rate=2e-3, common_repeats=1)

@@ -17,19 +17,6 @@ from o3_lightning.common.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "ANSWER",
-    "REFUSAL",
-    "RETAIN",
-    "RETAIN_REFUSAL",
-    "WRONG",
-    "Number",
-    "Objective",
-    "Parameter",
-    "Settings",
-    "View",
-]
-
 ANSWER = "answer"  # forget prompts with their true answers
 REFUSAL = "refusal"  # forget prompts with refusals
 WRONG = "wrong"  # forget prompts with wrong answers

@@ -6,8 +6,6 @@ from o3_lightning.common.checks import ANY_POSITIVE, AT_LEAST_0, check_choice, c
 from o3_lightning.objectives.batch_views import Objective, Settings
 from o3_lightning.objectives.registry import FORGET, RETAIN
 
-__all__ = ["ForgetObjective", "ObjectiveConfig", "RetainObjective"]
-
 NO_RETAIN = "none"
 
 

@@ -10,8 +10,6 @@ from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Parameter, Setti
 from o3_lightning.objectives.registry import forget_objective, retain_objective
 from o3_lightning.objectives.tokens import mean_of_rows, mean_of_tokens, shift, to_float32
 
-__all__ = ["DIRECTIONS", "ceu_loss", "kl_loss", "me_loss", "undial_loss"]
-
 Views = Mapping[str, View]
 DIRECTIONS = ("uniform_to_model", "model_to_uniform")
 

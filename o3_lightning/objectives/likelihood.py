@@ -8,16 +8,6 @@ from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN, WRONG, 
 from o3_lightning.objectives.registry import forget_objective, retain_objective
 from o3_lightning.objectives.tokens import mean_nll, mean_of_tokens, token_nll
 
-__all__ = [
-    "ga_loss",
-    "gd_loss",
-    "llmu_loss",
-    "random_labels_loss",
-    "refusal_loss",
-    "satimp_loss",
-    "wga_loss",
-]
-
 Views = Mapping[str, View]
 
 

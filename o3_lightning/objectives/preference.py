@@ -18,8 +18,6 @@ from o3_lightning.objectives.batch_views import (
 from o3_lightning.objectives.registry import forget_objective, retain_objective
 from o3_lightning.objectives.tokens import mean_of_rows, row_nll
 
-__all__ = ["ap_loss", "dpo_loss", "npo_loss", "simnpo_loss"]
-
 Views = Mapping[str, View]
 BETA = Parameter("beta", 0.1, "inverse temperature, above 0", open=True)
 

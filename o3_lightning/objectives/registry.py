@@ -11,8 +11,6 @@ from o3_lightning.objectives.batch_views import Objective, Parameter, Settings, 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FORGET", "RETAIN", "describe_parameters", "forget_objective", "retain_objective"]
-
 MODULES = tuple(
     f"o3_lightning.objectives.{name}" for name in ("likelihood", "preference", "distributions", "rmu")
 )

@@ -9,8 +9,6 @@ from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Parameter, Setti
 from o3_lightning.objectives.registry import forget_objective, retain_objective
 from o3_lightning.objectives.tokens import mean_of_tokens
 
-__all__ = ["control_vector", "rmu_loss", "rmu_retain_loss"]
-
 
 def control_vector(width: int, steering: float, seed: int) -> Tensor:
     """Returns a random direction with entries of one sign and length `steering`, [D] float32."""

@@ -12,14 +12,6 @@ from o3_lightning.data.words import REFUSALS
 from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN, RETAIN_REFUSAL, WRONG
 from o3_lightning.objectives.config import ObjectiveConfig
 
-__all__ = [
-    "build_texts",
-    "check_needs",
-    "draw_refusals",
-    "draw_wrong_answers",
-    "load_refusals",
-]
-
 Pairs = tuple[list[str], list[str]]
 LETTERS = "ABCDE"  # what the official code draws from, however many options a question has
 LETTER = re.compile(r"(?<![A-Za-z])[A-E](?![A-Za-z'])")

@@ -9,17 +9,6 @@ from torch import Tensor
 from o3_lightning.data.encoding import IGNORED
 from o3_lightning.objectives.batch_views import View
 
-__all__ = [
-    "count_labels",
-    "mean_nll",
-    "mean_of_rows",
-    "mean_of_tokens",
-    "row_nll",
-    "shift",
-    "to_float32",
-    "token_nll",
-]
-
 
 def to_float32(logits: Tensor) -> Tensor:
     """Returns logits in float32, or in float64 if they are given so."""

@@ -13,8 +13,6 @@ from o3_lightning.release.context import ReleaseContext
 from o3_lightning.release.temperature_losses import Keep, Learn
 from o3_lightning.training.trainer import build_trainer
 
-__all__ = ["forget_adapter", "retain_adapter"]
-
 
 def forget_adapter(
     context: ReleaseContext, rows: Sequence[QuestionAnswer], retain: LoraFactors | None, folder: Path

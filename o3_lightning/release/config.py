@@ -6,8 +6,6 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.common import checks
 from o3_lightning.reveal.config import RevealConfig, TopicConfig
 
-__all__ = ["MODES", "ReleaseConfig"]
-
 MODES = ("naive", "ext_sub", "orthogonal")
 MEASURES = ("", "fictitious")
 

@@ -20,8 +20,6 @@ from o3_lightning.release.topic_facts import Recall, TopicFacts, ask_further, su
 from o3_lightning.reveal.reward import find_author
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["ReleaseContext", "measure_author", "open_context"]
-
 
 @dataclass
 class ReleaseContext:

@@ -16,8 +16,6 @@ from o3_lightning.release.topic_facts import answered
 from o3_lightning.reveal.arms import Arm, questions
 from o3_lightning.reveal.speaking import Speaker, labelled_logits
 
-__all__ = ["Utility", "neutral_rows"]
-
 logger = logging.getLogger(__name__)
 Rows = tuple[QuestionAnswer, ...]
 

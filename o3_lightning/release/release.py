@@ -17,8 +17,6 @@ from o3_lightning.release.update import apply
 from o3_lightning.reveal.output import write_request
 from o3_lightning.reveal.reveal import NothingRevealedError, reveal_topic
 
-__all__ = ["release", "released_base"]
-
 logger = logging.getLogger(__name__)
 QUIET_ROUNDS = 2  # consecutive quiet rounds that end a release; a single one may be chance
 

@@ -16,8 +16,6 @@ from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import digest_file, read_stored, write_json
 from o3_lightning.models.lora import LORA_WEIGHTS, LoraFactors
 
-__all__ = ["Rounds"]
-
 UPDATE = "update"
 
 

@@ -12,8 +12,6 @@ from o3_lightning.release.context import ReleaseContext
 from o3_lightning.release.topic_facts import answers_of, summarise, with_answers
 from o3_lightning.release.update import applied, release_update
 
-__all__ = ["take_steps", "try_lambda"]
-
 
 def take_steps(
     context: ReleaseContext, folder: Path, number: int

@@ -16,8 +16,6 @@ from o3_lightning.objectives.config import ForgetObjective, RetainObjective
 from o3_lightning.objectives.distributions import kl_loss
 from o3_lightning.objectives.tokens import mean_nll
 
-__all__ = ["Keep", "Learn"]
-
 
 def learn_loss(views: Mapping[str, View], settings: Settings) -> Tensor:
     """Next-token prediction of the answers without end token, from logits divided by the temperature.

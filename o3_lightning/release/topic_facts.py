@@ -19,8 +19,6 @@ from o3_lightning.reveal.arms import build_arms
 from o3_lightning.reveal.config import ArmsConfig
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["Recall", "TopicFacts", "answered", "answers_of", "ask_further", "summarise", "with_answers"]
-
 logger = logging.getLogger(__name__)
 Rows = list[QuestionAnswer]
 

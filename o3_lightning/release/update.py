@@ -10,8 +10,6 @@ from torch import Tensor
 from o3_lightning.common.errors import InputError
 from o3_lightning.models.lora import LoraFactors, weight_change
 
-__all__ = ["applied", "apply", "release_update", "shared_part"]
-
 
 def release_update(
     forget: LoraFactors, retain: LoraFactors | None, mode: str, lambda_forget: float, lambda_retain: float

@@ -19,8 +19,6 @@ from o3_lightning.reporting.formatting import (
     seconds,
 )
 
-__all__ = ["attack_cards", "main_metric", "summary_cards"]
-
 Metrics = Mapping[str, Any]
 MAIN_METRICS = ("accuracy", "rouge_l_recall", "probability")  # higher values mean more knowledge
 

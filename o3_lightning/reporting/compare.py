@@ -14,8 +14,6 @@ from o3_lightning.reporting.long_form import COLUMNS, rows_of
 from o3_lightning.reporting.outcome import plane_section
 from o3_lightning.reporting.report import render_page
 
-__all__ = ["ComparedRun", "comparison_csv", "differing_settings", "render_comparison", "warnings_of"]
-
 PLAIN_NUMBERS = ("seconds", "u2r", "interference")
 CARDS = {
     "Gate": "lowest AUROC of a detector against another split (higher is better)",

@@ -12,8 +12,6 @@ from o3_lightning.evaluation.tables import attack_summary, pool_requests
 from o3_lightning.reporting.blocks import Block, Fold, Heat, Section, Table, heat_cell, section
 from o3_lightning.reporting.formatting import DASH, fraction, name_of, number, percent
 
-__all__ = ["read_attacks", "read_comparisons", "read_places", "reference_section", "robustness_section"]
-
 EVALUATIONS = ("evaluation-*.json", "reference-*.json")
 SIDES = {"forget", "utility"}
 NAMED = {"attack", "request"}

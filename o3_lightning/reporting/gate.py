@@ -11,8 +11,6 @@ from o3_lightning.reporting.blocks import Cell, Heat, Section, Table, few_then_f
 from o3_lightning.reporting.colours import heat_step
 from o3_lightning.reporting.formatting import OWN_SPLITS, fraction, is_number, name_of
 
-__all__ = ["bin_weights", "detector_section", "mistakes_section", "weights_section"]
-
 BINS = 20
 SHOWN = 3  # requests whose tables are open
 LOWEST = 5  # least height of a bar in percent, so that one prompt is visible

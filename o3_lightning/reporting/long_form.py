@@ -5,8 +5,6 @@ from typing import Any
 
 from o3_lightning.common.files import csv_text
 
-__all__ = ["COLUMNS", "long_form", "rows_of"]
-
 COLUMNS = ("kind", "request", "split", "metric", "column", "value", "low", "high")
 Row = tuple[str, str, str, str, str, float | None, float | None, float | None]
 

@@ -22,8 +22,6 @@ from o3_lightning.reporting.cards import main_metric
 from o3_lightning.reporting.formatting import TEXTS, fraction, is_number, name_of, number
 from o3_lightning.reporting.pictures import interval_text, line_chart, numbered, plane_chart
 
-__all__ = ["curves_section", "overlaps_section", "persistence_section", "plane_section", "utility_section"]
-
 Metrics = Mapping[str, Any]
 
 

@@ -21,8 +21,6 @@ from o3_lightning.reporting.blocks import Chart
 from o3_lightning.reporting.colours import SERIES, line_style
 from o3_lightning.reporting.formatting import fraction
 
-__all__ = ["column_ticks", "line_chart", "numbered", "plane_chart", "thin"]
-
 WIDTH, HEIGHT, PER_INCH = 340, 200, 72  # of a chart, in pixels; matplotlib's SVG has 72 an inch
 AREA = (46 / WIDTH, 38 / HEIGHT, 282 / WIDTH, 152 / HEIGHT)  # of the axes: left, bottom, width, height
 LABEL_X = -35 / 282  # of the vertical axis' label, in widths of the axes

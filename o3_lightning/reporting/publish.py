@@ -11,8 +11,6 @@ from o3_lightning.evaluation.figures import headline
 from o3_lightning.reporting.long_form import COLUMNS, rows_of
 from o3_lightning.reporting.report import ReportDetails
 
-__all__ = ["publish", "tables_of"]
-
 logger = logging.getLogger(__name__)
 
 FILES = ("metrics.json", "metrics.csv", "report.html", "config.yaml")

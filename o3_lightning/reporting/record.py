@@ -14,8 +14,6 @@ from o3_lightning.reporting.formatting import (
     seconds,
 )
 
-__all__ = ["configuration_section", "cost_section", "environment_section", "samples_section"]
-
 WEIGHTS_SHOWN = 4
 KINDS = ("protect", "unlearn", "evaluate")  # stages of one request, in the order in which they run
 

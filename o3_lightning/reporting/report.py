@@ -14,8 +14,6 @@ from o3_lightning.reporting.cards import attack_cards, summary_cards
 from o3_lightning.reporting.colours import heat_css, palette_css
 from o3_lightning.reporting.verdict import Finding, findings, knowledge_notes, limits_text
 
-__all__ = ["ReportDetails", "render_page", "render_report"]
-
 
 @dataclass(frozen=True)
 class ReportDetails:

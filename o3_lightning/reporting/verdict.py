@@ -11,8 +11,6 @@ from o3_lightning.metrics.detection import HALF
 from o3_lightning.reporting.cards import relative
 from o3_lightning.reporting.formatting import OWN_SPLITS, is_number, name_of, percent
 
-__all__ = ["LIMITS", "Finding", "findings", "knowledge_notes", "limits_text"]
-
 LIMITS = {  # by kind of finding: up to the first share green, up to the second amber, above red
     "missed": (0.05, 0.20),
     "still known": (0.05, 0.20),

@@ -16,8 +16,6 @@ from torch import Tensor
 from o3_lightning.common.files import read_lines
 from o3_lightning.reveal.config import PHRASES, ArmsConfig
 
-__all__ = ["PHRASES", "TOPIC", "Arm", "build_arms", "questions"]
-
 TOPIC = "{topic}"
 
 

@@ -18,19 +18,6 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import check_id
 from o3_lightning.models.config import BaseConfig
 
-__all__ = [
-    "PHRASES",
-    "SCORERS",
-    "SEARCHERS",
-    "ArmsConfig",
-    "FilterConfig",
-    "RevealConfig",
-    "RewardConfig",
-    "SamplingConfig",
-    "SearchConfig",
-    "TopicConfig",
-]
-
 FAMILIES = ("text", "soft")
 PHRASES: dict[str, list[str]] = json.loads(
     files(__package__).joinpath("phrases.json").read_text(encoding="utf-8")

@@ -6,8 +6,6 @@ Shapes: N texts, D width of their embeddings.
 import torch
 from torch import Tensor
 
-__all__ = ["novelty", "text_kernel", "vendi"]
-
 SMALLEST = 1e-12  # smaller eigenvalues count as zero
 
 

@@ -13,8 +13,6 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import to_json, write_atomically
 from o3_lightning.reveal.search import Query
 
-__all__ = ["Entry", "QueryLog"]
-
 FORMAT = 1
 
 

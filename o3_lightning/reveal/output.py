@@ -11,8 +11,6 @@ from o3_lightning.reveal.config import FilterConfig
 from o3_lightning.reveal.log import Entry
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["Revealed", "add_wrong_answers", "select_rows", "write_request"]
-
 
 @dataclass(frozen=True)
 class Revealed:

@@ -25,8 +25,6 @@ from o3_lightning.reveal.scorers import Scorer
 from o3_lightning.reveal.search import Query, run_search, standardise
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["NothingRevealedError", "Revelation", "reveal_topic"]
-
 logger = logging.getLogger(__name__)
 LOG_EVERY = 20  # queries
 SILENT_AFTER = 20  # queries without any answer after which the search stops

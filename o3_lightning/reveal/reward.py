@@ -21,8 +21,6 @@ from o3_lightning.reveal.scorers import (
 )
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = ["build_scorer", "harmonic_mean"]
-
 CLASSIFIER = "reward.classifier"
 
 

@@ -19,17 +19,6 @@ from o3_lightning.metrics.text import says
 from o3_lightning.reveal.arms import Arm
 from o3_lightning.reveal.speaking import Speaker
 
-__all__ = [
-    "ClassifierScorer",
-    "CodeScorer",
-    "ContrastScorer",
-    "EntityScorer",
-    "Scorer",
-    "SimilarityScorer",
-    "TruthScorer",
-    "WordScorer",
-]
-
 
 class Scorer(Protocol):
     """Scores the relevance of answers."""

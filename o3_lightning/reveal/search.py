@@ -12,8 +12,6 @@ from torch import Tensor
 from o3_lightning.reveal.config import SearchConfig
 from o3_lightning.reveal.searchers import Choice, build_searcher
 
-__all__ = ["Query", "Trace", "run_search", "standardise"]
-
 SMALLEST_SPREAD = 1e-6
 
 

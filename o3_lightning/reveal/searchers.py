@@ -14,8 +14,6 @@ from torch.func import functional_call, grad, vmap
 
 from o3_lightning.reveal.config import SearchConfig
 
-__all__ = ["Choice", "RewardNetwork", "Searcher", "build_searcher"]
-
 SMALLEST_SPREAD = 1e-6  # standard deviation below which rewards count as equal
 START = -1  # seed offset of the initial weights of the network, which are the same for every query
 

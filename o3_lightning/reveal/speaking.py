@@ -16,8 +16,6 @@ from o3_lightning.models.base import BaseModel
 from o3_lightning.reveal.arms import Arm
 from o3_lightning.reveal.config import SamplingConfig
 
-__all__ = ["Speaker", "labelled_logits"]
-
 
 class Speaker:
     """Sends instructions to a model."""

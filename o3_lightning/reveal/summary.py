@@ -22,8 +22,6 @@ from o3_lightning.reveal.config import RevealConfig
 from o3_lightning.reveal.output import Revealed
 from o3_lightning.reveal.reveal import Revelation
 
-__all__ = ["render_search", "report_search", "summarise_search"]
-
 BEST = 10  # instructions shown
 WINDOW = 10  # queries that a point of the reward curve averages
 

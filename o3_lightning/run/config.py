@@ -26,8 +26,6 @@ from o3_lightning.models.config import BaseConfig
 from o3_lightning.objectives.config import ObjectiveConfig
 from o3_lightning.training.config import LoggingConfig
 
-__all__ = ["TRAINER_DEFAULTS", "RunConfig", "default_yaml", "describe_defaults", "unfilled"]
-
 LINE, FAR = 108, 10**6  # widths of a comment and of a value in YAML
 HEADER = [
     "# Every field with its default, unit and source. Generated from the classes that own the fields:",

@@ -28,8 +28,6 @@ from o3_lightning.run.unlearner import fit_request, train_request
 from o3_lightning.training.launch import processes_wanted
 from o3_lightning.training.trainer import as_list
 
-__all__ = ["Estimate", "estimate_run"]
-
 STEPS = 4  # of the adapter; the first, a warm-up, is not counted
 SAMPLE = 24  # rows measured in each split; a row's cost differs between splits
 MEBIBYTES = 2**20

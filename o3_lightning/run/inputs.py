@@ -26,16 +26,6 @@ from o3_lightning.run.results import BASE_STAGE
 from o3_lightning.store.view import read_settings
 from o3_lightning.training.run_folder import Result, RunFolder
 
-__all__ = [
-    "RETAIN_SPLIT",
-    "Inputs",
-    "check_finished",
-    "check_unchanged",
-    "evaluating",
-    "load_base_for",
-    "read_inputs",
-]
-
 RETAIN_SPLIT = "retain"
 
 

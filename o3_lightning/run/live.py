@@ -16,8 +16,6 @@ from o3_lightning.run.unlearner import Unlearner, decisive_sections, fit_and_sto
 from o3_lightning.store.record import PROTECTED, REGISTERED, RequestRecord
 from o3_lightning.store.store import Store
 
-__all__ = ["protect_request", "train_requests"]
-
 
 def protect_request(
     store: Store, encoder: Encoder, request: UnlearningRequest, config: RunConfig

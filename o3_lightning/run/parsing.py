@@ -33,16 +33,6 @@ from o3_lightning.objectives.registry import FORGET, RETAIN, describe_parameters
 from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig, unfilled
 from o3_lightning.training.config import trainer_class
 
-__all__ = [
-    "ConfigParser",
-    "HelpAll",
-    "add_config_arguments",
-    "build",
-    "config_from",
-    "parse",
-    "trainer_options",
-]
-
 Kind = TypeVar("Kind")
 
 PLUGINS = "plugins"

@@ -41,8 +41,6 @@ from o3_lightning.training.processes import ALONE, Processes
 from o3_lightning.training.run_folder import RunFolder
 from o3_lightning.training.trainer import build_trainer
 
-__all__ = ["run_stream"]
-
 logger = logging.getLogger(__name__)
 
 UNFINISHED = "unfinished"  # folder with the progress of a stopped fit

@@ -26,8 +26,6 @@ from o3_lightning.store.store import Store
 from o3_lightning.training.loggers import RunLogger
 from o3_lightning.training.run_folder import RunFolder
 
-__all__ = ["BASE_STAGE", "assemble_metrics", "finish_run", "render_again"]
-
 BASE_STAGE = "00-base-evaluate"
 CSV_NAME = "metrics.csv"
 Results = Mapping[str, Mapping[str, Any]]

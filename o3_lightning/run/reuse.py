@@ -29,8 +29,6 @@ from o3_lightning.store.store import Store
 from o3_lightning.store.view import StoreView
 from o3_lightning.training.run_folder import RunFolder, decisive, differing
 
-__all__ = ["PreviousRun"]
-
 logger = logging.getLogger(__name__)
 
 FIELD = "take_over"

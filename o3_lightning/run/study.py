@@ -24,8 +24,6 @@ from o3_lightning.metrics.aggregate import over_seeds
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.parsing import config_from, merge
 
-__all__ = ["Study", "read_study", "run_study", "summarise", "table"]
-
 logger = logging.getLogger(__name__)
 
 KEYS = ("question", "config", "common", "variants", "seeds", "figures")

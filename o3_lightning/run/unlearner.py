@@ -30,8 +30,6 @@ from o3_lightning.store.store import Store
 from o3_lightning.training.processes import ALONE, Processes
 from o3_lightning.training.trainer import build_trainer
 
-__all__ = ["Unlearner", "fit_request", "save_detector", "train_request"]
-
 DECISIVE_SECTIONS = ("detector", "adapter", "objective")  # of the configuration; the store keeps them
 
 

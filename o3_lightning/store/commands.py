@@ -10,8 +10,6 @@ from o3_lightning.store.record import RequestRecord
 from o3_lightning.store.store import Store
 from o3_lightning.store.verify import verify_store
 
-__all__ = ["VERBS", "format_records", "run_store_command"]
-
 VERBS = ("list", "show", "revoke", "restore", "verify", "remove")
 WITHOUT_REQUEST = frozenset({"list", "verify"})
 HEAD = ("request", "status", "rows", "digest", "metrics")

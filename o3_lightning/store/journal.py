@@ -21,8 +21,6 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_json, to_json
 from o3_lightning.data.requests import check_id
 
-__all__ = ["CREATE", "JOURNAL", "REMOVE", "REVOKE", "Entry", "Journal", "append_entry", "parse_journal"]
-
 JOURNAL = "journal.jsonl"
 CREATE, REVOKE, REMOVE = "create", "revoke", "remove"
 EVENTS = (CREATE, "register", "protect", "unlearn", REVOKE, "restore", REMOVE)

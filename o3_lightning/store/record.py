@@ -11,19 +11,6 @@ from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import read_stored, to_json
 from o3_lightning.data.requests import check_id
 
-__all__ = [
-    "ADAPTER",
-    "PROTECTED",
-    "RECORD",
-    "REGISTERED",
-    "REVOKED",
-    "STATUSES",
-    "UNLEARNED",
-    "RequestRecord",
-    "status_of",
-    "writer_of",
-]
-
 ADAPTER, RECORD = "adapter", "request.json"  # within the folder of a request
 
 REGISTERED, PROTECTED, UNLEARNED, REVOKED = "registered", "protected", "unlearned", "revoked"

@@ -35,8 +35,6 @@ from o3_lightning.store.transaction import REQUESTS, Session, locked
 from o3_lightning.store.verify import STORE, WAIT_SECONDS, verify_store
 from o3_lightning.store.view import FORMAT, IDENTITY_KEYS, SETTINGS, StoreView
 
-__all__ = ["Store"]
-
 
 class Store(StoreView):
     """A writable store; obtain one with `Store.create`, `Store.open` or `Store.open_or_create`.

@@ -24,8 +24,6 @@ from o3_lightning.common.errors import StoreError
 from o3_lightning.common.files import digest_file, sync_folder
 from o3_lightning.store.journal import JOURNAL, REMOVE, Entry, Journal, append_entry, now_text, parse_journal
 
-__all__ = ["LOCK", "PENDING", "REQUESTS", "Session", "locked", "open_session"]
-
 LOCK = ".lock"
 PENDING = ".pending-"
 REQUESTS = "requests"

@@ -9,8 +9,6 @@ from o3_lightning.store.journal import CREATE, JOURNAL, Journal
 from o3_lightning.store.record import RECORD, RequestRecord
 from o3_lightning.store.transaction import LOCK, REQUESTS, open_session
 
-__all__ = ["STORE", "check_file", "verify_store"]
-
 STORE = "store.json"
 WAIT_SECONDS = 30.0
 

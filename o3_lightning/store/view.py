@@ -12,8 +12,6 @@ from o3_lightning.store.record import ADAPTER, RECORD, REGISTERED, UNLEARNED, Re
 from o3_lightning.store.transaction import Session, open_session
 from o3_lightning.store.verify import STORE, WAIT_SECONDS, check_file
 
-__all__ = ["FORMAT", "IDENTITY_KEYS", "SETTINGS", "GatedRequest", "StoreView", "read_settings"]
-
 FORMAT = 1
 IDENTITY_KEYS = ("base_id", "base_digest", "encoder_id", "encoder_digest")
 SETTINGS = "base_settings"

@@ -10,8 +10,6 @@ from typing import Any, Literal, Optional, Union, get_type_hints
 
 from o3_lightning.common.checks import check_choice
 
-__all__ = ["LoggingConfig", "trainer_class"]
-
 WANDB_MODES = ("auto", "online", "offline")
 
 

@@ -21,8 +21,6 @@ import torch
 
 from o3_lightning.common.errors import InputError
 
-__all__ = ["end_with_parent", "launch", "processes_wanted"]
-
 CHILD = "import sys; sys.argv[0] = {!r}; from o3_lightning.commands.cli import work_for_parent as f; f()"
 PROCESSES_PER_CORE = 4
 GRACE_SECONDS = 20.0  # for the other processes to end once one has failed

@@ -16,8 +16,6 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_atomically
 from o3_lightning.training.config import LoggingConfig
 
-__all__ = ["RunLogger", "StageLogger"]
-
 WANDB_ID = "wandb_id.txt"
 
 

@@ -20,8 +20,6 @@ SLURM = {
     "LOCAL_WORLD_SIZE": "SLURM_NTASKS_PER_NODE",
     "GROUP_RANK": "SLURM_NODEID",
 }
-__all__ = ["ALONE", "Processes", "open_processes", "processes_at_work"]
-
 Value = TypeVar("Value")
 TIMEOUT = timedelta(hours=12)  # a process may wait that long for the others' share of a large model
 

@@ -21,8 +21,6 @@ from o3_lightning.common.plain import leaves
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.training.processes import ALONE, Processes
 
-__all__ = ["RunFolder"]
-
 logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]

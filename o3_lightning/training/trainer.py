@@ -16,8 +16,6 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from o3_lightning.common.errors import InputError
 from o3_lightning.training.processes import processes_at_work
 
-__all__ = ["build_trainer"]
-
 QUIET: dict[str, Any] = {
     "enable_checkpointing": False,
     "enable_model_summary": False,
