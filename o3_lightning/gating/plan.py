@@ -5,6 +5,7 @@ Shapes: B rows, K requests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,11 @@ class Plan:
     def rows(self, chosen: list[int]) -> Plan:
         """Returns the plan of some rows."""
         return Plan(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+    @classmethod
+    def stack(cls, plans: Sequence[Plan]) -> Plan:
+        """Returns one plan with the rows of several plans for the same requests."""
+        return cls(*(torch.cat([getattr(plan, name) for plan in plans]) for name in cls.__dataclass_fields__))
 
 
 def plan_rows(

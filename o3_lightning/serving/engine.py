@@ -1,6 +1,8 @@
 """Runs rows that arrive together in one batch, each at its own weights; fails closed.
 
-One thread owns the model: it asks the gate, generates, and follows the store between two batches.
+One thread owns the model: it asks the gate, generates, and follows the store. Refusals and gate-only rows
+need no generation: they are answered between two decoding steps of the running batch, and by the store as it
+is at that time.
 
 Shapes: B rows, K requests.
 """
@@ -9,9 +11,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from threading import Condition, Thread
 from time import monotonic
 from typing import Any
@@ -39,6 +42,8 @@ from o3_lightning.serving.rows import (
 __all__ = ["BusyError", "Engine"]
 
 logger = logging.getLogger(__name__)
+LOOK_SECONDS = 0.5  # between two looks at the queue while a batch is generated
+MOST_PAUSE_SECONDS = 10.0  # generation waits so long for a detector's fit, then shares the processor with it
 
 
 class BusyError(Exception):
@@ -69,7 +74,8 @@ class Engine:
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = Condition()
         self._is_stopping = False
-        self._batch_seconds, self._last_rows, self._looked = 1.0, 0, monotonic()
+        self._batch_seconds, self._last_rows, self._followed = 1.0, 0, monotonic()
+        self._looked = self._paused_until = 0.0
         self._thread = Thread(target=self._work, name="engine", daemon=True)
 
     @property
@@ -116,6 +122,17 @@ class Engine:
             self._changed.notify()
         return future
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within, generation waits, up to `MOST_PAUSE_SECONDS`; rows that need none are answered."""
+        self._paused_until = monotonic() + MOST_PAUSE_SECONDS
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._paused_until = 0.0
+                self._changed.notify()
+
     def _work(self) -> None:
         while (rows := self._take()) is not None:
             began = monotonic()
@@ -136,6 +153,7 @@ class Engine:
             if self._is_stopping and not (self._waiting or self._calls):
                 return None
         self._keep_up()
+        self._wait_while_paused()
         with self._changed:
             if self._waiting and (self._last_rows > 1 or len(self._waiting) > 1):
                 self._changed.wait_for(
@@ -148,13 +166,13 @@ class Engine:
 
     def _keep_up(self) -> None:
         """Follows the store every `refresh_seconds`, and runs the functions given to `call`."""
-        if monotonic() - self._looked > self.config.refresh_seconds:
+        if monotonic() - self._followed > self.config.refresh_seconds:
             try:
                 self.watcher.look()
             except Exception as error:  # the thread must go on; `/readyz` shows the problem
                 self.watcher.problem = describe(error)
                 logger.error("the model does not follow its store: %s", self.watcher.problem)
-            self._looked = monotonic()
+            self._followed = monotonic()
         while self._calls:
             work, future = self._calls.popleft()
             if future.set_running_or_notify_cancel():
@@ -163,17 +181,64 @@ class Engine:
                 except Exception as error:
                     future.set_exception(error)
 
+    def _between_steps(self) -> None:
+        """Follows the store and answers waiting rows that need no generation, while a batch is generated."""
+        now = monotonic()
+        if self._calls or now > self._looked + LOOK_SECONDS or now < self._paused_until:
+            self._keep_up()
+            self._answer_waiting()
+            self._wait_while_paused()
+            self._looked = monotonic()
+
+    def _wait_while_paused(self) -> None:
+        while (left := self._paused_until - monotonic()) > 0:
+            with self._changed:
+                self._changed.wait(min(left, LOOK_SECONDS))
+            self._keep_up()
+            self._answer_waiting()
+
+    def _answer_waiting(self) -> None:
+        """Answers the waiting rows that need no generation, and takes them out of the queue."""
+        head = self.model.store_head
+        with self._changed:
+            fresh = [row for row in self._waiting if row.judged is None or row.judged.store_head != head]
+        fresh = [row for row in fresh if not row.ungated][: self.config.max_batch_rows]
+        answered = set(fresh).difference(self._admit(fresh))
+        with self._changed:
+            self._waiting = deque(row for row in self._waiting if row not in answered)
+            self.metrics.waiting.set(len(self._waiting))
+
     def _run(self, rows: list[Row]) -> None:
-        """Judges and answers some rows, in as many batches as the model's context asks for."""
-        rows = [row for row in rows if self._read(row)]
-        for ungated in (False, True):
-            chosen = [row for row in rows if row.ungated == ungated]
-            plan = self._judge(chosen) if chosen and not ungated else None
-            numbers = [number for number, row in enumerate(chosen) if row.max_tokens]
-            while numbers:
-                group = self._fitting([chosen[number] for number in numbers])
-                part, numbers = numbers[: len(group)], numbers[len(group) :]
-                self._generate(group, None if plan is None else plan.rows(part))
+        """Answers some rows, in as many batches as the model's context asks for."""
+        while rows := self._admit(rows):
+            group = self._fitting([row for row in rows if row.ungated == rows[0].ungated])
+            self._generate(group)
+            rows = [row for row in rows if row not in group]
+
+    def _admit(self, rows: Sequence[Row]) -> list[Row]:
+        """Reads and judges rows, ends those that need no generation, and returns the others."""
+        try:
+            rows = [row for row in rows if self._read(row)]
+            head = self.model.store_head
+            self._judge(
+                [
+                    row
+                    for row in rows
+                    if not row.ungated and not (row.judged and row.judged.store_head == head)
+                ]
+            )
+        except Exception as error:  # one row must not end the batch that is generated meanwhile
+            logger.error("reading %d rows failed: %s", len(rows), describe(error))
+            for row in rows:
+                row.emit(Failed(500, "the model failed"))
+            return []
+        for row in rows:
+            if row.judged and row.is_refused:
+                row.emit(row.judged)
+                RowStreamer([row], self.model.base, None, self.model.refusal_tokens).refuse()
+            elif row.judged and not row.max_tokens:
+                row.emit(row.judged)
+        return [row for row in rows if row.max_tokens and not row.is_refused]
 
     def _read(self, row: Row) -> bool:
         """Tokenizes a prompt; false, after an error event, if it cannot be read or its time is over."""
@@ -197,8 +262,10 @@ class Engine:
         row.max_tokens = min(row.max_tokens, room)
         return True
 
-    def _judge(self, rows: Sequence[Row]) -> Plan:
+    def _judge(self, rows: Sequence[Row]) -> None:
         """Asks the gate; where it fails, every row is refused."""
+        if not rows:
+            return
         began, ids = monotonic(), self.model.ids
         try:
             plan = self.model.plan([row.prompt for row in rows])
@@ -208,17 +275,14 @@ class Engine:
             plan = Plan(zeros, zeros, zeros, yes, yes)
         seconds = monotonic() - began
         self.metrics.gate_seconds.observe(seconds)
-        acting = plan.strengths.gt(0).any(1).tolist()
         for number, row in enumerate(rows):
-            refused = bool(plan.refused[number])
-            row.refused = refused
-            decision = "refuse" if refused else "adapter" if acting[number] else "base"
+            row.plan = own = plan.rows([number])
+            decision = "refuse" if own.refused else "adapter" if own.strengths.gt(0).any() else "base"
             weights, suspect = (
-                dict(zip(ids, part[number].tolist(), strict=True)) for part in (plan.weights, plan.suspect)
+                dict(zip(ids, part[0].tolist(), strict=True)) for part in (own.weights, own.suspect)
             )
-            failed = bool(plan.failed[number])
-            row.emit(Judged(decision, weights, suspect, failed, seconds, self.model.store_head))
-        return plan
+            failed = bool(own.failed)
+            row.judged = Judged(decision, weights, suspect, failed, seconds, self.model.store_head)
 
     def _fitting(self, rows: Sequence[Row]) -> list[Row]:
         """Returns as many of the first rows as the context holds side by side; at least one."""
@@ -229,23 +293,27 @@ class Engine:
                 return list(rows[:count])
         return list(rows)
 
-    def _generate(self, rows: Sequence[Row], plan: Plan | None) -> None:
-        """Generates the answers of one batch at the weights of a plan; None runs the base model alone."""
+    def _generate(self, rows: Sequence[Row]) -> None:
+        """Generates the answers of one batch, each row by its plan; without plans by the base model."""
         self.metrics.batch_rows.observe(len(rows))
-        model = self.model
+        model = copy(self.model)  # keeps its requests while the engine's model follows the store
+        for row in rows:
+            if row.judged:
+                row.emit(row.judged)
+        plans = [row.plan for row in rows if row.plan is not None]
         ids, mask = model.tokens.pad([row.ids for row in rows])
         sampler = RowSampler(rows, ids.shape[1])
-        streamer = RowStreamer(rows, model.base, sampler, model.refusal_tokens)
-        with model.disabled() if plan is None else nullcontext():
+        ends = RowStop(rows, model.base, ids.shape[1], self._between_steps)
+        with nullcontext() if plans else model.disabled():
             model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                weights=plan,
+                weights=Plan.stack(plans) if plans else None,
                 max_new_tokens=max(row.max_tokens for row in rows),
                 do_sample=False,
                 num_beams=1,
                 pad_token_id=model.tokens.pad_id,
-                streamer=streamer,
+                streamer=RowStreamer(rows, model.base, sampler, model.refusal_tokens),
                 logits_processor=[sampler],
-                stopping_criteria=StoppingCriteriaList([RowStop(rows, model.base, ids.shape[1])]),
+                stopping_criteria=StoppingCriteriaList([ends]),
             )

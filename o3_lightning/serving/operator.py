@@ -19,6 +19,7 @@ from o3_lightning.run.config import RunConfig
 from o3_lightning.run.live import protect_request
 from o3_lightning.serving.background import BackgroundTraining
 from o3_lightning.serving.calls import Calls
+from o3_lightning.serving.engine import Engine
 from o3_lightning.serving.replies import CallError, Reply
 from o3_lightning.serving.rows import Delta, Judged, Row
 from o3_lightning.serving.schemas import GateBody, RequestBody
@@ -54,9 +55,10 @@ class Operator:
         if not secrets.compare_digest(authorization.encode(), f"Bearer {self.token}".encode()):
             raise CallError(401, "expected the bearer token", {"WWW-Authenticate": "Bearer"})
 
-    def protect(self, request: UnlearningRequest) -> RequestRecord:
-        """Registers a request and fits its detector."""
-        return protect_request(self.store, self.encoder, request, self.config)
+    def protect(self, engine: Engine, request: UnlearningRequest) -> RequestRecord:
+        """Registers a request and fits its detector; generation waits meanwhile."""
+        with engine.paused():
+            return protect_request(self.store, self.encoder, request, self.config)
 
     async def change(self, calls: Calls, work: Callable[[], RequestRecord]) -> dict[str, Any]:
         """Changes the store, lets the model follow at once, and returns the request as it is then.
@@ -101,7 +103,7 @@ def add_operator_routes(app: FastAPI, calls: Calls, operator: Operator) -> None:
             request = UnlearningRequest(body.id, tuple(parse_row(record)[0] for record in records))
         except InputError as error:
             raise CallError(400, str(error)) from error
-        added = await operator.change(calls, lambda: operator.protect(request))
+        added = await operator.change(calls, lambda: operator.protect(calls.engine, request))
         if operator.training is not None and added["status"] == PROTECTED:
             operator.training.submit(body.id, body.rows)
         return added

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
 from o3_lightning.data.prompts import Prompt
+from o3_lightning.gating.plan import Plan
 from o3_lightning.models.base import BaseModel
 
 __all__ = [
@@ -111,7 +112,8 @@ class Row:
         deadline: clock time (`time.monotonic`) at which the row ends.
         cancelled: set when the client has disconnected.
         ids: token ids of the prompt, set by the engine.
-        refused: whether the gate refuses the prompt, set by the engine.
+        judged: what the gate decided, set by the engine.
+        plan: the strengths that follow from it [1,K], set by the engine.
     """
 
     prompt: Prompt
@@ -127,7 +129,13 @@ class Row:
     deadline: float = math.inf
     cancelled: bool = False
     ids: list[int] = field(default_factory=list)
-    refused: bool = False
+    judged: Judged | None = None
+    plan: Plan | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the gate refuses the prompt."""
+        return self.judged is not None and self.judged.decision == "refuse"
 
 
 class RowText:
@@ -180,14 +188,25 @@ def overlap(text: str, stop: str) -> int:
 
 
 class RowStop(StoppingCriteria):
-    """Ends each row at its own stop texts, length and deadline, or when its client has disconnected."""
+    """Ends each row at its own stop texts, length and deadline, or when its client has disconnected.
 
-    def __init__(self, rows: Sequence[Row], base: BaseModel, prompt_length: int) -> None:
+    Args:
+        rows: of the batch.
+        base: decodes tokens.
+        prompt_length: of the padded prompts.
+        between_steps: called after each step.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], base: BaseModel, prompt_length: int, between_steps: Callable[[], None]
+    ) -> None:
         self.rows, self.base, self.prompt_length = rows, base, prompt_length
+        self.between_steps = between_steps
         self.texts: list[RowText] = []
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
         """Returns which rows are finished [B]."""
+        self.between_steps()
         if input_ids.shape[1] == self.prompt_length + 1:  # a new attempt
             self.texts = [RowText(row, self.base) for row in self.rows]
         now = monotonic()
@@ -254,12 +273,12 @@ class RowStreamer:
     Args:
         rows: of the batch.
         base: its tokenizer decodes.
-        sampler: of the same rows; knows their log-probabilities.
+        sampler: of the same rows; knows their log-probabilities. None where nothing is generated.
         refusal: tokens of the refusal; it is forced, and the model's own choices beside it are not reported.
     """
 
     def __init__(
-        self, rows: Sequence[Row], base: BaseModel, sampler: RowSampler, refusal: Sequence[int]
+        self, rows: Sequence[Row], base: BaseModel, sampler: RowSampler | None, refusal: Sequence[int]
     ) -> None:
         self.rows, self.tokenizer, self.sampler, self.refusal = rows, base.tokenizer, sampler, list(refusal)
         self.texts = [RowText(row, base) for row in rows]
@@ -272,6 +291,12 @@ class RowStreamer:
         for number, (text, token) in enumerate(zip(self.texts, value.tolist(), strict=True)):
             if not text.finish_reason:
                 self.emit(number, text, token)
+
+    def refuse(self) -> None:
+        """Emits the refusal as the whole answer of each row."""
+        for token in self.refusal:
+            self.put(torch.tensor([token] * len(self.rows)))
+        self.end()
 
     def emit(self, number: int, text: RowText, token: int) -> None:
         """Emits what a token completes, and the end of the answer."""
@@ -289,18 +314,19 @@ class RowStreamer:
         self.reported[number] = len(tokens)
         found = []
         for place in range(first, len(tokens)):
-            choice, token = self.sampler.choices[number][place], tokens[place]
-            is_refusal = (
-                row.refused
-                or (  # the answer gate refuses in a later attempt
-                    self.sampler.attempts > 1 and list(tokens[: place + 1]) == self.refusal[: place + 1]
-                )
-            )
-            if is_refusal or choice.token != token:
-                choice = Choice(token, 0.0, ((token, 0.0),)[: row.top_logprobs])
+            token = tokens[place]
+            choice = Choice(token, 0.0, ((token, 0.0),)[: row.top_logprobs])  # of a forced token
+            if self.sampler is not None and not self.is_forced(tokens[: place + 1]):
+                sampled = self.sampler.choices[number][place]
+                choice = sampled if sampled.token == token else choice
             top = tuple((self.tokenizer.decode([other]), value) for other, value in choice.top)
             found.append(TokenScore(self.tokenizer.decode([token]), choice.logprob, top))
         return tuple(found)
+
+    def is_forced(self, tokens: Sequence[int]) -> bool:
+        """Whether an answer that begins with these tokens may be a refusal of the answer gate."""
+        is_later_attempt = self.sampler is not None and self.sampler.attempts > 1
+        return is_later_attempt and list(tokens) == self.refusal[: len(tokens)]
 
     def end(self) -> None:
         """Ends the rows that have no end yet."""

@@ -11,10 +11,12 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
 from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig
+from o3_lightning.run.unlearner import fit_request
 from o3_lightning.serving.app import build_app
 from o3_lightning.serving.audit import AuditLog
 from o3_lightning.serving.background import BackgroundTraining
@@ -28,6 +30,7 @@ from o3_lightning.store.store import Store
 __all__ = ["make_app", "serve"]
 
 GRACE_SECONDS = 10  # beyond the time limit of a call
+WARM_UP = "Does a first prompt load libraries and word lists, which takes seconds?"
 
 
 def make_app(
@@ -56,7 +59,7 @@ def make_app(
     if not gate.timeout_seconds:
         gate = replace(gate, timeout_seconds=config.gate_timeout_seconds)
     model = GatedModel.from_store(store, base, encoder, gate)
-    model.plan(["a first prompt loads word lists, which takes seconds"])
+    model.plan([WARM_UP])
     metrics, audit = Metrics(), AuditLog(config.audit, config.audit_bytes, config.audit_files)
     calls = Calls(Engine(model, config, metrics), config, audit, metrics, config.served_model or base.id)
     token = os.environ.get(config.token_variable, "")
@@ -65,8 +68,9 @@ def make_app(
     options = TRAINER_DEFAULTS if trainer is None else trainer
     training = BackgroundTraining(store, run, options) if config.train_requests else None
     opened = Store.open(store, base.digest, encoder.digest)
-    operator = Operator(token, opened, load_configured_encoder(run.detector), run, training)
-    return build_app(calls, config, operator)
+    own_encoder = load_configured_encoder(run.detector)  # the served model's works meanwhile
+    fit_request(own_encoder, UnlearningRequest("warm-up", (QuestionAnswer(WARM_UP, "yes"),)), run)
+    return build_app(calls, config, Operator(token, opened, own_encoder, run, training))
 
 
 def serve(

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -162,6 +163,31 @@ def test_a_request_is_added_revoked_and_restored_while_the_server_runs(serving):
         inspected = served.http.post("/inspect", json={"prompt": question}, headers=served.operator).json()
         assert (inspected["gated"], inspected["decision"]) == (REFUSAL, "refuse")
         assert inspected["base"] != REFUSAL
+
+
+@pytest.fixture
+def slow_base(base):
+    """The tiny model with 50 ms a step."""
+    hook = base.model.register_forward_pre_hook(lambda *_: time.sleep(0.05))
+    yield base
+    hook.remove()
+
+
+def test_requests_and_refusals_do_not_wait_for_the_answer_that_is_generated(serving, slow_base):
+    question = "Where did Mirelle Vantongeren spend winter 2?"
+    rows = [{"prompt": question.replace("2", f"{n}"), "answer": f"In {n}"} for n in range(4)]
+    with serving() as served:
+        plain = served.answer(OTHER, max_tokens=200)
+        long = served.ask(messages=[{"role": "user", "content": OTHER}], max_tokens=200, stream=True)
+        next(iter(long))
+        assert served.http.post("/v1/gate", json={"prompt": OTHER}).json()["decision"] == "base"
+        assert served.answer(FORGOTTEN, max_tokens=32) == REFUSAL
+        body = {"id": "mirelle", "rows": rows}
+        assert served.http.post("/requests", json=body, headers=served.operator).status_code == 201
+        assert served.answer(question, max_tokens=32) == REFUSAL
+        assert served.metric("o3_batch_rows_count") == 2  # the long answer, before and now
+        assert served.metric('o3_tokens_total{kind="completion"}') < 300  # which has not ended
+        assert plain.endswith(streamed(long)[0])
 
 
 def test_without_a_token_the_operators_endpoints_do_not_exist(serving):
