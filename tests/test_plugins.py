@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import o3_lightning.run.inputs as inputs_module
 from o3_lightning.commands.common import read_run
+from o3_lightning.run import recorded_base
 from o3_lightning.run.pipeline import run_stream
 
 PACKAGE = Path(__file__).parents[1] / "examples/plugin"
@@ -64,7 +64,7 @@ def test_files_named_on_the_command_line_add_a_benchmark_an_objective_and_a_metr
     assert all(name in told for name in ("own_benchmark", "bounded_ascent.margin = 6.0", "answer_words"))
     words += ["--data.name", "own_benchmark", "--data.requests", "[rivers_1]", "--output", str(tmp_path)]
     config, trainer, _ = read_run("run", "", [*words, *CHOSEN, *SMALL])
-    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: tiny_base)
+    monkeypatch.setattr(recorded_base, "load_base", lambda config, seed: tiny_base)
     folder = run_stream(config, trainer)
     assert json.loads((folder / "metrics.json").read_text())["requests"] == ["rivers_1"]
     check_run(folder)

@@ -145,7 +145,7 @@ def open_gated_model(config: RunConfig) -> GatedModel:
     """Returns the gated model of a run; InputError if the run has no store yet."""
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.gating.model import GatedModel
-    from o3_lightning.run.inputs import load_base_for
+    from o3_lightning.run.recorded_base import load_base_for
     from o3_lightning.training.run_folder import RunFolder
 
     folder = RunFolder(config.folder)

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
         message = f"{error.name} is missing; the server needs pip install 'o3-lightning[serve]'"
         raise InputError(message) from error
     from o3_lightning.detector.encoder import load_configured_encoder
-    from o3_lightning.run.inputs import load_base_for
+    from o3_lightning.run.recorded_base import load_base_for
 
     base = load_base_for(store, run)
     sys.stderr.write(f"serving {store} on http://{config.host}:{config.port}\n")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from sklearn.svm import OneClassSVM
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -113,6 +112,8 @@ def fit_one_class(vectors: Tensor, *, nu: float) -> Tensor:
         vectors: [N, L].
         nu: fraction of outliers, in (0, 1).
     """
+    from sklearn.svm import OneClassSVM
+
     machine = OneClassSVM(nu=nu, kernel="linear", gamma="scale").fit(vectors.double().numpy())
     return torch.from_numpy(machine.dual_coef_[0].copy()) @ torch.from_numpy(machine.support_vectors_.copy())
 

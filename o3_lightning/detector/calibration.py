@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import beta
 from torch import Tensor
 
 __all__ = [
@@ -172,6 +171,7 @@ def check_recall(
         folds: parts.
         seed: of the parts.
     """
+    from scipy.stats import beta
 
     def weigh(fitted: Tensor, scored: Tensor) -> Tensor:
         spread = sums[fitted].std(correction=0).clamp_min(torch.finfo(sums.dtype).eps)

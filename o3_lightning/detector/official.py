@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import norm
-from sklearn.covariance import EmpiricalCovariance
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -129,6 +127,8 @@ def empirical_precision(features: Tensor) -> Tensor:
     Args:
         features: [N, L, D]; with N <= D the covariance is singular: deviations outside its span cost nothing.
     """
+    from sklearn.covariance import EmpiricalCovariance
+
     rows = features.double().numpy()
     layers = [EmpiricalCovariance().fit(rows[:, layer]).precision_ for layer in range(rows.shape[1])]
     return torch.from_numpy(np.stack(layers))
@@ -202,6 +202,8 @@ def official_soft_weights(scores: Tensor, gate: OfficialGate) -> Tensor:
     Source:
         Official `run_ood.py`; ours adds no threshold.
     """
+    from scipy.stats import norm
+
     values = scores.double().numpy()
     both = np.stack([values, 2 * gate.center - values])
     here, mirrored = sum(norm.cdf(both, mean, gate.deviation) for mean in (gate.used, gate.rest)) / 2

@@ -18,12 +18,11 @@ from o3_lightning.data.stream import RequestStream, load_stream
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
 from o3_lightning.evaluation.prompt_lengths import fit_prompts
 from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows
-from o3_lightning.models.base import BaseModel, load_base
-from o3_lightning.models.settings import check_settings, with_recorded_date
+from o3_lightning.models.base import BaseModel
 from o3_lightning.objectives.targets import check_needs
 from o3_lightning.run.config import RunConfig
+from o3_lightning.run.recorded_base import load_base_for
 from o3_lightning.run.results import BASE_STAGE
-from o3_lightning.store.view import read_settings
 from o3_lightning.training.run_folder import Result, RunFolder
 
 RETAIN_SPLIT = "retain"
@@ -53,18 +52,6 @@ def read_inputs(config: RunConfig) -> Inputs:
         choose_targets(base.model, config.adapter.targets)
     stream = fit_prompts(stream, base, config.data.too_long, config.adapter.max_tokens)
     return Inputs(base, guard(stream, config), load_configured_encoder(config.detector))
-
-
-def load_base_for(store: Path, config: RunConfig) -> BaseModel:
-    """Returns the base model that a configuration names, at the date that a store records for its template.
-
-    Raises:
-        InputError: the model cannot be loaded, or the store was made with other settings of it.
-    """
-    recorded = read_settings(store)
-    base = load_base(with_recorded_date(config.base, recorded), config.seed)
-    check_settings(recorded, base.settings)
-    return base
 
 
 def guard(stream: RequestStream, config: RunConfig) -> RequestStream:

@@ -10,8 +10,9 @@ from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.stream import load_stream
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.run.config import RunConfig
-from o3_lightning.run.inputs import RETAIN_SPLIT, load_base_for
+from o3_lightning.run.inputs import RETAIN_SPLIT
 from o3_lightning.run.pipeline import UNFINISHED
+from o3_lightning.run.recorded_base import load_base_for
 from o3_lightning.run.unlearner import Unlearner, decisive_sections, fit_and_store
 from o3_lightning.store.record import PROTECTED, REGISTERED, RequestRecord
 from o3_lightning.store.store import Store

@@ -153,6 +153,41 @@ def test_help_and_mistakes_are_told_without_importing_torch(tmp_path):
     assert done.stdout.splitlines()[-1] == str(len(mistakes))
 
 
+ASKED = """
+import sys
+from o3_lightning.commands.cli import main
+from o3_lightning.detector.base import DETECTORS
+DETECTORS.names()
+try:
+    main(["ask", "--name", "a", "Who?"])
+except SystemExit:
+    print(sorted({name.split(".")[0] for name in sys.modules}))
+"""
+
+
+def test_asking_imports_nothing_that_only_training_and_reports_need(tmp_path):
+    (tmp_path / "runs/a/store").mkdir(parents=True)  # it holds nothing, which is found after the imports
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert "'transformers'" in done.stdout, done.stderr
+    training = (
+        "peft",
+        "lightning",
+        "torchmetrics",
+        "matplotlib",
+        "sklearn",
+        "datasets",
+        "wandb",
+        "rouge_score",
+    )
+    assert not [name for name in training if f"'{name}'" in done.stdout]
+
+
 def test_the_short_help_shows_few_options_and_the_long_one_those_that_the_command_reads(capsys):
     texts = {}
     for option in ("--help", "--help-all"):

@@ -11,6 +11,7 @@ import o3_lightning.run.pipeline as stream_module
 from o3_lightning.commands.common import read_run
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
+from o3_lightning.run import recorded_base
 from o3_lightning.run.pipeline import run_stream
 
 wandb = pytest.importorskip("wandb")
@@ -42,7 +43,7 @@ def make_stream():
 def run_once(folder, base, encoder, monkeypatch, dies_at=None):
     """Runs, or runs until a stage is reached."""
     config, trainer, _ = read_run("run", "", [*WORDS, "--output", str(folder)])
-    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: base)
+    monkeypatch.setattr(recorded_base, "load_base", lambda config, seed: base)
     monkeypatch.setattr(inputs_module, "load_stream", lambda config, seed: make_stream())
     monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: encoder)
     if dies_at is None:

@@ -6,6 +6,7 @@ import pytest
 
 import o3_lightning.run.inputs as inputs_module
 from o3_lightning.commands import common
+from o3_lightning.run import recorded_base
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,7 +21,7 @@ def _one_parser():
 def loaded(tiny_base, remembering_encoder):
     """Every run finds its model and its encoder in memory."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inputs_module, "load_base", lambda config, seed: tiny_base)
+        patch.setattr(recorded_base, "load_base", lambda config, seed: tiny_base)
         patch.setattr("o3_lightning.models.base.load_base", lambda config, seed: tiny_base)
         patch.setattr(inputs_module, "load_configured_encoder", lambda config: remembering_encoder)
         yield

@@ -14,6 +14,7 @@ from o3_lightning.common.shipped import shipped_configs
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.detector.encoder import load_encoder
+from o3_lightning.run import recorded_base
 from o3_lightning.run.parsing import merge
 from o3_lightning.run.pipeline import run_stream
 from o3_lightning.run.study import read_study
@@ -87,7 +88,7 @@ def test_a_shipped_configuration_runs(names, tiny_base, tmp_path, monkeypatch):
 def dry_run(config, trainer, base, monkeypatch):
     """Runs on stand-ins, one step a fit."""
     encoder = load_encoder("minilm", pooling=config.detector.pooling)
-    monkeypatch.setattr(inputs_module, "load_base", lambda config, seed: base)
+    monkeypatch.setattr(recorded_base, "load_base", lambda config, seed: base)
     monkeypatch.setattr(inputs_module, "load_stream", lambda config, seed: tiny_stream())
     monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: encoder)
     folder = run_stream(config, trainer)
