@@ -1,6 +1,7 @@
 """Sections with pictures: the plane, persistence, utility, training curves, overlap of the adapters."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from o3_lightning.evaluation.figures import Place
@@ -23,6 +24,7 @@ from o3_lightning.reporting.formatting import TEXTS, fraction, is_number, name_o
 from o3_lightning.reporting.pictures import interval_text, line_chart, numbered, plane_chart
 
 Metrics = Mapping[str, Any]
+Counts = Mapping[str, Any]  # "count" of answers that were not read, per column, of so many "rows"
 
 
 def plane_section(places: Mapping[str, Place]) -> Section:
@@ -47,7 +49,9 @@ def persistence_section(metrics: Metrics) -> Section:
     folds = [
         Fold(
             name_of(metric),
-            side_by_side([persistence_map(split, matrix) for split, matrix in splits.items()]),
+            side_by_side(
+                [persistence_map(split, matrix, unread(metrics, metric)) for split, matrix in splits.items()]
+            ),
             open=metric == main,
             note=sentence_of(metric),
         )
@@ -77,10 +81,45 @@ def unreadable_fold(metrics: Metrics) -> list[Fold]:
     return [Fold("Unreadable answers", [table], open=True, note=note)] if rows else []
 
 
-def persistence_map(split: str, matrix: Mapping[str, Any]) -> Heat:
-    """The heat map of one metric on one split."""
+def unread(metrics: Metrics, metric: str) -> dict[tuple[str, str], Counts]:
+    """The answers that a metric could not read, by owner (a request, or "utility") and split."""
+    return {
+        (owner, split): parts[metric]
+        for owner, splits in (metrics.get("unreadable") or {}).items()
+        for split, parts in splits.items()
+        if metric in parts
+    }
+
+
+def with_unread(text: str, part: Counts | None, column: int) -> str:
+    """Returns a value's text, which says so where the metric could not read all of the answers.
+
+    Example:
+        >>> with_unread("0.500", {"count": [0, 1, 2], "rows": 2}, 1)
+        '0.500 (1 of 2 unreadable)'
+        >>> with_unread("–", {"count": [0, 1, 2], "rows": 2}, 2)
+        'unreadable'
+    """
+    lost = part["count"][column] if part else 0
+    if not part or not lost:
+        return text
+    return "unreadable" if lost == part["rows"] else f"{text} ({lost} of {part['rows']} unreadable)"
+
+
+def persistence_map(split: str, matrix: Mapping[str, Any], lost: Mapping[tuple[str, str], Counts]) -> Heat:
+    """The heat map of one metric on one split; its cells say where answers could not be read."""
     limits, columns = scale_limits([value for row in matrix["values"] for value in row]), matrix["columns"]
-    return Heat(name_of(split), list(map(str, columns)), heat_rows(matrix, columns, limits, split))
+    rows = [
+        (
+            name,
+            [
+                replace(cell, text=with_unread(cell.text, lost.get((name, split)), column))
+                for column, cell in enumerate(cells)
+            ],
+        )
+        for name, cells in heat_rows(matrix, columns, limits, split)
+    ]
+    return Heat(name_of(split), list(map(str, columns)), rows)
 
 
 def heat_rows(
@@ -128,10 +167,30 @@ def utility_section(metrics: Metrics) -> Section:
     charts = [chart for name, splits in series.items() if (chart := utility_chart(name, splits, columns))]
     tables = []
     for metric, splits in series.items():
-        rows = [[name_of(split), *map(fraction, column)] for split, column in splits.items()]
-        tables.append(Table(name_of(metric), ["Split", *columns], rows, sentence_of(metric)))
+        tables.append(utility_table(metric, splits, unread(metrics, metric), columns))
     blocks: list[Block] = [Grid(charts), Fold("The numbers", tables)] if charts else []
     return section("utility", blocks)
+
+
+def utility_table(
+    metric: str,
+    splits: Mapping[str, Sequence[Any]],
+    lost: Mapping[tuple[str, str], Counts],
+    columns: Sequence[str],
+) -> Table:
+    """The numbers of one metric; a split without a value in some column says where it was not readable."""
+    names = [*splits, *(split for owner, split in lost if owner == "utility" and split not in splits)]
+    rows = [
+        [
+            name_of(split),
+            *(
+                with_unread(fraction(value), lost.get(("utility", split)), column)
+                for column, value in enumerate(splits.get(split, [None] * len(columns)))
+            ),
+        ]
+        for split in names
+    ]
+    return Table(name_of(metric), ["Split", *columns], rows, sentence_of(metric))
 
 
 def utility_chart(metric: str, splits: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> Chart | None:

@@ -10,7 +10,7 @@ from o3_lightning.evaluation.figures import (
     utility_series,
 )
 from o3_lightning.evaluation.tables import as_csv, as_lines
-from o3_lightning.reporting.outcome import unreadable_fold
+from o3_lightning.reporting.outcome import persistence_section, unreadable_fold, utility_section
 
 
 def stage(first, second, utility=1.0):
@@ -69,6 +69,25 @@ def test_answers_that_name_no_option_are_counted_apart_in_every_column():
     (table,) = fold.blocks
     assert table.rows == [["a, seen", "Multiple choice", "2", "0", "1", "2"]]
     assert unreadable_fold({"requests": ["a"], "unreadable": {}}) == []
+
+
+def test_cells_of_the_report_say_which_answers_were_not_read():
+    lost = {"multiple_choice": {"count": [0, 1, 2], "rows": 2}}
+    matrix = {"rows": ["a"], "columns": ["base", "a", "b"], "values": [[0.5, 1.0, None]]}
+    metrics = {
+        "requests": ["a", "b"],
+        "persistence": {"multiple_choice": {"seen": matrix}},
+        "utility_metrics": {"multiple_choice": {"kept": [1.0, 0.5, 1.0]}},
+        "unreadable": {"a": {"seen": lost}, "utility": {"other": lost}},
+    }
+    heat = persistence_section(metrics).blocks[0].blocks[0].blocks[0]
+    ((_, cells),) = heat.rows
+    assert [cell.text for cell in cells] == ["0.500", "1.000 (1 of 2 unreadable)", "unreadable"]
+    (table,) = utility_section(metrics).blocks[1].blocks
+    assert table.rows == [
+        ["Kept", "1.000", "0.500", "1.000"],
+        ["Other", "–", "– (1 of 2 unreadable)", "unreadable"],
+    ]
 
 
 def test_the_evaluation_table_tells_how_many_answers_were_not_read():
