@@ -192,10 +192,13 @@ def with_system_prompt(prompt: str) -> Prompt:
 
 
 def streamed(model: GatedModel, prompt: str) -> str:
-    """Returns an answer as a streamer receives it."""
+    """Returns an answer as a streamer receives it, up to a text that ends it."""
     streamer = TextIteratorStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
     model.generate([prompt], max_new_tokens=TOKENS, do_sample=False, streamer=streamer)
-    return "".join(streamer).strip()
+    said = "".join(streamer)
+    for end in model.base.end_texts:
+        said = said.partition(end)[0]
+    return said.strip()
 
 
 def plain_peft_difference(model: GatedModel, folder: Path, name: str, prompt: str) -> float:

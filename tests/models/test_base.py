@@ -163,3 +163,11 @@ def test_a_padding_token_outside_the_embedding_is_refused(tmp_path):
     tokenizer.save_pretrained(folder)
     with pytest.raises(InputError, match=r"the padding token has the id 33, but .* has 32 rows"):
         load_base(BaseConfig(id=str(folder), device="cpu"))
+
+
+def test_a_pretrained_model_answers_up_to_the_next_question_that_it_asks_itself(saved):
+    base = load_base(BaseConfig(id=str(saved), device="cpu"))
+    said = base.tokenizer(" Tokyo is a big city.\nQuestion: What", add_special_tokens=False)["input_ids"]
+    assert base.read_answer(said) == "Tokyo is a big city."
+    (ends,) = base.stops({}, prompt_length=0)["stopping_criteria"]
+    assert [bool(ends(torch.tensor([part]), None)) for part in (said, said[:8])] == [True, False]
