@@ -4,8 +4,6 @@ A subject is what some forget prompts name together, such as a person; its cues 
 the informative words of the answers. No text is stored; whoever holds the file can test a guessed word.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,8 +21,6 @@ from o3_lightning.common.errors import StoreError
 from o3_lightning.common.files import digest_json, write_atomically
 from o3_lightning.detector.text.frequencies import information
 from o3_lightning.detector.text.normalise import normalise_text
-
-__all__ = ["ANSWER_FILE", "AnswerState", "fit_answers", "hash_word", "slips_of", "split_words"]
 
 ANSWER_FILE = "answers.safetensors"
 WORD = re.compile(r"[^\W\d_]+|\d+")

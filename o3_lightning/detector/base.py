@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from o3_lightning.detector.config import DetectorConfig
     from o3_lightning.detector.encoder import Encoder
 
-__all__ = [
-    "DETECTORS", "Evidence", "EvidenceGroup", "FitTask", "Fitted", "GroupedEvidence", "Saved", "load_state",
-]  # fmt: skip
-
 State = TypeVar("State")
 
 

@@ -3,15 +3,11 @@
 Shape letters: B rows, T tokens of the longest row, N tokens of all rows, L layers, D width.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-__all__ = ["is_plain_bert", "mean_hidden_states"]
 
 KINDS = ("bert", "roberta", "xlm-roberta")
 

@@ -4,8 +4,6 @@ Every term is oriented so that closer prompts score higher. It is a baseline for
 Shape letters: N rows, L layers, D width, R rank, M bank rows, S support vectors.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,8 +29,6 @@ from o3_lightning.detector.feature_evidence import Details, FeatureEvidence
 from o3_lightning.detector.layer_statistics import fit_precision, spherical_centroids
 from o3_lightning.detector.prompt_features import PromptInputs
 from o3_lightning.detector.score_fusion import pad_stack
-
-__all__ = ["BoundaryEvidence", "BoundaryState", "fit_boundary", "fit_one_class", "warn_if_small"]
 
 MAHALANOBIS_WEIGHT = -0.5  # of the squared distance; half of it is the Gaussian log density
 # standard deviations that keep layer scores above 0, so that a linear boundary has one sign

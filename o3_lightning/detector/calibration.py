@@ -5,24 +5,12 @@ same prompts with their rare words, or the common name they are about, exchanged
 data, no prompt scored against itself.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-__all__ = [
-    "RecallCheck",
-    "check_recall",
-    "cross_fit",
-    "fit_narrowing",
-    "fit_scale_floor",
-    "folds_of",
-    "tail_weights",
-]
 
 HALF = 0.5
 MOST_NARROWING, NARROWING_STEP = 2.0, 0.1

@@ -1,7 +1,5 @@
 """The settings of a detector. A field left empty takes the value of its preset."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,8 +8,6 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.base import DETECTORS
-
-__all__ = ["CHANNELS", "OBJECTIVES", "PRESETS", "DetectorConfig", "TrainingConfig", "preset_names"]
 
 CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical", "subject")
 OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "entity_swap")

@@ -1,7 +1,5 @@
 """Constants of the detectors that no configuration, preset or ablation varies."""
 
-from __future__ import annotations
-
 # Fusion and calibration, chosen on the development tasks of configs/experiments/detector_benchmark.yaml.
 FOLDS = 10  # folds of cross-fitting; with few of them a small request looks harder than it is
 CENTROIDS = 32  # most centroids of a request

@@ -1,19 +1,15 @@
 """The fitted detector of one request."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from o3_lightning.detector.base import DETECTORS, Evidence, FitTask
 from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.storage import read_detector, write_detector
-
-__all__ = ["Detector", "fit_detector"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +51,7 @@ class Detector:
         write_detector(Path(folder), fields, {name: part.save() for name, part in self.parts.items()})
 
     @classmethod
-    def load(cls, folder: str | Path) -> Detector:
+    def load(cls, folder: str | Path) -> Self:
         """Reads what `save` wrote.
 
         Args:

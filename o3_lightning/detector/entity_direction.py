@@ -8,8 +8,6 @@ a topic, about many things, in lower case, or about a name that the vocabulary h
 Shape letters: N prompts, M made-up prompts, V vocabulary, L layers, D width.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections import Counter
@@ -21,8 +19,6 @@ from torch.nn import functional as F
 
 from o3_lightning.detector.layer_statistics import fit_precision
 from o3_lightning.detector.pseudo_negatives import is_word
-
-__all__ = ["Kin", "find_names", "find_subject", "fit_direction", "replace_tokens"]
 
 WORD = re.compile(r"[^\W\d_]{2,}")
 SENTENCE_STARTS = frozenset('.!?:;\n"“')

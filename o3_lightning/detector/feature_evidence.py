@@ -3,8 +3,6 @@
 Shape letters: B texts as given, S texts as the encoder reads them, K requests, L layers, D width.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,8 +20,6 @@ from o3_lightning.detector.reading import Reading
 from o3_lightning.detector.stacked_lora import encode_stacked
 from o3_lightning.detector.text import normalise_text
 from o3_lightning.detector.training import train_encoder, with_lora
-
-__all__ = ["Details", "FeatureEvidence", "FeatureGroup"]
 
 Details = list[dict[str, Any]]
 LORA_PREFIX = "lora."

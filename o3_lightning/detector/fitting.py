@@ -1,7 +1,5 @@
 """Fits and calibrates the fusion of one request from its forget prompts alone."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
@@ -48,8 +46,6 @@ from o3_lightning.detector.score_fusion import (
     fusion_channels,
     know_words,
 )
-
-__all__ = ["FusionFit", "OtherPrompts", "fit_rows", "score_rows"]
 
 SMALLEST_SPREAD = 1e-4
 MOST_VIEWS = 8

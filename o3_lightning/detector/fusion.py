@@ -5,8 +5,6 @@
 Shape letters: S texts, K requests.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Self
@@ -27,8 +25,6 @@ from o3_lightning.detector.reading import Reading
 from o3_lightning.detector.score_fusion import FusionState, fused_scores, stack_states, whitened_layers
 from o3_lightning.detector.text.people import named_people
 from o3_lightning.detector.text.spans import span_penalty
-
-__all__ = ["FusionEvidence", "FusionGroup"]
 
 SURE = 1.0
 FAR = -12.0  # a whole text below it has no span that reaches the request

@@ -4,23 +4,11 @@ A Ledoit-Wolf covariance V diag(l) V^T + s I has the precision I / s - U^T U wit
 matrix is ever kept. Shape letters: N forget prompts, L layers, D width, R rank, M centroids.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-__all__ = [
-    "WhitenedCentroids",
-    "fit_precision",
-    "fit_whitened_centroids",
-    "nearest_centroid",
-    "principal_axes",
-    "shrinkage_of",
-    "spherical_centroids",
-]
 
 KMEANS_STEPS = 12
 SMALLEST_CLUSTER = 2  # no centroid is the feature of one prompt

@@ -6,14 +6,10 @@ whoever holds the table can still test whether a guessed rare word occurs in the
 Shape letters: B rows, K requests, H hash buckets, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-__all__ = ["fit_word_table", "hash_tokens", "lexical_scores", "token_information"]
 
 HASH_MULTIPLIER = 2654435761  # Knuth's multiplicative hash: 2^32 over the golden ratio
 HASH_BITS = 32

@@ -3,13 +3,9 @@
 Shape letters: N rows, L layers, D width.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-__all__ = ["contrastive_entropy", "entity_swap_loss", "info_nce"]
 
 
 def contrastive_entropy(

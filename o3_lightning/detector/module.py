@@ -3,8 +3,6 @@
 Shape letters: N rows of a batch, L layers, D width, T tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +15,6 @@ from o3_lightning.detector.config import TrainingConfig
 from o3_lightning.detector.constants import MASKED_FRACTION
 from o3_lightning.detector.encoder import Encoder, pool_hidden_states
 from o3_lightning.detector.losses import contrastive_entropy, entity_swap_loss, info_nce
-
-__all__ = ["EncoderTraining"]
 
 IGNORED = -100
 

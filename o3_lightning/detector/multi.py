@@ -3,8 +3,6 @@
 Shape letters: B texts, K requests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +14,6 @@ from o3_lightning.detector.base import Evidence, EvidenceGroup
 from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.reading import Reading
-
-__all__ = ["MultiDetector"]
 
 
 class Columns(NamedTuple):

@@ -1,7 +1,5 @@
 """The names of a request as evidence: no encoder, all requests of one salt in one table."""
 
-from __future__ import annotations
-
 import codecs
 import re
 from collections.abc import Hashable, Sequence
@@ -28,8 +26,6 @@ from o3_lightning.detector.reading import Reading
 from o3_lightning.detector.text.frequencies import is_listed
 from o3_lightning.detector.text.normalise import LEET
 from o3_lightning.detector.text.reading import find_fragment
-
-__all__ = ["NameEvidence", "NameGroup"]
 
 SALT_BYTES = 16
 MOST_RESPELT, LONGEST_RESPELT = 4, 2_000  # readings, and characters of each, whose words are also respelt

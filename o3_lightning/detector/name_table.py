@@ -5,8 +5,6 @@ all requests. Words count in their order, within one phrase, from border to bord
 Shape letters: N letters, W words, E entries.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,8 +27,6 @@ from o3_lightning.detector.text.frequencies import has_plural, information, look
 from o3_lightning.detector.text.letter_hashes import Integers, LetterHashes, LetterStream, letter_codes
 from o3_lightning.detector.text.normalise import fold_accents
 from o3_lightning.detector.text.people import BREAKS, PARTICLES
-
-__all__ = ["NameHit", "NameTable"]
 
 Places = NDArray[np.int64]
 MOST_PIECES = 2 * LONGEST  # a name may be spelt letter by letter

@@ -5,8 +5,6 @@ words are used in general. What is stored recognises the pair, its slips, its co
 single words of it that are rare enough to stand for it.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter, defaultdict
@@ -20,8 +18,6 @@ from torch import Tensor
 from o3_lightning.detector.text.frequencies import has_plural, information, looks_like_name
 from o3_lightning.detector.text.letter_hashes import LetterHashes
 from o3_lightning.detector.text.people import BREAKS, PARTICLES, Token, read_tokens
-
-__all__ = ["NameKind", "NameState", "Names", "consonants", "find_names", "hash_names"]
 
 CAPITAL_SHARE = 0.9  # of the places inside sentences
 CASELESS = (0.02, 0.85)  # share of capitals inside sentences outside which they say nothing

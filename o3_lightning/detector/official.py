@@ -3,8 +3,6 @@
 Shape letters: N rows, L layers, D width, M bank rows.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,17 +19,6 @@ from o3_lightning.detector.constants import NU, USED_FRACTION
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.feature_evidence import Details, FeatureEvidence
 from o3_lightning.detector.prompt_features import PromptInputs
-
-__all__ = [
-    "OfficialEvidence",
-    "OfficialGate",
-    "OfficialState",
-    "empirical_precision",
-    "fit_official_gate",
-    "official_layer_scores",
-    "official_soft_weights",
-    "precision_root",
-]
 
 SMALLEST_DEVIATION = 1e-6  # of the mean score; far above the rounding of float64
 COSINE_WEIGHT = -1000.0  # gamma of the paper, section 4.1

@@ -1,9 +1,8 @@
 """What a detector reads of a set of prompts: normalised texts, tokens, features."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,8 +14,6 @@ from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.entity_direction import find_subject
 from o3_lightning.detector.text import normalise_text
 from o3_lightning.detector.text.people import named_people
-
-__all__ = ["PromptInputs", "read_inputs", "read_tokens"]
 
 
 @dataclass(frozen=True)
@@ -42,10 +39,10 @@ class PromptInputs:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def rows(self, chosen: Tensor) -> PromptInputs:
+    def rows(self, chosen: Tensor) -> Self:
         """Returns the prompts with these numbers, without any others."""
         numbers = chosen.tolist()
-        return PromptInputs(
+        return type(self)(
             [self.tokens[n] for n in numbers], [self.words[n] for n in numbers], self.features[chosen]
         )
 

@@ -5,15 +5,11 @@ the question and change the subject; no retained data and no list of names is re
 Shape letters: N prompts, V vocabulary.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-__all__ = ["SwapTable", "drop_views", "swap_rare_tokens"]
 
 SHORTEST_WORD = 3
 NEIGHBOURHOOD = 800  # candidates on either side in the order of rarity, of about 20,000

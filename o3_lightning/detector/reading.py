@@ -1,15 +1,11 @@
 """A text in every form that the evidences judge, each computed once whoever asks for it."""
 
-from __future__ import annotations
-
 from functools import cached_property
 
 from o3_lightning.detector.text.normalise import normalise_text, visible_text
 from o3_lightning.detector.text.reading import clean_text, read_text
 from o3_lightning.detector.text.respelling import respell_text
 from o3_lightning.detector.text.spans import cut_spans
-
-__all__ = ["Reading"]
 
 LONG_WORDS = 16
 LONGEST_WHOLE = 8_000  # characters; an encoder reads less, and spans see the rest

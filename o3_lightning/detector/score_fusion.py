@@ -10,8 +10,6 @@ Shape letters: B rows, K requests, C channels, L layers, D width, R rank, M bank
 H hash buckets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -39,19 +37,6 @@ from o3_lightning.detector.layer_statistics import (
     spherical_centroids,
 )
 from o3_lightning.detector.lexical import fit_word_table, lexical_scores
-
-__all__ = [
-    "FusionState",
-    "combine_channels",
-    "fit_fusion",
-    "fused_scores",
-    "fusion_channels",
-    "know_words",
-    "stack_states",
-    "subject_scores",
-    "whitened_layers",
-]
-
 
 PER_LAYER_AXES = 3  # layer, row and width of the matrices of one request
 

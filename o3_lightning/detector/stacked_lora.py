@@ -4,8 +4,6 @@ Every prompt is repeated once a request; a hook on each adapted module adds the 
 that a row belongs to. Shape letters: B prompts, K requests, L layers, D width, R rank, S = K R stacked ranks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,8 +16,6 @@ from torch import Tensor, nn
 from o3_kernels import gated_lora
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.encoder import Encoder
-
-__all__ = ["LoraEncoder", "encode_stacked"]
 
 A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
 

@@ -1,7 +1,5 @@
 """A detector on disk: tensors as safetensors, the rest as JSON, every key checked on the way in."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +14,6 @@ from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import digest_bytes, write_atomically, write_json
 from o3_lightning.detector.base import DETECTORS, Evidence, Saved
 from o3_lightning.detector.config import DetectorConfig, TrainingConfig
-
-__all__ = ["FORMAT_VERSION", "read_detector", "write_detector"]
 
 FORMAT_VERSION = 5
 TENSOR_FILE, JSON_FILE = "detector.safetensors", "detector.json"

@@ -1,7 +1,5 @@
 """Adapts an encoder to one request with a LoRA and a contrastive objective; the encoder is left as it was."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,8 +16,6 @@ from o3_lightning.detector.prompt_features import special_ids
 from o3_lightning.detector.pseudo_negatives import SwapTable, swap_rare_tokens
 from o3_lightning.detector.stacked_lora import LoraEncoder
 from o3_lightning.models.lora import PEFT_PREFIX
-
-__all__ = ["lora_targets", "pretrained_head", "train_encoder", "with_lora"]
 
 QUERY_KEY_VALUE = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "qkv")
 

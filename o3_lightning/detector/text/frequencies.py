@@ -1,13 +1,9 @@
 """How rare a word is, from the frequency lists of the package `wordfreq`."""
 
-from __future__ import annotations
-
 import math
 from functools import cache
 
 from o3_lightning.detector.text.normalise import fold_accents
-
-__all__ = ["has_plural", "information", "is_listed", "looks_like_name", "word_information"]
 
 UNLISTED = 20.0  # nats of a word that no list has
 LANGUAGES = ("de", "es", "fr", "it", "nl", "pt", "pl", "sv", "tr", "ru", "ro", "cs", "id")

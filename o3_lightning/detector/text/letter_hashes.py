@@ -6,14 +6,10 @@ can still test whether a guessed name is stored.
 Shape letters: N letters.
 """
 
-from __future__ import annotations
-
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["Integers", "LetterHashes", "LetterStream", "letter_codes"]
 
 Integers = NDArray[np.uint64]
 Codes = NDArray[np.uint32]

@@ -1,11 +1,7 @@
 """Undoes what hides a word from an encoder: case, look-alikes, zero-width characters, white space."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
-
-__all__ = ["LEET", "LOOK_ALIKES", "fold_accents", "latin_words", "normalise_text", "visible_text"]
 
 # Letters of other scripts that look like Latin ones, after Unicode's table of confusables; lower case,
 # because the text is folded first.

@@ -1,15 +1,11 @@
 """Words as they are written, and the full names of people among them, whoever they are."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from o3_lightning.detector.text.frequencies import has_plural, information, looks_like_name
 from o3_lightning.detector.text.normalise import fold_accents, visible_text
-
-__all__ = ["BREAKS", "PARTICLES", "Token", "named_people", "read_tokens"]
 
 WORD = re.compile(r"[^\W\d_]+")
 GENITIVE = re.compile(r"['’]s\b")

@@ -4,8 +4,6 @@ Reading only adds: a text is always judged as it stands as well. The work is bou
 and at most `MOST_DECODED` encoded runs are decoded.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import html
@@ -14,8 +12,6 @@ import unicodedata
 from urllib.parse import unquote
 
 from o3_lightning.detector.text.normalise import fold_accents, latin_words, visible_text
-
-__all__ = ["clean_text", "find_fragment", "read_text", "strip_marks"]
 
 MOST_DECODED = 32  # encoded runs of one text
 LONGEST_DECODED = 4_000  # characters of one run

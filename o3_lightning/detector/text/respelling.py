@@ -1,7 +1,5 @@
 """Reads anew what is mostly letters outside of any word: leet, reversed, rotated, spaced and joined text."""
 
-from __future__ import annotations
-
 import codecs
 import math
 import re
@@ -9,8 +7,6 @@ from functools import lru_cache
 
 from o3_lightning.detector.text.frequencies import information, word_information
 from o3_lightning.detector.text.normalise import LEET, fold_accents
-
-__all__ = ["respell_text", "segment_letters"]
 
 STRANGE_SHARE = 0.35  # of the letters, from which a sentence is read anew
 MOST_LETTERS = 240  # of one sentence

@@ -1,13 +1,9 @@
 """Cuts a text into spans that are judged as short texts of their own, so that nothing hides a question."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
-
-__all__ = ["MOST_SPANS", "cut_spans", "span_penalty"]
 
 Part = TypeVar("Part")
 MOST_SPANS = 64  # windows are thinned first
