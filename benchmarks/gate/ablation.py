@@ -45,7 +45,7 @@ TASKS = ("demo", "people", "tofu", "clinc banking", "biology", "mars", "france")
 ROWS, PLAIN, DRAWS, DIGITS = 3, 30, 1000, 4
 ROOM = "o3_lightning.detector."
 REQUESTS = Path(__file__).parents[2] / "configs/requests"
-NEVER = re.compile(r"(?!)")
+NEVER = re.compile(r"(?!)()")
 WEIGHTS = dict(zip(CHANNELS, PRESETS["default"]["channel_weights"], strict=True))
 
 
