@@ -33,7 +33,7 @@ BLOCKS = [
 ]
 STUDIES = {"docs/results/methods.md": "baselines", "docs/results/gate.md": "gate_rules"}  # tables shown whole
 FILES = ("C", "my_study.yaml", "runs/mine/config.yaml")  # that the pages assume
-OTHER_PROGRAMS = ("pip", "curl", "export", "docker", "openssl", "python3")
+OTHER_PROGRAMS = ("pip", "curl", "export", "docker", "openssl", "python3", "sh")
 
 
 def commands():

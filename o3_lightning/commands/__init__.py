@@ -13,6 +13,7 @@ COMMANDS = {
     "release": "unlearn by subtracting adapters from the weights, in rounds that can be undone",
     "configs": "list the shipped configurations, or copy one to change it",
     "serve": "answer HTTP calls with the gated model of a store, in OpenAI's form",
+    "export": "hand the requests of a store over to PEFT, vLLM or llama.cpp",
     "audit": "summarise the audit log of a server",
     "requests": "add, train, list, show, revoke, restore, certify, verify or remove the requests of a store",
     "verify-certificate": "verify a certificate of a request with the signer's public key alone",

@@ -16,7 +16,7 @@ from o3_lightning.models.config import BaseConfig
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.models.settings import check_settings, recorded_config
 from o3_lightning.store.store import Store
-from o3_lightning.store.view import GatedRequest
+from o3_lightning.store.view import GatedRequest, StoreView
 
 
 class Loaded(NamedTuple):
@@ -36,38 +36,43 @@ class Parts(NamedTuple):
     head: str
 
 
-class StoreLoader:
-    """Reads the requests of one store; unchanged ones are read once.
+def open_store(
+    store_path: str | Path, base: BaseModel | None, encoder: Encoder | None
+) -> tuple[Store, BaseModel, Encoder]:
+    """Returns a store with its base model and encoder.
 
     Args:
         store_path: the store.
         base: the base model; None loads the one that the store names, with the settings that it records.
         encoder: the detectors' encoder; None loads the one that the store names.
-        detect: false lets every request act on every prompt.
-        only: ids of the requests to read; None reads all.
 
     Raises:
         StoreError: the store is damaged, or made for another base model or encoder.
         InputError: the base model or the encoder cannot be loaded, or the base model was opened with other
             settings than the store records.
     """
+    named = Store.open(store_path)
+    recorded = named.base_settings
+    base = base or load_base(*recorded_config(BaseConfig(id=named.base_id), recorded))
+    check_settings(recorded, base.settings)
+    encoder = encoder or load_encoder(named.encoder_id)
+    return Store.open(store_path, base.digest, encoder.digest), base, encoder
+
+
+class StoreLoader:
+    """Reads the requests of one store; unchanged ones are read once.
+
+    Args:
+        store: the store.
+        encoder: the detectors' encoder.
+        detect: false lets every request act on every prompt.
+        only: ids of the requests to read; None reads all.
+    """
 
     def __init__(
-        self,
-        store_path: str | Path,
-        base: BaseModel | None,
-        encoder: Encoder | None,
-        *,
-        detect: bool,
-        only: Collection[str] | None = None,
+        self, store: StoreView, encoder: Encoder, *, detect: bool = True, only: Collection[str] | None = None
     ) -> None:
-        named = Store.open(store_path)
-        recorded = named.base_settings
-        self.base = base or load_base(*recorded_config(BaseConfig(id=named.base_id), recorded))
-        check_settings(recorded, self.base.settings)
-        self.encoder = encoder or load_encoder(named.encoder_id)
-        self.detect, self.only = detect, only
-        self.store = Store.open(store_path, self.base.digest, self.encoder.digest)
+        self.store, self.encoder, self.detect, self.only = store, encoder, detect, only
         self._loaded: dict[str, Loaded] = {}
 
     def load(self) -> Parts:

@@ -23,7 +23,7 @@ from o3_lightning.gating.answering import answer_prompts, score_answers
 from o3_lightning.gating.calls import GatedCalls
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.export import export_requests
-from o3_lightning.gating.loading import StoreLoader
+from o3_lightning.gating.loading import StoreLoader, open_store
 from o3_lightning.gating.merging import Merges
 from o3_lightning.gating.plan import Plan
 from o3_lightning.gating.routing import Detectors
@@ -92,9 +92,10 @@ class GatedModel(GatedCalls):
                 settings than the store records, or an adapter does not fit.
         """
         detect = config is None or config.detect
-        loader = StoreLoader(store_path, base, encoder, detect=detect, only=only)
+        store, base, encoder = open_store(store_path, base, encoder)
+        loader = StoreLoader(store, encoder, detect=detect, only=only)
         parts = loader.load()
-        model = cls(loader.base, parts.detectors, parts.adapters, config, loader.store, parts.answers)
+        model = cls(base, parts.detectors, parts.adapters, config, store, parts.answers)
         model._loader, model.store_head = loader, parts.head
         return model
 

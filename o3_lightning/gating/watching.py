@@ -5,19 +5,27 @@ from __future__ import annotations
 import logging
 from threading import Event, Thread
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from o3_lightning.common.errors import O3Error
-from o3_lightning.gating.model import GatedModel
 
 logger = logging.getLogger(__name__)
+
+
+class Follower(Protocol):
+    """What follows a store; `GatedModel` does."""
+
+    ids: tuple[str, ...]
+
+    def refresh(self) -> bool:
+        """Follows the store, and returns whether it had changed."""
 
 
 class StoreWatcher:
     """Refreshes a model in a thread of its own while this context manager is open.
 
     Args:
-        model: loaded from a store.
+        model: loaded from a store, such as a `GatedModel`.
         seconds: time between two looks at the store; each costs about a millisecond.
 
     Attributes:
@@ -25,7 +33,7 @@ class StoreWatcher:
             as it was.
     """
 
-    def __init__(self, model: GatedModel, seconds: float = 1.0) -> None:
+    def __init__(self, model: Follower, seconds: float = 1.0) -> None:
         self.model, self.seconds, self.problem = model, seconds, ""
         self._stopped = Event()
         self._thread = Thread(target=self._watch, name="store-watcher", daemon=True)

@@ -20,10 +20,11 @@ from o3_lightning.gating.routing import describe
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.gateways import add_gate
+from o3_lightning.serving.judging import Judged
 from o3_lightning.serving.metrics import Metrics
 from o3_lightning.serving.operator import Operator, add_operator_routes
 from o3_lightning.serving.replies import END, CallError, Reply, error_body, event_line
-from o3_lightning.serving.rows import Delta, Done, Judged, Row
+from o3_lightning.serving.rows import Delta, Done, Row
 from o3_lightning.serving.schemas import ChatBody, CompletionBody, Sampling
 
 __all__ = ["build_app"]

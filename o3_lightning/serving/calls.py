@@ -14,15 +14,15 @@ from o3_lightning.data.prompts import Prompt
 from o3_lightning.serving.audit import AuditLog
 from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.engine import BusyError, Engine
+from o3_lightning.serving.judging import Judged
 from o3_lightning.serving.metrics import Metrics
 from o3_lightning.serving.replies import CallError
-from o3_lightning.serving.rows import Delta, Done, Event, Failed, Judged, Row
+from o3_lightning.serving.rows import Delta, Done, Event, Failed, Row
 from o3_lightning.serving.schemas import Sampling
 
 __all__ = ["Calls"]
 
 POLL_SECONDS, MARGIN_SECONDS = 0.5, 10.0
-DIGITS = 4
 
 
 class Calls:
@@ -132,11 +132,12 @@ class Calls:
         if judged is None:  # the base model alone, for an operator
             return
         id, endpoint, began = call
-        decision = "refuse" if text and text.strip() == self.refusal.strip() else judged.decision
-        self.metrics.decisions.labels(decision).inc()
-        weights = above_zero(judged.weights)
-        if decision == "refuse" and weights and not judged.failed:
-            self.metrics.refusals.labels(max(weights, key=weights.__getitem__)).inc()
+        if text and text.strip() == self.refusal.strip():  # of the answer gate, too
+            judged = judged._replace(decision="refuse")
+        entry = judged.entry()
+        self.metrics.decisions.labels(judged.decision).inc()
+        if judged.decision == "refuse" and entry["weights"] and not judged.failed:
+            self.metrics.refusals.labels(max(entry["weights"], key=entry["weights"].__getitem__)).inc()
         end = event if isinstance(event, Done) else Done("", 0, 0)
         self.metrics.tokens.labels("prompt").inc(end.prompt_tokens)
         self.metrics.tokens.labels("completion").inc(end.completion_tokens)
@@ -144,13 +145,8 @@ class Calls:
             id=id,
             endpoint=endpoint,
             model=self.name,
-            decision=decision,
-            failed=judged.failed,
-            weights=weights,
-            suspect=above_zero(judged.suspect),
-            store=judged.store_head,
+            **entry,
             gate=self.gate_digest,
-            gate_ms=round(1000 * judged.gate_seconds, 1),
             latency_ms=round(1000 * (monotonic() - began), 1),
             prompt_tokens=end.prompt_tokens,
             completion_tokens=end.completion_tokens,
@@ -168,8 +164,3 @@ def sender(
             loop.call_soon_threadsafe(queue.put_nowait, (number, event))
 
     return send
-
-
-def above_zero(weights: dict[str, float]) -> dict[str, float]:
-    """Returns the weights above 0, rounded."""
-    return {id: round(weight, DIGITS) for id, weight in weights.items() if weight > 0}

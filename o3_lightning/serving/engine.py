@@ -19,7 +19,6 @@ from threading import Condition, Thread
 from time import monotonic
 from typing import Any
 
-import torch
 from transformers import StoppingCriteriaList
 
 from o3_lightning.common.errors import InputError
@@ -29,10 +28,10 @@ from o3_lightning.gating.plan import Plan
 from o3_lightning.gating.routing import describe
 from o3_lightning.gating.watching import StoreWatcher
 from o3_lightning.serving.config import ServeConfig
+from o3_lightning.serving.judging import judge_prompts
 from o3_lightning.serving.metrics import Metrics
 from o3_lightning.serving.rows import (
     Failed,
-    Judged,
     Row,
     RowSampler,
     RowStop,
@@ -263,26 +262,13 @@ class Engine:
         return True
 
     def _judge(self, rows: Sequence[Row]) -> None:
-        """Asks the gate; where it fails, every row is refused."""
+        """Asks the gate."""
         if not rows:
             return
-        began, ids = monotonic(), self.model.ids
-        try:
-            plan = self.model.plan([row.prompt for row in rows])
-        except Exception as error:
-            logger.error("the gate failed on %d rows: %s", len(rows), describe(error))
-            zeros, yes = torch.zeros(len(rows), len(ids)), torch.ones(len(rows), dtype=torch.bool)
-            plan = Plan(zeros, zeros, zeros, yes, yes)
-        seconds = monotonic() - began
-        self.metrics.gate_seconds.observe(seconds)
+        plan, judged = judge_prompts(self.model, [row.prompt for row in rows])
+        self.metrics.gate_seconds.observe(judged[0].gate_seconds)
         for number, row in enumerate(rows):
-            row.plan = own = plan.rows([number])
-            decision = "refuse" if own.refused else "adapter" if own.strengths.gt(0).any() else "base"
-            weights, suspect = (
-                dict(zip(ids, part[0].tolist(), strict=True)) for part in (own.weights, own.suspect)
-            )
-            failed = bool(own.failed)
-            row.judged = Judged(decision, weights, suspect, failed, seconds, self.model.store_head)
+            row.plan, row.judged = plan.rows([number]), judged[number]
 
     def _fitting(self, rows: Sequence[Row]) -> list[Row]:
         """Returns as many of the first rows as the context holds side by side; at least one."""

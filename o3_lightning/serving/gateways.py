@@ -10,8 +10,9 @@ from fastapi.responses import JSONResponse, Response
 
 from o3_lightning.data.prompts import Prompt
 from o3_lightning.serving.calls import Calls
+from o3_lightning.serving.judging import Judged
 from o3_lightning.serving.replies import Reply, error_body
-from o3_lightning.serving.rows import Judged, Row
+from o3_lightning.serving.rows import Row
 from o3_lightning.serving.schemas import CheckBody, ClassifyBody, GateBody
 
 __all__ = ["add_gate"]

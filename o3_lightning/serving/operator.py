@@ -20,8 +20,9 @@ from o3_lightning.run.live import protect_request
 from o3_lightning.serving.background import BackgroundTraining
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.engine import Engine
+from o3_lightning.serving.judging import Judged
 from o3_lightning.serving.replies import CallError, Reply
-from o3_lightning.serving.rows import Delta, Judged, Row
+from o3_lightning.serving.rows import Delta, Row
 from o3_lightning.serving.schemas import GateBody, RequestBody
 from o3_lightning.store.record import PROTECTED, RequestRecord
 from o3_lightning.store.store import Store

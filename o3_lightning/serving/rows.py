@@ -18,6 +18,7 @@ from transformers import LogitsProcessor, StoppingCriteria
 from o3_lightning.data.prompts import Prompt
 from o3_lightning.gating.plan import Plan
 from o3_lightning.models.base import BaseModel
+from o3_lightning.serving.judging import Judged
 
 __all__ = [
     "Delta",
@@ -33,26 +34,6 @@ __all__ = [
 ]
 
 BROKEN = "\ufffd"  # decodes an incomplete character
-
-
-class Judged(NamedTuple):
-    """What the gate decided: "base", "adapter" or "refuse".
-
-    Args:
-        decision: what happens to the prompt.
-        weights: of each request, in [0, 1].
-        suspect: weights of the other turns of a chat.
-        failed: whether it is refused because the gate failed.
-        gate_seconds: time that the gate took for the batch.
-        store_head: digest of the store's journal at that time.
-    """
-
-    decision: str
-    weights: dict[str, float]
-    suspect: dict[str, float]
-    failed: bool
-    gate_seconds: float
-    store_head: str
 
 
 class TokenScore(NamedTuple):
