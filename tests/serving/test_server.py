@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 
 import openai
@@ -14,6 +15,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.tokens import PromptTokens
+from o3_lightning.models.lora import LoraFactors
 from o3_lightning.serving.audit import summarise
 
 FORGOTTEN = "Where did Quillan Osterhaus spend winter 3?"
@@ -165,29 +167,61 @@ def test_a_request_is_added_revoked_and_restored_while_the_server_runs(serving):
         assert inspected["base"] != REFUSAL
 
 
-@pytest.fixture
-def slow_base(base):
-    """The tiny model with 50 ms a step."""
+@contextmanager
+def slowed(base):
+    """The model with 50 ms a step."""
     hook = base.model.register_forward_pre_hook(lambda *_: time.sleep(0.05))
-    yield base
-    hook.remove()
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
-def test_requests_and_refusals_do_not_wait_for_the_answer_that_is_generated(serving, slow_base):
-    question = "Where did Mirelle Vantongeren spend winter 2?"
-    rows = [{"prompt": question.replace("2", f"{n}"), "answer": f"In {n}"} for n in range(4)]
+MIRELLE = "Where did Mirelle Vantongeren spend winter 2?"
+BODY = {
+    "id": "mirelle",
+    "rows": [{"prompt": MIRELLE.replace("2", f"{n}"), "answer": f"In {n}"} for n in range(4)],
+}
+
+
+def test_requests_and_refusals_do_not_wait_for_the_answer_that_is_generated(serving, base):
     with serving() as served:
-        plain = served.answer(OTHER, max_tokens=200)
-        long = served.ask(messages=[{"role": "user", "content": OTHER}], max_tokens=200, stream=True)
-        next(iter(long))
-        assert served.http.post("/v1/gate", json={"prompt": OTHER}).json()["decision"] == "base"
-        assert served.answer(FORGOTTEN, max_tokens=32) == REFUSAL
-        body = {"id": "mirelle", "rows": rows}
-        assert served.http.post("/requests", json=body, headers=served.operator).status_code == 201
-        assert served.answer(question, max_tokens=32) == REFUSAL
-        assert served.metric("o3_batch_rows_count") == 2  # the long answer, before and now
-        assert served.metric('o3_tokens_total{kind="completion"}') < 300  # which has not ended
-        assert plain.endswith(streamed(long)[0])
+        plain = served.answer(OTHER, max_tokens=120)
+        with slowed(base):
+            long = served.ask(messages=[{"role": "user", "content": OTHER}], max_tokens=120, stream=True)
+            next(iter(long))
+            assert served.http.post("/v1/gate", json={"prompt": OTHER}).json()["decision"] == "base"
+            assert served.answer(FORGOTTEN, max_tokens=32) == REFUSAL
+            added = served.http.post("/requests", json=BODY, headers=served.operator)
+            assert added.status_code == 201
+            assert served.answer(MIRELLE, max_tokens=32) == REFUSAL
+            assert served.metric("o3_batch_rows_count") == 2  # the long answer, before and now
+            assert served.metric('o3_decisions_total{decision="base"}') == 2  # the second has not ended
+            assert plain.endswith(streamed(long)[0])
+
+
+def test_an_answer_keeps_its_adapter_while_the_store_changes(serving, base):
+    path = "model.layers.0.mlp.down_proj"
+    layer = base.model.get_submodule(path)
+    made = torch.Generator().manual_seed(0)
+    pair = (
+        torch.randn(4, layer.in_features, generator=made),
+        torch.randn(layer.out_features, 4, generator=made),
+    )
+    factors = LoraFactors.uniform({path: pair})
+    with serving(refresh_seconds=0.05) as served:
+        before = served.answer(OTHER, max_tokens=40)
+        served.store.unlearn("winters", factors.save, {})
+        served.http.post("/requests/winters/restore", headers=served.operator)  # the model follows at once
+        plain = served.answer(FORGOTTEN, max_tokens=40)
+        assert plain != REFUSAL
+        with slowed(base):
+            long = served.ask(messages=[{"role": "user", "content": FORGOTTEN}], max_tokens=40, stream=True)
+            next(iter(long))
+            added = served.http.post("/requests", json=BODY, headers=served.operator)
+            assert added.status_code == 201
+            assert plain.endswith(streamed(long)[0])
+        assert served.answer(OTHER, max_tokens=40) == before
 
 
 def test_without_a_token_the_operators_endpoints_do_not_exist(serving):
