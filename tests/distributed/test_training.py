@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from o3_lightning.training.processes import ALONE
 
+FAST = ("npo", "several")  # all losses of rows and of steps; the other cases add objectives
 PROGRAM = Path(__file__).with_name("tiny_training.py")
 ROOT = Path(__file__).parents[2]
 
@@ -61,17 +62,28 @@ def assert_same(found, expected):
 def together(tiny, tmp_path_factory):
     """The folder of what two processes found; they are started once, as each of them imports torch."""
     folder = tmp_path_factory.mktemp("together")
-    run_together(folder, "ddp", [*tiny.CASES, "measure"])
+    run_together(folder, "ddp", [*FAST, "measure"])
     return folder
 
 
-def test_two_processes_train_the_adapter_of_one(tiny, together):
+def assert_trained_as_alone(tiny, folder, cases):
     base = tiny.make_base()
-    for case in tiny.CASES:
+    for case in cases:
         alone = tiny.train(base, case)
         assert alone["curve.penalty"].min() > 0
-        for found in tensors_of(together, case):
+        for found in tensors_of(folder, case):
             assert_same(found, alone)
+
+
+def test_two_processes_train_the_adapter_of_one(tiny, together):
+    assert_trained_as_alone(tiny, together, FAST)
+
+
+@pytest.mark.slow
+def test_two_processes_train_every_objective_as_one_does(tiny, tmp_path):
+    others = tiny.CASES.keys() - {*FAST}
+    run_together(tmp_path, "ddp", sorted(others))
+    assert_trained_as_alone(tiny, tmp_path, others)
 
 
 def test_two_processes_evaluate_as_one_does(tiny, together):
@@ -97,9 +109,4 @@ def test_two_processes_collect_what_one_collects_in_the_same_order(tiny, togethe
 def test_a_sharded_base_trains_the_adapter_of_a_whole_one(tiny, tmp_path):
     cases = ["refusal", "npo"]
     run_together(tmp_path, "fsdp", cases)
-    base = tiny.make_base()
-    for case in cases:
-        alone = tiny.train(base, case)
-        for own in tensors_of(tmp_path, case):
-            assert own["curve.penalty"].min() > 0
-            assert_same(own, alone)
+    assert_trained_as_alone(tiny, tmp_path, cases)

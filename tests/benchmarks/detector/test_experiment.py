@@ -69,18 +69,11 @@ def test_benchmark_writes_continues_and_prints(tmp_path, capsys):
     assert "seed 0" not in capsys.readouterr().err
     assert json.loads((tmp_path / "small.json").read_text())["tasks"] == first["tasks"]
     assert first["tasks"]["fictitious"]["default"]["held_out|near"]["auroc"]["seeds"] == [1.0]
-
-
-def test_changed_settings_are_measured_again(tmp_path):
-    from o3_lightning.detector import DetectorConfig
-
-    output = tmp_path / "x.json"
-    for tail in (0.1, 0.2):
-        config = DetectorBenchmarkConfig(
-            ("fictitious",), {"one": DetectorConfig(tail_quantile=tail)}, (0,), evasion=False, most_prompts=4
-        )
-        results = run_detector_benchmark(config, tmp_path, output)
-        assert results["settings"]["one"]["tail_quantile"] == tail
+    write(experiment, experiment.read_text().replace("{}", "{tail_quantile: 0.2}"))
+    main(["--config", str(experiment)])
+    assert "1/1 fictitious, default, seed 0" in capsys.readouterr().err  # changed settings are measured again
+    changed = json.loads((tmp_path / "small.json").read_text())
+    assert changed["settings"]["default"]["tail_quantile"] == 0.2
 
 
 def test_missing_data_is_left_out_and_named(tmp_path):
