@@ -15,11 +15,13 @@ from o3_lightning.models.base import digest_weights, locate
 from o3_lightning.models.config import BaseConfig
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.models.settings import recorded_config
+from o3_lightning.serving.composing import pad_rank
 from o3_lightning.serving.config import ServeConfig
-from o3_lightning.serving.vllm import VARIABLE, VllmConfig, pad_rank
+from o3_lightning.serving.vllm import VARIABLE, VllmConfig
 from o3_lightning.store.view import StoreView
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that `--max-lora-rank` takes
+VLLM_SLOTS = 8  # combined adapters that one batch may hold
 PROMPT_SETTINGS = ("chat_template_kwargs", "date_string", "system_prompt")
 GGUF_ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
@@ -54,6 +56,7 @@ def export_vllm(
     )  # fmt: skip
     words = ["--model", str(model), "--served-model-name", name, "--dtype"]
     words += [store.base_settings.get("dtype", "auto"), "--enable-lora", "--max-lora-rank", str(rank)]
+    words += ["--max-loras", str(VLLM_SLOTS)]
     words += ["--middleware", "o3_lightning.serving.vllm.GateMiddleware"]
     script = (
         "#!/bin/sh\n# The gated model in vLLM, on the loopback; further options are vLLM's.\n"

@@ -7,6 +7,7 @@ The name is the digest of the adapter's content, because vLLM keys its prefix ca
 """
 
 import asyncio
+import importlib.util
 import json
 import logging
 import os
@@ -18,15 +19,12 @@ from threading import RLock
 from time import monotonic
 from typing import Any, Self, cast
 
-import torch
-import torch.nn.functional as F
 from pydantic import ValidationError
-from safetensors.torch import save
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.common.files import digest_bytes, digest_json, read_result
+from o3_lightning.common.files import digest_json, read_result
 from o3_lightning.data.prompts import Prompt, read_prompts
 from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.gating.config import GateConfig
@@ -36,8 +34,9 @@ from o3_lightning.gating.routing import Router, describe
 from o3_lightning.gating.tokens import PromptTokens
 from o3_lightning.gating.watching import StoreWatcher
 from o3_lightning.models.base import digest_weights
-from o3_lightning.models.lora import LORA_CONFIG, LoraFactors
+from o3_lightning.models.lora import LORA_CONFIG
 from o3_lightning.serving.audit import AuditLog
+from o3_lightning.serving.composing import PREFIX, Composer
 from o3_lightning.serving.judging import Judged, judge_prompts
 from o3_lightning.serving.replies import END, CallError, Reply, error_body
 from o3_lightning.serving.rows import Delta, Done
@@ -46,7 +45,6 @@ from o3_lightning.store.view import StoreView
 
 logger = logging.getLogger(__name__)
 VARIABLE = "O3_VLLM"
-PREFIX = "o3-"
 BODIES: dict[str, type[ChatBody] | type[CompletionBody]] = {
     "/v1/chat/completions": ChatBody,
     "/v1/completions": CompletionBody,
@@ -102,76 +100,21 @@ class VllmConfig:
             raise InputError(f"not settings of the gate: {error}", path=path) from error
 
 
-class Composer:
-    """Writes the weighted sum of some adapters as one, each combination once.
-
-    Args:
-        folder: of the combined adapters.
-        steps: see `VllmConfig`.
-        max_rank: see `VllmConfig`.
-    """
-
-    def __init__(self, folder: Path, steps: int, max_rank: int) -> None:
-        self.folder, self.steps, self.max_rank = folder, steps, max_rank
-        self.names: dict[tuple[tuple[str, int], ...], str] = {}
-
-    def name(self, adapters: Mapping[str, LoraFactors], strengths: Mapping[str, float]) -> str:
-        """Returns the name of the combined adapter, which is in the folder then.
-
-        Args:
-            adapters: by request.
-            strengths: above 0 and at most 1, by request.
-
-        Raises:
-            InputError: the combination has a larger rank than vLLM was started for.
-        """
-        parts = tuple((id, max(1, round(value * self.steps))) for id, value in sorted(strengths.items()))
-        if parts not in self.names:
-            found = LoraFactors.stacked([adapters[id].scaled(step / self.steps) for id, step in parts])
-            rank = max(len(a) for a, _ in found.pairs.values())
-            if rank > self.max_rank:
-                raise InputError(f"expected up to {self.max_rank}, got {rank}", field="max_rank")
-            padded = LoraFactors.uniform({path: pad_rank(*pair, rank) for path, pair in found.pairs.items()})
-            name = PREFIX + digest_factors(padded)[:32]
-            if not (self.folder / name / LORA_CONFIG).exists():
-                padded.save(self.folder / name, peft_config(padded, rank))
-            self.names[parts] = name
-        return self.names[parts]
-
-
-def pad_rank(a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns A [R,D] and B [O,R] with zeros up to a rank: vLLM expects the same one of every module."""
-    return F.pad(a, (0, 0, 0, rank - len(a))), F.pad(b, (0, rank - len(a)))
-
-
-def digest_factors(factors: LoraFactors) -> str:
-    """Returns the SHA-256 of factors whose scales are 1."""
-    tensors = {
-        f"{path}.{side}": each for path, pair in factors.pairs.items() for side, each in enumerate(pair)
-    }
-    return digest_bytes(save({name: each.contiguous() for name, each in tensors.items()}))
-
-
-def peft_config(factors: LoraFactors, rank: int) -> dict[str, Any]:
-    """Returns a configuration of PEFT without patterns, which vLLM does not read."""
-    modules = sorted({path.rpartition(".")[2] for path in factors.pairs})
-    return {"peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "r": rank,
-            "lora_alpha": rank, "bias": "none", "target_modules": modules}  # fmt: skip
-
-
 class StoreGate:
     """The gate of a store without its base model; follows the store.
 
     Args:
         config: settings.
+        with_zeros: prompts of the base model name an adapter of zeros once the store has had an adapter.
 
     Raises:
         StoreError: the store is damaged, or made for other weights than those of `config.model`.
         InputError: a setting is outside its range, or the encoder cannot be loaded.
     """
 
-    def __init__(self, config: VllmConfig) -> None:
+    def __init__(self, config: VllmConfig, *, with_zeros: bool = False) -> None:
         self.config, self.gate_config = config, GateConfig(**config.gate)
+        self.with_zeros, self.base_name = with_zeros, ""
         encoder = load_encoder(StoreView.open(config.store).encoder_id)
         store = StoreView.open(config.store, digest_weights(Path(config.model)), encoder.digest)
         self.loader, self.lock = StoreLoader(store, encoder), RLock()
@@ -194,6 +137,10 @@ class StoreGate:
         self.router = Router(parts.detectors, has_adapter, no_base, self.gate_config, self.lock)
         self.adapters = {id: adapter for id, adapter in parts.adapters.items() if adapter is not None}
         self.composer = Composer(Path(self.config.adapters), self.config.steps, self.config.max_rank)
+        if self.with_zeros and self.adapters:
+            nothing = {id: adapter.scaled(0.0) for id, adapter in [*self.adapters.items()][:1]}
+            self.base_name = self.composer.name(nothing, dict.fromkeys(nothing, 1.0))
+            self.composer.names.clear()
         self.ids, self.store_head = tuple(parts.detectors.ids), parts.head
         return True
 
@@ -202,7 +149,7 @@ class StoreGate:
         return self.router.plan_prompts(prompts)
 
     def decide(self, prompts: list[Prompt]) -> tuple[list[Judged], str]:
-        """Returns what the gate decides on each prompt, and the adapter for them; empty for the base model.
+        """Returns what the gate decides on each prompt, and the adapter for them; empty for none.
 
         If one prompt is refused, all are.
 
@@ -227,7 +174,7 @@ class StoreGate:
 
     def _name(self, strengths: list[float]) -> str:
         acting = {id: value for id, value in zip(self.ids, strengths, strict=True) if value > 0}
-        return self.composer.name(self.adapters, acting) if acting else ""
+        return self.composer.name(self.adapters, acting) if acting else self.base_name
 
 
 class GateMiddleware:
@@ -240,7 +187,7 @@ class GateMiddleware:
 
     def __init__(self, app: ASGIApp, config: VllmConfig | None = None) -> None:
         self.app, self.config = app, config or VllmConfig.load()
-        self.gate = StoreGate(self.config)
+        self.gate = StoreGate(self.config, with_zeros=runs_on_cpu())
         self.digest = digest_json(asdict(self.gate.gate_config))
         self.audit = AuditLog(self.config.audit, self.config.audit_bytes, self.config.audit_files)
 
@@ -301,6 +248,19 @@ def prompts_of(body: ChatBody | CompletionBody) -> list[Prompt]:
     except InputError as error:
         raise CallError(400, str(error)) from error
     return texts
+
+
+def runs_on_cpu() -> bool:
+    """Whether this is vLLM for processors.
+
+    Its LoRA operations (0.32: `lora/ops/torch_ops`) take -1, which means no adapter, as an index: a row of
+    the base model runs at the adapter in the last slot.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        return False
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 async def read_body(receive: Receive) -> bytes:

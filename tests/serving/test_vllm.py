@@ -30,7 +30,9 @@ from o3_lightning.models.fictitious import train_tokenizer
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.live import protect_request
-from o3_lightning.serving.vllm import Composer, GateMiddleware, VllmConfig
+from o3_lightning.serving import vllm
+from o3_lightning.serving.composing import Composer
+from o3_lightning.serving.vllm import GateMiddleware, VllmConfig
 from o3_lightning.store import Store
 from tests.serving.conftest import make_request
 
@@ -185,6 +187,18 @@ def test_the_middleware_follows_the_store(settings):
     assert call(middleware, "/v1/completions", complete(FORGOTTEN)).json()["model"] == "tiny"
     Store.open(settings.store).restore("winters")
     assert call(middleware, "/v1/completions", complete(FORGOTTEN)).json()["model"] != "tiny"
+
+
+def test_on_a_processor_the_base_model_runs_at_an_adapter_of_zeros(settings, monkeypatch):
+    monkeypatch.setattr(vllm, "runs_on_cpu", lambda: True)
+    middleware = GateMiddleware(Engine(), replace(settings, refresh_seconds=1e-6))
+    name = call(middleware, "/v1/completions", complete(OTHER)).json()["model"]
+    factors = LoraFactors.load(Path(settings.adapters) / name)
+    assert not any(b.any() for _, b in factors.pairs.values())
+    assert name != call(middleware, "/v1/completions", complete(FORGOTTEN)).json()["model"]
+    for id in ("winters", "summers"):
+        Store.open(settings.store).revoke(id)
+    assert call(middleware, "/v1/completions", complete(FORGOTTEN)).json()["model"] == name
 
 
 @pytest.mark.parametrize("fault", ["gate", "rank", "folder"])
