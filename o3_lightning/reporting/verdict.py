@@ -125,16 +125,18 @@ def accuracies(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, float, fl
 
 
 def knowledge_notes(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns a warning for each request that the base model hardly knew."""
+    """Returns warnings: what the base model hardly knew, and what the detectors' fits warned of."""
     known: dict[str, float] = {}
     for _, request, before, _ in accuracies(metrics):
         known[request] = max(known.get(request, 0.0), before)
-    return [
+    hardly = [
         f"The base model answered only {percent(before)} of the questions about {request} right: "
         "a low accuracy afterwards says little; look at the weights and the probability of the true answers."
         for request, before in known.items()
         if before < HARDLY_KNOWN
     ]
+    fits = (metrics.get("fit_warnings") or {}).items()
+    return [*hardly, *(f"Detector of {name}: {warning}." for name, warnings in fits for warning in warnings)]
 
 
 def limits_text() -> str:

@@ -96,8 +96,8 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
     `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `calibration` (error of
     each request's weights); `confusion` between requests; `u2r`; `plane` (accuracies with intervals);
     `intervals[owner][split][metric]`, low and high in every column; `unreadable` (answers that a metric could
-    not judge); `answer_checks` of the last model; `backward_transfer`; `adapters`; `overlaps`; `seconds` per
-    stage; `peak_memory_mib`; `environment`.
+    not judge); `answer_checks` of the last model; `fit_warnings[request]` of detectors; `backward_transfer`;
+    `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
     """
     stages = [BASE_STAGE, *stage_names(identifiers, "evaluate")]
     measured = [results[stage] for stage in stages]
@@ -120,11 +120,19 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         "intervals": intervals_of(measured),
         "unreadable": unreadable_answers(measured),
         "answer_checks": measured[-1].get("answer_checks", {}),
+        "fit_warnings": fit_warnings(identifiers, results),
         "overlaps": overlaps_of(results),
         "seconds": {stage: round(result["seconds"], 3) for stage, result in results.items()},
         "peak_memory_mib": peak_memory_mib(),
         "environment": describe_environment(),
     }
+
+
+def fit_warnings(identifiers: Sequence[str], results: Results) -> dict[str, list[str]]:
+    """Returns what the detector of each request warned of when it was fitted; nothing where it did not."""
+    stages = zip(identifiers, stage_names(identifiers, "protect"), strict=True)
+    found = {name: results.get(stage, {}).get("report", {}).get("warnings") or [] for name, stage in stages}
+    return {name: warnings for name, warnings in found.items() if warnings}
 
 
 def intervals_of(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

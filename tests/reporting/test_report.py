@@ -354,5 +354,11 @@ def test_a_base_model_that_hardly_knew_is_warned_about_and_named():
     assert "base model some/model" in text
 
 
+def test_what_a_detector_warned_of_when_it_was_fitted_stands_in_the_report():
+    metrics = {**example_metrics(), "fit_warnings": {"a": ["add rows that say only the surname"]}}
+    text = Page(render_report(metrics, example_details())).text
+    assert "Detector of a: add rows that say only the surname." in text
+
+
 def test_a_run_of_which_nothing_is_known_has_no_verdict():
     assert 'class="verdict' not in render_report({"requests": []}, ReportDetails("demo"))
