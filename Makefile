@@ -39,10 +39,11 @@ test-gpu: $(STAMP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest $(TESTS) -m gpu --timeout=3600
 
 bench: $(STAMP)  ## kernel benchmark: verify, then time all sides in one run
-	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.kernels --out kernels/results
 
-bench-gpu: $(STAMP)  ## on a CUDA device: tests, block sizes, benchmark, tables of the documentation; goes on where it was
-	$(BIN)/python -m benchmarks.kernels --everything $(if $(MINUTES),--minutes $(MINUTES))
+bench-gpu: $(STAMP)  ## on a CUDA device: tests, benchmark, block sizes, tables of the documentation; goes on where it was
+	$(BIN)/python -m benchmarks.kernels --everything --resume kernels/results $(if $(MINUTES),--minutes $(MINUTES))
+	$(BIN)/python -m benchmarks.kernels.readme
 
 clean:  ## remove what the commands above made, except runs/
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage *.egg-info

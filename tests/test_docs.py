@@ -33,7 +33,17 @@ BLOCKS = [
 ]
 STUDIES = {"docs/results/methods.md": "baselines", "docs/results/gate.md": "gate_rules"}  # tables shown whole
 FILES = ("C", "my_study.yaml", "runs/mine/config.yaml")  # that the pages assume
-OTHER_PROGRAMS = ("pip", "curl", "export", "docker", "openssl", "python3", "sh")
+OTHER_PROGRAMS = (
+    "pip",
+    "curl",
+    "export",
+    "docker",
+    "openssl",
+    "python3",
+    "sh",
+    "nvidia-smi",
+    "compute-sanitizer",
+)
 
 
 def commands():

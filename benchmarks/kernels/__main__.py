@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from benchmarks.kernels.cases import OPERATIONS, Case, cases_for
 from benchmarks.kernels.decoder_layer import decoder_layer_case
 from benchmarks.kernels.measure import measure_case, measure_roofs
 from benchmarks.kernels.readme import ROOT
-from benchmarks.kernels.readme import main as write_tables
 from benchmarks.kernels.report import (
     earlier_results,
     is_measured,
@@ -31,12 +31,12 @@ from benchmarks.kernels.report import (
     write_plot,
     write_results,
 )
-from benchmarks.kernels.tune import WrongResultError, tune_cases
+from benchmarks.kernels.tune import tune_cases
+from o3_kernels import tuning
 from o3_kernels.checks import runs_on_triton
-from o3_kernels.tuning import TABLES, device_file_name
+from o3_kernels.tuning import device_file_name
 
 PACKAGE = Path(o3_kernels.__file__).parent
-DEFAULT_FOLDER = ROOT / "kernels" / "results"
 DONE, WRONG, UNFINISHED = 0, 1, 3  # what the command ends with; 2 is argparse's
 DESCRIPTION = """\
 Measures each operation against what a user would write otherwise.
@@ -49,61 +49,60 @@ process, on inputs that no cache still holds:
   eager     the best vectorised PyTorch
   compiled  that under torch.compile's max-autotune, without CUDA graphs, which would copy all inputs
   base      the layers without any adapter (decoding through a whole layer)
+  vllm      vLLM's LoRA kernels, one adapter a row, where vLLM is installed
+  faiss     FAISS's nearest centroid, without distances, where FAISS for GPUs is installed
 """
 EPILOG = """\
-Writes RESULTS/<device>.json and a plot beside it. Afterwards `python -m benchmarks.kernels.readme` puts
-the tables into docs/results/kernels.md. Ends with 1 as soon as a result of ours is wrong. A run of some
-operations or shapes adds to the file if that was measured with the same source and software on the same
-device.
-
---everything is all that a GPU is needed for: its tests, block sizes (o3_kernels/tuned/<device>.json), every
-shape, and the tables. It may be stopped at any time; the same command goes on where it was. --minutes stops
-it between two shapes; it ends with 3 until all is done.
+Needs torch and triton, no installation (PYTHONPATH=kernels:.) and no git. Prints a table, and writes
+nothing but DIR/<device>.json, a plot beside it and DIR/tuned/<device>.json, if --out or --resume names DIR.
+Results in DIR of the same source, software and device are kept and added to; others are put aside. A shape
+that fails or is wrong is noted, the others are measured, and the command ends with 1. With --minutes it ends
+with 3 until all is done: repeat it with --resume DIR.
 
 examples:
-  python -m benchmarks.kernels                                # every shape, on the GPU if there is one
-  python -m benchmarks.kernels --everything --minutes 8       # on a borrowed GPU: until it ends with 0
-  python -m benchmarks.kernels --op gated_lora --seconds 0.2  # a quick look
-  python -m benchmarks.kernels --shape "roberta-large B=8"    # a part of a run that would take too long
-  python -m benchmarks.kernels --tune                         # first find this GPU's block sizes, all anew
+  python -m benchmarks.kernels                                        # every shape, nothing is written
+  python -m benchmarks.kernels --everything --minutes 8 --resume DIR  # on a GPU: until it ends with 0
+  python -m benchmarks.kernels --op gated_lora --seconds 0.2          # a quick look
+  python -m benchmarks.kernels --shape "roberta-large B=8" --out DIR  # some shapes
+  python -m benchmarks.kernels --op gated_lora --tune --resume DIR    # block sizes of one operation
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmark and returns 0, 1 where one of our results is wrong, or 3 where time ran out."""
+    """Runs the benchmark and returns 0, 1 where something failed or was wrong, or 3 where time ran out."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = _options(arguments)
     late = partial(_is_past, time.monotonic() + 60 * options.minutes)
     device = torch.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    cases = [case for operation in options.op or OPERATIONS for case in _cases(operation, device)]
+    operations = options.op or OPERATIONS
+    cases = [case for operation in operations for case in _cases(operation, device)]
     cases = [case for case in cases if options.shape in shape_text(case.name, case.sizes)]
     facts = _facts(device, options.commit)
-    path = options.out / f"{device_file_name(facts['device'])}.json"
-    goes_on = bool(options.everything or options.op or options.shape)
-    results = earlier_results(path, facts) if goes_on else None
-    results = results or {**facts, "roofs": measure_roofs(device), "cases": []}
-    try:
-        if options.everything:
-            _test_on_gpu(results, path)
-        if options.everything or options.tune:
-            tune_cases(cases, device, again=options.tune, late=late)
-        _note_block_sizes(results)
-        if options.everything:
-            cases = [case for case in cases if not is_measured(results, vars(case))]
-        left = _measure(cases, results, path, device, options, late)
-    except WrongResultError as error:
-        sys.stderr.write(f"stopped, nothing further is measured: {error}\n")
-        return WRONG
+    folder = options.resume or options.out
+    path = folder / f"{device_file_name(facts['device'])}.json" if folder else None
+    results = (earlier_results(path, facts) if path else None) or {**facts, "cases": []}
+    if "roofs" not in results:
+        results["roofs"] = measure_roofs(device)
+    if options.everything:
+        _test_on_gpu(results, path)
+    wanted = [case for case in cases if not (options.resume and is_measured(results, vars(case)))]
+    left = _measure(wanted, results, path, device, options, late)
+    if options.tune and not left:
+        left = _tune(cases, operations, results, path, device, options, late)
     sys.stdout.write(summary_table(results))
-    plot = write_plot(path, results)
-    sys.stdout.write(f"{path}\n" + (f"{plot}\n" if plot else ""))
-    if options.everything and options.out == DEFAULT_FOLDER:
-        write_tables()
+    if path:
+        plot = write_plot(path, results)
+        sys.stdout.write(f"{path}\n" + (f"{plot}\n" if plot else ""))
+    failed = [case for case in results["cases"] if "ours" not in case["median_ms"]]
+    for case in failed:
+        name = f"{case['operation']} {shape_text(case['name'], case['sizes'])}"
+        sys.stderr.write(f"failed: {name}: {case.get('error', 'wrong')}\n")
     if left:
-        sys.stderr.write(f"out of time with {left} shapes left: the same command goes on from here\n")
-    return UNFINISHED if left else DONE
+        sys.stderr.write(f"out of time with {left} shapes left: the same command with --resume goes on\n")
+        return UNFINISHED
+    return WRONG if failed or results.get("tests") == "failed" else DONE
 
 
 def _is_past(end: float) -> bool:
@@ -111,47 +110,85 @@ def _is_past(end: float) -> bool:
     return bool(time.monotonic() > end)
 
 
-def _test_on_gpu(results: dict[str, Any], path: Path) -> None:
-    """Runs the tests that need a GPU, unless they passed before; where one fails, says so and stops."""
-    if results.get("tests") == "passed":
+def _test_on_gpu(results: dict[str, Any], path: Path | None) -> None:
+    """Runs the tests that need a GPU, unless they were run before, and notes how they ended."""
+    if "tests" in results:
         return
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "--timeout=3600", str(ROOT / "tests" / "kernels")]
-    if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise WrongResultError("the tests on the GPU failed, see above")
-    results["tests"] = "passed"
-    write_results(path, results)
-
-
-def _note_block_sizes(results: dict[str, Any]) -> None:
-    """Keeps a digest of the device's measured block sizes; cases measured under other ones are dropped."""
-    table = TABLES / f"{device_file_name(results['device'])}.json"
-    digest = hashlib.sha256(table.read_bytes()).hexdigest() if table.exists() else None
-    if results.get("block_sizes") != digest:
-        results["block_sizes"], results["cases"] = digest, []
+    if find_spec("pytest") is None:
+        results["tests"] = "pytest is not installed"
+        return
+    folder = str(ROOT / "tests" / "kernels")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "-p",
+        "no:cacheprovider",
+        "--timeout=3600",
+        folder,
+    ]
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    results["tests"] = "failed" if code else "passed"
+    if path:
+        write_results(path, results)
 
 
 def _measure(
     cases: Sequence[Case],
     results: dict[str, Any],
-    path: Path,
+    path: Path | None,
     device: torch.device,
     options: argparse.Namespace,
     late: Callable[[], bool],
+    tuned: bool = False,
 ) -> int:
     """Measures cases, writes each as soon as it is known; returns how many were left when time ran out."""
     for place, case in enumerate(cases):
         if late():
             return len(cases) - place
-        result = measure_case(case, device, options.seconds, options.compile)
+        shape = f"{case.operation} {shape_text(case.name, case.sizes)}"
+        try:
+            result = measure_case(case, device, options.seconds, options.compile)
+        except Exception as error:
+            logging.exception("%s failed, the others are measured", shape)
+            result = {"operation": case.operation, "name": case.name, "sizes": case.sizes, "median_ms": {}}
+            result["error"] = f"{type(error).__name__}: {error}"[:500]
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+        result |= {"tuned": True} if tuned else {}
         _add_rates(result, results["roofs"])
         put_result(results, result)
-        write_results(path, results)
-        shape = f"{case.operation} {shape_text(case.name, case.sizes)}"
-        if "ours" not in result["median_ms"]:
-            error = result["relative_error"]["ours"]
-            raise WrongResultError(f"{shape}: ours is wrong by {error:g}, allowed are {case.tolerance:g}")
+        if path:
+            write_results(path, results)
         sys.stderr.write(f"{shape}\n")
     return 0
+
+
+def _tune(
+    cases: Sequence[Case],
+    operations: Sequence[str],
+    results: dict[str, Any],
+    path: Path | None,
+    device: torch.device,
+    options: argparse.Namespace,
+    late: Callable[[], bool],
+) -> int:
+    """Finds block sizes op by op in DIR/tuned and measures again beside the rule's; returns what was left."""
+    assert path is not None, "--tune needs a folder"
+    tuning.TABLES = path.parent / "tuned"
+    left = 0
+    for operation in operations:
+        own = [case for case in cases if case.operation == operation]
+        tune_cases(own, device, tuning.TABLES, again=not options.resume, late=late)
+        own = [
+            case
+            for case in own
+            if not (options.resume and is_measured(results, {**vars(case), "tuned": True}))
+        ]
+        left += _measure(own, results, path, device, options, late, tuned=True)
+    return left
 
 
 def _cases(operation: str, device: torch.device) -> list[Case]:
@@ -176,15 +213,16 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--op", action="append", choices=OPERATIONS, metavar="OP", help=", ".join(OPERATIONS) + "; may repeat"
     )
     add("--shape", default="", metavar="TEXT", help="only shapes with this text in their line of the table")
-    add("--out", type=Path, default=DEFAULT_FOLDER, metavar="RESULTS", help="folder of JSON and plot")
-    add("--device", choices=("cpu", "cuda"), default=default, help=f"here {default} unless told")
-    add("--threads", type=int, metavar="N", help="threads of a CPU run; torch's own number unless told")
-    add("--seconds", type=float, default=1.0, metavar="S", help="for the rounds of one shape; 1 unless told")
-    add("--tune", action="store_true", help="first measure block sizes and keep the best; needs a GPU")
-    add("--everything", action="store_true", help="tests, what is missing of block sizes and shapes, tables")
+    add("--out", type=Path, metavar="DIR", help="folder of JSON and plot; nothing is written without one")
+    add("--resume", type=Path, metavar="DIR", help="the same, and measure only what it does not hold")
+    add("--device", choices=("cpu", "cuda"), default=default, help=f"here {default} by default")
+    add("--threads", type=int, metavar="N", help="threads of a CPU run; torch's own number by default")
+    add("--seconds", type=float, default=1.0, metavar="S", help="for the rounds of one shape; default 1")
+    add("--tune", action="store_true", help="after measuring, find block sizes and measure them; needs a GPU")
+    add("--everything", action="store_true", help="tests on the GPU, every shape, then --tune")
     add("--minutes", type=float, default=math.inf, metavar="M", help="start no shape after so many minutes")
     add("--commit", metavar="HASH", help="what is measured, where git cannot tell")
-    what = "with or without torch.compile; on a GPU with it unless told"
+    what = "with or without torch.compile; on a GPU with it by default"
     add("--compile", action=argparse.BooleanOptionalAction, help=what)
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -194,13 +232,16 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     for name in ("tune", "everything"):
         if getattr(options, name) and options.device != "cuda":
             parser.error(f"--{name} needs a CUDA device, and torch is to use the CPU here")
+    options.tune = options.tune or options.everything
+    if options.tune and not (options.out or options.resume):
+        parser.error("--tune and --everything need --out or --resume: the folder of what they find")
     if options.compile is None:
         options.compile = options.device == "cuda"
     return options
 
 
 def _facts(device: torch.device, commit: str | None) -> dict[str, Any]:
-    """Returns what a reader needs to run the same again; block sizes have a digest of their own."""
+    """Returns what a reader needs to run the same again."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}"
     return {
         "device": name,
@@ -209,7 +250,7 @@ def _facts(device: torch.device, commit: str | None) -> dict[str, Any]:
         "python": platform.python_version(),
         "code": _code_digest(),
         "commit": commit or _git("rev-parse", "HEAD"),
-        "clean": _git("status", "--porcelain", "--", "..", ":(exclude)../tuned") == "",
+        "clean": _git("status", "--porcelain", "--", str(PACKAGE)) == "",
     }
 
 

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.kernels import loops
-from o3_kernels import gated_lora, layer_scores, live_rows, orthogonality_penalty
+from benchmarks.kernels.others import lora_variants, nearest_variants
+from o3_kernels import (
+    gated_lora,
+    layer_scores,
+    live_rows,
+    orthogonality_penalty,
+    split_halves,
+    stack_history,
+)
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
 
 __all__ = ["OPERATIONS", "Case", "cases_for", "with_gradient"]
@@ -46,6 +54,7 @@ class Case:
         compiled: the variant that torch.compile takes, or None.
         unverified: variants that compute less on purpose, as a yardstick.
         graphed: time replays of CUDA graphs, without the cost of launching; on a GPU only.
+        caller: what calls the operation in this way.
     """
 
     operation: str
@@ -62,6 +71,7 @@ class Case:
     compiled: Callable[..., Any] | None = None
     unverified: tuple[str, ...] = ()
     graphed: bool = False
+    caller: str = ""
 
 
 def cases_for(operation: str, device: torch.device) -> list[Case]:
@@ -99,6 +109,7 @@ def _numbers(seed: int, device: torch.device) -> Callable[..., Tensor]:
 
 def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device: torch.device) -> Case:
     R, rows = min(M, D), min(B, OFFICIAL_ROWS)
+    nearest = nearest_variants() if device.type == "cuda" else {}
 
     def make(seed: int) -> tuple[Any, ...]:
         normal = _numbers(seed, device)
@@ -107,16 +118,36 @@ def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device
         precision = whitening.mT @ whitening
         ones = torch.ones(K, L, device=device)
         ours = (normal(B, L, D), normal(K, L, D), 0 * ones, whitening, bank, None, -0.5 * ones, -1000 * ones)
-        return (*ours, precision)
+        halves = [split_halves(tiles) for tiles in (whitening, bank)] if device.type == "cuda" else ()
+        return (*ours, precision, *halves)
+
+    def ours(*inputs: Any) -> Tensor:
+        features, means, scale, whitening, bank, *rest = inputs[:8]
+        whitening, bank = inputs[9:] or (whitening, bank)  # split when the statistics are fitted
+        tiles = whitening, bank
+        return layer_scores(features, means, scale, *tiles, *rest, whitening_sign=1).aggregate
+
+    def truth(*inputs: Tensor) -> Tensor:
+        features, means, _, whitening, bank = (tensor for tensor in inputs[:5])
+        parts = [
+            eager(
+                *(
+                    t.double()
+                    for t in (features, means[k : k + 1], means, whitening[k : k + 1], bank[k : k + 1])
+                )
+            )
+            for k in range(K)  # request by request: all at once would take 65 GB
+        ]
+        return torch.cat(parts)
 
     def eager(x: Tensor, means: Tensor, _: Tensor, whitening: Tensor, bank: Tensor, *rest: Any) -> Tensor:
         return loops.layer_scores_eager(x, means, whitening, bank)
 
     def loop(x: Tensor, means: Tensor, *rest: Any) -> Tensor:
-        return loops.layer_scores_loop(x, means, rest[-1], rest[2])
+        return loops.layer_scores_loop(x, means, rest[6], rest[2])
 
     def official(x: Tensor, means: Tensor, *rest: Any) -> Tensor:
-        return loops.layer_scores_official(x[:rows], means, rest[-1], rest[2])
+        return loops.layer_scores_official(x[:rows], means, rest[6], rest[2])
 
     return Case(
         operation="layer_scores",
@@ -124,17 +155,19 @@ def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device
         sizes={"B": B, "K": K, "L": L, "D": D, "M": M, "R": R},
         make=make,
         variants={
-            # as `o3_lightning.detector.official.score_official` calls it
-            "ours": lambda *inputs: layer_scores(*inputs[:8], whitening_sign=1).aggregate,
+            "ours": ours,
             "official": official,
             "loop": loop,
             "eager": eager,
+            **nearest,
         },
-        truth=lambda *inputs: eager(*(tensor.double() for tensor in inputs[:5])),
+        truth=truth,
         bytes=4 * (B * L * D + K * L * D * (M + R + 1) + 2 * K * B * L),
         flops=2 * K * L * B * D * (M + R),
         scale={"official": B / rows},
         compiled=eager,
+        unverified=tuple(nearest),
+        caller="o3_lightning.detector.official.score_official",
     )
 
 
@@ -159,12 +192,17 @@ def _penalty_case(model: str, R: int, P: int, device: torch.device) -> Case:
             modules = [module for module, D in enumerate(widths) if width == D]
             groups.append((modules, normal(len(modules), P * R, width)))
         place = {module: part for modules, old in groups for module, part in zip(modules, old, strict=True)}
-        return new, [place[module].unflatten(0, (P, R)) for module in range(len(widths))], groups
+        old = [place[module].unflatten(0, (P, R)) for module in range(len(widths))]
+        return new, old, groups, stack_history(old) if device.type == "cuda" else old
 
-    def truth(new: list[Tensor], _: list[Tensor], groups: list[tuple[list[int], Tensor]]) -> list[Tensor]:
-        doubles = [tensor.detach().double().requires_grad_() for tensor in new]
-        value = loops.penalty_eager(doubles, [(modules, old.double()) for modules, old in groups])
-        return [value.detach(), *torch.autograd.grad(value, doubles)]
+    def truth(new: list[Tensor], old: list[Tensor], *_: Any) -> list[Tensor]:
+        value, gradients = torch.zeros((), dtype=torch.float64, device=device), []
+        for new_m, old_m in zip(new, old, strict=True):  # module by module: all at once would take 40 GB
+            new_RD, old_ND = new_m.detach().double(), old_m.flatten(0, 1).double()
+            overlap_NR = old_ND @ new_RD.T
+            value += overlap_NR.square().sum()
+            gradients.append(2 * overlap_NR.T @ old_ND)
+        return [value, *gradients]
 
     total = sum(widths)
     return Case(
@@ -173,14 +211,15 @@ def _penalty_case(model: str, R: int, P: int, device: torch.device) -> Case:
         sizes={"modules": len(widths), "R": R, "P": P},
         make=make,
         variants={
-            "ours": with_gradient(lambda new, old, _: orthogonality_penalty(new, old)),
-            "official": with_gradient(lambda new, old, _: loops.penalty_official(new, old)),
-            "eager": with_gradient(lambda new, _, groups: loops.penalty_eager(new, groups)),
+            "ours": with_gradient(lambda new, old, groups, stacked: orthogonality_penalty(new, stacked)),
+            "official": with_gradient(lambda new, old, *_: loops.penalty_official(new, old)),
+            "eager": with_gradient(lambda new, _, groups, *__: loops.penalty_eager(new, groups)),
         },
         truth=truth,
         bytes=4 * R * total * (P + 2),
         flops=4 * R * R * P * total,
-        compiled=lambda new, _, groups: loops.penalty_eager(new, groups),
+        compiled=lambda new, _, groups, *__: loops.penalty_eager(new, groups),
+        caller="o3_lightning.adapter.module.AdapterModule.penalty",
     )
 
 
@@ -213,6 +252,7 @@ def _gated_case(name: str, B: int, T: int, K: int, D: int, O: int, device: torch
             "ours": ours,
             "official": lambda y, x, a, b, w, _: loops.gated_lora_official(y, x, a, b, w, R),
             "eager": eager,
+            **(lora_variants(R) if half else {}),
         },
         truth=lambda *inputs: eager(*(tensor.double() for tensor in inputs)),
         bytes=(2 if half else 4) * (B * T * 2 * O + live * T * D + S * (D + O) + B * S),
@@ -220,4 +260,5 @@ def _gated_case(name: str, B: int, T: int, K: int, D: int, O: int, device: torch
         dtype="bfloat16" if half else "float32",
         tolerance=1e-2 if half else 1e-5,
         compiled=eager,
+        caller="o3_lightning.gating.linear.GatedLinear.forward",
     )

@@ -63,6 +63,7 @@ def decoder_layer_case(B: int, K: int, R: int, device: torch.device) -> Case:
         tolerance=1e-2,
         unverified=("base",),
         graphed=True,
+        caller="o3_lightning.gating.shared_input_layers.Siblings",
     )
 
 

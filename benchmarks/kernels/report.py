@@ -16,33 +16,39 @@ __all__ = [
 ]
 
 GIT_FACTS = ("commit", "clean")
-SAME_SHAPE = ("operation", "name", "sizes")
+SAME_SHAPE = ("operation", "name", "sizes", "tuned")
 
-OTHERS = ("official", "loop", "eager", "compiled", "base")
+OTHERS = ("official", "loop", "eager", "compiled", "base", "vllm", "faiss")
 
 
 def summary_table(results: dict[str, Any]) -> str:
-    """Returns one line a case: time of ours, how many times longer others take, shares of roofs, memory."""
+    """Returns one line a case: device and host time, how many times longer others take, roofs, memory."""
     lines = [
-        f"{'operation':22} {'shape':46} {'ours ms':>9} "
+        f"{'operation':22} {'shape':46} {'ours ms':>9} {'host ms':>9} "
         + " ".join(f"{name:>9}" for name in OTHERS)
         + "  copy %  matrix %  of bound %  ours MiB  eager MiB"
     ]
     for case in results["cases"]:
-        shape = shape_text(case["name"], case["sizes"])
+        shape = shape_text(case["name"], case["sizes"]) + " tuned" * bool(case.get("tuned"))
         median = case["median_ms"]
         if "ours" not in median:
-            lines.append(f"{case['operation']:22} {shape:46} wrong: not timed")
+            lines.append(f"{case['operation']:22} {shape:46} {case.get('error', 'wrong: not timed')}")
             continue
         factors = [_factor(median, name) for name in OTHERS]
         shares = (case["bandwidth_fraction"], case["matrix_fraction"], case["bound_ms"] / median["ours"])
         memory = (case["peak_mib"]["ours"], case["peak_mib"].get("eager", 0.0))
         lines.append(
-            f"{case['operation']:22} {shape:46} {median['ours']:9.3f} "
+            f"{case['operation']:22} {shape:46} {median['ours']:9.3f} {_host(case):>9} "
             + " ".join(f"{factor:>9}" for factor in factors)
             + " {:7.1%} {:9.1%} {:11.1%} {:9.1f} {:10.1f}".format(*shares, *memory)
         )
     return "\n".join(lines) + "\n"
+
+
+def _host(case: dict[str, Any]) -> str:
+    """Returns how long the host is busy with ours; on a CPU that is its time."""
+    host = case["host_ms"]["ours"]
+    return "-" if host is None else f"{host:.3f}"
 
 
 def _factor(median: dict[str, float], name: str) -> str:
@@ -58,13 +64,18 @@ def shape_text(name: str, sizes: dict[str, int]) -> str:
 def earlier_results(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the results in a file, with new facts, if they were measured under the same ones.
 
-    Another commit is no other fact: the digest of the source is one.
+    Another commit is no other fact: the digest of the source is one. Results under other facts are put aside.
     """
     if not path.exists():
         return None
     earlier: dict[str, Any] = json.loads(path.read_text())
-    same = all(earlier.get(name) == value for name, value in facts.items() if name not in GIT_FACTS)
-    return {**earlier, **facts} if same else None
+    if all(earlier.get(name) == value for name, value in facts.items() if name not in GIT_FACTS):
+        return {**earlier, **facts}
+    place = 0
+    while (aside := path.with_suffix(f".json.{place}")).exists():
+        place += 1
+    path.rename(aside)
+    return None
 
 
 def is_measured(results: dict[str, Any], shape: dict[str, Any]) -> bool:
@@ -79,7 +90,7 @@ def put_result(results: dict[str, Any], result: dict[str, Any]) -> None:
 
 def _is_same(case: dict[str, Any], other: dict[str, Any]) -> bool:
     """Tells whether two results are of one shape."""
-    return all(case[field] == other[field] for field in SAME_SHAPE)
+    return all(case.get(field) == other.get(field) for field in SAME_SHAPE)
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:

@@ -1,12 +1,17 @@
 """Block sizes and precisions shared by the operations, as functions of shapes and devices."""
 
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 __all__ = [
     "SMALLEST_BLOCK",
     "count_blocks",
+    "device_of",
     "dot_precision",
+    "launches_early",
     "next_power_of_two",
     "power_of_two",
     "processors",
@@ -15,6 +20,7 @@ __all__ = [
 
 SMALLEST_BLOCK = 16  # smallest side of a tile that tensor cores accept
 CPU_PROCESSORS = 8  # assumed where kernels run in Triton's interpreter
+EARLY_CAPABILITY = 9  # first compute capability with programmatic dependent launch
 TENSOR_CORE_CAPABILITY = 8  # first compute capability whose tensor cores take TF32
 
 
@@ -36,21 +42,43 @@ def count_blocks(size: int, block: int) -> int:
 def dot_precision(tensor: Tensor) -> str:
     """Returns the `input_precision` of float32 products in Triton.
 
-    TF32 only if `torch.set_float32_matmul_precision` allows it; otherwise three TF32 products with the
-    accuracy of float32, or plain float32 on devices without TF32.
+    TF32 only if `torch.backends.cuda.matmul.fp32_precision` or `torch.set_float32_matmul_precision` allows
+    it; otherwise three TF32 products with the accuracy of float32, or plain float32 on devices without TF32.
     """
-    if tensor.device.type != "cuda" or torch.version.hip is not None:
+    if not tensor.is_cuda or _properties(tensor.device)[0] < TENSOR_CORE_CAPABILITY:
         return "ieee"
-    if torch.cuda.get_device_capability(tensor.device)[0] < TENSOR_CORE_CAPABILITY:
-        return "ieee"
-    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return "tf32" if allows_tf32() else "tf32x3"
+
+
+def allows_tf32() -> bool:
+    """Whether torch is set to multiply float32 in TF32, by its newer or else its older setting."""
+    setting = getattr(torch.backends.cuda.matmul, "fp32_precision", "none")
+    if setting == "none":
+        return bool(torch.get_float32_matmul_precision() != "highest")
+    return bool(setting == "tf32")
+
+
+def device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Returns a context in which the tensor's device is current: Triton launches on the current device."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def launches_early(tensor: Tensor) -> dict[str, bool]:
+    """Returns the option with which a kernel starts while the one before it ends (Hopper and later)."""
+    early = tensor.is_cuda and _properties(tensor.device)[0] >= EARLY_CAPABILITY
+    return {"launch_pdl": True} if early else {}
 
 
 def processors(tensor: Tensor) -> int:
     """Returns the number of multiprocessors of the tensor's device."""
-    if tensor.device.type != "cuda":
-        return CPU_PROCESSORS
-    return int(torch.cuda.get_device_properties(tensor.device).multi_processor_count)
+    return _properties(tensor.device)[1] if tensor.is_cuda else CPU_PROCESSORS
+
+
+@lru_cache
+def _properties(device: torch.device) -> tuple[int, int]:
+    """Returns the major compute capability of a GPU, 0 if it is not NVIDIA's, and its multiprocessors."""
+    properties = torch.cuda.get_device_properties(device)
+    return 0 if torch.version.hip else properties.major, properties.multi_processor_count
 
 
 def sum_type(tensor: Tensor) -> torch.dtype:

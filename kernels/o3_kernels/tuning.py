@@ -23,20 +23,29 @@ Plan = TypeVar("Plan")
 
 
 def chosen_plan(
-    operation: str, rule: Callable[..., Plan], sizes: Sequence[int], device: torch.device
+    operation: str,
+    rule: Callable[..., Plan],
+    sizes: Sequence[int],
+    device: torch.device,
+    more: Sequence[int] = (),
 ) -> Plan:
     """Returns the plan of the rule for some sizes, with block sizes measured on a GPU if there are any.
 
-    `rule` returns a named tuple of block sizes; sizes between two powers of two share an entry of the table.
+    `rule` returns a named tuple of block sizes for the sizes; entries of the table are kept by these and
+    `more` sizes, rounded up to powers of two.
     """
     plan = rule(*sizes)
     if device.type != "cuda":
         return plan
     index = torch.cuda.current_device() if device.index is None else device.index
-    measured = _table(TABLES, _device_name(index)).get(shape_key(operation, sizes), {})
-    fields: Any = plan
-    changed: Plan = fields._replace(**measured)
+    changed: Plan = _measured_plan(TABLES, _device_name(index), operation, plan, (*sizes, *more))
     return changed
+
+
+@lru_cache(maxsize=1024)
+def _measured_plan(folder: Path, device_name: str, operation: str, plan: Any, sizes: Sequence[int]) -> Any:
+    """Returns the plan with the entries of the table; cached, because decoding asks for it in every layer."""
+    return plan._replace(**_table(folder, device_name).get(shape_key(operation, sizes), {}))
 
 
 def shape_key(operation: str, sizes: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from sklearn.covariance import LedoitWolf
 sys.path.insert(0, str(Path(__file__).parent))
 from kernel_cases import in_doubles, relative_error, score_inputs
 
-from o3_kernels import RequestStatistics, layer_scores, layer_scores_reference
+from o3_kernels import RequestStatistics, layer_scores, layer_scores_reference, split_halves
 
 ORACLES = Path(os.environ.get("O3_ORACLES", Path(__file__).parents[1] / "oracles"))
 FLOAT32_SUMS = 1e-5  # relative, sums of some hundred float32 terms
@@ -74,6 +74,15 @@ def test_many_requests_equal_the_reference(rows, means, layers_first):
         inputs[3:5] = [tiles.transpose(0, 1).contiguous().transpose(0, 1) for tiles in inputs[3:5]]
     for got, wanted_part in zip(layer_scores(*inputs), wanted, strict=True):
         assert relative_error(got, wanted_part) <= 1e-12
+
+
+def test_halves_are_joined_on_a_cpu():
+    inputs = score_inputs(7, 3, 50, 2, 4, 5, dtype=torch.float32)
+    wanted = by_reference(*in_doubles(inputs))
+    inputs[3], inputs[4] = split_halves(inputs[3]), split_halves(inputs[4])
+    assert inputs[3].dtype == torch.bfloat16
+    for got, wanted_part in zip(layer_scores(*inputs), wanted, strict=True):
+        assert relative_error(got, wanted_part) <= FLOAT32_SUMS
 
 
 def test_rows_of_a_batch_score_as_alone():

@@ -22,7 +22,7 @@ def test_every_item_comes_once_and_after_what_it_waits_for(shapes, lag_bytes):
     schedule = plan_schedule(shapes, plan(lag_bytes), 4, True, CPU)
     items = [tuple(item) for item in schedule.items.tolist()]
     assert len(set(items)) == len(items)
-    for module, (_, N, D) in enumerate(shapes):
+    for module, (_, N, D, _) in enumerate(shapes):
         blocks, parts, columns = -(-N // 16), -(-D // 32), -(-D // 32)
         overlaps = [place for place, item in enumerate(items) if item[0] == module]
         gradients = [place for place, item in enumerate(items) if item[0] == -1 - module]
@@ -34,8 +34,9 @@ def test_every_item_comes_once_and_after_what_it_waits_for(shapes, lag_bytes):
 def test_results_lie_one_behind_the_other():
     shapes = (ModuleShape(2, 5, 40), ModuleShape(3, 20, 70))
     schedule = plan_schedule(shapes, plan(0), 4, True, CPU)
-    assert schedule.starts == ((0, 0, 0, 0), (10, 80, 20, 1))
-    assert schedule[2:] == (70, 290, 200, 3)
+    # overlaps are padded to blocks of 16 rows and 16 ranks
+    assert schedule.table.tolist() == [[2, 5, 40, 0, 0, 0, 0, 0], [3, 20, 70, 0, 256, 80, 512, 1]]
+    assert schedule[2:] == (768, 290, 2048, 3)
 
 
 @pytest.mark.parametrize(("lag_modules", "between"), [(0, 0), (2, 1), (9, 3)])

@@ -1,12 +1,13 @@
 """Launches the Triton kernels of `gated_lora`: one down-projection, one up-projection per three layers."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from o3_kernels.blocks import count_blocks, dot_precision, power_of_two, processors
+from o3_kernels.blocks import count_blocks, device_of, dot_precision, launches_early, power_of_two, processors
 from o3_kernels.ops.gated_lora.triton_kernel import (
     LAYERS_PER_LAUNCH,
     gated_lora_expand_kernel,
@@ -16,7 +17,8 @@ from o3_kernels.tuning import chosen_plan
 
 __all__ = ["GatedLoRAPlan", "launch_gated_lora", "plan_gated_lora"]
 
-MAX_PARTS = 16  # each part adds one read of the hidden states to every program of the second launch
+MAX_PARTS = 4  # each part adds one read of the hidden states to every program of the second launch
+DECODE_ROWS = 16  # up to here the second launch reads its B while it waits for the first
 
 
 class GatedLoRAPlan(NamedTuple):
@@ -32,6 +34,7 @@ class GatedLoRAPlan(NamedTuple):
     stages: int
 
 
+@lru_cache(maxsize=256)
 def plan_gated_lora(
     rows: int, stacked_rank: int, layers: int, width: int, element_bytes: int, multiprocessors: int
 ) -> GatedLoRAPlan:
@@ -40,12 +43,13 @@ def plan_gated_lora(
     For few rows (decoding) the width is split into parts to occupy the multiprocessors of the device.
     """
     block_n = power_of_two(rows, 16, 64)
-    shrink_s = power_of_two(layers * stacked_rank, 16, 32 if block_n == 16 else 64)
-    shrink_d = power_of_two(width, 16, 256 // element_bytes)
+    decode = block_n == DECODE_ROWS
+    shrink_s = power_of_two(layers * stacked_rank, 16, 32 if decode else 64)
+    shrink_d = power_of_two(width, 16, (256 if decode else 128) // element_bytes)
     programs = count_blocks(rows, block_n) * count_blocks(layers * stacked_rank, shrink_s)
-    parts = power_of_two(count_blocks(2 * multiprocessors, max(programs, 1)), 1, MAX_PARTS)
+    parts = power_of_two(count_blocks(multiprocessors, max(programs, 1)), 1, MAX_PARTS)
     parts = min(parts, count_blocks(width, shrink_d))
-    expand_s = power_of_two(stacked_rank, 16, 64)
+    expand_s = power_of_two(stacked_rank, 16, 128 if decode else 64)
     return GatedLoRAPlan(block_n, shrink_s, shrink_d, parts, expand_s, expand_o=64, warps=4, stages=3)
 
 
@@ -56,20 +60,40 @@ def launch_gated_lora(
     b: Sequence[Tensor],
     weights: Tensor,
     plan: GatedLoRAPlan | None = None,
+    results: Sequence[Tensor] | None = None,
 ) -> None:
-    """Adds the updates to the outputs in place; `plan` overrides the default block sizes."""
+    """Adds the updates to the outputs in place, or writes the sums into contiguous `results`.
+
+    `plan` overrides the default block sizes.
+    """
+    with device_of(x):
+        _launch(outputs, x, a, b, weights, plan, results)
+
+
+def _launch(
+    outputs: Sequence[Tensor],
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    weights: Tensor,
+    plan: GatedLoRAPlan | None,
+    results: Sequence[Tensor] | None,
+) -> None:
     (B, T, D), S, J = x.shape, weights.shape[1], len(b)
     N = B * T
     if not N or not S:
+        for output, result in zip(outputs, results or (), strict=False):
+            result.copy_(output)
         return
     sizes = (N, S, J, D, x.element_size(), processors(x))
     plan = plan or chosen_plan("gated_lora", plan_gated_lora, sizes, x.device)
     x, a, weights = x.contiguous(), a.contiguous(), weights.contiguous()
     part_blocks = count_blocks(count_blocks(D, plan.shrink_d), plan.parts)
     parts = max(count_blocks(D, part_blocks * plan.shrink_d), 1) if part_blocks else 1
-    hidden = torch.empty((parts, N, J * S), dtype=torch.float32, device=x.device)
-    precision = dot_precision(x)
-    gated_lora_shrink_kernel[(count_blocks(N, plan.block_n), count_blocks(J * S, plan.shrink_s), parts)](
+    row_blocks = count_blocks(N, plan.block_n)
+    hidden = torch.empty((parts, row_blocks * plan.block_n, J * S), dtype=torch.float32, device=x.device)
+    early, precision = launches_early(x), dot_precision(x)
+    gated_lora_shrink_kernel[(row_blocks, count_blocks(J * S, plan.shrink_s), parts)](
         x,
         a,
         weights,
@@ -84,49 +108,45 @@ def launch_gated_lora(
         BLOCK_N=plan.block_n,
         BLOCK_S=plan.shrink_s,
         BLOCK_D=plan.shrink_d,
+        WAITS=bool(early),
         num_warps=plan.warps,
         num_stages=plan.stages,
     )
+    read = [output.contiguous() for output in outputs]
+    written = read if results is None else results
     for first in range(0, J, LAYERS_PER_LAUNCH):
-        last = first + LAYERS_PER_LAUNCH
-        _launch_expand(outputs[first:last], b[first:last], weights, hidden, (T, S, J * S, first), plan)
-
-
-def _launch_expand(
-    outputs: Sequence[Tensor],
-    b: Sequence[Tensor],
-    weights: Tensor,
-    hidden: Tensor,
-    sizes: tuple[int, int, int, int],
-    plan: GatedLoRAPlan,
-) -> None:
-    """Adds the updates of up to three layers; missing layers have width 0 and thus no programs."""
-    written = [output.contiguous() for output in outputs]
-    parts, N, _ = hidden.shape
-    widths = [output.shape[2] for output in outputs]
-    missing = LAYERS_PER_LAUNCH - len(outputs)
-    blocks = sum(count_blocks(width, plan.expand_o) for width in widths)
-    if not blocks:
-        return
-    gated_lora_expand_kernel[(count_blocks(N, plan.block_n), blocks)](
-        *written,
-        *[written[0]] * missing,
-        *[b_j.contiguous() for b_j in b],
-        *[b[0]] * missing,
-        weights,
-        hidden,
-        N,
-        *sizes,
-        *widths,
-        *[0] * missing,
-        PARTS=parts,
-        PRECISION=dot_precision(outputs[0]),
-        BLOCK_N=plan.block_n,
-        BLOCK_S=plan.expand_s,
-        BLOCK_O=plan.expand_o,
-        num_warps=plan.warps,
-        num_stages=plan.stages,
-    )
-    for output, result in zip(outputs, written, strict=True):
-        if result is not output and result.data_ptr() != output.data_ptr():
-            output.copy_(result)
+        layers = slice(first, first + LAYERS_PER_LAUNCH)
+        widths = [output.shape[2] for output in outputs[layers]]
+        blocks = sum(count_blocks(width, plan.expand_o) for width in widths)
+        missing = LAYERS_PER_LAUNCH - len(widths)  # of width 0, and thus without programs
+        if blocks:
+            gated_lora_expand_kernel[(row_blocks, blocks)](
+                *read[layers],
+                *[x] * missing,
+                *written[layers],
+                *[x] * missing,
+                *[b_j.contiguous() for b_j in b[layers]],
+                *[x] * missing,
+                hidden,
+                N,
+                S,
+                J * S,
+                first,
+                *widths,
+                *[0] * missing,
+                PARTS=parts,
+                PRECISION=precision,
+                IN_PLACE=results is None,
+                SKIPS=plan.block_n > DECODE_ROWS,
+                BLOCK_N=plan.block_n,
+                BLOCK_S=plan.expand_s,
+                BLOCK_O=plan.expand_o,
+                WAITS=bool(early),
+                num_warps=plan.warps,
+                num_stages=plan.stages,
+                **early,
+            )
+    if results is None:
+        for output, result in zip(outputs, written, strict=True):
+            if result is not output:
+                output.copy_(result)

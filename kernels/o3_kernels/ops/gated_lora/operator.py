@@ -85,19 +85,39 @@ def gated_lora_group(
     recording = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in recorded)
     if inplace and recording:
         raise ValueError("inplace=True needs torch.no_grad(): a gradient is being recorded")
-    if x.device.type == "cpu" and not recording and not torch.compiler.is_compiling():
+    if not recording and not torch.compiler.is_compiling():
         # a registered operator has an overhead per tensor, which matters for small batches
-        results = outputs if inplace else [output.clone() for output in outputs]
-        add_gated_lora(results, x, a, b, weights, live)
-        return results
+        return _run(outputs, x, a, b, weights, live, inplace=inplace)
     if not inplace:
         return list(_gated_lora(outputs, x, a, b, weights))
     _gated_lora_(outputs, x, a, b, weights)
     return outputs
 
 
+def _fits(outputs: list[Tensor], x: Tensor, a: Tensor, b: list[Tensor], weights: Tensor) -> bool:
+    """Whether the arguments are valid; `_check` alone would take as long as a launch."""
+    J = len(b)
+    if not J or len(outputs) != J or x.dim() != 3 or weights.dim() != 2:
+        return False
+    (B, T, D), (rows, S), dtype, device = x.shape, weights.shape, x.dtype, x.device
+    one_kind = a.dtype == dtype and a.device == device == weights.device and dtype.is_floating_point
+    return (
+        (one_kind and weights.dtype.is_floating_point)
+        and (rows == B and a.shape == (J * S, D))
+        and all(
+            b_j.dim() == 2
+            and b_j.shape[1] == S
+            and y.shape == (B, T, b_j.shape[0])
+            and (y.dtype == dtype == b_j.dtype and y.device == device == b_j.device)
+            for y, b_j in zip(outputs, b, strict=True)
+        )
+    )
+
+
 def _check(outputs: list[Tensor], x: Tensor, a: Tensor, b: list[Tensor], weights: Tensor) -> None:
     """Raises the errors of `gated_lora_group` about shapes, dtypes and devices."""
+    if _fits(outputs, x, a, b, weights):
+        return
     if len(outputs) != len(b) or not outputs:
         raise ValueError(f"every output needs its b, but {len(outputs)} outputs and {len(b)} b came")
     check_shape("x", x, (None, None, None), "[B,T,D]")
@@ -114,17 +134,35 @@ def _check(outputs: list[Tensor], x: Tensor, a: Tensor, b: list[Tensor], weights
     check_devices([x, weights, a, *outputs, *b])
 
 
-def _add(outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor) -> None:
-    """Adds the update in place, with Triton if possible."""
+def _run(
+    outputs: Sequence[Tensor],
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    weights: Tensor,
+    live: Tensor | None = None,
+    *,
+    inplace: bool = False,
+) -> list[Tensor]:
+    """Adds the updates with Triton if possible, in place or into new tensors."""
     if x.device.type == "cuda" and runs_on_triton([x]):
         from o3_kernels.ops.gated_lora.launch import launch_gated_lora
 
-        launch_gated_lora(outputs, x, a, b, weights)
-    else:
-        add_gated_lora(outputs, x, a, b, weights)
+        results = None if inplace else _gated_lora_fake(outputs)
+        launch_gated_lora(outputs, x, a, b, weights, results=results)
+        return list(outputs) if results is None else results
+    written = list(outputs) if inplace else [y.clone(memory_format=torch.contiguous_format) for y in outputs]
+    add_gated_lora(written, x, a, b, weights, live)
+    return written
 
 
-_gated_lora_ = torch.library.custom_op("o3_kernels::gated_lora_", _add, mutates_args=("outputs",))
+@torch.library.custom_op("o3_kernels::gated_lora_", mutates_args=("outputs",))
+def _gated_lora_(
+    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor
+) -> None:
+    _run(outputs, x, a, b, weights, inplace=True)
+
+
 _gated_lora_.register_fake(lambda *_: None)
 
 
@@ -132,9 +170,7 @@ _gated_lora_.register_fake(lambda *_: None)
 def _gated_lora(
     outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], weights: Tensor
 ) -> list[Tensor]:
-    results = [output.clone(memory_format=torch.contiguous_format) for output in outputs]
-    _add(results, x, a, b, weights)
-    return results
+    return _run(outputs, x, a, b, weights)
 
 
 @_gated_lora.register_fake

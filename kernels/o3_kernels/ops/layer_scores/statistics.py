@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from o3_kernels.checks import check_devices, check_floating, check_shape
+from o3_kernels.halves import are_halves
 
-__all__ = ["SMALLEST_DISTANCE", "RequestStatistics", "check_statistics"]
+__all__ = ["SMALLEST_DISTANCE", "TILE_AXES", "RequestStatistics", "check_statistics"]
 
+TILE_AXES = 4  # of whitening and bank; their halves have one more
 SMALLEST_DISTANCE = torch.finfo(torch.float32).eps  # lower bound of the squared distance in whitened cosines
 
 
@@ -35,8 +37,11 @@ def check_statistics(features: Tensor, statistics: RequestStatistics) -> None:
     """Raises the errors of `layer_scores`, for features [B,L,D]."""
     means, bank, mask = statistics.means, statistics.bank, statistics.bank_mask
     L, D = features.shape[1:]
-    check_shape("whitening", statistics.whitening, (None, L, None, D), "[K,L,R,D]")
-    K = len(statistics.whitening)
+    whitening, bank = (
+        tiles[0] if are_halves(tiles, TILE_AXES) else tiles for tiles in (statistics.whitening, bank)
+    )
+    check_shape("whitening", whitening, (None, L, None, D), "[K,L,R,D]")
+    K = len(whitening)
     check_shape("precision_scale", statistics.precision_scale, (K, L), "[K,L]")
     if means is not None:
         check_shape("means", means, (K, L, D), "[K,L,D]")

@@ -1,6 +1,10 @@
 """Triton kernels of `layer_scores`: tiles of all banks and whitenings, then a reduction over the tiles.
 
 K requests, L layers, B rows, D width, N rows of a tile (of a bank or of a whitening), P tiles.
+
+Precision: every number enters a product with 16 significant bits, as two bfloat16 halves (`halves.py`),
+whatever the dtypes and the number of rows. The halves of centred rows are computed in the loop, because they
+differ by request.
 """
 
 # Triton reads the arguments of a kernel itself: they have no Python types.
@@ -9,31 +13,95 @@ K requests, L layers, B rows, D width, N rows of a tile (of a bank or of a white
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-__all__ = ["layer_scores_combine_kernel", "layer_scores_tiles_kernel"]
+from o3_kernels.halves_triton_kernel import halves_of, load_halves, multiply_halves
+
+__all__ = ["layer_scores_combine_kernel", "layer_scores_rows_kernel", "layer_scores_tiles_kernel"]
 
 
 @triton.jit
-def _add_product(tile_ND, x_BD, product_NB, USE_DOT: tl.constexpr, PRECISION: tl.constexpr):
-    """Adds tile x^T; a single row does not use tensor cores."""
-    if USE_DOT:
-        product_NB = tl.dot(tile_ND, tl.trans(x_BD.to(tile_ND.dtype)), product_NB, input_precision=PRECISION)
-    else:
-        product_NB += tl.sum(tile_ND.to(tl.float32) * x_BD, axis=1)[:, None]
-    return product_NB
+def layer_scores_rows_kernel(
+    features,  # [B*L,D]
+    halves,  # [2,B*L,D] bfloat16, written
+    squares,  # [B*L] float32, written: squared lengths
+    D,
+    plane,  # B*L*D
+    BLOCK_D: tl.constexpr,
+    WAITS: tl.constexpr,  # whether the next kernel starts early and waits for this one
+):
+    """Splits one row of the features and squares its length."""
+    if WAITS:
+        gdc_launch_dependents()
+    start = tl.program_id(0).to(tl.int64) * D
+    sum_D = tl.zeros([BLOCK_D], dtype=tl.float32)
+    for first in range(0, D, BLOCK_D):
+        cols_D = first + tl.arange(0, BLOCK_D)
+        x_D = tl.load(features + start + cols_D, mask=cols_D < D, other=0.0).to(tl.float32)
+        high_D, low_D = halves_of(x_D)
+        tl.store(halves + start + cols_D, high_D, mask=cols_D < D)
+        tl.store(halves + plane + start + cols_D, low_D, mask=cols_D < D)
+        sum_D += x_D * x_D
+    tl.store(squares + tl.program_id(0), tl.sum(sum_D, axis=0))
+
+
+@triton.jit
+def _products(
+    tile,
+    plane,
+    rows_N,
+    count,
+    x,
+    x_plane,
+    mean,
+    starts_B1,
+    in_B1,
+    D,
+    HAS_MEANS: tl.constexpr,
+    HALVES: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    EVEN: tl.constexpr,
+):
+    """Returns tile c^T [N,B] and, with means, ||c||^2 [B]; x are halves of rows, or rows to centre."""
+    product_NB = tl.zeros([BLOCK_N, BLOCK_B], dtype=tl.float32)
+    square_BD = tl.zeros([BLOCK_B, BLOCK_D], dtype=tl.float32)
+    in_N1 = (rows_N < count)[:, None]
+    for start in range(0, D, BLOCK_D):
+        cols_1D = (start + tl.arange(0, BLOCK_D))[None, :]
+        in_BD = in_B1 if EVEN else in_B1 & (cols_1D < D)
+        in_ND = in_N1 if EVEN else in_N1 & (cols_1D < D)
+        if HAS_MEANS:
+            mean_1D = tl.load(mean + cols_1D, mask=cols_1D < D, other=0.0).to(tl.float32)
+            c_BD = tl.load(x + starts_B1 + cols_1D, mask=in_BD, other=0.0).to(tl.float32) - mean_1D
+            square_BD += c_BD * c_BD
+            high_BD, low_BD = halves_of(c_BD)
+        else:
+            high_BD, low_BD = load_halves(x + starts_B1 + cols_1D, x_plane, in_BD, True)
+        high_ND, low_ND = load_halves(tile + rows_N[:, None] * D + cols_1D, plane, in_ND, HALVES)
+        product_NB = multiply_halves(
+            high_ND, low_ND, tl.trans(high_BD), tl.trans(low_BD), product_NB, tile.dtype.element_ty, HALVES
+        )
+    return product_NB, tl.sum(square_BD, axis=1)
 
 
 @triton.jit
 def layer_scores_tiles_kernel(
     features,  # [B,L,D]
+    halves,  # [2,B,L,D] bfloat16
+    squares,  # [B,L] float32
     means,  # [K,L,D], read if HAS_MEANS
     precision_scale,  # [K,L]
-    whitening,  # [K,L,R,D], rows side by side
-    bank,  # [K,L,M,D], rows side by side
+    whitening,  # [K,L,R,D], rows side by side; its halves if WHITENING_HALVES
+    bank,  # [K,L,M,D], rows side by side; its halves if BANK_HALVES
     bank_mask,  # [K,M] int8, read if HAS_MASK
     partial,  # [K,B,L,P] float32: maxima of the bank tiles, then sums of the whitening tiles
+    x_plane,  # B*L*D
+    whitening_plane,  # strides: from high to low halves, requests, layers
     whitening_stride_k,
     whitening_stride_l,
+    bank_plane,
     bank_stride_k,
     bank_stride_l,
     B,
@@ -47,11 +115,13 @@ def layer_scores_tiles_kernel(
     TILES: tl.constexpr,
     HAS_MEANS: tl.constexpr,
     HAS_MASK: tl.constexpr,
-    USE_DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    WHITENING_HALVES: tl.constexpr,
+    BANK_HALVES: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    EVEN: tl.constexpr,  # whether D is a multiple of BLOCK_D
+    WAITS: tl.constexpr,
 ):
     """Scores a block of rows against one tile of one bank or whitening."""
     # row blocks vary fastest, so that programs that share a tile run together and find it in the cache;
@@ -60,49 +130,38 @@ def layer_scores_tiles_kernel(
     tile = tl.program_id(1).to(tl.int64)
     k, layer = place_kl // L, place_kl % L
     rows_B = (tl.program_id(0) % row_blocks).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
-    x_starts_B1 = ((rows_B * L + layer) * D)[:, None]
-    product_NB = tl.zeros([BLOCK_N, BLOCK_B], dtype=tl.float32)
-    squares_B = tl.zeros([BLOCK_B], dtype=tl.float32)
+    starts_B1 = ((rows_B * L + layer) * D)[:, None]
+    in_B1 = (rows_B < B)[:, None]
+    if WAITS:
+        gdc_wait()  # for the halves
+    square_B = tl.load(squares + rows_B * L + layer, mask=rows_B < B, other=0.0)
     if tile < BANK_TILES:
         rows_N = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-        own_bank = bank + k * bank_stride_k + layer * bank_stride_l
-        for start in range(0, D, BLOCK_D):
-            cols_1D = (start + tl.arange(0, BLOCK_D))[None, :]
-            x_BD = tl.load(
-                features + x_starts_B1 + cols_1D, mask=(rows_B[:, None] < B) & (cols_1D < D), other=0.0
-            ).to(tl.float32)
-            tile_ND = tl.load(
-                own_bank + rows_N[:, None] * D + cols_1D,
-                mask=(rows_N[:, None] < M) & (cols_1D < D),
-                other=0.0,
-            )
-            squares_B += tl.sum(x_BD * x_BD, axis=1)
-            product_NB = _add_product(tile_ND, x_BD, product_NB, USE_DOT, PRECISION)
+        product_NB, _ = _products(
+            bank + k * bank_stride_k + layer * bank_stride_l, bank_plane, rows_N, M, halves, x_plane, means,
+            starts_B1, in_B1, D, False, BANK_HALVES, BLOCK_N, BLOCK_D, BLOCK_B, EVEN,
+        )  # fmt: skip
         counts_N = rows_N < M
         if HAS_MASK:
             counts_N = tl.load(bank_mask + k * M + rows_N, mask=counts_N, other=0) != 0
-        cosine_NB = product_NB / tl.maximum(tl.sqrt(squares_B), 1e-12)[None, :]
+        cosine_NB = product_NB / tl.maximum(tl.sqrt(square_B), 1e-12)[None, :]
         result_B = tl.max(tl.where(counts_N[:, None], cosine_NB, -1.0), axis=0)
     else:
         rows_N = (tile - BANK_TILES) * BLOCK_N + tl.arange(0, BLOCK_N)
-        own_whitening = whitening + k * whitening_stride_k + layer * whitening_stride_l
-        for start in range(0, D, BLOCK_D):
-            cols_1D = (start + tl.arange(0, BLOCK_D))[None, :]
-            in_BD = (rows_B[:, None] < B) & (cols_1D < D)
-            centred_BD = tl.load(features + x_starts_B1 + cols_1D, mask=in_BD, other=0.0).to(tl.float32)
-            if HAS_MEANS:
-                mean_1D = tl.load(means + place_kl * D + cols_1D, mask=cols_1D < D, other=0.0).to(tl.float32)
-                centred_BD = tl.where(in_BD, centred_BD - mean_1D, 0.0)
-            tile_ND = tl.load(
-                own_whitening + rows_N[:, None] * D + cols_1D,
-                mask=(rows_N[:, None] < R) & (cols_1D < D),
-                other=0.0,
-            )
-            squares_B += tl.sum(centred_BD * centred_BD, axis=1)
-            product_NB = _add_product(tile_ND, centred_BD, product_NB, USE_DOT, PRECISION)
+        own = whitening + k * whitening_stride_k + layer * whitening_stride_l
+        if HAS_MEANS:
+            product_NB, square_B = _products(
+                own, whitening_plane, rows_N, R, features, x_plane, means + place_kl * D, starts_B1, in_B1, D,
+                True, WHITENING_HALVES, BLOCK_N, BLOCK_D, BLOCK_B, EVEN,
+            )  # fmt: skip
+        else:
+            product_NB, _ = _products(
+                own, whitening_plane, rows_N, R, halves, x_plane, means, starts_B1, in_B1, D, False,
+                WHITENING_HALVES, BLOCK_N, BLOCK_D, BLOCK_B, EVEN,
+            )  # fmt: skip
         scale = tl.load(precision_scale + place_kl).to(tl.float32)
         # the multiple of the identity is counted once, with the first tile
-        own_B = tl.where(tile == BANK_TILES, scale * squares_B, 0.0)
+        own_B = tl.where(tile == BANK_TILES, scale * square_B, 0.0)
         result_B = own_B + sign * tl.sum(product_NB * product_NB, axis=0)
     place_B = ((k * B + rows_B) * L + layer) * TILES + tile
     tl.store(partial + place_B, result_B, mask=rows_B < B)
@@ -124,6 +183,7 @@ def layer_scores_combine_kernel(
     TILES: tl.constexpr,
     BLOCK_L: tl.constexpr,
     BLOCK_P: tl.constexpr,
+    WAITS: tl.constexpr,
 ):
     """Reduces the tiles of one row and request, and computes the weighted sum over the layers."""
     place_kb = tl.program_id(0).to(tl.int64)
@@ -134,6 +194,8 @@ def layer_scores_combine_kernel(
     at_LP = partial + (place_kb * L + layers_L[:, None]) * TILES + tiles_1P
     is_bank_LP = in_L[:, None] & (tiles_1P < BANK_TILES)
     is_whitening_LP = in_L[:, None] & (tiles_1P >= BANK_TILES) & (tiles_1P < TILES)
+    if WAITS:
+        gdc_wait()
     cosine_L = tl.max(tl.load(at_LP, mask=is_bank_LP, other=-1.0), axis=1)
     mahalanobis_L = tl.sum(tl.load(at_LP, mask=is_whitening_LP, other=0.0), axis=1)
     if WHITEN_COSINE:

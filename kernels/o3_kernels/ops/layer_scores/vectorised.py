@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from o3_kernels.blocks import sum_type
-from o3_kernels.ops.layer_scores.statistics import SMALLEST_DISTANCE, RequestStatistics
+from o3_kernels.halves import join_halves
+from o3_kernels.ops.layer_scores.statistics import SMALLEST_DISTANCE, TILE_AXES, RequestStatistics
 
 __all__ = ["layer_scores_vectorised"]
 
@@ -23,6 +24,7 @@ def layer_scores_vectorised(features: Tensor, statistics: RequestStatistics) -> 
     """
     dtype = sum_type(features)
     means, scale, whitening, bank, bank_mask, maha_weights, cosine_weights, sign, whiten_cosine = statistics
+    whitening, bank = join_halves(whitening, TILE_AXES), join_halves(bank, TILE_AXES)
     (B, L, D), (K, _, R, _), M = features.shape, whitening.shape, bank.shape[2]
     x_LBD = features.to(dtype).transpose(0, 1)
     unit_LBD = torch.nn.functional.normalize(x_LBD, dim=2)

@@ -7,81 +7,115 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from o3_kernels.blocks import dot_precision, power_of_two
-from o3_kernels.ops.orthogonality_penalty.schedule import ModuleShape, PenaltyPlan, plan_schedule
+from o3_kernels.blocks import device_of, power_of_two
+from o3_kernels.halves import are_halves
+from o3_kernels.ops.orthogonality_penalty.schedule import ModuleShape, PenaltyPlan, Schedule, plan_schedule
 from o3_kernels.ops.orthogonality_penalty.triton_kernel import orthogonality_penalty_kernel
-from o3_kernels.ops.orthogonality_penalty.vectorised import orthogonality_penalty_vectorised
+from o3_kernels.ops.orthogonality_penalty.vectorised import (
+    HISTORY_AXES,
+    are_transposed,
+    orthogonality_penalty_vectorised,
+)
 from o3_kernels.tuning import chosen_plan
 
 __all__ = ["launch_orthogonality_penalty", "plan_penalty"]
 
 ELEMENT_TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-MAX_RANK = 256  # a tile contains all ranks of the new adapter
+MAX_RANK = 128  # a tile contains all ranks of the new adapter; PyTorch computes larger ones
+MOST_NUMBERS = 1 << 31  # of the history of a module, addressed by int32
+WIDE_RANK = 64  # from here on tiles are smaller
 ALIGNMENT = 16  # of addresses in bytes and of widths in elements, which allows vectorised loads
-ITEM_BYTES = 1 << 16  # of an overlap item: long enough to hide its latency, short enough to balance the load
-LAG_BYTES = 1 << 24  # some hundred items run at a time, half of them overlaps; a third of Hopper's cache
+ITEM_BYTES = 1 << 18  # of an overlap item: long enough to hide its latency, short enough to balance the load
+LAG_BYTES = 1 << 23  # between the overlaps and the gradient of a module, beside what running programs read
 KEPT_TABLES = 16  # training uses one, or two if it penalises both sides
-_recorded: list[Tensor] = []  # tensors that CUDA graphs read in every replay, which must outlive the caches
-
-Addresses = tuple[tuple[int, int], ...]  # of the new and the earlier adapters of each module
+_recorded: dict[int, Schedule] = {}  # read by CUDA graphs in every replay; one for each set of shapes
 
 
-def plan_penalty(rank: int, rows: int, width: int, element_bytes: int) -> PenaltyPlan:
+def plan_penalty(rank: int, rows: int, width: int, splits: int, element_bytes: int = 4) -> PenaltyPlan:
     """Returns block sizes for the largest rank, number of earlier rows and width of the modules.
 
-    Tiles are as large as the registers of a Hopper multiprocessor allow without spilling at rank 32.
+    Tiles are as large as the registers and shared memory of a Hopper multiprocessor allow without spilling;
+    `splits` is 1 if the history is split into halves in the loop, which takes registers.
     """
-    block_n = power_of_two(rows, 16, 32)
-    block_d = power_of_two(width, 16, 64 if element_bytes == 4 else 256)
+    wide = rank > WIDE_RANK
+    block_n = power_of_two(rows, 16, 64 if wide or splits else 128)
+    block_d = power_of_two(width, 16, 32 if wide else 64)
     return PenaltyPlan(
         block_r=power_of_two(rank, 16, MAX_RANK),
         block_n=block_n,
         block_d=block_d,
         part_d=max(power_of_two(width, 16, ITEM_BYTES // (block_n * element_bytes)), block_d),
-        gradient_d=power_of_two(width, 16, 512 // element_bytes),
+        gradient_d=power_of_two(width, 16, 64),
         lag_bytes=LAG_BYTES,
-        warps=4,
-        stages=3,
+        warps=8 if wide else 4,
+        stages=2,
     )
 
 
 def launch_orthogonality_penalty(
     new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool, plan: PenaltyPlan | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns the results of `orthogonality_penalty_vectorised`; `plan` overrides the default block sizes."""
+    """Returns the results of `orthogonality_penalty_vectorised`; `plan` overrides the default block sizes.
+
+    A CUDA graph may record a call, with new addresses too, after one call with the same shapes.
+    """
+    halves = [are_halves(tensor, HISTORY_AXES) for tensor in old]
     shapes = tuple(
-        ModuleShape(new_m.shape[0], old_m.shape[0] * old_m.shape[1], new_m.shape[1])
-        for new_m, old_m in zip(new, old, strict=True)
+        ModuleShape(
+            new_m.shape[0], old_m.shape[-3] * old_m.shape[-2], new_m.shape[1], old_m.stride(0) if half else 0
+        )
+        for new_m, old_m, half in zip(new, old, halves, strict=True)
     )
-    rank, rows, width = (max(sizes) for sizes in zip(*shapes, strict=True))
-    if len({tensor.dtype for tensor in old}) > 1 or rank > MAX_RANK:  # a launch supports a single dtype
+    rank = max(shape.R for shape in shapes)
+    one_kind = len({*zip((tensor.dtype for tensor in old), halves, strict=True)}) == 1
+    if not one_kind or rank > MAX_RANK or max(N * D for _, N, D, _ in shapes) >= MOST_NUMBERS:
         return orthogonality_penalty_vectorised(new, old, need_gradient)
-    new, old = [tensor.contiguous() for tensor in new], [tensor.contiguous() for tensor in old]
-    sizes = (rank, rows, width, old[0].element_size())
-    plan = plan or chosen_plan("orthogonality_penalty", plan_penalty, sizes, new[0].device)
-    device, empty = new[0].device, new[0].new_empty
-    schedule = plan_schedule(shapes, plan, old[0].element_size(), need_gradient, device)
-    gradient = empty(schedule.gradient if need_gradient else 0)
+    with device_of(new[0]):
+        return _launch(new, [_dense(old_m) for old_m in old], shapes, need_gradient, plan)
+
+
+def _launch(
+    new: Sequence[Tensor],
+    old: Sequence[Tensor],
+    shapes: tuple[ModuleShape, ...],
+    need_gradient: bool,
+    plan: PenaltyPlan | None,
+) -> tuple[Tensor, Tensor]:
+    halves, device = are_halves(old[0], HISTORY_AXES), new[0].device
+    rank, rows, width, _ = (max(sizes) for sizes in zip(*shapes, strict=True))
+    element_bytes = 4 if halves else old[0].element_size()
+    sizes = (rank, rows, width, int(old[0].dtype != torch.bfloat16), element_bytes)
+    plan = plan or chosen_plan("orthogonality_penalty", plan_penalty, sizes, device)
+    transposed = are_transposed(new)
+    new = new if transposed else [tensor.contiguous() for tensor in new]
+    schedule = plan_schedule(shapes, plan, element_bytes, need_gradient, device)
+    addresses = tuple([tensor.data_ptr() for both in zip(new, old, strict=True) for tensor in both])
+    capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    if capturing:
+        _recorded[id(schedule)] = schedule
+    numbers = [*addresses, *(size for shape in shapes for size in shape[2:])]
+    empty = new[0].new_empty
+    gradient = empty(schedule.gradient if need_gradient else 0, dtype=torch.float32)
     squares = empty(schedule.row_blocks, dtype=torch.float32)
     if not len(schedule.items):
         return squares.sum(), gradient
-    addresses = tuple((new_m.data_ptr(), old_m.data_ptr()) for new_m, old_m in zip(new, old, strict=True))
-    table = _address_table(addresses, shapes, schedule.starts, device)
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        _recorded.extend((table, schedule.items))
     orthogonality_penalty_kernel[(len(schedule.items),)](
-        table,
+        write_addresses(addresses, device) if capturing else _kept_addresses(addresses, device),
+        schedule.table,
         schedule.items,
         torch.zeros(1 + len(new) + schedule.row_blocks, dtype=torch.int32, device=device),
         empty(schedule.parts, dtype=torch.float32),
-        empty(schedule.overlaps, dtype=torch.float32),
+        empty(2 * schedule.overlaps, dtype=torch.bfloat16),
+        schedule.overlaps,
         squares,
         gradient,
         len(new),
         NEW=ELEMENT_TYPES[new[0].dtype],
         OLD=ELEMENT_TYPES[old[0].dtype],
-        ALIGNED=_aligned(addresses, shapes),
-        PRECISION=dot_precision(new[0]),
+        HALVES=halves,
+        TRANSPOSED=transposed,
+        ALIGNED=all(number % ALIGNMENT == 0 for number in numbers),
+        EVEN=all(shape.D % max(plan.block_d, plan.gradient_d) == 0 for shape in shapes),
         BLOCK_R=plan.block_r,
         BLOCK_N=plan.block_n,
         BLOCK_D=plan.block_d,
@@ -93,19 +127,20 @@ def launch_orthogonality_penalty(
     return squares.sum(), gradient
 
 
-@lru_cache(maxsize=KEPT_TABLES)
-def _address_table(
-    addresses: Addresses,
-    shapes: tuple[ModuleShape, ...],
-    starts: tuple[tuple[int, int, int, int], ...],
-    device: torch.device,
-) -> Tensor:
-    """Returns the table of the kernel on the device, cached for the next training step."""
-    rows = [(*both, *shape, *start) for both, shape, start in zip(addresses, shapes, starts, strict=True)]
-    return torch.tensor(rows, dtype=torch.int64, device=device)
+def _dense(old_m: Tensor) -> Tensor:
+    """Returns earlier adapters with contiguous rows; halves may be at any distance."""
+    whole = old_m[0] if are_halves(old_m, HISTORY_AXES) else old_m
+    return old_m if whole.is_contiguous() else old_m.contiguous()
 
 
-def _aligned(addresses: Addresses, shapes: tuple[ModuleShape, ...]) -> bool:
-    """Whether the alignment of every row of every module allows vectorised loads."""
-    numbers = [*(address for both in addresses for address in both), *(shape.D for shape in shapes)]
-    return all(number % ALIGNMENT == 0 for number in numbers)
+def write_addresses(addresses: Sequence[int], device: torch.device) -> Tensor:
+    """Returns numbers as int64 on the device, without a copy from the host, which a CUDA graph cannot record.
+
+    The numbers are arguments of the kernels that add them, and thus a part of the graph.
+    """
+    numbers = torch.zeros(len(addresses), dtype=torch.int64, device=device)
+    torch._foreach_add_(list(numbers.unbind()), list(addresses))
+    return numbers
+
+
+_kept_addresses = lru_cache(maxsize=KEPT_TABLES)(write_addresses)

@@ -8,8 +8,11 @@ from torch import Tensor
 
 from o3_kernels.blocks import sum_type
 from o3_kernels.checks import check_devices, check_floating, check_shape, runs_on_triton
+from o3_kernels.halves import are_halves
 from o3_kernels.ops.orthogonality_penalty.vectorised import (
+    HISTORY_AXES,
     Gradients,
+    are_transposed,
     is_short,
     orthogonality_penalty_vectorised,
     penalty_by_group,
@@ -28,10 +31,12 @@ def orthogonality_penalty(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tenso
 
     Args:
         new: one [R,D] tensor per module, all of one dtype; widths and ranks may differ between modules.
-        old: one [P,Q,D] tensor per module, P earlier requests of rank Q; P may be 0.
+        old: one [P,Q,D] tensor per module, P earlier requests of rank Q; P may be 0. `stack_history` makes
+            them faster to read; on a GPU it returns float32 as `split_halves`, [2,P,Q,D].
 
     Returns:
-        A scalar, at least 0, in float32, or in float64 if `new` is.
+        A scalar, at least 0, in float32, or in float64 if `new` is. On a GPU numbers enter products with 16
+        significant bits, so that it and each gradient are within 1e-5 of the largest number.
 
     Raises:
         ValueError: the lists are empty or of different lengths, shapes do not match, or devices differ.
@@ -89,7 +94,7 @@ class Penalty(torch.autograd.Function):
         for modules, gradient in gradients:
             scaled = gradient.mul_(grad_penalty).to(new[0].dtype)
             flat = scaled.dim() == 1
-            parts = _split(scaled, [new[module].shape for module in modules]) if flat else scaled.unbind()
+            parts = _split(scaled, [new[module] for module in modules]) if flat else scaled.unbind()
             for module, part in zip(modules, parts, strict=True):
                 results[module] = part
         return None, None, *results
@@ -113,7 +118,8 @@ def _check(new: list[Tensor], old: list[Tensor]) -> None:
         )
     for module, (new_m, old_m) in enumerate(zip(new, old, strict=True)):
         check_shape(f"new[{module}]", new_m, (None, None), "[R,D]")
-        check_shape(f"old[{module}]", old_m, (None, None, new_m.shape[1]), "[P,Q,D]")
+        whole = old_m[0] if are_halves(old_m, HISTORY_AXES) else old_m
+        check_shape(f"old[{module}]", whole, (None, None, new_m.shape[1]), "[P,Q,D]")
         check_floating(**{f"new[{module}]": new_m, f"old[{module}]": old_m})
         if new_m.dtype != new[0].dtype:
             raise TypeError(f"all of new must have one dtype, got {new[0].dtype} and {new_m.dtype}")
@@ -127,18 +133,20 @@ def _fits(new: list[Tensor], old: list[Tensor]) -> bool:
     one_kind = len({t.device for t in (*new, *old)}) == len({t.dtype for t in new}) == 1
     return one_kind and all(
         new_m.dim() == 2
-        and old_m.dim() == 3
-        and new_m.size(1) == old_m.size(2)
+        and (old_m.dim() == HISTORY_AXES or are_halves(old_m, HISTORY_AXES))
+        and new_m.size(1) == old_m.size(-1)
         and new_m.is_floating_point()
         and old_m.is_floating_point()
         for new_m, old_m in zip(new, old, strict=True)
     )
 
 
-def _split(gradient: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
-    """Splits the concatenated gradient into one tensor per module."""
-    pieces = torch.split(gradient, [shape.numel() for shape in shapes])
-    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+def _split(gradient: Tensor, new: Sequence[Tensor]) -> list[Tensor]:
+    """Splits the concatenated gradient into one tensor per module, of the layout of the modules."""
+    pieces = torch.split(gradient, [tensor.numel() for tensor in new])
+    if are_transposed(new):
+        return [piece.view(tensor.T.shape).T for piece, tensor in zip(pieces, new, strict=True)]
+    return [piece.view(tensor.shape) for piece, tensor in zip(pieces, new, strict=True)]
 
 
 def _on_device(new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool) -> tuple[Tensor, Tensor]:
@@ -150,9 +158,11 @@ def _on_device(new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
     return launch_orthogonality_penalty(new, old, need_gradient)
 
 
-_orthogonality_penalty = torch.library.custom_op(
-    "o3_kernels::orthogonality_penalty", _on_device, mutates_args=()
-)
+@torch.library.custom_op("o3_kernels::orthogonality_penalty", mutates_args=())
+def _orthogonality_penalty(
+    new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    return _on_device([tensor.contiguous() for tensor in new], old, need_gradient)
 
 
 @_orthogonality_penalty.register_fake
@@ -160,7 +170,8 @@ def _orthogonality_penalty_fake(
     new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     size = sum(tensor.numel() for tensor in new) if need_gradient else 0
-    return new[0].new_empty((), dtype=sum_type(new[0])), new[0].new_empty(size)
+    dtype, empty = sum_type(new[0]), new[0].new_empty
+    return empty((), dtype=dtype), empty(size, dtype=dtype)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -168,13 +179,16 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     new, old, _ = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1])
-    ctx.shapes, ctx.earlier = [tensor.shape for tensor in new], len(old)
+    ctx.shapes, ctx.dtype, ctx.earlier = [tensor.shape for tensor in new], new[0].dtype, len(old)
 
 
 def _backward(ctx: Any, grad_penalty: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     """Scales the stored gradient."""
     (gradient,) = ctx.saved_tensors
-    return _split(gradient * grad_penalty.to(gradient.dtype), ctx.shapes), [None] * ctx.earlier, None
+    scaled = (gradient * grad_penalty).to(ctx.dtype)
+    pieces = torch.split(scaled, [shape.numel() for shape in ctx.shapes])
+    views = [piece.view(shape) for piece, shape in zip(pieces, ctx.shapes, strict=True)]
+    return views, [None] * ctx.earlier, None
 
 
 torch.library.register_autograd("o3_kernels::orthogonality_penalty", _backward, setup_context=_setup_context)

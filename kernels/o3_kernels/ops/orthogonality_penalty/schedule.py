@@ -39,11 +39,12 @@ class PenaltyPlan(NamedTuple):
 
 
 class ModuleShape(NamedTuple):
-    """Rank R of the new adapter, total rows N of the earlier ones, width D."""
+    """Rank R of the new adapter, total rows N of the earlier ones, width D, distance of their halves."""
 
     R: int
     N: int
     D: int
+    plane: int = 0
 
 
 class Schedule(NamedTuple):
@@ -51,7 +52,8 @@ class Schedule(NamedTuple):
 
     Args:
         items: [items,3] int32 on the device.
-        starts: offsets of each module in overlaps, gradient, parts of overlaps and row blocks.
+        table: [modules,8] int64 on the device: the shapes and the offsets of each module in overlaps,
+            gradient, parts of overlaps and row blocks.
         overlaps: number of elements of the overlaps.
         gradient: number of elements of the gradients.
         parts: number of elements of the parts of overlaps.
@@ -59,7 +61,7 @@ class Schedule(NamedTuple):
     """
 
     items: Tensor
-    starts: tuple[tuple[int, int, int, int], ...]
+    table: Tensor
     overlaps: int
     gradient: int
     parts: int
@@ -76,21 +78,23 @@ def plan_schedule(
 ) -> Schedule:
     """Returns the schedule: overlaps module by module, and each gradient `lag_bytes` of history later.
 
-    Cached, because the shapes are the same in every training step.
+    Overlaps are padded to whole blocks. Cached, because the shapes are the same in every training step.
     """
-    starts, sizes = [], [0, 0, 0, 0]
+    table, sizes = [], [0, 0, 0, 0]
     items: list[tuple[int, int, int]] = []
     waiting, read = 0, 0  # next module without a gradient; bytes from its start to the last overlaps
-    for module, (R, N, D) in enumerate(shapes):
+    for module, (R, N, D, plane) in enumerate(shapes):
         row_blocks, parts = count_blocks(N, plan.block_n), count_blocks(D, plan.part_d)
-        starts.append((sizes[0], sizes[1], sizes[2], sizes[3]))
-        for place, size in enumerate((N * R, R * D, parts * N * R, row_blocks)):
+        overlap = row_blocks * plan.block_n * plan.block_r
+        table.append((R, N, D, plane, *sizes))
+        for place, size in enumerate((overlap, R * D, parts * overlap, row_blocks)):
             sizes[place] += size
         items += [(module, block, part) for block in range(row_blocks) for part in range(parts)]
         read += N * D * element_bytes
         while need_gradient and waiting <= module and (read >= plan.lag_bytes or module == len(shapes) - 1):
-            _, rows, width = shapes[waiting]
+            _, rows, width, _ = shapes[waiting]
             items += [(-1 - waiting, block, 0) for block in range(count_blocks(width, plan.gradient_d))]
             read -= rows * width * element_bytes
             waiting += 1
-    return Schedule(torch.tensor(items, dtype=torch.int32, device=device).view(-1, 3), tuple(starts), *sizes)
+    on_device = torch.tensor(items, dtype=torch.int32, device=device).view(-1, 3)
+    return Schedule(on_device, torch.tensor(table, dtype=torch.int64, device=device), *sizes)

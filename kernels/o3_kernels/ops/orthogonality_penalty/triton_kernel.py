@@ -13,6 +13,13 @@ Progress. A program takes the next item by ticket and waits only for items with 
 programs have already taken; so there is no deadlock, in whatever order the device starts the programs.
 
 Determinism. Sums have a fixed order, so the results are bitwise reproducible.
+
+Precision. Every number enters a product with 16 significant bits, as two bfloat16 halves (`halves.py`). The
+history should be split once per request; halves of the new adapters and of the overlaps are computed here.
+
+Memory order. Results pass between programs through memory: a program signals with a release after a barrier
+of its threads, and reads after an acquire. Overlaps fill whole cache lines per row block, so that no stale
+line of the L1 cache holds a part of them.
 """
 
 # Triton reads the arguments of a kernel itself: they have no Python types.
@@ -22,16 +29,32 @@ Determinism. Sums have a fixed order, so the results are bitwise reproducible.
 import triton
 import triton.language as tl
 
-__all__ = ["orthogonality_penalty_kernel"]
+from o3_kernels.halves_triton_kernel import halves_of, load_halves, multiply_halves
+
+__all__ = ["COLUMNS", "orthogonality_penalty_kernel"]
 
 MOST_TURNS = tl.constexpr(1 << 24)  # seconds of waiting, after which the result is NaN
+COLUMNS = tl.constexpr(8)  # of a row of the table
+
+
+@triton.jit
+def _sizes(row):
+    """Returns R, N and D of a module as int32, which addresses tiles in few instructions, and its plane."""
+    return (
+        tl.load(row).to(tl.int32),
+        tl.load(row + 1).to(tl.int32),
+        tl.load(row + 2).to(tl.int32),
+        tl.load(row + 3),
+    )
 
 
 @triton.jit
 def _overlap_item(
+    address,
     row,
     parts_of_overlaps,
     overlaps,
+    overlaps_plane,
     squares,
     ready,
     arrived,
@@ -39,122 +62,133 @@ def _overlap_item(
     part,
     NEW: tl.constexpr,
     OLD: tl.constexpr,
+    HALVES: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     ALIGNED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    EVEN: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     PART_D: tl.constexpr,
 ):
     """Computes the overlap of some earlier rows over a part of the width; the last part adds up all parts."""
-    new = tl.load(row).to(tl.pointer_type(NEW))
-    old = tl.load(row + 1).to(tl.pointer_type(OLD))
-    R, N, D = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
+    new = tl.load(address).to(tl.pointer_type(NEW))
+    old = tl.load(address + 1).to(tl.pointer_type(OLD))
+    R, N, D, plane = _sizes(row)
     if ALIGNED:
-        new, old, D = tl.multiple_of(new, 16), tl.multiple_of(old, 16), tl.multiple_of(D, 16)
+        new, old = tl.multiple_of(new, 16), tl.multiple_of(old, 16)
+        D, plane = tl.multiple_of(D, 16), tl.multiple_of(plane, 16)
     rows_N = block * BLOCK_N + tl.arange(0, BLOCK_N)
     ranks_R = tl.arange(0, BLOCK_R)
+    in_N1, in_R1 = rows_N[:, None] < N, ranks_R[:, None] < R
+    cols_D = tl.arange(0, BLOCK_D)
+    offsets_ND = rows_N[:, None] * D + cols_D[None, :]  # from a column; the same in every step
+    step = R if TRANSPOSED else 1  # between two columns of new
+    offsets_RD = ranks_R[:, None] * (1 if TRANSPOSED else D) + cols_D[None, :] * step
     overlap_NR = tl.zeros([BLOCK_N, BLOCK_R], dtype=tl.float32)
     for start in range(part * PART_D, tl.minimum((part + 1) * PART_D, D), BLOCK_D):
-        cols_D = start + tl.arange(0, BLOCK_D)
-        old_ND = tl.load(
-            old + rows_N[:, None] * D + cols_D[None, :],
-            mask=(rows_N[:, None] < N) & (cols_D[None, :] < D),
-            other=0.0,
+        in_1D = (start + cols_D < D)[None, :]
+        in_ND = in_N1 if EVEN else in_N1 & in_1D
+        in_RD = in_R1 if EVEN else in_R1 & in_1D
+        high_ND, low_ND = load_halves(old + start + offsets_ND, plane, in_ND, HALVES)
+        new_RD = tl.load(new + start * step + offsets_RD, mask=in_RD, other=0.0)
+        high_RD, low_RD = halves_of(new_RD)
+        overlap_NR = multiply_halves(
+            high_ND, low_ND, tl.trans(high_RD), tl.trans(low_RD), overlap_NR, OLD, HALVES
         )
-        new_RD = tl.load(
-            new + ranks_R[:, None] * D + cols_D[None, :],
-            mask=(ranks_R[:, None] < R) & (cols_D[None, :] < D),
-            other=0.0,
-        ).to(OLD)
-        overlap_NR = tl.dot(old_ND, tl.trans(new_RD), overlap_NR, input_precision=PRECISION)
-    in_NR = (rows_N[:, None] < N) & (ranks_R[None, :] < R)
-    at_NR = rows_N[:, None] * R + ranks_R[None, :]
-    parts_of_overlaps += tl.load(row + 7)
-    tl.store(parts_of_overlaps + part * N * R + at_NR, overlap_NR, mask=in_NR)
+    size = tl.cdiv(N, BLOCK_N).to(tl.int64) * (BLOCK_N * BLOCK_R)  # of a part of the overlaps
+    at_NR = rows_N[:, None] * BLOCK_R + ranks_R[None, :]
+    parts_of_overlaps += tl.load(row + 6) + at_NR
+    tl.store(parts_of_overlaps + part * size, overlap_NR)
     tl.debug_barrier()  # all threads have stored before one of them signals
     parts = tl.cdiv(D, PART_D)
-    row_block = tl.load(row + 8) + block
-    if tl.atomic_add(arrived + row_block, 1) == parts - 1:
+    row_block = tl.load(row + 7) + block
+    if tl.atomic_add(arrived + row_block, 1, sem="acq_rel") == parts - 1:
         total_NR = tl.zeros([BLOCK_N, BLOCK_R], dtype=tl.float32)
         for place in range(0, parts):
             # bypasses the L1 cache, which does not see writes of other multiprocessors
-            total_NR += tl.load(
-                parts_of_overlaps + place * N * R + at_NR, mask=in_NR, other=0.0, cache_modifier=".cg"
-            )
-        tl.store(overlaps + tl.load(row + 5) + at_NR, total_NR, mask=in_NR)
+            total_NR += tl.load(parts_of_overlaps + place * size, cache_modifier=".cg")
+        high_NR, low_NR = halves_of(total_NR)
+        own_NR = overlaps + tl.load(row + 4) + at_NR
+        tl.store(own_NR, high_NR)
+        tl.store(own_NR + overlaps_plane, low_NR)
         tl.store(squares + row_block, tl.sum(tl.sum(total_NR * total_NR, axis=1), axis=0))
         tl.debug_barrier()
-        tl.atomic_add(ready, 1)
+        tl.atomic_add(ready, 1, sem="release")
 
 
 @triton.jit
 def _gradient_item(
+    address,
     row,
     overlaps,
+    overlaps_plane,
     gradient,
     ready,
     block,
     OLD: tl.constexpr,
+    HALVES: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     ALIGNED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    EVEN: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr,
     GRADIENT_D: tl.constexpr,
 ):
     """Computes a block of columns of the gradient of a module, once its overlaps are finished."""
-    old = tl.load(row + 1).to(tl.pointer_type(OLD))
-    R, N, D = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
+    old = tl.load(address + 1).to(tl.pointer_type(OLD))
+    R, N, D, plane = _sizes(row)
     if ALIGNED:
-        old, D = tl.multiple_of(old, 16), tl.multiple_of(D, 16)
+        old, D, plane = tl.multiple_of(old, 16), tl.multiple_of(D, 16), tl.multiple_of(plane, 16)
     wanted = tl.cdiv(N, BLOCK_N).to(tl.int32)
-    finished = tl.atomic_add(ready, 0)
+    finished = tl.atomic_add(ready, 0, sem="relaxed")
     turns = 0
     while (finished < wanted) & (turns < MOST_TURNS):
-        finished = tl.atomic_add(ready, 0)
+        finished = tl.atomic_add(ready, 0, sem="relaxed")
         turns += 1
+    finished = tl.atomic_add(ready, 0, sem="acquire")  # now what was stored before the signals is visible
     ranks_R = tl.arange(0, BLOCK_R)
     cols_D = block * GRADIENT_D + tl.arange(0, GRADIENT_D)
-    overlaps += tl.load(row + 5)
-    sum_RD = tl.zeros([BLOCK_R, GRADIENT_D], dtype=tl.float32)
+    overlaps += tl.multiple_of(tl.load(row + 4), 16)
+    sum_DR = tl.zeros([GRADIENT_D, BLOCK_R], dtype=tl.float32)
     if finished < wanted:
-        sum_RD += float("nan")
+        sum_DR += float("nan")
+    offsets_ND = tl.arange(0, BLOCK_N)[:, None] * D + cols_D[None, :]  # from a row; the same in every step
+    offsets_NR = tl.arange(0, BLOCK_N)[:, None] * BLOCK_R + ranks_R[None, :]
+    in_1D = (cols_D < D)[None, :]
     for start in range(0, N, BLOCK_N):
-        rows_N = start + tl.arange(0, BLOCK_N)
-        old_ND = tl.load(
-            old + rows_N[:, None] * D + cols_D[None, :],
-            mask=(rows_N[:, None] < N) & (cols_D[None, :] < D),
-            other=0.0,
-        )
-        overlap_RN = tl.load(
-            overlaps + rows_N[None, :] * R + ranks_R[:, None],
-            mask=(rows_N[None, :] < N) & (ranks_R[:, None] < R),
-            other=0.0,
-            cache_modifier=".cg",
-        )
-        if tl.float16 == OLD:  # overlaps may exceed its range
-            sum_RD = tl.dot(overlap_RN, old_ND.to(tl.float32), sum_RD, input_precision=PRECISION)
-        else:
-            sum_RD = tl.dot(overlap_RN.to(OLD), old_ND, sum_RD, input_precision=PRECISION)
-    at_RD = gradient + tl.load(row + 6) + ranks_R[:, None] * D + cols_D[None, :]
-    tl.store(at_RD, 2 * sum_RD, mask=(ranks_R[:, None] < R) & (cols_D[None, :] < D))
+        in_N1 = (start + tl.arange(0, BLOCK_N) < N)[:, None]
+        in_ND = in_N1 if EVEN else in_N1 & in_1D
+        high_ND, low_ND = load_halves(old + start * D + offsets_ND, plane, in_ND, HALVES)
+        at_NR = overlaps + start * BLOCK_R + offsets_NR
+        high_NR = tl.load(at_NR, cache_modifier=".cg")
+        low_NR = tl.load(at_NR + overlaps_plane, cache_modifier=".cg")
+        # the columns are the long side, which the tensor cores of Hopper need
+        sum_DR = multiply_halves(tl.trans(high_ND), tl.trans(low_ND), high_NR, low_NR, sum_DR, OLD, HALVES)
+    at_DR = cols_D[:, None] * R + ranks_R[None, :] if TRANSPOSED else cols_D[:, None] + ranks_R[None, :] * D
+    in_DR = (ranks_R[None, :] < R) & (cols_D[:, None] < D)
+    tl.store(gradient + tl.load(row + 5) + at_DR, 2 * sum_DR, mask=in_DR)
 
 
 @triton.jit
 def orthogonality_penalty_kernel(
-    table,  # [modules,9] int64: addresses of new [R,D] and old [N,D]; R, N, D; offsets of the module in
-    # overlaps, gradient and parts_of_overlaps; its first row block
+    addresses,  # [modules,2] int64: new [R,D], or [D,R] if TRANSPOSED, and old [N,D], or its high halves
+    table,  # [modules,8] int64: R, N, D; from high to low halves of old; offsets of the module in overlaps,
+    # gradient and parts_of_overlaps; its first row block
     items,  # [items,3] int32: module, block of rows, part of the width; or -1 - module, block of columns, 0
     counters,  # [1 + modules + row blocks] int32 zeros: tickets, finished row blocks, arrived parts
-    parts_of_overlaps,  # [parts,N,R] for each module, float32
-    overlaps,  # [N,R] for each module, float32
+    parts_of_overlaps,  # [parts,N,R] for each module, padded to whole blocks, float32
+    overlaps,  # high halves [N,R] for each module, padded to whole blocks, then low ones, bfloat16
+    overlaps_plane,  # from high to low halves
     squares,  # [row blocks] float32
-    gradient,  # [R,D] for each module, of the type of the new adapters
+    gradient,  # of the layout of new for each module, float32
     modules,
     NEW: tl.constexpr,  # element type of the new adapters
     OLD: tl.constexpr,  # element type of the earlier adapters
+    HALVES: tl.constexpr,  # whether the earlier adapters are split
+    TRANSPOSED: tl.constexpr,
     ALIGNED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    EVEN: tl.constexpr,  # whether widths are multiples of BLOCK_D and GRADIENT_D
     BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -162,40 +196,19 @@ def orthogonality_penalty_kernel(
     GRADIENT_D: tl.constexpr,
 ):
     """Processes one item: the overlaps of some rows, or some columns of a gradient."""
-    item = items + tl.atomic_add(counters, 1).to(tl.int64) * 3
+    item = items + tl.atomic_add(counters, 1, sem="relaxed").to(tl.int64) * 3
     code = tl.load(item)
-    block, part = tl.load(item + 1).to(tl.int64), tl.load(item + 2).to(tl.int64)
+    block, part = tl.load(item + 1), tl.load(item + 2)
     if code >= 0:
         _overlap_item(
-            table + code.to(tl.int64) * 9,
-            parts_of_overlaps,
-            overlaps,
-            squares,
-            counters + 1 + code,
-            counters + 1 + modules,
-            block,
-            part,
-            NEW,
-            OLD,
-            ALIGNED,
-            PRECISION,
-            BLOCK_R,
-            BLOCK_N,
-            BLOCK_D,
-            PART_D,
-        )
+            addresses + code.to(tl.int64) * 2, table + code.to(tl.int64) * COLUMNS, parts_of_overlaps,
+            overlaps, overlaps_plane, squares, counters + 1 + code, counters + 1 + modules, block, part,
+            NEW, OLD, HALVES, TRANSPOSED, ALIGNED, EVEN, BLOCK_R, BLOCK_N, BLOCK_D, PART_D,
+        )  # fmt: skip
     else:
-        module = -1 - code
+        module = (-1 - code).to(tl.int64)
         _gradient_item(
-            table + module.to(tl.int64) * 9,
-            overlaps,
-            gradient,
-            counters + 1 + module,
-            block,
-            OLD,
-            ALIGNED,
-            PRECISION,
-            BLOCK_R,
-            BLOCK_N,
+            addresses + module * 2, table + module * COLUMNS, overlaps, overlaps_plane, gradient,
+            counters + 1 + module, block, OLD, HALVES, TRANSPOSED, ALIGNED, EVEN, BLOCK_R, BLOCK_N,
             GRADIENT_D,
-        )
+        )  # fmt: skip

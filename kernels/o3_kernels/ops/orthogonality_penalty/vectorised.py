@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 
 from o3_kernels.blocks import sum_type
+from o3_kernels.checks import runs_on_triton
+from o3_kernels.halves import join_halves, split_halves
 
 __all__ = [
+    "HISTORY_AXES",
     "Gradients",
+    "are_transposed",
     "group_modules",
     "is_short",
     "orthogonality_penalty_vectorised",
@@ -27,6 +31,7 @@ __all__ = [
 
 # P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
 
+HISTORY_AXES = 3  # of earlier adapters [P,Q,D]; their halves have one more
 CACHE_BYTES = 1 << 19  # of earlier adapters per block and thread: a quarter of the cache of a server core
 SHORT_HISTORY = 4  # earlier rows per new row; above it, scaling a stored gradient was measured to be faster
 Gradients = list[tuple[list[int], Tensor]]  # modules and their gradients, stacked or flat and concatenated
@@ -55,8 +60,9 @@ def group_modules(
 def stack_history(old: Sequence[Tensor]) -> list[Tensor]:
     """Returns copies of earlier adapters, one [P,Q,D] per module, contiguous in memory, one block per shape.
 
-    On a CPU `orthogonality_penalty` uses such tensors without copying; it copies others on every call. Call
-    this function once per request, before its training.
+    On a CPU `orthogonality_penalty` uses such tensors without copying; it copies others on every call. On a
+    GPU float32 is stored as `split_halves`, [2,P,Q,D] in bfloat16, of the same size, which the kernel
+    multiplies without splitting. Call this function once per request, before its training.
 
     Example:
         >>> first, second = stack_history([torch.ones(2, 3, 4), torch.zeros(2, 3, 4)])
@@ -65,7 +71,10 @@ def stack_history(old: Sequence[Tensor]) -> list[Tensor]:
     """
     stacked: list[Tensor] = list(old)
     for modules in group_modules(old, old):
-        for module, tensor in zip(modules, torch.stack([old[m].detach() for m in modules]), strict=True):
+        block = torch.stack([old[m].detach() for m in modules])
+        split = block.is_cuda and block.dtype == torch.float32 and runs_on_triton([block])
+        parts = split_halves(block).unbind(1) if split else block.unbind()
+        for module, tensor in zip(modules, parts, strict=True):
             stacked[module] = tensor
     return stacked
 
@@ -96,7 +105,8 @@ def penalty_by_group(
     Half precision is computed in float32.
     """
     dtype = sum_type(new[0])
-    block_bytes = CACHE_BYTES * torch.get_num_threads()
+    old = [join_halves(tensor, HISTORY_AXES) for tensor in old]
+    block_bytes = CACHE_BYTES * torch.get_num_threads() if new[0].device.type == "cpu" else 1 << 40
     squares, gradients = [], []
     for modules in group_modules(new, old, block_bytes):
         new_mRD = side_by_side([new[module] for module in modules]).to(dtype)
@@ -118,25 +128,35 @@ def penalty_by_group(
 def orthogonality_penalty_vectorised(
     new: Sequence[Tensor], old: Sequence[Tensor], need_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """Returns the penalty and the concatenated gradients of `new` (empty if not needed)."""
+    """Returns the penalty and the concatenated gradients of `new`, each in its layout, in float32 or 64.
+
+    The gradients are empty if they are not needed; transposed adapters have transposed gradients.
+    """
     penalty, gradients = penalty_by_group(new, old, need_gradient)
     sizes = [tensor.numel() for tensor in new] if need_gradient else [0]
-    gradient = torch.empty(sum(sizes), dtype=new[0].dtype, device=new[0].device)
+    gradient = torch.empty(sum(sizes), dtype=sum_type(new[0]), device=new[0].device)
     pieces = torch.split(gradient, sizes)
+    transposed = are_transposed(new)
     for modules, part_mRD in gradients:
-        torch._foreach_copy_([pieces[module] for module in modules], list(part_mRD.flatten(1).unbind()))
+        flat = (part_mRD.mT if transposed else part_mRD).flatten(1)
+        torch._foreach_copy_([pieces[module] for module in modules], list(flat.unbind()))
     return penalty, gradient
+
+
+def are_transposed(new: Sequence[Tensor]) -> bool:
+    """Whether all new adapters, and so their gradients, are transposed views: those of the output side."""
+    return all(tensor.T.is_contiguous() for tensor in new) and not all(t.is_contiguous() for t in new)
 
 
 def is_short(new: Sequence[Tensor], old: Sequence[Tensor]) -> bool:
     """Whether reading the earlier adapters again is as cheap as scaling a stored gradient."""
-    earlier = sum(tensor.shape[0] * tensor.shape[1] for tensor in old)
+    earlier = sum(tensor.shape[-3] * tensor.shape[-2] for tensor in old)
     return earlier <= SHORT_HISTORY * sum(len(tensor) for tensor in new)
 
 
 def penalty_of_short_history(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tensor:
     """Returns the penalty from one product per shape; autograd stores the overlaps and reads `old` twice."""
-    dtype = sum_type(new[0])
+    dtype, old = sum_type(new[0]), [join_halves(tensor, HISTORY_AXES) for tensor in old]
     squares = []
     for modules in group_modules(new, old):
         old_mND = side_by_side([old[module] for module in modules]).flatten(1, 2).to(dtype)
