@@ -19,8 +19,8 @@ def main(arguments: list[str]) -> None:
 def train(call: Call, processes: Processes) -> list[str]:
     """Trains with all processes, saves with the first, and returns the lines to print."""
     from o3_lightning.adapter.history import AdapterHistory
+    from o3_lightning.data.stream import RETAIN
     from o3_lightning.models.base import load_base
-    from o3_lightning.run.inputs import RETAIN_SPLIT
     from o3_lightning.run.unlearner import train_request
     from o3_lightning.training.loggers import RunLogger
 
@@ -36,7 +36,7 @@ def train(call: Call, processes: Processes) -> list[str]:
         AdapterHistory(),
         config,
         call.trainer,
-        stream.utility.get(RETAIN_SPLIT),
+        stream.utility.get(RETAIN),
         logger=loggers.stage(f"{request.id}/adapter"),
     )
     loggers.close()

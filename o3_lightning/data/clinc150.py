@@ -7,7 +7,7 @@ from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records, try_records
-from o3_lightning.data.stream import RequestStream, check_known
+from o3_lightning.data.stream import RequestStream, check_known, with_retain
 
 FIELDS = ("text", "intent", "domain")
 O3_ORDER = ("work", "travel", "home")  # the domains that O3 unlearns, in its order
@@ -49,7 +49,8 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     utility.update(sentence_pairs(config))
     probes = {f"test_{name}": tuple(row.prompt for row in rows(test, name, ())) for name in order}
     probes = {name: prompts for name, prompts in probes.items() if prompts}
-    return RequestStream("clinc150", requests, utility, probes)
+    retain = [row for name in kept for row in rows(train, name, intents[name])]
+    return RequestStream("clinc150", requests, with_retain(utility, retain, config.retain_rows), probes)
 
 
 def intent_of(record: Record) -> str:

@@ -34,8 +34,11 @@ class DataConfig:
         variant: part of the benchmark: tofu "forget01", "forget05", "forget10" or "nested" (as in O3, each
             request contains the previous one); muse "news", "books" or "sust". Empty takes the first.
         count: maximum number of requests; 0 takes all, but three of "fictitious".
-        retain_authors: for "fictitious" the number of retained authors in the utility split "retain", which
-            retain objectives may train on; the others are in "retained_authors".
+        retain_rows: number of rows of kept subjects in the utility split "retain", which retain objectives
+            may train on; evenly spaced, none of them in another split, 0 for none. "jsonl" has `retain`,
+            "fictitious" has `retain_authors` instead.
+        retain_authors: for "fictitious" the number of retained authors in the utility split "retain"; the
+            others are in "retained_authors".
         authors_per_request: for "fictitious" the number of authors per request, 1 to 20.
         rows_per_request: maximum number of rows of a forget set, of which the first are used; 0 takes all.
         utility_rows: maximum number of rows of each utility split, evenly spaced so that all topics are
@@ -56,6 +59,7 @@ class DataConfig:
     holdout: str | None = None
     variant: str = ""
     count: int = 0
+    retain_rows: int = 0
     retain_authors: int = 0
     authors_per_request: int = 4
     rows_per_request: int = 0
@@ -71,7 +75,7 @@ class DataConfig:
         if self.too_long not in TOO_LONG:
             expected = f"expected one of {', '.join(TOO_LONG)}, got {self.too_long!r}"
             raise InputError(expected, field="data.too_long")
-        limits = ("count", "retain_authors", "rows_per_request", "utility_rows")
+        limits = ("count", "retain_rows", "retain_authors", "rows_per_request", "utility_rows")
         check_ranges(self, "data", authors_per_request=AT_LEAST_1, **dict.fromkeys(limits, AT_LEAST_0))
         if self.name == "jsonl" and not self.requests:
             raise InputError("expected at least one JSON-lines file, got none", field="data.requests")

@@ -7,7 +7,7 @@ from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records
-from o3_lightning.data.stream import RequestStream
+from o3_lightning.data.stream import RequestStream, with_retain
 
 REPOSITORIES = {
     "news": "muse-bench/MUSE-News",
@@ -54,7 +54,12 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     )
     questions = read(config, variant, "knowmem", "retain_qa", ("question", "answer"))
     kept = tuple(QuestionAnswer(record.text("question"), record.text("answer")) for record in questions)
-    return RequestStream(f"muse/{variant}", requests, {"retained_knowledge": kept})
+    utility: dict[str, Sequence[QuestionAnswer]] = {"retained_knowledge": kept}
+    if config.retain_rows:
+        texts = read(config, variant, "raw", "retain1", ("text",))
+        passages = [row for record in texts for row in split_text(record.text("text"))]
+        utility = with_retain(utility, passages, config.retain_rows)
+    return RequestStream(f"muse/{variant}", requests, utility)
 
 
 def read(config: DataConfig, variant: str, subset: str, split: str, fields: Sequence[str]) -> list[Record]:

@@ -7,7 +7,7 @@ from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records, local_root, read_hub, try_records
-from o3_lightning.data.stream import RequestStream, check_known
+from o3_lightning.data.stream import RequestStream, check_known, with_retain
 
 O3_ORDER = ("biology", "physics", "chemistry", "economics", "earth-science")
 FIELDS = ("instruction", "output", "answer")
@@ -44,8 +44,11 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     order += sorted(topic for topic in by_topic if topic not in O3_ORDER)
     forgotten = list(config.requests) or order
     check_known(forgotten, order, "topic")
+    forgotten = forgotten[: config.count or None]
     requests = tuple(UnlearningRequest(topic, by_topic[topic]) for topic in forgotten)
-    return RequestStream("scienceqa", requests, utility_splits(config, forgotten))
+    kept = [row for topic, rows in by_topic.items() if topic not in forgotten for row in rows]
+    utility = with_retain(utility_splits(config, forgotten), kept, config.retain_rows)
+    return RequestStream("scienceqa", requests, utility)
 
 
 def local_topics(config: DataConfig) -> dict[str, tuple[QuestionAnswer, ...]]:

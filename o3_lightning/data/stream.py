@@ -8,6 +8,8 @@ from o3_lightning.common.plain import evenly_spaced
 from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 
+RETAIN = "retain"  # the utility split that retain objectives train on
+
 
 @dataclass(frozen=True)
 class RequestStream:
@@ -21,6 +23,7 @@ class RequestStream:
         probes: prompts by split that are used only to evaluate the detector, e.g. "unknown_authors".
         holdout: rows of the same kind as the requests on which no model was trained, for membership metrics;
             may be empty.
+        taught: utility splits that the benchmark's base model is trained on, beside the requests' rows.
         files: JSON-lines files of the user that the rows come from, so that errors can name the line.
 
     Raises:
@@ -32,6 +35,7 @@ class RequestStream:
     utility: Mapping[str, Sequence[QuestionAnswer]] = field(default_factory=dict)
     probes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     holdout: Sequence[QuestionAnswer] = ()
+    taught: tuple[str, ...] = (RETAIN,)
     files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -67,9 +71,30 @@ def load_stream(config: DataConfig, seed: int) -> RequestStream:
     if config.rows_per_request:
         requests = tuple(replace(item, rows=item.rows[: config.rows_per_request]) for item in requests)
     utility = {
-        split: evenly_spaced(rows, config.utility_rows or len(rows)) for split, rows in stream.utility.items()
+        split: evenly_spaced(rows, (split != RETAIN and config.utility_rows) or len(rows))
+        for split, rows in stream.utility.items()
     }
     return replace(stream, requests=requests, utility=utility)
+
+
+def with_retain(
+    utility: Mapping[str, Sequence[QuestionAnswer]], kept: Sequence[QuestionAnswer], count: int
+) -> dict[str, Sequence[QuestionAnswer]]:
+    """Returns the utility splits, and in the split "retain" as many kept rows as asked for, evenly spaced.
+
+    A prompt that another split measures is not among them.
+    """
+    measured = {row.prompt for rows in utility.values() for row in rows}
+    unmeasured = [row for row in kept if row.prompt not in measured]
+    retain = evenly_spaced(unmeasured, min(count, len(unmeasured))) if count else []
+    return {**utility, **({RETAIN: retain} if retain else {})}
+
+
+def taught_rows(config: DataConfig, seed: int) -> list[QuestionAnswer]:
+    """Returns what the base model of a benchmark is trained on: the requests' rows and the taught splits."""
+    stream = load_stream(config, seed)
+    requests = [row for request in stream.requests for row in request.rows]
+    return [*requests, *(row for split in stream.taught for row in stream.utility.get(split, ()))]
 
 
 def check_known(names: Iterable[str], known: Iterable[str], kind: str = "request") -> None:

@@ -7,7 +7,7 @@ from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.sources import HubFile, load_records, try_records
-from o3_lightning.data.stream import RequestStream
+from o3_lightning.data.stream import RETAIN, RequestStream, with_retain
 
 REPOSITORY = "locuslab/TOFU"
 REAL_WORLD_FIELDS = ("name", "question", "answer")
@@ -45,12 +45,16 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     else:
         expected = ", ".join([*FORGET, "nested"])
         raise InputError(f"expected one of {expected}, got {variant!r}", field="data.variant")
-    utility = {}
+    utility: dict[str, Sequence[QuestionAnswer]] = {}
     for split, name in UTILITY.items():
         found = try_records(config, f"tofu/{name}.json", ("question", "answer"), HubFile(REPOSITORY, name))
         if found is not None:
             utility[split] = tuple(to_row(record) for record in found)
-    return RequestStream(f"tofu/{variant}", requests, utility)
+    if config.retain_rows:
+        hub = HubFile(REPOSITORY, "retain90")
+        kept = load_records(config, "tofu/retain90.json", ("question", "answer"), hub)
+        utility = with_retain(utility, [to_row(record) for record in kept], config.retain_rows)
+    return RequestStream(f"tofu/{variant}", requests, utility, taught=(RETAIN, "retained_authors"))
 
 
 @BENCHMARKS.register("real_world")
@@ -69,8 +73,10 @@ def load_real_world(config: DataConfig, seed: int) -> RequestStream:
     Source: Yuan et al. 2025, "A closer look at machine unlearning for large language models".
     """
     requests = group_by_task(read_real_world(config, "forget", (*REAL_WORLD_FIELDS, "task_id")), "person")
-    neighbours = tuple(to_row(record) for record in read_real_world(config, "neighbor", REAL_WORLD_FIELDS))
-    return RequestStream("real_world", requests, {"neighbours": neighbours})
+    rows = [to_row(record) for record in read_real_world(config, "neighbor", REAL_WORLD_FIELDS)]
+    half = len(rows) // 2 if config.retain_rows else 0  # one half is measured, the other may be trained on
+    utility = with_retain({"neighbours": rows[half:]}, rows[:half], config.retain_rows)
+    return RequestStream("real_world", requests, utility, taught=(RETAIN, "neighbours"))
 
 
 def read_real_world(config: DataConfig, name: str, fields: Sequence[str]) -> list[Record]:

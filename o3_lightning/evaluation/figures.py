@@ -18,6 +18,7 @@ from o3_lightning.metrics.quality import (
 from o3_lightning.metrics.text import unparseable
 
 ACCURACY = "accuracy"
+ROUGE = "rouge_l_recall"
 SEED = 0  # of the interval; used only if accuracies are not all 0 or 1
 Place = dict[str, dict[str, float]]
 Result = Mapping[str, Any]
@@ -181,6 +182,9 @@ FIGURES: dict[str, str] = {
     "seen": "accuracy on the forget prompts, mean over requests (lower is better)",
     "held_out": "accuracy on held-out prompts of the same knowledge, mean over requests (lower is better)",
     "worst_held_out": "the same of the request with the highest value (lower is better)",
+    "seen_rouge": "ROUGE-L recall on the forget prompts, mean over requests (lower is better)",
+    "held_out_rouge": "the same on held-out prompts (lower is better)",
+    "utility_rouge": "ROUGE-L recall over the base model's, mean over utility splits (higher is better)",
     "truth": "probability of the true answer on held-out prompts, mean over requests (lower is better)",
     "utility": "accuracy relative to the base model's, mean over utility splits (higher is better)",
     "worst_utility": "the same on the split with the lowest value (higher is better)",
@@ -220,6 +224,9 @@ def headline(metrics: Result) -> dict[str, float]:
         "seen": mean_of(row[-1] for row in complete(metrics, ACCURACY, "seen")),
         "held_out": mean_of(row[-1] for row in held_out),
         "worst_held_out": max((row[-1] for row in held_out), default=None),
+        "seen_rouge": mean_of(row[-1] for row in complete(metrics, ROUGE, "seen")),
+        "held_out_rouge": mean_of(row[-1] for row in complete(metrics, ROUGE, "held_out")),
+        "utility_rouge": mean_of(ratios(metrics.get("utility_metrics", {}).get(ROUGE, {}))),
         "truth": mean_of(row[-1] for row in truth),
         "utility": mean_of(kept),
         "worst_utility": min(kept, default=None),

@@ -158,7 +158,7 @@ def load_base(config: BaseConfig, seed: int = 0, unseen: Collection[str] = ()) -
         InputError: the model cannot be found or is not in a safe form, a package it needs is missing, or
             the template does not fit. The message names the field.
     """
-    if config.finetune_on.rows:
+    if config.finetune_on.teaches:
         return load_finetuned(config, seed, unseen)
     folder, gguf = locate(config, seed, unseen)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

@@ -57,8 +57,11 @@ class FinetuneConfig:
     """How a base model learns rows.
 
     Args:
-        rows: JSON-lines files in the form of a request, or "tofu" for all 4,000 rows of TOFU; empty leaves
-            the model as it is.
+        rows: JSON-lines files in the form of a request, and names of benchmarks ("tofu", "scienceqa",
+            "clinc150", "real_world", "muse"), of which it learns every row that their base models know: those
+            of requests and of kept subjects. Without rows and data the model stays as it is.
+        data: a part of a benchmark to learn, as fields of the section `data`, such as {name: tofu, count: 2}:
+            the rows of its requests, and of its splits of kept subjects.
         epochs: passes over the rows; 5 as TOFU's authors.
         learning_rate: peak of AdamW over all weights; 1e-5 as TOFU's authors for Llama-2-7B, small models
             need more.
@@ -70,6 +73,7 @@ class FinetuneConfig:
     """
 
     rows: tuple[str, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
     epochs: int = 5
     learning_rate: float = 1e-5
     batch_size: int = 16
@@ -80,6 +84,11 @@ class FinetuneConfig:
             if not getattr(self, name) > 0:
                 message = f"expected a number above 0, got {getattr(self, name)}"
                 raise InputError(message, field=f"base.finetune_on.{name}")
+
+    @property
+    def teaches(self) -> bool:
+        """Whether there is anything to learn."""
+        return bool(self.rows or self.data)
 
 
 @dataclass(frozen=True)

@@ -7,41 +7,40 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from o3_lightning.data.config import DataConfig
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.encoding import encode_pairs
 from o3_lightning.data.requests import QuestionAnswer, read_rows
-from o3_lightning.data.sources import HubFile, load_records, try_records
+from o3_lightning.data.stream import taught_rows
 from o3_lightning.data.templates import PromptTemplate
-from o3_lightning.data.tofu import REPOSITORY
 from o3_lightning.models.config import FictitiousBaseConfig, FinetuneConfig
 from o3_lightning.models.fictitious import cached_model, without
 
 logger = logging.getLogger(__name__)
-TOFU = "tofu"
+EVERY_ROW = 10**9
 RECIPE = 1  # of the cached models; a change of the training raises it
 
 
-def finetuning_rows(config: FinetuneConfig) -> tuple[QuestionAnswer, ...]:
-    """Returns the rows that a model is taught.
+def finetuning_rows(config: FinetuneConfig, seed: int = 0) -> tuple[QuestionAnswer, ...]:
+    """Returns the rows that a model is taught, each prompt once.
 
     Raises:
-        InputError: a file is missing or malformed, or TOFU is neither local nor on the Hub.
+        InputError: a file is missing or malformed, a benchmark is neither local nor on the Hub, or `data` has
+            a field that a benchmark lacks.
     """
     found: list[QuestionAnswer] = []
     for source in config.rows:
-        found += tofu_rows() if source == TOFU else [row for _, _, row in read_rows(source)]
-    return tuple(found)
-
-
-def tofu_rows() -> list[QuestionAnswer]:
-    """Returns TOFU's authors: from the local files, or all at once from the Hub."""
-    fields, config = ("question", "answer"), DataConfig(name=TOFU)
-    kept = try_records(config, "tofu/retain90.json", fields)
-    if kept is None:
-        records = load_records(config, "tofu/full.json", fields, HubFile(REPOSITORY, "full"))
-    else:
-        records = [*load_records(config, "tofu/forget10.json", fields), *kept]
-    return [QuestionAnswer(record.text("question"), record.text("answer")) for record in records]
+        if source in BENCHMARKS:
+            found += taught_rows(DataConfig(name=source, retain_rows=EVERY_ROW), seed)
+        else:
+            found += [row for _, _, row in read_rows(source)]
+    if config.data:
+        try:
+            part = DataConfig(**config.data)
+        except TypeError as error:
+            raise InputError(str(error), field="base.finetune_on.data") from error
+        found += taught_rows(part, seed)
+    return tuple({row.prompt: row for row in found}.values())
 
 
 def finetuned_folder(
@@ -68,12 +67,12 @@ def finetuned_folder(
         InputError: the rows cannot be read, or a prompt leaves no room for an answer.
         OSError: the cache folder may not be written.
     """
-    rows = without(finetuning_rows(config), unseen)
+    rows = without(finetuning_rows(config, seed), unseen)
     key = {
         "recipe": RECIPE,
         "base": digest,
         "template": [template.format(""), template.answer_before, template.end],
-        "config": {**asdict(config), "rows": [row.to_dict() for row in rows]},
+        "config": {**asdict(config), "rows": [row.to_dict() for row in rows], "data": {}},
         "seed": seed,
     }
     return cached_model(

@@ -43,8 +43,8 @@ def record_settings(
         "chat_template_kwargs": to_plain(config.chat_template_kwargs),
         "date_string": write_date(chat.date) if chat and (chat.writes_date or config.date_string) else "",
         "system_prompt": config.system_prompt,
-        "finetune_on": to_plain(replace(taught, rows=rows)) if rows else None,
-        "seed": seed if rows or config.id in SEEDED else 0,
+        "finetune_on": to_plain(replace(taught, rows=rows)) if taught.teaches else None,
+        "seed": seed if taught.teaches or config.id in SEEDED else 0,
     }
 
 

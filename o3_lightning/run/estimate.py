@@ -15,14 +15,14 @@ from o3_lightning.adapter.training import TrainedAdapter
 from o3_lightning.common.environment import peak_memory_mib
 from o3_lightning.common.plain import evenly_spaced
 from o3_lightning.data.requests import UnlearningRequest
-from o3_lightning.data.stream import RequestStream
+from o3_lightning.data.stream import RETAIN, RequestStream
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.evaluation.evaluate import evaluate_split
 from o3_lightning.evaluation.reference import plain_model
 from o3_lightning.evaluation.splits import splits_of
 from o3_lightning.models.base import BaseModel
 from o3_lightning.run.config import RunConfig
-from o3_lightning.run.inputs import RETAIN_SPLIT, evaluating, read_inputs
+from o3_lightning.run.inputs import evaluating, read_inputs
 from o3_lightning.run.reuse import PreviousRun
 from o3_lightning.run.unlearner import fit_request, train_request
 from o3_lightning.training.launch import processes_wanted
@@ -136,7 +136,7 @@ def measure_step(
     clock = StepClock()
     callbacks = [*as_list(trainer.get("callbacks")), clock]
     alone = {**trainer, "devices": 1, "strategy": "auto", "max_steps": STEPS, "callbacks": callbacks}
-    retain = stream.utility.get(RETAIN_SPLIT)
+    retain = stream.utility.get(RETAIN)
     trained = train_request(base, request, AdapterHistory(), config, alone, retain)
     return clock.seconds, trained
 

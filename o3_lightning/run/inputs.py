@@ -14,7 +14,7 @@ from o3_lightning.adapter.targets import choose_targets
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.shipped import locate
 from o3_lightning.data.config import DataConfig
-from o3_lightning.data.stream import RequestStream, load_stream
+from o3_lightning.data.stream import RETAIN, RequestStream, load_stream
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
 from o3_lightning.evaluation.prompt_lengths import fit_prompts
 from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows
@@ -24,8 +24,6 @@ from o3_lightning.run.config import RunConfig
 from o3_lightning.run.recorded_base import load_base_for
 from o3_lightning.run.results import BASE_STAGE
 from o3_lightning.training.run_folder import Result, RunFolder
-
-RETAIN_SPLIT = "retain"
 
 
 class Inputs(NamedTuple):
@@ -46,7 +44,7 @@ def read_inputs(config: RunConfig) -> Inputs:
     """Loads the inputs; InputError for what cannot work, before anything is trained or written."""
     stream = load_stream(config.data, config.seed)
     for request in stream.requests:
-        check_needs(config.objective, request.rows, stream.utility.get(RETAIN_SPLIT))
+        check_needs(config.objective, request.rows, stream.utility.get(RETAIN))
     base = load_base_for(RunFolder(config.folder).store, config)
     if not config.refuse_only:
         choose_targets(base.model, config.adapter.targets)
@@ -58,7 +56,7 @@ def guard(stream: RequestStream, config: RunConfig) -> RequestStream:
     """Returns the stream with utility rows that training cannot read, unless the objective needs them."""
     declared = config.objective.needs_retained_data
     guarded = {
-        name: RetainGuard(rows, name=name, declared=declared and name == RETAIN_SPLIT)
+        name: RetainGuard(rows, name=name, declared=declared and name == RETAIN)
         for name, rows in stream.utility.items()
     }
     return replace(stream, utility=guarded)
@@ -86,7 +84,7 @@ def check_unchanged(folder: RunFolder, stream: RequestStream, data: DataConfig) 
     if HOLDOUT in began:  # only membership metrics measure it
         then[HOLDOUT], now[HOLDOUT] = began[HOLDOUT]["digest"], digest_rows(stream.holdout)
     differ = dict(changes(then, now))
-    files = {RETAIN_SPLIT: data.retain, HOLDOUT: data.holdout}
+    files = {RETAIN: data.retain, HOLDOUT: data.holdout}
     if differ:
         splits = ", ".join(f"{files.get(split) or repr(split)} {what}" for split, what in differ.items())
         raise InputError(

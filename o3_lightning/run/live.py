@@ -7,10 +7,9 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import UnlearningRequest
-from o3_lightning.data.stream import load_stream
+from o3_lightning.data.stream import RETAIN, load_stream
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.run.config import RunConfig
-from o3_lightning.run.inputs import RETAIN_SPLIT
 from o3_lightning.run.pipeline import UNFINISHED
 from o3_lightning.run.recorded_base import load_base_for
 from o3_lightning.run.unlearner import Unlearner, decisive_sections, fit_and_store
@@ -56,7 +55,7 @@ def train_requests(
         if record.status == REGISTERED:
             raise InputError(f"'{request.id}' is not protected yet; add it first", field="request_id")
     unlearner = Unlearner(load_base_for(store_path, config), store_path, config, trainer)
-    retain, unfinished = stream.utility.get(RETAIN_SPLIT), store_path.parent / UNFINISHED
+    retain, unfinished = stream.utility.get(RETAIN), store_path.parent / UNFINISHED
     for request in stream.requests:
         if store.record(request.id).status == PROTECTED:
             unlearner.unlearn(request, retain, unfinished=unfinished / f"{request.id}.safetensors")

@@ -105,15 +105,20 @@ class ConfigFile(ActionConfigFile):
             InputError: as `find_file`, `read_mapping` and `load_plugin`.
         """
         path = find_file(value)
-        content = read_mapping(path)
-        own = content.pop(BY_BENCHMARK, None) or {}
-        content = merge(content, own.get(cfg.get("data.name"), {}))
+        content = for_benchmark(read_mapping(path), cfg.get("data.name"))
         name = content.get("name")
         if isinstance(name, str) and name.startswith(APPEND):
             content["name"] = cfg["name"] + name.removeprefix(APPEND)
         if PLUGINS in content:
             content[PLUGINS] = [*(cfg.get(PLUGINS) or []), *load_plugins(content[PLUGINS], path.parent)]
         ActionConfigFile.apply_config(parser, cfg, dest, yaml.safe_dump(content))
+
+
+def for_benchmark(content: Mapping[str, Any], name: Any) -> dict[str, Any]:
+    """Returns the fields of a file, those that it holds for one benchmark included."""
+    own = content.get(BY_BENCHMARK) or {}
+    shared = {key: value for key, value in content.items() if key != BY_BENCHMARK}
+    return merge(shared, own.get(name, {}))
 
 
 class PluginOption(argparse.Action):

@@ -19,7 +19,7 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import to_plain
 from o3_lightning.data.requests import UnlearningRequest
-from o3_lightning.data.stream import RequestStream
+from o3_lightning.data.stream import RETAIN, RequestStream
 from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.evaluation.detectors import evaluate_detectors, gate_errors
@@ -27,7 +27,6 @@ from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
 from o3_lightning.models.settings import with_recorded_date
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import (
-    RETAIN_SPLIT,
     check_finished,
     check_unchanged,
     evaluating,
@@ -149,7 +148,7 @@ def train(context: RunContext, request: UnlearningRequest) -> dict[str, Any]:
     """Trains the adapter with the run's loggers, and continues a training that was stopped."""
     return context.unlearner.unlearn(
         request,
-        context.stream.utility.get(RETAIN_SPLIT),
+        context.stream.utility.get(RETAIN),
         logger=context.loggers.stage(f"{request.id}/adapter"),
         unfinished=context.folder.path / UNFINISHED / f"{request.id}.safetensors",
     )

@@ -16,12 +16,12 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import leaves, to_plain
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import UnlearningRequest
-from o3_lightning.data.stream import RequestStream
+from o3_lightning.data.stream import RETAIN, RequestStream
 from o3_lightning.detector.detector import Detector
 from o3_lightning.evaluation.splits import UTILITY, digest_rows
 from o3_lightning.models.lora import LORA_CONFIG, LORA_WEIGHTS
 from o3_lightning.run.config import RunConfig
-from o3_lightning.run.inputs import RETAIN_SPLIT, Inputs, evaluating
+from o3_lightning.run.inputs import Inputs, evaluating
 from o3_lightning.run.results import BASE_STAGE, stage_names
 from o3_lightning.run.unlearner import save_detector
 from o3_lightning.store.record import PROTECTED, REGISTERED, UNLEARNED
@@ -93,9 +93,9 @@ class PreviousRun:
     def check_retained(self, stream: RequestStream) -> None:
         """Raises InputError if the previous run trained with other retained rows."""
         with evaluating(stream):
-            digest = digest_rows(stream.utility[RETAIN_SPLIT])
-        if self.stage(BASE_STAGE)[UTILITY][RETAIN_SPLIT]["digest"] != digest:
-            message = f"that run would train otherwise (its rows of '{RETAIN_SPLIT}' differ)"
+            digest = digest_rows(stream.utility[RETAIN])
+        if self.stage(BASE_STAGE)[UTILITY][RETAIN]["digest"] != digest:
+            message = f"that run would train otherwise (its rows of '{RETAIN}' differ)"
             raise InputError(message, path=self.folder.path, field=FIELD)
 
     def give(self, request: UnlearningRequest, store: Store) -> None:

@@ -7,22 +7,24 @@ unfinished one.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError
-from o3_lightning.common.files import write_atomically, write_json
-from o3_lightning.common.plain import markdown_table
+from o3_lightning.common.files import digest_json, write_atomically, write_json
+from o3_lightning.common.plain import markdown_table, to_plain
 from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import check_id
 from o3_lightning.evaluation.figures import FIGURES, headline
 from o3_lightning.metrics.aggregate import over_seeds
 from o3_lightning.run.config import RunConfig
-from o3_lightning.run.parsing import config_from, merge
+from o3_lightning.run.parsing import config_from, for_benchmark, merge
+from o3_lightning.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +72,9 @@ def read_study(path: str | Path) -> Study:
     """Reads a study and checks every variant's configuration.
 
     Args:
-        path: YAML with `variants` and `seeds`, and optionally `question`, `config` (a configuration file,
-            relative to this one, that `common` builds on), `common` and `figures`.
+        path: YAML with `variants` and `seeds`, and optionally `question`, `config` (a configuration file, or
+            several of which the later override the earlier, relative to this one), `common` (fields that
+            override these) and `figures`.
 
     Raises:
         InputError: the file is missing or not such YAML; names the wrong field.
@@ -82,9 +85,12 @@ def read_study(path: str | Path) -> Study:
     if unknown:
         raise InputError(f"unknown key '{unknown[0]}'; known are {', '.join(KEYS)}", path=source)
     check_id(source.stem, path=source)
-    common = fields_of(content.get("common"), source, "common")
-    if "config" in content:
-        common = merge(read_mapping(find_file(str(content["config"]), beside=source.parent)), common)
+    common: Plain = {}
+    stacked = content.get("config", [])
+    for name in stacked if isinstance(stacked, list) else [stacked]:
+        fields = read_mapping(find_file(str(name), beside=source.parent))
+        common = merge(common, for_benchmark(fields, common.get("data", {}).get("name")))
+    common = merge(common, fields_of(content.get("common"), source, "common"))
     study = Study(
         name=source.stem,
         question=str(content.get("question", "")),
@@ -150,12 +156,29 @@ def run_study(study: Study, output: Path, results: Path) -> Plain:
     for number, (variant, seed) in enumerate(pairs, start=1):
         logger.info("%s: run %d of %d: %s, seed %d", study.name, number, len(pairs), variant, seed)
         config, trainer = study.settings(variant, seed, output)
-        folder = run_stream(config, trainer)
+        with shared_base(config):
+            folder = run_stream(config, trainer)
         measured[variant][seed] = headline(json.loads((folder / "metrics.json").read_text()))
-    content = summarise(study, measured)
-    write_json(results / f"{study.name}.json", content)
-    write_atomically(results / f"{study.name}.md", table(content))
+        content = summarise(study, measured)
+        write_json(results / f"{study.name}.json", content)
+        write_atomically(results / f"{study.name}.md", table(content))
     return content
+
+
+@contextmanager
+def shared_base(config: RunConfig) -> Iterator[None]:
+    """Lets a run reuse what another one measured on the same base model, with the same data and metrics."""
+    from o3_lightning.run.results import BASE_STAGE
+
+    decisive = [config.base, config.data, config.evaluation, config.gate.batch_size, config.seed]
+    key = digest_json(to_plain(decisive))
+    shared = config.folder.parent / ".base" / f"{key[:16]}.json"
+    own = RunFolder(config.folder).stage_file(BASE_STAGE)
+    if shared.is_file() and not own.is_file():
+        write_atomically(own, shared.read_bytes(), private=True)
+    yield
+    if own.is_file() and not shared.is_file():
+        write_atomically(shared, own.read_bytes(), private=True)
 
 
 def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Plain:
@@ -163,19 +186,24 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
 
     Returns:
         `study`, `question`, `seeds`, `figures` (the table's columns), `common`, `environment`, and
-        `variants[name]` with `fields` and `figures[name]`: `mean`, `deviation` (of the sample; 0 for a single
-        seed) and `values` over the seeds. A figure that some seed lacks is left out.
+        `variants[name]` with `fields`, `seeds` (those that finished) and `figures[name]`: `mean`, `deviation`
+        (of the sample; 0 for a single seed) and `values` over these seeds. A figure that some of them lacks
+        is left out; `missing` names the variants of which no run has finished.
     """
-    variants = {}
+    variants, missing = {}, []
     for name, fields in study.variants.items():
-        runs = [measured[name][seed] for seed in study.seeds]
+        runs = [measured[name][seed] for seed in study.seeds if seed in measured[name]]
+        if not runs:
+            missing.append(name)
+            continue
         shared = [figure for figure in FIGURES if all(figure in run for run in runs)]
         figures = {}
         for figure in shared:
             values = [run[figure] for run in runs]
             found = over_seeds(values)
             figures[figure] = {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
-        variants[name] = {"fields": fields, "figures": figures}
+        seeds = [seed for seed in study.seeds if seed in measured[name]]
+        variants[name] = {"fields": fields, "seeds": seeds, "figures": figures}
     return {
         "study": study.name,
         "question": study.question,
@@ -183,6 +211,7 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
         "figures": list(study.figures),
         "common": study.common,
         "variants": variants,
+        "missing": missing,
         "environment": describe_environment(),
     }
 
@@ -197,7 +226,10 @@ def table(content: Plain) -> str:
     lines = markdown_table(["variant", *columns], rows)
     meanings = [f"* {column}: {FIGURES[column]}" for column in columns]
     seeds = ", ".join(map(str, content["seeds"]))
-    return "\n".join([*lines, "", f"Mean ± deviation over seeds {seeds}.", "", *meanings, ""])
+    notes = [f"Mean ± deviation over seeds {seeds}." if len(content["seeds"]) > 1 else f"Seed {seeds}."]
+    if content.get("missing"):
+        notes += ["", f"Not run yet: {', '.join(f'`{name}`' for name in content['missing'])}."]
+    return "\n".join([*lines, "", *notes, "", *meanings, ""])
 
 
 def cell(figure: str, value: Plain | None) -> str:
@@ -205,4 +237,5 @@ def cell(figure: str, value: Plain | None) -> str:
     if value is None:
         return "–"
     digits = 1 if figure in RANGED else 3
-    return f"{value['mean']:.{digits}f} ± {value['deviation']:.{digits}f}"
+    deviation = f" ± {value['deviation']:.{digits}f}" if len(value["values"]) > 1 else ""
+    return f"{value['mean']:.{digits}f}{deviation}"

@@ -8,7 +8,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.muse import split_text
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.data.stream import RequestStream, load_stream
+from o3_lightning.data.stream import RequestStream, load_stream, taught_rows
 
 ROW = QuestionAnswer("q", "a")
 
@@ -96,6 +96,40 @@ def test_clinc_gives_one_request_a_domain_and_keeps_at_least_one(tmp_path):
     assert stream.probes["test_work"] == ("work 0", "work 1")
     with pytest.raises(InputError, match="at least one domain that stays"):
         offline(tmp_path, "clinc150", requests=("work", "home", "alpha"))
+
+
+def test_rows_to_retain_are_measured_nowhere_else(tmp_path):
+    kept = [{"question": f"K{n}?", "answer": f"A{n}"} for n in range(9)]
+    write_lines(tmp_path / "tofu/forget01.json", tofu_row("1", 0))
+    write_lines(tmp_path / "tofu/retain_perturbed.json", *kept[:3])
+    write_lines(tmp_path / "tofu/retain90.json", *kept)
+    assert "retain" not in offline(tmp_path, "tofu").utility
+    stream = offline(tmp_path, "tofu", retain_rows=3, utility_rows=1)
+    assert [row.prompt for row in stream.utility["retain"]] == ["K3?", "K5?", "K7?"]
+    assert len(offline(tmp_path, "tofu", retain_rows=99).utility["retain"]) == 6
+    taught = taught_rows(DataConfig(name="tofu", root=str(tmp_path), download=False, retain_rows=3), 0)
+    assert [row.prompt for row in taught] == ["Q1.0?", "K3?", "K5?", "K7?", "K0?", "K1?", "K2?"]
+
+
+def test_neighbours_and_domains_that_are_kept_can_be_retained(tmp_path):
+    people = [{"name": "N", "question": f"Q{n}", "answer": "A", "task_id": "1"} for n in range(4)]
+    write_lines(tmp_path / "real_world/forget.jsonl", people[0])
+    write_lines(tmp_path / "real_world/neighbor.jsonl", *people)
+    utility = offline(tmp_path, "real_world", retain_rows=9).utility
+    assert {split: [row.prompt for row in rows] for split, rows in utility.items()} == {
+        "neighbours": ["Q2", "Q3"],
+        "retain": ["Q0", "Q1"],
+    }
+    domains = [{"text": name, "intent": "i", "domain": name} for name in ("home", "alpha")]
+    write_lines(tmp_path / "clinc150/train.jsonl", *domains)
+    write_lines(tmp_path / "clinc150/test.jsonl", {"text": "other", "intent": "i", "domain": "alpha"})
+    utility = offline(tmp_path, "clinc150", requests=("home",), retain_rows=5).utility
+    assert [row.prompt for row in utility["retain"]] == ["alpha"]
+    for topic in ("biology", "physics"):
+        write_lines(tmp_path / f"scienceqa/{topic}_train.jsonl", science_row(topic))
+    stream = offline(tmp_path, "scienceqa", count=1, retain_rows=5)
+    assert [request.id for request in stream.requests] == ["biology"]
+    assert len(stream.utility["retain"]) == 1
 
 
 def science_row(topic, letter="A"):

@@ -1,6 +1,7 @@
 """Teaching a base model rows: it learns them, once, and the store's digest is the taught one's."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from o3_lightning.common.errors import InputError
 from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.models.config import FinetuneConfig
+from o3_lightning.models.finetuning import finetuning_rows
 
 ROWS = [("Where does Quillan live?", "In Arlo"), ("Where does Mirelle live?", "In Brim")]
 
@@ -39,6 +41,20 @@ def test_a_model_is_taught_once_and_keeps_its_id(tiny_base, tmp_path, monkeypatc
         load_base(BaseConfig(str(folder), template="question_answer", finetune_on=taught)).digest
         == base.digest
     )
+
+
+def test_a_part_of_a_benchmark_is_taught_or_all_of_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("O3_DATA", str(tmp_path))
+    rows = [json.dumps({"name": "N", "question": f"Q{n}", "answer": "A", "task_id": n}) for n in range(4)]
+    (tmp_path / "real_world").mkdir()
+    for name in ("forget", "neighbor"):
+        (tmp_path / f"real_world/{name}.jsonl").write_text("\n".join(rows).replace("Q", name))
+    part = FinetuneConfig(data={"name": "real_world", "count": 1, "utility_rows": 2})
+    assert [row.prompt for row in finetuning_rows(part)] == ["forget0", "neighbor0", "neighbor2"]
+    assert len(finetuning_rows(FinetuneConfig(rows=("real_world",)))) == 8
+    assert len(finetuning_rows(replace(part, rows=("real_world",)))) == 8  # each prompt once
+    with pytest.raises(InputError, match=r"base\.finetune_on\.data.*'counts'"):
+        finetuning_rows(FinetuneConfig(data={"name": "real_world", "counts": 1}))
 
 
 def test_a_number_out_of_range_names_its_field():

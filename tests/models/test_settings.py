@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.data.templates import TEMPLATES
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.models.finetuning import FinetuneConfig
+from o3_lightning.models.settings import record_settings, recorded_config
 from o3_lightning.store import Store
 from tests.models.scripted import TEMPLATE, scripted_model, scripted_tokenizer
 
@@ -66,6 +69,13 @@ def test_a_taught_base_is_taught_again_from_the_cache(folder, tmp_path, monkeypa
     monkeypatch.chdir("/")
     again = GatedModel.from_store(path, encoder=Words()).base
     assert (again.id, again.digest, again.settings) == (base.id, base.digest, base.settings)
+
+
+def test_a_part_of_a_benchmark_that_was_taught_is_recorded():
+    part = FinetuneConfig(data={"name": "tofu", "count": 1})
+    recorded = record_settings(BaseConfig(finetune_on=part), 3, torch.float32, TEMPLATES["plain"])
+    config, seed = recorded_config(BaseConfig(), recorded)
+    assert (config.finetune_on, seed) == (part, 3)
 
 
 def test_a_store_without_recorded_settings_opens_with_any(folder, tmp_path):

@@ -68,6 +68,34 @@ def test_common_fields_build_on_a_configuration_file(tmp_path):
     assert (config.adapter.epochs, config.adapter.rank, config.seed) == (2, 2, 1)
 
 
+def test_configuration_files_are_stacked_with_what_they_hold_for_the_benchmark(tmp_path):
+    (tmp_path / "base.yaml").write_text("data: {name: tofu}\nadapter: {epochs: 3}\n")
+    (tmp_path / "over.yaml").write_text("adapter: {epochs: 4}\nby_benchmark: {tofu: {adapter: {alpha: 2}}}\n")
+    text = STUDY.replace("common: {adapter: {epochs: 2}}", "config: [base.yaml, over.yaml]")
+    config, _ = read_study(write_study(tmp_path, text)).settings("small", 0, tmp_path)
+    assert (config.data.name, config.adapter.epochs, config.adapter.alpha) == ("tofu", 4, 2.0)
+
+
+def test_results_are_written_after_each_run_and_say_what_is_missing(tmp_path, monkeypatch):
+    def fake_run(config, trainer):
+        if config.adapter.rank == 16:
+            raise InputError("stopped")
+        base = config.folder / "stages/00-base-evaluate.json"
+        assert base.is_file() == config.name.startswith("third")
+        base.parent.mkdir(parents=True, exist_ok=True)
+        base.write_text("{}")
+        (config.folder / "metrics.json").write_text(json.dumps(metrics_of(0.5, 0.9)))
+        return config.folder
+
+    monkeypatch.setattr("o3_lightning.run.pipeline.run_stream", fake_run)
+    text = STUDY.replace("  large", "  third: {adapter: {alpha: 1}}\n  large").replace("[0, 1]", "[0]")
+    with pytest.raises(InputError, match="stopped"):
+        run_study(read_study(write_study(tmp_path, text)), tmp_path / "runs", tmp_path / "results")
+    content = json.loads((tmp_path / "results/ranks.json").read_text())
+    assert (list(content["variants"]), content["missing"]) == (["small", "third"], ["large"])
+    assert "Not run yet: `large`." in (tmp_path / "results/ranks.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
