@@ -13,6 +13,11 @@ FIELDS = ("text", "intent", "domain")
 O3_ORDER = ("work", "travel", "home")  # the domains that O3 unlearns, in its order
 WRONG_INTENTS = 5  # as many as TOFU has perturbed answers
 
+PAIRS = {
+    "mrpc": ("Do these sentences mean the same?", ("no", "yes")),
+    "rte": ("Does the second sentence follow from the first?", ("yes", "no")),
+}
+
 
 @BENCHMARKS.register("clinc150")
 def load(config: DataConfig, seed: int) -> RequestStream:
@@ -50,7 +55,9 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     probes = {f"test_{name}": tuple(row.prompt for row in rows(test, name, ())) for name in order}
     probes = {name: prompts for name, prompts in probes.items() if prompts}
     retain = [row for name in kept for row in rows(train, name, intents[name])]
-    return RequestStream("clinc150", requests, with_retain(utility, retain, config.retain_rows), probes)
+    splits = with_retain(utility, retain, config.retain_rows)
+    unseen = {name: rows(test, name, intents[name]) for name in forgotten}
+    return RequestStream("clinc150", requests, splits, probes, test=unseen, other_tasks=tuple(PAIRS))
 
 
 def intent_of(record: Record) -> str:
@@ -71,12 +78,8 @@ def rows(records: Sequence[Record], domain: str, intents: Sequence[str]) -> tupl
 
 def sentence_pairs(config: DataConfig) -> dict[str, tuple[QuestionAnswer, ...]]:
     """Returns the utility sets of O3, MRPC and RTE, if they are available."""
-    sets = {
-        "mrpc": ("Do these sentences mean the same?", ("no", "yes")),
-        "rte": ("Does the second sentence follow from the first?", ("yes", "no")),
-    }
     utility = {}
-    for name, (question, words) in sets.items():
+    for name, (question, words) in PAIRS.items():
         hub = HubFile("nyu-mll/glue", name, "validation")
         found = try_records(config, f"clinc150/{name}.jsonl", ("sentence1", "sentence2", "label"), hub)
         if found is not None:

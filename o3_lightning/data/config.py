@@ -41,8 +41,8 @@ class DataConfig:
             others are in "retained_authors".
         authors_per_request: for "fictitious" the number of authors per request, 1 to 20.
         rows_per_request: maximum number of rows of a forget set, of which the first are used; 0 takes all.
-        utility_rows: maximum number of rows of each utility split, evenly spaced so that all topics are
-            covered; 0 takes all.
+        utility_rows: maximum number of rows of each utility and test split, evenly spaced so that all topics
+            are covered; 0 takes all.
         too_long: what happens to prompts that leave no room for an answer in the model's context, or in
             `adapter.max_tokens` if they are trained on: "refuse" the run, "cut" them at their end, or "skip"
             them.

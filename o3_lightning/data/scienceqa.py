@@ -47,8 +47,9 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     forgotten = forgotten[: config.count or None]
     requests = tuple(UnlearningRequest(topic, by_topic[topic]) for topic in forgotten)
     kept = [row for topic, rows in by_topic.items() if topic not in forgotten for row in rows]
-    utility = with_retain(utility_splits(config, forgotten), kept, config.retain_rows)
-    return RequestStream("scienceqa", requests, utility)
+    splits, test = test_splits(config, forgotten)
+    utility = with_retain(splits, kept, config.retain_rows)
+    return RequestStream("scienceqa", requests, utility, test=test, other_tasks=tuple(HUB_CHOICES))
 
 
 def local_topics(config: DataConfig) -> dict[str, tuple[QuestionAnswer, ...]]:
@@ -91,20 +92,28 @@ def o3_record(record: Record, instruction: str, letter: str) -> Record:
     return Record(values, record.path, record.line)
 
 
-def utility_splits(config: DataConfig, forgotten: list[str]) -> dict[str, tuple[QuestionAnswer, ...]]:
-    """Returns the utility splits, without rows about a forgotten topic."""
-    splits = {}
+def test_splits(
+    config: DataConfig, forgotten: list[str]
+) -> tuple[dict[str, tuple[QuestionAnswer, ...]], dict[str, tuple[QuestionAnswer, ...]]]:
+    """Returns the utility splits, and the test rows about each forgotten topic."""
+    splits: dict[str, tuple[QuestionAnswer, ...]] = {}
+    test: dict[str, tuple[QuestionAnswer, ...]] = {}
     for path in sorted((local_root(config) / "scienceqa").glob("*_test.jsonl")):
         records = try_records(config, f"scienceqa/{path.name}", FIELDS) or []
-        kept = tuple(to_row(record) for record in records if record.values.get("topic") not in forgotten)
+        by_topic: dict[str, list[QuestionAnswer]] = {name: [] for name in forgotten}
+        kept: list[QuestionAnswer] = []
+        for record in records:
+            by_topic.get(str(record.values.get("topic")), kept).append(to_row(record))
+        test |= {topic: (*test.get(topic, ()), *rows) for topic, rows in by_topic.items() if rows}
         name = path.name.removesuffix("_test.jsonl")
         if kept:
-            splits[name if name in HUB_CHOICES else "other_topics"] = kept
+            split = name if name in HUB_CHOICES else "other_topics"
+            splits[split] = (*splits.get(split, ()), *kept)
     for name, hub in HUB_CHOICES.items():
         if name not in splits:
             found = try_records(config, f"scienceqa/{name}.hub.jsonl", ("question", "choices"), hub)
             splits.update({name: tuple(to_row(choice_row(record)) for record in found)} if found else {})
-    return splits
+    return splits, test
 
 
 def choice_row(record: Record) -> Record:

@@ -17,6 +17,7 @@ UTILITY = {
     "real_authors": "real_authors_perturbed",
     "world_facts": "world_facts_perturbed",
 }
+OTHER_TASKS = ("real_authors", "world_facts")
 
 
 @BENCHMARKS.register("tofu")
@@ -54,7 +55,8 @@ def load(config: DataConfig, seed: int) -> RequestStream:
         hub = HubFile(REPOSITORY, "retain90")
         kept = load_records(config, "tofu/retain90.json", ("question", "answer"), hub)
         utility = with_retain(utility, [to_row(record) for record in kept], config.retain_rows)
-    return RequestStream(f"tofu/{variant}", requests, utility, taught=(RETAIN, "retained_authors"))
+    taught = (RETAIN, "retained_authors")
+    return RequestStream(f"tofu/{variant}", requests, utility, other_tasks=OTHER_TASKS, taught=taught)
 
 
 @BENCHMARKS.register("real_world")

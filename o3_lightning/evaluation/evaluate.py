@@ -143,8 +143,9 @@ def evaluate_stream(
     """Returns the measurements of one model on every split of a stream.
 
     Returns:
-        `{"requests": {id: {"seen": ..., "held_out": ...}}, "utility": {split: ...}}`, each a `SplitResult`
-        as JSON. A request without held-out prompts has only "seen". With membership metrics, and a stream
+        `{"requests": {id: {"seen": ..., "held_out": ..., "test": ...}}, "utility": {split: ...}}`, each a
+        `SplitResult` as JSON; a request may have only some of its splits. "other_tasks" names the utility
+        splits of other tasks than the benchmark's. With membership metrics, and a stream
         with a holdout, "holdout" is the result of these metrics on it. "answer_checks" has the `mode` of
         `gate.check_answers` ("off" without requests), the number of `answers`, and how many of each
         request's and of the utility prompts' it `refused`.
@@ -160,7 +161,7 @@ def evaluate_stream(
     ) -> dict[str, Any]:
         return around.resume(name, lambda: asdict(evaluate_split(model, rows, config, kind, name, around)))
 
-    result: dict[str, dict[str, Any]] = {"requests": {}, UTILITY: {}}
+    result: dict[str, Any] = {"requests": {}, UTILITY: {}, "other_tasks": list(stream.other_tasks)}
     for owner, split, rows, kind in splits_of(stream):
         group = result[UTILITY] if owner == UTILITY else result["requests"].setdefault(owner, {})
         group[split] = measured(f"{owner}/{split}", rows, kind)

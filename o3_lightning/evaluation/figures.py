@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 from o3_lightning.common.plain import mean_of
 from o3_lightning.metrics.aggregate import confidence_interval
 from o3_lightning.metrics.quality import (
+    Pooled,
     backward_transfer,
     closer_look_utility,
     forget_efficacy,
@@ -18,6 +19,7 @@ from o3_lightning.metrics.quality import (
 from o3_lightning.metrics.text import unparseable
 
 ACCURACY = "accuracy"
+CHOICE = "multiple_choice"
 ROUGE = "rouge_l_recall"
 SEED = 0  # of the interval; used only if accuracies are not all 0 or 1
 Place = dict[str, dict[str, float]]
@@ -28,7 +30,7 @@ def combine(result: Result) -> dict[str, Any]:
     """Returns the combined metrics of a result of `evaluate_stream` whose parts were all measured.
 
     `tofu_utility` and `closer_look_utility` with their parts; `forget_efficacy` by split; `official`, O3's
-    accuracies, in which all utility splits count as retained.
+    accuracies.
     """
     aggregates = {name: part["aggregate"] for name, part in result["utility"].items()}
     found: dict[str, Any] = {}
@@ -44,20 +46,60 @@ def combine(result: Result) -> dict[str, Any]:
     }
     if efficacy:
         found["forget_efficacy"] = efficacy
-    requests = result["requests"].items()
-    seen, held_out = (
-        accuracies({name: splits[split] for name, splits in requests if split in splits})
-        for split in ("seen", "held_out")
-    )
-    if seen:
-        official = official_accuracies(seen, held_out, accuracies(result["utility"]), {})
+    if official := pooled_accuracies(result, list(result["requests"])):
         found["official"] = {name: asdict(pooled) for name, pooled in official.items()}
     return found
 
 
+def pooled_accuracies(result: Result, unlearned: Sequence[str]) -> dict[str, Pooled]:
+    """Returns `official_accuracies` of the unlearned requests and of the rest; empty without accuracies.
+
+    Other prompts of the same knowledge are the test rows of a benchmark, or other wordings where it has none.
+    """
+    own = {name: result["requests"][name] for name in unlearned}
+    seen = accuracies({name: splits["seen"] for name, splits in own.items()})
+    unseen = {name: splits.get("test", splits.get("held_out")) for name, splits in own.items()}
+    held_out = accuracies({name: part for name, part in unseen.items() if part})
+    kept, others = accuracies(result["utility"]), set(result.get("other_tasks", ()))
+    retained = {split: values for split, values in kept.items() if split not in others}
+    utility = {split: values for split, values in kept.items() if split in others}
+    return official_accuracies(seen, held_out, retained, utility) if seen else {}
+
+
+def official_series(identifiers: Sequence[str], measured: Sequence[Result]) -> list[dict[str, Any]]:
+    """Returns O3's accuracies, and U2R, after each request.
+
+    Args:
+        identifiers: of the K requests, in order.
+        measured: K + 1 results of `evaluate_stream`: of the base model, then after each request.
+
+    Returns:
+        One mapping per request: `seen`, `held_out`, `retained` and one of each other task by its name, each
+        `[base, now]`, pooled over examples of the requests so far; `u2r` of their drops. None where there is
+        no value. Empty without accuracies.
+    """
+    rows = []
+    for count in range(1, len(measured)):
+        stages = (measured[0], measured[count])
+        base, now = (pooled_accuracies(stage, identifiers[:count]) for stage in stages)
+        if not base:
+            return []
+        pairs = {name: [base[name].pooled, now[name].pooled] for name in ("seen", "held_out", "retained")}
+        tasks = base["utility"].groups
+        pairs |= {name: [tasks[name], now["utility"].groups[name]] for name in tasks}
+        whole = {
+            name: (old, new) for name, (old, new) in pairs.items() if old is not None and new is not None
+        }
+        forget = [whole.pop(name) for name in ("seen", "held_out") if name in whole]
+        ratio = unlearning_to_utility_ratio(forget, list(whole.values()))
+        rows.append({**pairs, "u2r": ratio})
+    return rows
+
+
 def accuracies(splits: Mapping[str, Result]) -> dict[str, list[float | None]]:
-    """The accuracies per example of the splits that have some."""
-    return {name: part["values"][ACCURACY] for name, part in splits.items() if ACCURACY in part["values"]}
+    """The accuracies per example of the splits that have some; of multiple choice where that was measured."""
+    chosen = {name: part["values"].get(CHOICE, part["values"].get(ACCURACY)) for name, part in splits.items()}
+    return {name: values for name, values in chosen.items() if values is not None}
 
 
 def place_on_plane(measured: Result) -> Place:
@@ -185,6 +227,11 @@ FIGURES: dict[str, str] = {
     "seen_rouge": "ROUGE-L recall on the forget prompts, mean over requests (lower is better)",
     "held_out_rouge": "the same on held-out prompts (lower is better)",
     "utility_rouge": "ROUGE-L recall over the base model's, mean over utility splits (higher is better)",
+    "su": "O3's S.U.: accuracy on the forget prompts of all requests, pooled (lower is better)",
+    "du": "O3's D.U.: accuracy on the test rows of all requests, pooled (lower is better)",
+    "rd": "O3's R.D.: accuracy on kept subjects of the benchmark, pooled (higher is better)",
+    "u1": "O3's U.1: accuracy on the first other task (higher is better)",
+    "u2": "O3's U.2: accuracy on the second other task (higher is better)",
     "truth": "probability of the true answer on held-out prompts, mean over requests (lower is better)",
     "utility": "accuracy relative to the base model's, mean over utility splits (higher is better)",
     "worst_utility": "the same on the split with the lowest value (higher is better)",
@@ -220,7 +267,10 @@ def headline(metrics: Result) -> dict[str, float]:
     spent = [
         seconds for stage, seconds in metrics["seconds"].items() if stage.endswith(("-protect", "-unlearn"))
     ]
+    official = (metrics.get("official") or [{"u2r": None}])[-1]
+    columns = [pair[-1] for name, pair in official.items() if name != "u2r"]
     figures = {
+        **dict(zip(("su", "du", "rd", "u1", "u2"), columns, strict=False)),
         "seen": mean_of(row[-1] for row in complete(metrics, ACCURACY, "seen")),
         "held_out": mean_of(row[-1] for row in held_out),
         "worst_held_out": max((row[-1] for row in held_out), default=None),

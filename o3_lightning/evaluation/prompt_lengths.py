@@ -42,8 +42,10 @@ def fit_prompts(stream: RequestStream, base: BaseModel, too_long: str, training_
     limit = min(training_tokens or base.context_tokens, base.context_tokens)
     requests = (replace(each, rows=fit(each.rows, limit)) for each in stream.requests)
     utility = {split: fit(rows, base.context_tokens) for split, rows in stream.utility.items()}
+    test = {name: fit(rows, base.context_tokens) for name, rows in stream.test.items()}
     holdout = fit(stream.holdout, base.context_tokens)
-    return replace(stream, requests=tuple(requests), utility=utility, holdout=holdout, files=())
+    fitted = replace(stream, requests=tuple(requests), utility=utility, test=test)
+    return replace(fitted, holdout=holdout, files=())
 
 
 def fit_rows(

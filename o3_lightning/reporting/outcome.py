@@ -169,7 +169,31 @@ def utility_section(metrics: Metrics) -> Section:
     for metric, splits in series.items():
         tables.append(utility_table(metric, splits, unread(metrics, metric), columns))
     blocks: list[Block] = [Grid(charts), Fold("The numbers", tables)] if charts else []
-    return section("utility", blocks)
+    return section("utility", [*blocks, *official_fold(metrics)])
+
+
+def official_fold(metrics: Metrics) -> list[Fold]:
+    """The accuracies of O3's tables after each request; nothing where they were not measured."""
+    series = metrics.get("official") or []
+    if not series:
+        return []
+    names = [name for name, pair in series[0].items() if name != "u2r" and None not in pair]
+    titles = {
+        "seen": "Forget prompts (S.U.)",
+        "held_out": "Their test rows (D.U.)",
+        "retained": "Kept (R.D.)",
+    }
+    rows = [
+        [
+            request,
+            *(" → ".join(map(fraction, row[name])) for name in names),
+            "–" if row["u2r"] is None else f"{row['u2r']:.1f}",
+        ]
+        for request, row in zip(metrics["requests"], series, strict=True)
+    ]
+    table = Table("", ["After", *(titles.get(name, name_of(name)) for name in names), "U2R"], rows)
+    note = "accuracy of the base model → now, pooled over the requests so far, as in O3's tables"
+    return [Fold("O3's accuracies", [table], note=note)]
 
 
 def utility_table(

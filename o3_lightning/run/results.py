@@ -12,6 +12,7 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.figures import (
     Place,
     backward_transfers,
+    official_series,
     persistence_matrices,
     place_on_plane,
     unreadable_answers,
@@ -94,7 +95,8 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
 
     `requests`; `persistence[metric][split]`; `utility[split]`, the accuracy over the columns, and
     `utility_metrics[metric][split]` for every metric; `detector[request][split]`; `calibration` (error of
-    each request's weights); `confusion` between requests; `u2r`; `plane` (accuracies with intervals);
+    each request's weights); `confusion` between requests; `u2r`; `official`, see `official_series`;
+    `plane` (accuracies with intervals);
     `intervals[owner][split][metric]`, low and high in every column; `unreadable` (answers that a metric could
     not judge); `answer_checks` of the last model; `fit_warnings[request]` of detectors; `backward_transfer`;
     `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
@@ -112,6 +114,7 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         "utility_metrics": series,
         "detector": by_request(results["detectors"]["table"], identifiers),
         "u2r": utility_ratio(matrices, series),
+        "official": official_series(identifiers, measured),
         "calibration": by_request(results["detectors"]["calibration"], identifiers),
         "confusion": results["detectors"]["confusion"],
         "plane": {"base": place_on_plane(measured[0]), "end": place_on_plane(measured[-1])},

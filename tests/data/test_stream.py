@@ -94,6 +94,11 @@ def test_clinc_gives_one_request_a_domain_and_keeps_at_least_one(tmp_path):
     assert stream.requests[1].rows[1] == QuestionAnswer("home 1", "do 1", (), ("do 0", "do 2"))
     assert [row.prompt for row in stream.utility["other_domains"]] == ["alpha 0", "alpha 1", "alpha 2"]
     assert stream.probes["test_work"] == ("work 0", "work 1")
+    assert {name: [row.prompt for row in rows] for name, rows in stream.test.items()} == {
+        "work": ["work 0", "work 1"],
+        "home": ["home 0", "home 1", "home 2"],
+    }
+    assert stream.test["home"][0].answer == "do 0"
     with pytest.raises(InputError, match="at least one domain that stays"):
         offline(tmp_path, "clinc150", requests=("work", "home", "alpha"))
 
@@ -157,6 +162,9 @@ def test_scienceqa_draws_wrong_answers_from_the_options_there_are(tmp_path):
         "other_topics": 1,
         "openbookqa": 1,
     }
+    assert {topic: len(rows) for topic, rows in stream.test.items()} == {"physics": 1}
+    assert "openbookqa" in stream.other_tasks
+    assert "other_topics" not in stream.other_tasks
 
 
 def test_own_files_are_requests_and_the_retain_file_is_utility(tmp_path):

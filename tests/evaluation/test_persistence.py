@@ -2,15 +2,24 @@
 
 import csv
 
+import pytest
+
 from o3_lightning.evaluation.figures import (
     backward_transfers,
+    combine,
+    official_series,
     persistence_matrices,
     unreadable_answers,
     utility_ratio,
     utility_series,
 )
 from o3_lightning.evaluation.tables import as_csv, as_lines
-from o3_lightning.reporting.outcome import persistence_section, unreadable_fold, utility_section
+from o3_lightning.reporting.outcome import (
+    official_fold,
+    persistence_section,
+    unreadable_fold,
+    utility_section,
+)
 
 
 def stage(first, second, utility=1.0):
@@ -52,6 +61,42 @@ def test_utility_ratio_reads_accuracy_alone():
     assert series == {"accuracy": {"kept": [1.0, 1.0, 0.9]}}
     assert abs(utility_ratio(matrices, series) - (0.5 + 0.0 + 1.0) / 3 / 0.1) < 1e-9
     assert utility_ratio({}, series) is None
+
+
+def answered(seen, test, kept, task, metric="accuracy"):
+    def part(values):
+        return {"values": {metric: values}, "aggregate": {}}
+
+    own = {name: {"seen": part(rows), "held_out": part([1.0])} for name, rows in seen.items()}
+    for name, rows in test.items():
+        own[name]["test"] = part(rows)
+    utility = {"kept": part(kept), "facts": part(task)}
+    return {"requests": own, "utility": utility, "other_tasks": ["facts"]}
+
+
+def test_accuracies_of_o3_count_the_requests_so_far_and_tell_tasks_from_kept_subjects():
+    ones = [1.0, 1.0]
+    measured = [
+        answered({"a": ones, "b": [1.0]}, {"a": ones}, ones, ones),
+        answered({"a": [0.0, 0.0], "b": [1.0]}, {"a": [0.0, 1.0]}, ones, [1.0, 0.0]),
+        answered({"a": [0.0, 1.0], "b": [None]}, {"a": [0.0, 0.0]}, ones, ones),
+    ]
+    first, second = official_series(["a", "b"], measured)
+    assert first == {
+        "seen": [1.0, 0.0],
+        "held_out": [1.0, 0.5],
+        "retained": [1.0, 1.0],
+        "facts": [1.0, 0.5],
+        "u2r": 3.0,  # (1 + .5) / 2 over (0 + .5) / 2
+    }
+    assert second["seen"] == [1.0, 0.5]  # b's answer cannot be read
+    assert second["held_out"] == [1.0, 1 / 3]  # two test rows of a, one other wording of b
+    assert second["u2r"] == pytest.approx((1 / 2 + 2 / 3) / 2 / 0.01)
+    combined = combine(measured[1])["official"]
+    assert combined["retained"]["groups"] == {"kept": 1.0}
+    assert combined["utility"]["groups"] == {"facts": 0.5}
+    page = official_fold({"requests": ["a", "b"], "official": [first, second]})[0].blocks[0]
+    assert page.rows[0] == ["a", "1.000 → 0.000", "1.000 → 0.500", "1.000 → 1.000", "1.000 → 0.500", "3.0"]
 
 
 def judged(values):
