@@ -5,6 +5,7 @@ alike, because means divide by the counts of the whole step (`View.counts`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import torch
@@ -22,12 +23,16 @@ Fields = dict[str, dict[str, Tensor]]  # view -> fields of a `TokenBatch`, and `
 COUNTS = "counts"  # [3] int64: labelled tokens and rows of the whole step, and its batches
 
 
-def encode(base: BaseModel, texts: Mapping[str, tuple[list[str], list[str]]], max_tokens: int) -> Views:
+def encode(
+    base: BaseModel,
+    texts: Mapping[str, tuple[list[str], list[str]]],
+    max_tokens: int,
+    *,
+    label_prompts: bool = False,
+) -> Views:
     """Returns the examples of each view."""
-    return {
-        view: encode_pairs(base.tokenizer, base.template, prompts, answers, max_tokens)
-        for view, (prompts, answers) in texts.items()
-    }
+    encode_view = partial(encode_pairs, base.tokenizer, base.template, label_prompts=label_prompts)
+    return {view: encode_view(prompts, answers, max_tokens) for view, (prompts, answers) in texts.items()}
 
 
 class Collator:

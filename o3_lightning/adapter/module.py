@@ -3,7 +3,8 @@
 Lightning sees only the adapter's parameters, so that no precision or device setting changes the base model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -60,6 +61,7 @@ class AdapterModule(LightningModule):
         self.config, self.objective, self.steps, self.seed = config, objective, steps, seed
         self.factors = lora_factors(wrapped)
         self.trained = nn.ParameterList([factor for pair in self.factors.values() for factor in pair])
+        self.first = [factor.detach().clone() for factor in self.trained]
         self.curve: list[dict[str, float]] = []
         self.earlier_steps = 0  # of a start that was stopped
         hard = config.mode == "hard"
@@ -115,10 +117,10 @@ class AdapterModule(LightningModule):
         return loss
 
     def views_of(self, fields: Fields, counts: Mapping[str, Tensor], objective: Objective) -> dict[str, View]:
-        """Returns the views an objective reads; the reference is computed first, with the adapter off."""
+        """Returns the views an objective reads; the reference is computed first, as the model was before."""
         before: dict[str, tuple[Tensor, Tensor | None]] = {}
         if objective.reference:
-            with torch.no_grad(), self.wrapped.disable_adapter():
+            with torch.no_grad(), self.as_before():
                 before = {name: self.run(fields[name], objective.hidden) for name in objective.reference}
         views = {}
         for name in objective.views:
@@ -127,6 +129,20 @@ class AdapterModule(LightningModule):
             labels = fields[name]["labels"]
             views[name] = View(logits, labels, reference, hidden, reference_hidden, counts.get(name))
         return views
+
+    @contextmanager
+    def as_before(self) -> Iterator[None]:
+        """Turns the adapter off, or puts back the factors that it began with, within the context."""
+        if self.objective.reference == "base":
+            with self.wrapped.disable_adapter():
+                yield
+            return
+        now = [factor.detach().clone() for factor in self.trained]
+        copy_into(self.trained, self.first)
+        try:
+            yield
+        finally:
+            copy_into(self.trained, now)
 
     def run(self, tokens: Mapping[str, Tensor], hidden: bool) -> tuple[Tensor, Tensor | None]:
         """Returns logits and, with `hidden`, the states of the configured layer."""
@@ -206,6 +222,12 @@ class AdapterModule(LightningModule):
         """Clips to the configured norm, unless it is 0."""
         if self.config.clip:
             nn.utils.clip_grad_norm_(list(self.trained.parameters()), self.config.clip)
+
+
+def copy_into(factors: Iterable[nn.Parameter], values: Iterable[Tensor]) -> None:
+    """Overwrites factors without a trace in the graph."""
+    for factor, value in zip(factors, values, strict=True):
+        factor.data.copy_(value)
 
 
 def rows_of(pair: tuple[Tensor, Tensor], side: str) -> Tensor:

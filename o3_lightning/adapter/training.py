@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,11 @@ class FitTask:
         """
         objective, rows, seed, trainer = self.objective, self.request.rows, self.seed, self.trainer
         max_tokens = self.config.max_tokens or self.base.context_tokens
-        forget, retain = encode(self.base, build_texts(objective, rows, seed), max_tokens), {}
+        make = partial(encode, self.base, max_tokens=max_tokens, label_prompts=objective.prompt_tokens)
+        forget, retain = make(build_texts(objective, rows, seed)), {}
         if objective.needs_retained_data and self.retain is not None:
             texts = build_texts(objective, list(self.retain), seed, retained=True)
-            retain = encode(self.base, texts, max_tokens)
+            retain = make(texts)
         share, pad = (trainer.global_rank, trainer.world_size), self.base.tokenizer.pad_token_id
         loader: DataLoader[int] = DataLoader(
             range(len(rows)),  # type: ignore[arg-type]

@@ -65,6 +65,8 @@ def encode_pairs(
     prompts: Sequence[str],
     answers: Sequence[str],
     max_tokens: int,
+    *,
+    label_prompts: bool = False,
 ) -> list[Example]:
     """Returns one example a row: prompt, answer and end of turn, of which only the last two are labelled.
 
@@ -76,6 +78,7 @@ def encode_pairs(
         prompts: one a row.
         answers: as many.
         max_tokens: a longer answer is cut at its end (a warning counts them); the prompt never is.
+        label_prompts: label the prompt, too.
 
     Returns:
         Dictionaries with "input_ids", "attention_mask" and "labels", all of one row's length.
@@ -92,7 +95,7 @@ def encode_pairs(
         ids = prefix + answer_ids
         cut += len(ids) > max_tokens
         ids = ids[:max_tokens]
-        labels = [IGNORED] * len(prefix) + ids[len(prefix) :]
+        labels = ids if label_prompts else [IGNORED] * len(prefix) + ids[len(prefix) :]
         examples.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
     if cut:
         logger.warning("%d of %d answers were cut at %d tokens", cut, len(examples), max_tokens)

@@ -148,6 +148,25 @@ for version, direction, meaning in VERSIONS:
     )
 
 
+@metric(
+    "truth_ratio@prob_mean",
+    *PERTURBED,
+    meaning="share of the true answer in its probability plus that of the wrong ones",
+    forget="lower",
+)
+def truth_share(true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike]) -> list[float]:
+    """Returns p / (p + p_wrong) = 1 / (1 + R) in [0, 1], 0.5 = true and wrong answers are equally likely.
+
+    Args:
+        true_losses: mean loss per token of B paraphrased true answers, nats.
+        perturbed_losses: of the wrong answers of each; p_wrong is their geometric mean.
+
+    Source:
+        OpenUnlearning's proposed aggregator `prob_mean` (its pull request 163), off by default there.
+    """
+    return [1 / (1 + ratio) for ratio in truth_ratio(true_losses, perturbed_losses)]
+
+
 @metric("exact_memorization", "token_scores", meaning="share of the answer's tokens that are the argmax")
 def exact_memorization(scores: Sequence[TokenScores], *, drop_last: bool = True) -> list[float]:
     """Returns the share in [0, 1] of answer tokens that are the model's argmax.

@@ -7,6 +7,7 @@ from o3_lightning.objectives.batch_views import Objective, Settings
 from o3_lightning.objectives.registry import FORGET, RETAIN
 
 NO_RETAIN = "none"
+REFERENCES = ("base", "previous")
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,23 @@ class ObjectiveConfig:
     Args:
         forget: objective on the forget set.
         retain: objective on retained data, which it needs unless its name is "none".
+        prompt_tokens: also count the tokens of the prompt and its template in every loss, as the official
+            code of O3 does, and closer-look's for ME+GD (its `mask: false`).
+        reference: the model before unlearning that preference and divergence losses compare with: "base", or
+            "previous", the state after the previous request, which differs in adapter.mode "cumulative"
+            (closer-look's default; its `fix_ref_model` is "base").
+
+    Raises:
+        InputError: an unknown reference.
     """
 
     forget: ForgetObjective = field(default_factory=ForgetObjective)
     retain: RetainObjective = field(default_factory=RetainObjective)
+    prompt_tokens: bool = False
+    reference: str = "base"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "objective", "reference", REFERENCES)
 
     @property
     def needs_retained_data(self) -> bool:

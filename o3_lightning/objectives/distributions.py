@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from o3_lightning.data.encoding import IGNORED
 from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Parameter, Settings, View
 from o3_lightning.objectives.registry import forget_objective, retain_objective
 from o3_lightning.objectives.tokens import mean_of_rows, mean_of_tokens, shift, to_float32
@@ -23,7 +25,8 @@ DIRECTIONS = ("uniform_to_model", "model_to_uniform")
             DIRECTIONS[0],
             "divergence as in the code, or model_to_uniform as in the paper",
             choices=DIRECTIONS,
-        )
+        ),
+        Parameter("floor", 0.0, "added to a probability before its logarithm; 1e-12 in the code"),
     ],
 )
 def me_loss(views: Views, settings: Settings) -> Tensor:
@@ -36,14 +39,16 @@ def me_loss(views: Views, settings: Settings) -> Tensor:
         ValueError: another direction.
 
     Source:
-        Yuan et al. 2024, "A closer look at machine unlearning"; the code also counts the prompt when its
-        `mask` is off, ours never does.
+        Yuan et al. 2024, "A closer look at machine unlearning". Its code adds 1e-12 to P (here `floor`),
+        which bounds the loss and its gradient where P vanishes, and counts the prompt when its `mask` is off
+        (here `objective.prompt_tokens`).
     """
     answer = views[ANSWER]
     kept, _, _ = shift(answer.logits, answer.labels)
     log_p, log_u = kept.log_softmax(-1), -math.log(kept.shape[-1])
     if settings.direction == "uniform_to_model":
-        return mean_of_tokens(log_u - log_p.mean(-1), answer)
+        floored = (log_p.exp() + settings.floor).log() if settings.floor else log_p
+        return mean_of_tokens(log_u - floored.mean(-1), answer)
     if settings.direction == "model_to_uniform":
         return mean_of_tokens((log_p.exp() * (log_p - log_u)).sum(-1), answer)
     raise ValueError(f"expected one of {', '.join(DIRECTIONS)}, got {settings.direction!r}")
@@ -69,17 +74,34 @@ def undial_loss(views: Views, settings: Settings) -> Tensor:
     return mean_of_tokens(-(goal * kept.log_softmax(-1)).sum(-1), answer)
 
 
-@forget_objective("ceu", ANSWER)
+@forget_objective(
+    "ceu",
+    ANSWER,
+    parameters=[
+        Parameter("skip_first", False, "leave out each answer's first token, as open-unlearning's code does")
+    ],
+)
 def ceu_loss(views: Views, settings: Settings) -> Tensor:
     """Returns the mean cross entropy to softmax(z with the true logit at minus infinity), z held fixed.
 
     Source:
-        Yang 2025, CE-U.
+        Yang 2025, CE-U; open-unlearning's code leaves out the first token (`ignore_first_n` 1).
     """
-    answer = views[ANSWER]
+    answer = without_first_token(views[ANSWER]) if settings.skip_first else views[ANSWER]
     kept, targets, _ = shift(answer.logits, answer.labels)
     goal = kept.detach().scatter(-1, targets.unsqueeze(-1), float("-inf")).softmax(-1)
     return mean_of_tokens(-(goal * kept.log_softmax(-1)).sum(-1), answer)
+
+
+def without_first_token(view: View) -> View:
+    """Returns a view in which the first labelled token of each row is none."""
+    labelled = view.labels != IGNORED
+    first = labelled & (labelled.cumsum(-1) == 1)
+    counts = view.counts
+    if counts is not None:  # each row with a label loses one token; where none is left all values are 0
+        left = counts[0] - counts[1]
+        counts = torch.stack([torch.where(left > 0, left, torch.ones_like(left)), counts[1]])
+    return replace(view, labels=view.labels.masked_fill(first, IGNORED), counts=counts)
 
 
 @retain_objective(

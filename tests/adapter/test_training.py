@@ -13,6 +13,7 @@ from lightning import Callback
 from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
+from o3_lightning.adapter.batches import encode
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.diagnostics import attached, logit_interference, overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
@@ -201,6 +202,37 @@ def test_dropout_of_the_base_is_off(kind, checkpointing, tiny_base, tiny_request
     counting.remove()
     for now, then in zip(snapshot(base.model)[1:4], before[1:4], strict=True):
         assert now == then
+
+
+def test_the_reference_may_be_the_model_after_the_previous_request(tiny_base, tiny_request, make_trainer):
+    config = dataclasses.replace(SMALL, mode="cumulative")
+    task = FitTask(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(4), 0)
+    history = history_of(first=train_adapter(task))
+
+    def first_loss(history, reference, **settings):
+        objective = ObjectiveConfig(ForgetObjective("npo"), reference=reference, **settings)
+        task = FitTask(tiny_base, tiny_request, history, config, objective, make_trainer(1), 0)
+        return train_adapter(task).curve[0]["forget"]
+
+    even = 2 / 0.1 * math.log(2)  # NPO where nothing has changed since the reference
+    assert first_loss(AdapterHistory(), "base") == pytest.approx(even, rel=1e-4)
+    assert first_loss(history, "previous") == pytest.approx(even, rel=1e-4)
+    assert abs(first_loss(history, "base") - even) > 0.01
+    with pytest.raises(InputError, match=r"objective\.reference"):
+        ObjectiveConfig(reference="first")
+
+
+def test_the_tokens_of_the_prompt_may_count_too(tiny_base, tiny_request, make_trainer):
+    def loss(**settings):
+        objective = ObjectiveConfig(ForgetObjective("ga"), **settings)
+        trainer = make_trainer(1, limit_train_batches=1)
+        task = FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, objective, trainer, 0)
+        return train_adapter(task).metrics["first_loss"]
+
+    assert loss() != loss(prompt_tokens=True)
+    examples = encode(tiny_base, {"answer": ([row.prompt for row in tiny_request.rows], ["x"] * 8)}, 96,
+                      label_prompts=True)["answer"]  # fmt: skip
+    assert all(row["labels"] == row["input_ids"] for row in examples)
 
 
 def test_the_reference_stays_the_model_before_unlearning(tiny_base, tiny_request, make_trainer):

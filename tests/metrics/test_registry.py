@@ -101,6 +101,7 @@ def by_hand(row):
         "truth_ratio@tofu": min(ratio, 1 / ratio),
         "truth_ratio@openunlearning": min(ratio, 1 / ratio),
         "truth_ratio@closer_look": 1 - min(ratio, 1 / ratio),
+        "truth_ratio@prob_mean": 1 / (1 + ratio),
         "exact_memorization": hits.mean(),
         "extraction_strength": run / len(hits),
         "extraction_strength@openunlearning": max(run, 1) / len(hits),

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,29 @@ def test_ceu_gradient_moves_towards_the_rest_of_the_vocabulary():
     on_answers("ceu", View(logits, torch.tensor([[-100, 1]]))).backward()
     expected = torch.tensor([0.25 - 1 / 3, 0.25, 0.25 - 1 / 3, 0.25 - 1 / 3], dtype=torch.float64)
     torch.testing.assert_close(logits.grad[0, 0], expected)
+
+
+def test_maximum_entropy_with_the_authors_floor_is_their_code():
+    view = random_views()[ANSWER]
+    view.logits.mul_(40)  # far from uniform: probabilities of 1e-30 and less
+    keep = view.labels[:, 1:] != -100
+    probabilities = view.logits[:, :-1][keep].softmax(-1)
+    uniform = torch.full_like(probabilities, 1 / 7)
+    theirs = torch.nn.functional.kl_div((probabilities + 1e-12).log(), uniform, reduction="batchmean")
+    assert on_answers("me", view, floor=1e-12).item() == pytest.approx(theirs.item(), rel=1e-12)
+    assert on_answers("me", view).item() > 1.5 * theirs.item()
+
+
+@pytest.mark.parametrize("whole_step", [False, True])
+def test_ceu_may_leave_out_the_first_token_of_each_answer(whole_step):
+    view = random_views()[ANSWER]
+    shorter = view.labels.clone()
+    shorter[:, 2] = -100  # where both answers begin
+    expected = on_answers("ceu", replace(view, labels=shorter))
+    counts = torch.tensor([(view.labels != -100).sum(), 2.0]) if whole_step else None
+    view = replace(view, counts=counts)
+    assert on_answers("ceu", view, skip_first=True).item() == pytest.approx(expected.item(), rel=1e-12)
+    assert on_answers("ceu", view).item() != pytest.approx(expected.item(), rel=1e-3)
 
 
 def test_closed_forms_on_a_uniform_model():
