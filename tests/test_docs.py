@@ -31,6 +31,7 @@ BLOCKS = [
     for name, text in PAGES.items()
     for found in BLOCK.finditer(f"\n{text}")
 ]
+TABLED = re.compile(r"`((?:o3-lightning|python -m) [^`]*)`")  # commands in the cells of a table
 STUDIES = {"docs/results/methods.md": "baselines", "docs/results/gate.md": "gate_rules"}  # tables shown whole
 FILES = ("C", "my_study.yaml", "runs/mine/config.yaml")  # that the pages assume
 OTHER_PROGRAMS = (
@@ -54,6 +55,8 @@ def commands():
             for line in code.replace("\\\n", " ").splitlines():
                 if line.strip() and not line.startswith(("#", " ")):
                     found.setdefault(line.split(" #")[0].strip(), name)
+    for line in TABLED.findall(PAGES["docs/results/papers.md"]):
+        found.setdefault(line, "docs/results/papers.md")
     return sorted(found)
 
 
@@ -145,6 +148,13 @@ def test_every_block_of_python_runs_or_says_who_runs_it(tmp_path):
     assert marked
     done = subprocess.run([sys.executable, "-c", "\n".join(code)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_each_row_of_the_papers_has_a_command_or_says_what_is_missing():
+    rows = [line.split("|")[2:4] for line in PAGES["docs/results/papers.md"].splitlines() if line[:2] == "| "]
+    rows = [row for row in rows if row[0].strip() != "command"]
+    assert len(rows) > 30
+    assert all("`" in command or "missing" in state for command, state in rows)
 
 
 def test_blocks_of_data_are_what_they_say():

@@ -15,15 +15,21 @@ EXAMPLE = "experiments/baselines"
 def main(arguments: list[str]) -> None:
     """Runs or continues a study, and prints its table."""
     parser = new_parser("study", COMMANDS["study"])
-    parser.add_argument("--config", help="the study: a YAML file or a shipped name, such as " + EXAMPLE)
+    parser.add_argument(
+        "--config",
+        action="append",
+        help=f"the study: a YAML file or a shipped name, such as {EXAMPLE}; given again, a configuration "
+        "that its variants build on",
+    )
+    parser.add_argument("--name", default="", help="of the study; empty joins the names of the files")
     parser.add_argument("--output", default="runs", help="folder of the run folders")
     parser.add_argument("--results", default="results", help="folder of the result files")
     words = parse(parser, arguments)
     if words.config is None:
         raise InputError(f"give --config FILE, a study such as {EXAMPLE}")
-    path = find_file(words.config)
+    path, *over = (find_file(name) for name in words.config)
     from o3_lightning.run.study import read_study, run_study, table
 
-    study = read_study(path)
+    study = read_study(path, over, words.name)
     content = run_study(study, Path(words.output), Path(words.results))
     sys.stdout.write(f"{table(content)}\nwritten to {Path(words.results) / study.name}.json and .md\n")

@@ -68,13 +68,15 @@ class Study:
             raise InputError(f"variant '{variant}': {error}") from error
 
 
-def read_study(path: str | Path) -> Study:
+def read_study(path: str | Path, over: Sequence[Path] = (), name: str = "") -> Study:
     """Reads a study and checks every variant's configuration.
 
     Args:
         path: YAML with `variants` and `seeds`, and optionally `question`, `config` (a configuration file, or
             several of which the later override the earlier, relative to this one), `common` (fields that
             override these) and `figures`.
+        over: configuration files that override `common`, in order.
+        name: of the study; empty joins the names of the files.
 
     Raises:
         InputError: the file is missing or not such YAML; names the wrong field.
@@ -84,15 +86,14 @@ def read_study(path: str | Path) -> Study:
     unknown = sorted(set(content) - set(KEYS))
     if unknown:
         raise InputError(f"unknown key '{unknown[0]}'; known are {', '.join(KEYS)}", path=source)
-    check_id(source.stem, path=source)
-    common: Plain = {}
+    name = name or "_".join(file.stem for file in (source, *over))
+    check_id(name, path=source)
     stacked = content.get("config", [])
-    for name in stacked if isinstance(stacked, list) else [stacked]:
-        fields = read_mapping(find_file(str(name), beside=source.parent))
-        common = merge(common, for_benchmark(fields, common.get("data", {}).get("name")))
-    common = merge(common, fields_of(content.get("common"), source, "common"))
+    names = [str(name) for name in (stacked if isinstance(stacked, list) else [stacked])]
+    common = stack({}, [find_file(name, beside=source.parent) for name in names])
+    common = stack(merge(common, fields_of(content.get("common"), source, "common")), over)
     study = Study(
-        name=source.stem,
+        name=name,
         question=str(content.get("question", "")),
         common=common,
         variants=variants_of(content.get("variants"), source),
@@ -102,6 +103,14 @@ def read_study(path: str | Path) -> Study:
     for variant in study.variants:
         study.settings(variant, study.seeds[0], Path("runs"))
     return study
+
+
+def stack(common: Plain, files: Sequence[Path]) -> Plain:
+    """Returns fields overridden by those of some files, and what these hold for the benchmark so far."""
+    for file in files:
+        benchmark = common.get("data", {}).get("name")
+        common = merge(common, for_benchmark(read_mapping(file), benchmark))
+    return common
 
 
 def variants_of(value: Any, path: Path) -> dict[str, Plain]:

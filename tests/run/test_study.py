@@ -76,6 +76,15 @@ def test_configuration_files_are_stacked_with_what_they_hold_for_the_benchmark(t
     assert (config.data.name, config.adapter.epochs, config.adapter.alpha) == ("tofu", 4, 2.0)
 
 
+def test_files_given_beside_a_study_override_it_and_name_it(tmp_path):
+    (tmp_path / "over.yaml").write_text("name: +_over\nadapter: {epochs: 7, rank: 3}\n")
+    path, over = write_study(tmp_path), [tmp_path / "over.yaml"]
+    study = read_study(path, over)
+    config, _ = study.settings("small", 0, tmp_path)
+    assert (study.name, config.adapter.epochs, config.adapter.rank) == ("ranks_over", 7, 2)
+    assert read_study(path, over, "mine").name == "mine"
+
+
 def test_results_are_written_after_each_run_and_say_what_is_missing(tmp_path, monkeypatch):
     def fake_run(config, trainer):
         if config.adapter.rank == 16:
