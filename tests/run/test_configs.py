@@ -28,6 +28,10 @@ STACKS = [
     *([name] for name in shipped_configs() if not name.startswith((*OTHERS, "experiments/", "overlays/"))),
     *([name, f"overlays/{overlay}"] for name in REPORTED for overlay in ("paper", "official")),
     *([name, "overlays/small"] for name in BENCHMARKS),
+    *(
+        [BENCHMARKS[0], f"overlays/{overlay}"]
+        for overlay in ("closer_look", "nested", "forget05", "forget10")
+    ),
 ]
 HERE = [
     *["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--trainer.devices", "1"],

