@@ -10,7 +10,8 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.detector.base import DETECTORS
 
 CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical", "subject")
-OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "entity_swap")
+OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "nt_xent", "entity_swap")
+THRESHOLDS = ("none", "scienceqa", "tofu")
 FAMILIES = ("fusion", "layers", "official")  # of this package
 POOLINGS = ("mean", "first", "last", "padded_mean")
 PRESETS: dict[str, dict[str, Any]] = json.loads(
@@ -96,7 +97,11 @@ class DetectorConfig:
             subject on four requests of our own (a planet, a composer, a maker of cars, a river).
         bank: "centroids", or "examples" to keep the features of every forget prompt, which is less private;
             empty takes the preset's.
-        objective: "none", "contrastive_entropy", "info_nce" or "entity_swap"; empty takes the preset's.
+        objective: "none", "contrastive_entropy", "info_nce", "nt_xent" or "entity_swap"; empty takes the
+            preset's.
+        thresholds: of "official" alone, what its evaluation scripts make of a weight w: "scienceqa" gives 1
+            above 0.9 (1.2 in the script), w from 0.3 to 0.4 and else 0; "tofu" gives 1 from 0.32, 10 w^2 from
+            0.2 and else 0; "none" gives w.
         reading: "full" judges a prompt by every reading of it (markup, codes and spellings undone), by its
             spans and by the hashed names of the request; "plain" by its normalised text. Empty takes the
             preset's.
@@ -123,6 +128,7 @@ class DetectorConfig:
     channel_weights: tuple[float, ...] = ()
     bank: str = ""
     objective: str = ""
+    thresholds: str = "none"
     reading: str = ""
     salt: str = ""
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -157,6 +163,7 @@ class DetectorConfig:
         check_choice("family", self.family, DETECTORS.names())
         check_choice("bank", self.bank, ("centroids", "examples"))
         check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("thresholds", self.thresholds, THRESHOLDS)
         check_choice("reading", self.reading, ("full", "plain"))
         for channel in self.channels:
             check_choice("channels", channel, CHANNELS)

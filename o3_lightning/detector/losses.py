@@ -55,6 +55,24 @@ def info_nce(query: Tensor, key: Tensor, *, temperature: float) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
+def nt_xent(query: Tensor, key: Tensor, *, temperature: float) -> Tensor:
+    """Returns NT-Xent: each of the 2N views has to find its partner among all the others.
+
+    Args:
+        query: features of one view [N, D].
+        key: features of the other view [N, D]; row i of both come from prompt i.
+        temperature: positive.
+
+    Source:
+        Chen et al. 2020 (SimCLR), as in the file of that name of O3's code; `info_nce` compares each view
+        with those of the other kind alone.
+    """
+    views = F.normalize(torch.cat([query, key]), dim=-1)
+    logits = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
+    partner = torch.arange(len(views), device=views.device).roll(len(query))
+    return F.cross_entropy(logits, partner)
+
+
 def entity_swap_loss(
     anchor: Tensor, positive: Tensor, swapped: Tensor, positives: Tensor, *, temperature: float
 ) -> Tensor:

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from o3_lightning.detector.config import TrainingConfig
 from o3_lightning.detector.constants import MASKED_FRACTION
 from o3_lightning.detector.encoder import Encoder, pool_hidden_states
-from o3_lightning.detector.losses import contrastive_entropy, entity_swap_loss, info_nce
+from o3_lightning.detector.losses import contrastive_entropy, entity_swap_loss, info_nce, nt_xent
 
 IGNORED = -100
+PAIRED = {"info_nce": info_nce, "nt_xent": nt_xent}  # losses of two views of the last layer
 
 
 class EncoderTraining(lightning.LightningModule):
@@ -28,7 +29,7 @@ class EncoderTraining(lightning.LightningModule):
         tokens: token ids of the forget prompts.
         swapped: token ids of the same prompts about something else, for "entity_swap".
         partners: per prompt the numbers of the prompts that share its subject, itself included.
-        objective: "contrastive_entropy", "info_nce" or "entity_swap".
+        objective: "contrastive_entropy", "info_nce", "nt_xent" or "entity_swap".
         config: training settings.
         head: the checkpoint's masked-LM head, or None without that term.
     """
@@ -73,8 +74,10 @@ class EncoderTraining(lightning.LightningModule):
             anchor = self.pooled(ids, mask)[:, -1]
             return entity_swap_loss(anchor, positive, swapped, same, temperature=settings.temperature)
         query = self.pooled(self.hide(ids, mask)[0], mask)
-        if self.objective == "info_nce":
-            return info_nce(query[:, -1], self.pooled(ids, mask)[:, -1], temperature=settings.temperature)
+        if self.objective in PAIRED:
+            return PAIRED[self.objective](
+                query[:, -1], self.pooled(ids, mask)[:, -1], temperature=settings.temperature
+            )
         self.exchange()
         with torch.no_grad():
             key = self.pooled(ids, mask)

@@ -104,8 +104,24 @@ class OfficialEvidence(FeatureEvidence):
         return [[{"channels": {}, "layers": row} for row in vectors.tolist()]]
 
     def weight(self, scores: Tensor) -> Tensor:
-        """Returns the official soft weights, in [0.119, 1]."""
-        return official_soft_weights(scores + self.gate.center, self.gate)
+        """Returns the official soft weights, in [0.119, 1], or what the thresholds make of them."""
+        soft = official_soft_weights(scores + self.gate.center, self.gate)
+        return apply_thresholds(soft, self.config.thresholds)
+
+
+def apply_thresholds(weights: Tensor, benchmark: str) -> Tensor:
+    """Returns weights as an evaluation script of the official code changes them; not monotone for ScienceQA.
+
+    Source:
+        Official `eval_o3.py` for ScienceQA, which sets 1.2 where ours sets 1, and the script for TOFU.
+    """
+    if benchmark == "scienceqa":
+        kept = torch.where((weights > 0.3) & (weights <= 0.4), weights, 0.0)
+        return torch.where(weights > 0.9, 1.0, kept)
+    if benchmark == "tofu":
+        ramp = torch.where(weights >= 0.2, 10 * weights.square(), 0.0).clamp_max(1)
+        return torch.where(weights >= 0.32, 1.0, ramp)
+    return weights
 
 
 def empirical_precision(features: Tensor) -> Tensor:
@@ -187,7 +203,7 @@ def official_soft_weights(scores: Tensor, gate: OfficialGate) -> Tensor:
         Weights in [0.119, 1], float64; symmetric about `gate.center`, so not monotone in the boundary score.
 
     Source:
-        Official `run_ood.py`; ours adds no threshold.
+        Official `run_ood.py`; `apply_thresholds` has those of the evaluation scripts.
     """
     from scipy.stats import norm
 

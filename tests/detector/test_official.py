@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from o3_lightning.detector.boundary import fit_one_class
 from o3_lightning.detector.losses import contrastive_entropy
 from o3_lightning.detector.official import (
+    apply_thresholds,
     empirical_precision,
     fit_official_gate,
     official_layer_scores,
@@ -62,6 +63,14 @@ def test_official_soft_weight_has_its_known_floor():
     gate = fit_official_gate(torch.tensor([9.0, 11.0]), torch.tensor([-1.0, 1.0]))
     far = official_soft_weights(torch.tensor([-1e6, 1e6]), gate)
     np.testing.assert_allclose(far, 1 / (1 + np.exp(2.0)), atol=1e-9)
+
+
+def test_thresholds_are_those_of_the_evaluation_scripts():
+    weights = torch.tensor([0.12, 0.2, 0.25, 0.31, 0.4, 0.41, 0.9, 0.95], dtype=torch.float64)
+    assert apply_thresholds(weights, "scienceqa").tolist() == [0, 0, 0, 0.31, 0.4, 0, 0, 1]
+    expected = [0, 0.4, 0.625, 0.961, 1, 1, 1, 1]
+    assert apply_thresholds(weights, "tofu").tolist() == pytest.approx(expected)
+    assert torch.equal(apply_thresholds(weights, "none"), weights)
 
 
 def test_contrastive_entropy_equals_official(oracle):

@@ -6,7 +6,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.detector import DetectorConfig, Encoder
 from o3_lightning.detector.config import TrainingConfig
 from o3_lightning.detector.constants import LORA_ALPHA, LORA_RANK
-from o3_lightning.detector.losses import contrastive_entropy, info_nce
+from o3_lightning.detector.losses import contrastive_entropy, info_nce, nt_xent
 from o3_lightning.detector.stacked_lora import encode_stacked
 from o3_lightning.detector.training import lora_targets, train_encoder, with_lora
 
@@ -38,7 +38,7 @@ def tiny():
 TOKENS = [[2, 5 + i % 7, 12 + i % 5, 20, 3] for i in range(12)]
 
 
-@pytest.mark.parametrize("objective", ["contrastive_entropy", "info_nce", "entity_swap"])
+@pytest.mark.parametrize("objective", ["contrastive_entropy", "info_nce", "nt_xent", "entity_swap"])
 def test_training_moves_the_adapter_and_leaves_the_encoder(tiny, objective):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
     config = DetectorConfig(objective=objective, training=TrainingConfig(learning_rate=1e-2, batch_size=4))
@@ -75,6 +75,18 @@ def test_unknown_targets_are_refused(tiny):
 def test_entropy_is_that_of_uniform_similarities():
     loss = contrastive_entropy(torch.zeros(5, 3, 4), torch.zeros(5, 3, 4))
     assert float(loss) == pytest.approx(3 * torch.log(torch.tensor(5.0)).item(), rel=1e-6)
+
+
+def test_nt_xent_is_the_sum_of_its_definition():
+    views = torch.nn.functional.normalize(
+        torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    similar = (views @ views.T / 0.5).exp()
+    losses = [
+        -torch.log(similar[i, (i + 3) % 6] / (similar[i].sum() - similar[i, i])).item() for i in range(6)
+    ]
+    value = nt_xent(views[:3] * 7, views[3:], temperature=0.5)
+    assert value.item() == pytest.approx(sum(losses) / 6, rel=1e-5)
 
 
 def test_info_nce_falls_when_views_agree():
