@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.environment import describe_environment
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.errors import InputError, O3Error
 from o3_lightning.common.files import digest_json, write_atomically, write_json
 from o3_lightning.common.plain import markdown_table, to_plain
 from o3_lightning.common.shipped import find_file
@@ -148,7 +148,9 @@ def fields_of(value: Any, path: Path, name: str) -> Plain:
 
 
 def run_study(study: Study, output: Path, results: Path) -> Plain:
-    """Runs what is not finished, and writes and returns the results, see `summarise`.
+    """Runs what is not finished, and writes the results after each run, see `summarise`, which it returns.
+
+    A run that fails does not keep the others from running.
 
     Args:
         study: the comparison.
@@ -156,21 +158,34 @@ def run_study(study: Study, output: Path, results: Path) -> Plain:
         results: folder of `<name>.json` and of the table `<name>.md`.
 
     Raises:
-        InputError: a run's input is bad, or its folder holds a run with another configuration.
+        InputError: runs failed, for the reasons that it gives: bad input, a training that diverged, a folder
+            with a run of another configuration; after all others have finished.
     """
     from o3_lightning.run.pipeline import run_stream  # takes seconds to import
 
     pairs = [(variant, seed) for seed in study.seeds for variant in study.variants]
     measured: dict[str, dict[int, dict[str, float]]] = {variant: {} for variant in study.variants}
+    for variant, seed in pairs:  # of an earlier start, so that no result is missing meanwhile
+        file = RunFolder(study.settings(variant, seed, output)[0].folder).metrics_file
+        if file.is_file():
+            measured[variant][seed] = headline(json.loads(file.read_text()))
+    failed: list[str] = []
     for number, (variant, seed) in enumerate(pairs, start=1):
         logger.info("%s: run %d of %d: %s, seed %d", study.name, number, len(pairs), variant, seed)
         config, trainer = study.settings(variant, seed, output)
-        with shared_base(config):
-            folder = run_stream(config, trainer)
-        measured[variant][seed] = headline(json.loads((folder / "metrics.json").read_text()))
+        try:
+            with shared_base(config):
+                folder = run_stream(config, trainer)
+            measured[variant][seed] = headline(json.loads((folder / "metrics.json").read_text()))
+        except O3Error as error:
+            logger.error("%s, seed %d: %s", variant, seed, error)
+            failed.append(f"{variant}, seed {seed}: {error}")
+            measured[variant].pop(seed, None)
         content = summarise(study, measured)
         write_json(results / f"{study.name}.json", content)
         write_atomically(results / f"{study.name}.md", table(content))
+    if failed:
+        raise InputError(f"{len(failed)} of {len(pairs)} runs failed: {'; '.join(failed)}")
     return content
 
 

@@ -97,8 +97,8 @@ def test_results_are_written_after_each_run_and_say_what_is_missing(tmp_path, mo
         return config.folder
 
     monkeypatch.setattr("o3_lightning.run.pipeline.run_stream", fake_run)
-    text = STUDY.replace("  large", "  third: {adapter: {alpha: 1}}\n  large").replace("[0, 1]", "[0]")
-    with pytest.raises(InputError, match="stopped"):
+    text = STUDY.replace("seeds: [0, 1]", "  third: {adapter: {alpha: 1}}\nseeds: [0]")
+    with pytest.raises(InputError, match="1 of 3 runs failed: large, seed 0: stopped"):
         run_study(read_study(write_study(tmp_path, text)), tmp_path / "runs", tmp_path / "results")
     content = json.loads((tmp_path / "results/ranks.json").read_text())
     assert (list(content["variants"]), content["missing"]) == (["small", "third"], ["large"])
