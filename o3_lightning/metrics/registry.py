@@ -105,10 +105,10 @@ class Metric:
 MODULES = ("text", "likelihood", "membership")
 NAMES = (
     "accuracy rouge1_recall rouge1_f1 rouge_l_recall rouge_l_f1 cosine_similarity entailment "
-    "token_entropy repetition gibberish multiple_choice probability normalised_probability "
-    "truth_ratio_raw truth_ratio@tofu truth_ratio@openunlearning truth_ratio@closer_look "
-    "exact_memorization extraction_strength@openunlearning extraction_strength mia_zlib mia_min_k "
-    "mia_min_k_plus_plus mia_reference mia_loss mia_gradient_norm"
+    "entailment@real_world token_entropy repetition gibberish multiple_choice probability "
+    "normalised_probability truth_ratio_raw truth_ratio@tofu truth_ratio@openunlearning "
+    "truth_ratio@closer_look truth_ratio@prob_mean exact_memorization extraction_strength@openunlearning "
+    "extraction_strength mia_zlib mia_min_k mia_min_k_plus_plus mia_reference mia_loss mia_gradient_norm"
 )
 METRICS: Registry[Metric] = Registry(
     "metric", [f"o3_lightning.metrics.{module}" for module in MODULES], NAMES.split()

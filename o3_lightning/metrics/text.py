@@ -186,7 +186,7 @@ def entailment(
         truths: B true answers.
         entail: the inference model; closer-look uses `sileod/deberta-v3-base-tasksource-nli`.
         kind: "forget" asks whether the answer entails the truth, "keep" whether the truth entails the answer.
-            closer-look's real-world benchmark asks the first on every split.
+            closer-look's real-world benchmark asks the first on every split, as `entailment@real_world` does.
         least_rouge: answers with a lower ROUGE-L recall count as 0.0, whatever the model says; where the
             truth has no word the model alone decides.
 
@@ -205,6 +205,15 @@ def entailment(
         float(bool(found) and (recall is None or recall >= least_rouge))
         for found, recall in zip(entailed, close, strict=True)
     ]
+
+
+metric(
+    "entailment@real_world",
+    "answers",
+    "truths",
+    "entail",
+    meaning="whether the answer entails the truth, on every split",
+)(partial(entailment, kind="forget"))
 
 
 @metric("token_entropy", "answer_tokens", meaning="variety of the tokens; low = repetitive", forget="higher")

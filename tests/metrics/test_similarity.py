@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity as sklearn_cosine
 
+from o3_lightning.metrics.registry import Evidence, measure
 from o3_lightning.metrics.text import cosine_similarity, entailment
 
 
@@ -45,6 +46,9 @@ def test_entailment_asks_in_the_direction_of_the_source(kind, premises, hypothes
         return [True, False]
 
     assert entailment(sides["answer"], sides["truth"], entail, kind) == [1.0, 0.0]
+    if kind == "forget":
+        evidence = Evidence("keep", ["Where?"] * 2, sides["truth"], sides["answer"], entail=entail)
+        assert measure("entailment@real_world", evidence) == [1.0, 0.0]
 
 
 def test_an_answer_that_shares_no_word_entails_nothing():
