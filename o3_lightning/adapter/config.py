@@ -14,6 +14,7 @@ from o3_lightning.common.checks import (
 MODES = ("per_request", "cumulative", "hard")
 SIDES = ("input", "output", "both")
 AGAINST = ("all", "last")
+OPTIMIZERS = ("adamw", "sophia")
 ALL_LINEAR = "all-linear"
 
 
@@ -35,8 +36,10 @@ class AdapterConfig:
             (lora_B, as in the paper) or "both"; in "hard" mode the one that is projected.
         penalty_coefficient: weight of the orthogonality penalty, at least 0, 0 for none; 0.1 as in O3.
         penalty_against: "all" earlier requests, as in the official code, or the "last" one, as in the paper.
-        learning_rate: peak of AdamW, above 0; the best of a few values tried on the fictitious authors.
-        weight_decay: of AdamW, at least 0.
+        optimizer: "adamw", or "sophia" for the second-order baselines of O3 (SOGD, SOPO), of the package
+            pytorch-optimizer.
+        learning_rate: its peak, above 0; the best of a few values tried on the fictitious authors.
+        weight_decay: of the optimizer, at least 0.
         warmup_fraction: part of the steps with a rising rate, in [0, 1), before a linear decay to 0.
         clip: largest gradient norm, above 0, or 0 for none.
         epochs: passes over the forget set, at least 1; enough for random labels on the fictitious authors.
@@ -56,6 +59,7 @@ class AdapterConfig:
     penalty_side: str = "input"
     penalty_coefficient: float = 0.1
     penalty_against: str = "all"
+    optimizer: str = "adamw"
     learning_rate: float = 5e-3
     weight_decay: float = 0.0
     warmup_fraction: float = 0.1
@@ -68,6 +72,7 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         check_choice(self, "adapter", "mode", MODES)
         check_choice(self, "adapter", "penalty_side", SIDES)
+        check_choice(self, "adapter", "optimizer", OPTIMIZERS)
         check_choice(self, "adapter", "penalty_against", AGAINST)
         check_ranges(self, "adapter", rank=AT_LEAST_1, epochs=AT_LEAST_1, batch_size=AT_LEAST_1)
         check_ranges(self, "adapter", alpha=ANY_POSITIVE, learning_rate=ANY_POSITIVE)

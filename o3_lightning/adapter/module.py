@@ -20,6 +20,7 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.initialisation import project_out, protected_spaces
 from o3_lightning.adapter.injection import is_quantised, lora_factors
+from o3_lightning.adapter.optimizers import make_optimizer
 from o3_lightning.adapter.sharding import average_gradients, is_sharding
 from o3_lightning.common.errors import O3Error
 from o3_lightning.objectives.batch_views import Objective, View
@@ -204,11 +205,9 @@ class AdapterModule(LightningModule):
                 rows.copy_(project_out(rows, basis))
 
     def configure_optimizers(self) -> Any:
-        """Returns AdamW with a linear warm-up and a linear decay to zero."""
+        """Returns the optimizer with a linear warm-up and a linear decay to zero."""
         config = self.config
-        optimizer = torch.optim.AdamW(
-            self.trained.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        optimizer = make_optimizer(self.trained.parameters(), config)
         warmup = max(1, round(config.warmup_fraction * self.steps))
 
         def factor(since: int) -> float:

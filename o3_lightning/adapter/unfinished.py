@@ -26,7 +26,7 @@ from o3_lightning.common.files import write_atomically
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN = 300.0  # writing takes about a second for a large model
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's
+MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum", "hessian_moment")  # of AdamW and of Sophia
 RANDOM, RANDOM_GPU = "random", "random_gpu"
 
 

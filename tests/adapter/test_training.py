@@ -18,6 +18,7 @@ from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.diagnostics import attached, logit_interference, overlap_matrices
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.module import AdapterModule
+from o3_lightning.adapter.optimizers import make_optimizer
 from o3_lightning.adapter.retain_guard import RetainedDataError, RetainGuard
 from o3_lightning.adapter.training import AdapterTrainingError, FitTask, train_adapter
 from o3_lightning.common.errors import InputError
@@ -246,6 +247,20 @@ def test_the_reference_stays_the_model_before_unlearning(tiny_base, tiny_request
     for step in trained.curve[1:]:  # a reference that moved along would leave both where they began
         assert step["forget"] < trained.curve[0]["forget"] - 1e-3
         assert step["retain"] > 1e-6
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("pytorch_optimizer"), reason="no pytorch-optimizer")
+def test_sophia_takes_clipped_steps_along_its_curvature(tiny_base, tiny_request, make_trainer):
+    weight = torch.nn.Parameter(torch.tensor([1.0, 1.0, 1.0]))
+    config = dataclasses.replace(SMALL, optimizer="sophia", learning_rate=0.1)
+    optimizer = make_optimizer([weight], config)
+    (weight * torch.tensor([0.5, 20.0, 0.0])).sum().backward()
+    optimizer.step()  # momentum .04 g over curvature .01 g^2, at most 1
+    torch.testing.assert_close(weight.detach(), 1 - 0.1 * torch.tensor([1.0, 0.2, 0.0]))
+    config = dataclasses.replace(config, learning_rate=1e-2)
+    task = FitTask(tiny_base, tiny_request, AdapterHistory(), config, REFUSE, make_trainer(3), 0)
+    trained = train_adapter(task)
+    assert trained.metrics["loss"] < trained.metrics["first_loss"]
 
 
 def test_dropout_of_the_adapter_is_on_while_it_trains(tiny_base, tiny_request, make_trainer):
