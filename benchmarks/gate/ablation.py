@@ -36,6 +36,7 @@ from o3_lightning.attacks.registry import ATTACKS, Material
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.files import write_json
 from o3_lightning.detector import Detector, DetectorConfig, MultiDetector, fit_detector, load_encoder
+from o3_lightning.detector.calibration import tail_weights
 from o3_lightning.detector.config import CHANNELS, PRESETS
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.names import NameKind
@@ -94,6 +95,11 @@ def same(text: str, *_: Any) -> str:
     return text
 
 
+def linear(scores: Tensor, tail_quantile: float) -> Tensor:
+    """Weights that fall evenly in the tail."""
+    return tail_weights(scores, tail_quantile).sqrt()
+
+
 def reads(**patches: Any) -> Rule:
     """Reading without some functions or patterns."""
     named = {name.replace("__", ":").replace("text_", "text."): value for name, value in patches.items()}
@@ -122,7 +128,9 @@ RULES: dict[str, Rule] = {
     **{f"channel {name}": without_channel(name) for name in CHANNELS},
     "narrowing": Rule({"fitting:fit_narrowing": lambda *_, **__: 0.0}),
     "scale floor": Rule({"fitting:fit_scale_floor": lambda *_, **__: 1.0}),
-    "slope power 1": Rule(config={"slope_power": 1.0}),
+    "slope: square": Rule(
+        {f"{module}:tail_weights": linear for module in ("calibration", "fitting", "fusion")}
+    ),
     "namesakes of a text": Rule(NO_NAMESAKES, scope="score"),
     "spans: penalty": Rule({"fusion:span_penalty": lambda _: 0.0}, scope="score"),
     "spans: least share": Rule({"fusion:LEAST_SHARE": 0.0}, scope="score"),
@@ -140,7 +148,7 @@ RULES: dict[str, Rule] = {
     "respelling": reads(reading__respell_text=nothing),
     "special tokens and tags": reads(text_reading__strip_marks=same),
     "addresses": without("URL"),
-    "encoded runs": without("BLOB", "HEX"),
+    "encoded runs": without("BLOB"),
     "symbols": without("SYMBOLS"),
     "repeated words": without("REPEATED"),
     "repeated letters": without("LETTER_RUN"),

@@ -71,8 +71,8 @@ class Saved(NamedTuple):
 class Evidence(ABC):
     """One kind of evidence that a prompt belongs to a request, fitted to that request.
 
-    A subclass is registered with `DETECTORS.register(name)`; `detector.family` (or `detector.preset`) selects
-    it by that name.
+    A subclass is registered with `DETECTORS.register(name)`; `detector.preset` selects it by that
+    name.
 
     Attributes:
         needs_encoder: whether scoring runs the encoder; evidence without it is judged first.

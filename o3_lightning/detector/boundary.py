@@ -91,7 +91,7 @@ class BoundaryEvidence(FeatureEvidence):
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns the weights of standardised scores by `tail_weights`."""
-        return tail_weights(scores, self.config.tail_quantile, self.config.slope_power)
+        return tail_weights(scores, self.config.tail_quantile)
 
 
 def warn_if_small(inputs: PromptInputs) -> list[str]:
@@ -144,7 +144,7 @@ def fit_layers(features: Tensor, config: DetectorConfig, seed: int) -> BoundaryS
     count = max(1, min(CENTROIDS, len(rows) // ROWS_PER_CENTROID))
     mean = rows.mean(dim=0)
     fitted = [fit_precision(centred, MOST_RANK) for centred in (rows - mean).unbind(dim=1)]
-    banks = [unit if config.bank == "examples" else spherical_centroids(unit, count, seed) for unit in layers]
+    banks = [unit if config.keeps_examples else spherical_centroids(unit, count, seed) for unit in layers]
     one = torch.ones(len(layers), dtype=torch.float64)
     return BoundaryState(
         mean,

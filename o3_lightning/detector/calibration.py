@@ -48,13 +48,12 @@ def cross_fit(rows: int, folds: int, seed: int, score: Callable[[Tensor, Tensor]
     return result
 
 
-def tail_weights(scores: Tensor, tail_quantile: float, slope_power: float = 1.0) -> Tensor:
-    """Returns min(1, p / tail_quantile) ^ slope_power, p = P(z < score) of a standard normal z.
+def tail_weights(scores: Tensor, tail_quantile: float) -> Tensor:
+    """Returns min(1, p / tail_quantile) ^ 2, p = P(z < score) of a standard normal z.
 
     Args:
         scores: standardised scores of any shape: 0 for a typical unseen forget prompt.
         tail_quantile: share of a normal distribution that gets a weight below 1, in (0, 1).
-        slope_power: how steeply the weight falls inside the tail, at least 1.
 
     Returns:
         Weights in [0, 1], float32, never falling in the score: 0 far below, 1 above the tail.
@@ -64,7 +63,7 @@ def tail_weights(scores: Tensor, tail_quantile: float, slope_power: float = 1.0)
         [1.0, 0.0]
     """
     below = HALF * torch.erfc(-scores.double() / math.sqrt(2))
-    weights = (below / tail_quantile).clamp(0, 1).pow(slope_power).float()
+    weights = (below / tail_quantile).clamp(0, 1).square().float()
     return torch.where(weights < torch.finfo(torch.float32).eps, torch.zeros_like(weights), weights)
 
 
@@ -83,9 +82,7 @@ def fit_scale_floor(neighbours: Tensor, *, quantile: float, deviations: float) -
     return max(1.0, -closest / deviations)
 
 
-def fit_narrowing(
-    own: Tensor, neighbours: Tensor, *, tail_quantile: float, slope_power: float, least_gain: float
-) -> float:
+def fit_narrowing(own: Tensor, neighbours: Tensor, *, tail_quantile: float, least_gain: float) -> float:
     """Returns by how many standard deviations all scores are lowered, so that fewer neighbours are refused.
 
     The shift maximises the mean weight of unseen forget prompts less that of made-up neighbours, as long as
@@ -95,7 +92,6 @@ def fit_narrowing(
         own: standardised scores of unseen forget prompts [N].
         neighbours: of the made-up neighbours [M].
         tail_quantile: of `tail_weights`.
-        slope_power: of `tail_weights`.
         least_gain: without a gain of so much nothing is lowered.
 
     Returns:
@@ -103,7 +99,7 @@ def fit_narrowing(
     """
 
     def weigh(scores: Tensor) -> Tensor:
-        return tail_weights(scores[None] - shifts[:, None], tail_quantile, slope_power)
+        return tail_weights(scores[None] - shifts[:, None], tail_quantile)
 
     shifts = torch.arange(0.0, MOST_NARROWING + NARROWING_STEP / 2, NARROWING_STEP)
     found = weigh(own)
@@ -143,7 +139,6 @@ def check_recall(
     target: float,
     narrowing: float = 0.0,
     tail_quantile: float,
-    slope_power: float,
     folds: int,
     seed: int,
 ) -> RecallCheck:
@@ -155,7 +150,6 @@ def check_recall(
         narrowing: from `fit_narrowing`.
         target: promised share, in (0, 1).
         tail_quantile: of `tail_weights`.
-        slope_power: of `tail_weights`.
         folds: parts.
         seed: of the parts.
     """
@@ -164,7 +158,7 @@ def check_recall(
     def weigh(fitted: Tensor, scored: Tensor) -> Tensor:
         spread = sums[fitted].std(correction=0).clamp_min(torch.finfo(sums.dtype).eps)
         scores = (sums[scored] - sums[fitted].mean()) / (spread * scale_floor)
-        return tail_weights(scores - narrowing, tail_quantile, slope_power)
+        return tail_weights(scores - narrowing, tail_quantile)
 
     weights = cross_fit(len(sums), folds, seed, weigh)
     found = int((weights >= HALF).sum())

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -10,14 +10,14 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.detector.base import DETECTORS
 
 CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical", "subject")
-OBJECTIVES = ("none", "contrastive_entropy", "info_nce", "nt_xent", "entity_swap")
+OBJECTIVES = ("none", "contrastive_entropy", "official_entropy", "info_nce", "nt_xent", "entity_swap")
 THRESHOLDS = ("none", "scienceqa", "tofu")
 FAMILIES = ("fusion", "layers", "official")  # of this package
+OF_PRESETS = ("family", "bank")  # what only a preset decides
 POOLINGS = ("mean", "first", "last", "padded_mean")
 PRESETS: dict[str, dict[str, Any]] = json.loads(
     files("o3_lightning.detector").joinpath("presets.json").read_text(encoding="utf-8")
 )
-OFFICIAL_TRAINING: dict[str, Any] = {"temperature": 1.0, "momentum": 1.0, "normalise": False, "floor": 1e-5}
 
 
 def preset_names() -> list[str]:
@@ -55,11 +55,9 @@ class TrainingConfig:
         learning_rate: of AdamW; 1e-4 after the official TOFU script (1e-5 for ScienceQA).
         epochs: passes over the forget prompts; 2 in the official code.
         batch_size: prompts a step; 8 in the official code.
-        temperature: of the contrastive losses; the official entropy has none (1.0).
-        momentum: of the key encoder, in [0, 1], after the paper; 1 leaves it frozen (official code).
+        temperature: of the contrastive losses; "official_entropy" has none.
+        momentum: of the key encoder, in [0, 1], after the paper; "official_entropy" leaves it frozen.
         mlm_coefficient: weight of the masked-LM term; needs a checkpoint with a pretrained head.
-        normalise: whether the contrastive entropy compares unit vectors; the official code does not.
-        floor: added to a probability before its logarithm; 1e-5 in the official code.
     """
 
     learning_rate: float = 1e-4
@@ -68,8 +66,6 @@ class TrainingConfig:
     temperature: float = 0.1
     momentum: float = 0.999
     mlm_coefficient: float = 0.0
-    normalise: bool = True
-    floor: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epochs", "batch_size", "temperature"):
@@ -86,19 +82,15 @@ class DetectorConfig:
     Args:
         preset: "default"; "cosine_maha_lexical", a simpler fusion; "paper", the published method with its
             sign corrected; "official", the released code with its numbers; or a registered detector. It fills
-            the fields left empty, and with "official" the training settings unless they were changed.
+            the fields left empty.
         encoder: "minilm" (offline), a folder, or a Hugging Face id such as "roberta-large".
         pooling: "mean", "first", "last" or "padded_mean" (official); empty takes the preset's.
-        family: "fusion" of channels, "layers" scores under a one-class boundary, or "official";
-            empty takes the preset's.
         channels: which scores are added up, out of `CHANNELS` (fusion); empty takes the preset's.
         channel_weights: what each of them counts, not negative; empty takes the preset's, for "default"
             chosen on TOFU, CLINC150 banking and auto_and_commute, and the first real-world split, that of the
             subject on four requests of our own (a planet, a composer, a maker of cars, a river).
-        bank: "centroids", or "examples" to keep the features of every forget prompt, which is less private;
-            empty takes the preset's.
-        objective: "none", "contrastive_entropy", "info_nce", "nt_xent" or "entity_swap"; empty takes the
-            preset's.
+        objective: "none", "contrastive_entropy" (the paper's), "official_entropy" (the released code's),
+            "info_nce", "nt_xent" or "entity_swap"; empty takes the preset's.
         thresholds: of "official" alone, what its evaluation scripts make of a weight w: "scienceqa" gives 1
             above 0.9 (1.2 in the script), w from 0.3 to 0.4 and else 0; "tofu" gives 1 from 0.32, 10 w^2 from
             0.2 and else 0; "none" gives w.
@@ -108,48 +100,52 @@ class DetectorConfig:
         salt: any text, mixed into the hashes of names. Requests of a store with the same salt are looked up
             together; with another one, the hashes of two stores cannot be compared.
         training: of the encoder.
-        normalise: whether look-alikes, zero-width characters and accents are undone before the encoder reads.
         max_tokens: longer prompts are cut to this; their spans still see everything.
         device: torch device of the encoder.
         most_rows: most forget prompts that are encoded; of more a random sample is, which bounds time and
             memory and moves centroids and covariances little. Their words are all known.
         tail_quantile: lower quantile of unseen forget prompts, taken as normal, below which the weight is
             less than 1; chosen on the development tasks so that ten requests leak little.
-        slope_power: exponent of the weight inside that tail, at least 1; higher falls more steeply. 2 with a
-            narrower tail keeps as many forget prompts as 1 and leaks half as much to neighbours.
         recall: promised share of unseen forget prompts with a weight of at least a half; checked, reported.
     """
 
     preset: str = "default"
     encoder: str = "minilm"
     pooling: str = ""
-    family: str = ""
     channels: tuple[str, ...] = ()
     channel_weights: tuple[float, ...] = ()
-    bank: str = ""
     objective: str = ""
     thresholds: str = "none"
     reading: str = ""
     salt: str = ""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    normalise: bool = True
     max_tokens: int = 256
     device: str = "cpu"
     most_rows: int = 20_000
     tail_quantile: float = 0.08
-    slope_power: float = 2.0
     recall: float = 0.9
 
     def __post_init__(self) -> None:
         for name, value in preset_values(self.preset).items():
-            if not getattr(self, name):
+            if name not in {*OF_PRESETS, *self.__dataclass_fields__}:
+                message = f"{self.preset!r} sets {name!r}, which is no field of a detector"
+                raise InputError(message, field="detector.preset")
+            if name not in OF_PRESETS and not getattr(self, name):
                 object.__setattr__(self, name, value)
-        if self.preset == "official" and self.training == TrainingConfig():
-            object.__setattr__(self, "training", replace(self.training, **OFFICIAL_TRAINING))
         for name in ("channels", "channel_weights"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_choices()
         self._check_ranges()
+
+    @property
+    def family(self) -> str:
+        """The registered name of the evidence that gives the score: that of the preset."""
+        return str(preset_values(self.preset)["family"])
+
+    @property
+    def keeps_examples(self) -> bool:
+        """Whether the features of every forget prompt are kept, not only centroids of them."""
+        return bool(preset_values(self.preset)["bank"] == "examples")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -160,8 +156,6 @@ class DetectorConfig:
 
     def _check_choices(self) -> None:
         check_choice("pooling", self.pooling, POOLINGS)
-        check_choice("family", self.family, DETECTORS.names())
-        check_choice("bank", self.bank, ("centroids", "examples"))
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("thresholds", self.thresholds, THRESHOLDS)
         check_choice("reading", self.reading, ("full", "plain"))
@@ -179,4 +173,3 @@ class DetectorConfig:
             check_range(name, getattr(self, name), 1, 1_000_000)
         for name in ("tail_quantile", "recall"):
             check_range(name, getattr(self, name), 1e-6, 1 - 1e-6)
-        check_range("slope_power", self.slope_power, 1, 100)

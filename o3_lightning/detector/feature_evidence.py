@@ -99,10 +99,9 @@ class FeatureEvidence(GroupedEvidence):
         shapes = tuple((name, tuple(value.shape)) for name, value in sorted(self.lora.items()))
         scaling = LORA_ALPHA / LORA_RANK
         return (
-            config.normalise,
             config.reading,
             config.channels,
-            (config.tail_quantile, config.slope_power),
+            config.tail_quantile,
             (shapes, scaling) if shapes else None,
         )
 
@@ -127,11 +126,7 @@ class FeatureGroup(EvidenceGroup):
 
     def score(self, encoder: Encoder, readings: Sequence[Reading], decided: Tensor | None = None) -> Tensor:
         """Returns the scores [B, K] of the texts as wholes."""
-        return self.score_texts(encoder, [self.plain(reading.text) for reading in readings])
-
-    def plain(self, text: str) -> str:
-        """Returns a text as the encoder reads it."""
-        return normalise_text(text) if self.config.normalise else text
+        return self.score_texts(encoder, [normalise_text(reading.text) for reading in readings])
 
     def score_texts(self, encoder: Encoder, texts: list[str]) -> Tensor:
         """Returns the scores of texts as the encoder reads them [S, K]."""
@@ -143,7 +138,7 @@ class FeatureGroup(EvidenceGroup):
 
     def explain(self, encoder: Encoder, readings: Sequence[Reading]) -> list[Details]:
         """Returns each member's details of every text as a whole."""
-        texts = [self.plain(reading.text) for reading in readings]
+        texts = [normalise_text(reading.text) for reading in readings]
         parts = [
             scorer.explain_features(inputs, encoder.information)
             for scorer, inputs in self.read(encoder, texts)

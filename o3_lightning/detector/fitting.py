@@ -79,7 +79,6 @@ class FusionFit:
     def __init__(self, encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int) -> None:
         self.encoder, self.inputs, self.config, self.seed = encoder, inputs, config, seed
         self.is_small = len(inputs) < SMALLEST_REQUEST
-        self.tail = {"tail_quantile": config.tail_quantile, "slope_power": config.slope_power}
         self.warnings: list[str] = []
         self.others = self.prompts_about_others()
 
@@ -125,9 +124,10 @@ class FusionFit:
             own: cross-fitted standardised scores [N].
             neighbours: of made-up neighbours [M].
         """
-        narrowing = fit_narrowing(own, neighbours, **self.tail, least_gain=NARROWING_GAIN)
+        tail = self.config.tail_quantile
+        narrowing = fit_narrowing(own, neighbours, tail_quantile=tail, least_gain=NARROWING_GAIN)
         if float(neighbours.median()) > CLOSE_NEIGHBOURS:
-            near, found = (float(tail_weights(s - narrowing, **self.tail).mean()) for s in (neighbours, own))
+            near, found = (float(tail_weights(s - narrowing, tail).mean()) for s in (neighbours, own))
             self.warnings.append(
                 "the request is hard to tell from its neighbours: made-up ones have a mean weight of "
                 f"{near:.2f}, unseen prompts of its own {found:.2f}; split it by topic, or let each prompt "
@@ -153,9 +153,15 @@ class FusionFit:
 
     def promise(self, sums: Tensor, scale_floor: float, narrowing: float) -> dict[str, Any]:
         """Returns whether cross-fitted sums [N] keep the promised recall; warns where they do not."""
-        target, seed = self.config.recall, self.seed + 1
+        target, tail = self.config.recall, self.config.tail_quantile
         check = check_recall(
-            sums, scale_floor, target=target, narrowing=narrowing, **self.tail, folds=FOLDS, seed=seed
+            sums,
+            scale_floor,
+            target=target,
+            narrowing=narrowing,
+            tail_quantile=tail,
+            folds=FOLDS,
+            seed=self.seed + 1,
         )
         if not check.met:
             self.warnings.append(

@@ -71,7 +71,7 @@ class FusionEvidence(FeatureEvidence):
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns the weights of standardised scores by `tail_weights`."""
-        return tail_weights(scores, self.config.tail_quantile, self.config.slope_power)
+        return tail_weights(scores, self.config.tail_quantile)
 
     @classmethod
     def group(cls, members: Sequence[Any]) -> EvidenceGroup:

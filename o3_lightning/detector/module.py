@@ -18,6 +18,7 @@ from o3_lightning.detector.losses import contrastive_entropy, entity_swap_loss, 
 
 IGNORED = -100
 PAIRED = {"info_nce": info_nce, "nt_xent": nt_xent}  # losses of two views of the last layer
+OFFICIAL_FLOOR = 1e-5  # added to a probability before its logarithm; official code
 
 
 class EncoderTraining(lightning.LightningModule):
@@ -29,7 +30,7 @@ class EncoderTraining(lightning.LightningModule):
         tokens: token ids of the forget prompts.
         swapped: token ids of the same prompts about something else, for "entity_swap".
         partners: per prompt the numbers of the prompts that share its subject, itself included.
-        objective: "contrastive_entropy", "info_nce", "nt_xent" or "entity_swap".
+        objective: one of `config.OBJECTIVES` but "none".
         config: training settings.
         head: the checkpoint's masked-LM head, or None without that term.
     """
@@ -82,9 +83,9 @@ class EncoderTraining(lightning.LightningModule):
         with torch.no_grad():
             key = self.pooled(ids, mask)
         self.exchange()
-        return contrastive_entropy(
-            query, key, temperature=settings.temperature, normalise=settings.normalise, floor=settings.floor
-        )
+        if self.objective == "official_entropy":
+            return contrastive_entropy(query, key, floor=OFFICIAL_FLOOR)
+        return contrastive_entropy(query, key, temperature=settings.temperature, normalise=True)
 
     def masked_lm(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Returns the cross-entropy of the hidden tokens under the pretrained head."""
@@ -120,8 +121,8 @@ class EncoderTraining(lightning.LightningModule):
             parameter.data, self.key[index] = self.key[index], parameter.data
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Lets the key encoder follow by momentum; with momentum 1 it stays the pretrained one."""
-        momentum = self.config.momentum
+        """Lets the key encoder follow by momentum; the official one stays the pretrained one."""
+        momentum = 1.0 if self.objective == "official_entropy" else self.config.momentum
         self.key = [
             momentum * key.to(own.device) + (1 - momentum) * own.detach()
             for key, own in zip(self.key, self.trained, strict=True)

@@ -68,7 +68,7 @@ def read_inputs(
         if not isinstance(prompt, str):
             message = f"prompt {index + 1}: expected a string, got {type(prompt).__name__}"
             raise InputError(message, field="prompts")
-    texts = [normalise_text(prompt) if config.normalise else prompt for prompt in prompts]
+    texts = [normalise_text(prompt) for prompt in prompts]
     with_text = [text for text in texts if text.strip()]
     if not with_text:
         raise InputError(
@@ -113,8 +113,7 @@ def read_subject(encoder: Encoder, prompts: Sequence[str], config: DetectorConfi
         return frozenset()
 
     def pieces(word: str) -> list[int]:
-        inside = f" {normalise_text(word) if config.normalise else word}"
-        return encoder.words(encoder.tokenize([inside]))[0]
+        return encoder.words(encoder.tokenize([f" {normalise_text(word)}"]))[0]
 
     distinct = list(dict.fromkeys(prompts))
     return find_subject(distinct, pieces, name_share=NAME_SHARE, subject_share=SUBJECT_SHARE)

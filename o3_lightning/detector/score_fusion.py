@@ -129,7 +129,7 @@ def fit_fusion(
     unit, last = F.normalize(rows, dim=-1), rows[:, -1]
     scale, whitening = fit_precision(last - last.mean(dim=0), MOST_RANK)
     within, centroids = fit_clusters(unit, config, seed)
-    bank = unit[:, -1] if config.bank == "examples" else centroids
+    bank = unit[:, -1] if config.keeps_examples else centroids
     direction, offset = torch.zeros_like(rows[0]), rows.new_zeros(())
     if others is not None:
         direction, offset = fit_direction(unit, F.normalize(others.double(), dim=-1), MOST_RANK)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from o3_lightning.detector.base import DETECTORS, Evidence, Saved
 from o3_lightning.detector.config import DetectorConfig, TrainingConfig
 
 FORMAT_VERSION = 5
+FORMER_FIELDS = {"normalise": True, "slope_power": 2.0}  # with the values that every detector has now
 TENSOR_FILE, JSON_FILE = "detector.safetensors", "detector.json"
 JSON_FIELDS = {
     "config": dict,
@@ -118,14 +120,28 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def read_config(value: dict[str, Any], path: Path) -> DetectorConfig:
-    """Returns the settings, refusing keys and values that this version does not know."""
+    """Returns the settings, refusing keys and values that this version does not know.
+
+    Fields of earlier versions that presets decide now are dropped; what they no longer decide is refused.
+    """
     given: dict[str, Any] = {
         key: tuple(item) if isinstance(item, list) else item for key, item in value.items()
     }
     if not isinstance(training := given.pop("training", {}), dict):
         raise StoreError(f"{path}: field 'config.training': expected an object, got {training!r:.40}")
+    family = given.pop("family", None)
+    for name, only in FORMER_FIELDS.items():
+        if (got := given.pop(name, only)) != only:
+            raise StoreError(
+                f"{path}: field 'config.{name}': expected {only!r}, its only value now, got {got!r}: "
+                "fit the detector again from the request's prompts"
+            )
+    given.pop("bank", None)
+    for name in ("normalise", "floor"):
+        training.pop(name, None)
     try:
-        return DetectorConfig(**given, training=TrainingConfig(**training))
+        config = DetectorConfig(**given, training=TrainingConfig(**training))
+        return config if family in (None, config.family) else replace(config, preset=family)
     except (TypeError, InputError) as error:
         raise StoreError(f"{path}: field 'config': {error}") from error
 

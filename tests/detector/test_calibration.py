@@ -30,9 +30,9 @@ def test_cross_fit_puts_scores_back_in_order():
     assert result.tolist() == list(range(11))
 
 
-def test_weight_equals_clipped_normal_tail():
+def test_weight_equals_the_square_of_the_clipped_normal_tail():
     scores = torch.linspace(-4, 3, 29)
-    expected = np.minimum(1, norm.cdf(scores.double().numpy()) / 0.04)
+    expected = np.minimum(1, norm.cdf(scores.double().numpy()) / 0.04) ** 2
     np.testing.assert_allclose(tail_weights(scores, 0.04).numpy(), expected, rtol=1e-6)
 
 
@@ -54,8 +54,8 @@ def test_scale_floor_grows_only_with_room():
 
 def test_recall_check_on_normal_scores_meets_its_target():
     scores = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    check = check_recall(scores, 1.0, target=0.9, tail_quantile=0.04, slope_power=1.0, folds=5, seed=0)
-    expected = 1 - norm.cdf(norm.ppf(0.02))
+    check = check_recall(scores, 1.0, target=0.9, tail_quantile=0.04, folds=5, seed=0)
+    expected = 1 - 0.04 * 0.5**0.5  # a weight of a half is the square of this share of the tail
     assert abs(check.measured - expected) < 0.02
     assert check.lower < check.measured
     assert check.met
@@ -69,21 +69,16 @@ def test_the_conformal_weight_spares_the_whole_share_that_may_be_lost(rows, targ
     def conformal(lost):
         scores = torch.zeros(rows, dtype=torch.float64)
         scores[:lost] = -1
-        options = {"tail_quantile": 0.05, "slope_power": 1.0, "folds": rows, "seed": 0}
+        options = {"tail_quantile": 0.05, "folds": rows, "seed": 0}
         return check_recall(scores, 0.01, target=target, **options).conformal
 
     assert conformal(rank - 1) == 1.0
     assert conformal(rank) == 0.0
 
 
-def test_slope_power_is_a_power_of_the_tails_share():
-    plain, sharp = (tail_weights(torch.linspace(-4, 1, 30), 0.1, power) for power in (1.0, 2.0))
-    torch.testing.assert_close(sharp, plain.square(), rtol=1e-5, atol=1e-6)
-
-
 def test_recall_check_fails_with_a_heavy_tail():
     scores = torch.cat([torch.zeros(80), torch.full((20,), -30.0)]) + 0.01 * torch.arange(100)
-    check = check_recall(scores, 0.1, target=0.9, tail_quantile=0.04, slope_power=1.0, folds=5, seed=0)
+    check = check_recall(scores, 0.1, target=0.9, tail_quantile=0.04, folds=5, seed=0)
     assert check.measured < 0.9
     assert not check.met
 
@@ -91,13 +86,13 @@ def test_recall_check_fails_with_a_heavy_tail():
 def test_narrowing_lowers_scores_only_where_neighbours_are_taken_along():
     generator = torch.Generator().manual_seed(0)
     own = 0.3 + 0.3 * torch.randn(400, generator=generator)
-    settings = {"tail_quantile": 0.08, "slope_power": 2.0, "least_gain": 0.05}
+    settings = {"tail_quantile": 0.08, "least_gain": 0.05}
     assert fit_narrowing(own, own - 6, **settings) == 0
     close = torch.randn(400, generator=generator) - 1.5
     shift = fit_narrowing(own, close, **settings)
 
     def weigh(scores):
-        return tail_weights(scores, 0.08, 2.0)
+        return tail_weights(scores, 0.08)
 
     def gain(by):
         return float(weigh(own - by).mean() - weigh(close - by).mean())
@@ -109,5 +104,5 @@ def test_narrowing_lowers_scores_only_where_neighbours_are_taken_along():
 
 def test_narrowing_never_costs_more_than_a_quarter_of_the_recall():
     own = torch.linspace(-3, 3, 101)
-    shift = fit_narrowing(own, own, tail_quantile=0.08, slope_power=2.0, least_gain=0.05)
-    assert float((tail_weights(own - shift, 0.08, 2.0) >= 0.5).float().mean()) >= 0.75
+    shift = fit_narrowing(own, own, tail_quantile=0.08, least_gain=0.05)
+    assert float((tail_weights(own - shift, 0.08) >= 0.5).float().mean()) >= 0.75

@@ -42,7 +42,7 @@ def test_no_bank_row_is_the_feature_of_a_prompt(encoder, people, fitted):
         encoder.encode([p.lower() for p in people["forget"]])[:, -1], dim=1
     )
     assert float((features @ fitted.parts["fusion"].state.bank[0, 0].T).max()) < 0.999
-    kept = fit_detector(encoder, people["forget"], DetectorConfig(bank="examples"), seed=0)
+    kept = fit_detector(encoder, people["forget"], DetectorConfig(preset="cosine_maha_lexical"), seed=0)
     assert float((features @ kept.parts["fusion"].state.bank[0, 0].T).max()) > 0.9999
 
 
@@ -67,10 +67,10 @@ def damage_key(folder, key):
     path.write_text(json.dumps(value))
 
 
-def damage_config(folder):
+def write_config(folder, **fields):
     path = folder / "detector.json"
     value = json.loads(path.read_text())
-    value["config"]["tail_quantile"] = 7
+    value["config"].update(fields)
     path.write_text(json.dumps(value))
 
 
@@ -90,7 +90,11 @@ def drop_tensor(folder):
         (lambda folder: (folder / "detector.json").write_text("{"), "detector.json: damaged"),
         (lambda folder: (folder / "detector.json").write_text("[]"), "expected an object"),
         (lambda folder: damage_key(folder, "encoder_digest"), "field 'encoder_digest': missing"),
-        (damage_config, "field 'config': field 'detector.tail_quantile'"),
+        (
+            lambda folder: write_config(folder, tail_quantile=7),
+            "field 'config': field 'detector.tail_quantile'",
+        ),
+        (lambda folder: write_config(folder, normalise=False), r"field 'config.normalise': .*fit .* again"),
         (drop_tensor, "detector.safetensors: damaged"),
     ],
 )
@@ -99,6 +103,14 @@ def test_damaged_files_are_named(fitted, tmp_path, damage, message):
     damage(tmp_path)
     with pytest.raises(StoreError, match=message):
         Detector.load(tmp_path)
+
+
+def test_fields_that_presets_decide_now_are_read_from_earlier_stores(fitted, tmp_path):
+    fitted.save(tmp_path)
+    training = {"learning_rate": 1e-4, "normalise": True, "floor": 0.0}
+    former = {"family": "fusion", "bank": "centroids", "normalise": True, "slope_power": 2.0}
+    write_config(tmp_path, **former, training=training)
+    assert Detector.load(tmp_path).config == fitted.config
 
 
 @pytest.mark.parametrize("version", [1, 4, 6])

@@ -15,7 +15,7 @@ from o3_lightning.detector.base import DETECTORS, Evidence, Fitted, Saved
 class SharedWords(Evidence):
     """Scores the number of words that a prompt shares with the longest forget prompt."""
 
-    settings = MappingProxyType({"normalise": False})
+    settings = MappingProxyType({"reading": "plain"})
 
     def __init__(self, words):
         self.words = set(words)
@@ -39,9 +39,8 @@ class SharedWords(Evidence):
         return cls(saved.values["words"])
 
 
-@pytest.mark.parametrize("options", [{"preset": "shared_words"}, {"family": "shared_words"}])
-def test_a_registered_detector_is_fitted_saved_and_asked_by_its_name(encoder, fitted, tmp_path, options):
-    config = DetectorConfig(**options)
+def test_a_registered_detector_is_fitted_saved_and_asked_by_its_name(encoder, fitted, tmp_path):
+    config = DetectorConfig(preset="shared_words")
     assert config.parts == ("shared_words",)
     detector = fit_detector(encoder, ["a rose is red", "no"], config, seed=0)
     assert detector.report == {"seed": 0, "words": "counted", "warnings": ["a warning"]}
@@ -55,6 +54,12 @@ def test_a_registered_detector_is_fitted_saved_and_asked_by_its_name(encoder, fi
     alone = MultiDetector(encoder, {"people": fitted})
     assert torch.equal(multi.weights(prompts)[:, :1], alone.weights(prompts))
     assert multi.explain(prompts)[0]["roses"] == {"score": 3, "weight": 0.75, "channels": {}, "layers": []}
+
+
+def test_a_preset_that_sets_an_unknown_field_is_refused(monkeypatch):
+    monkeypatch.setattr(SharedWords, "settings", {"normalise": False})
+    with pytest.raises(InputError, match=r"'detector.preset'.*'shared_words' sets 'normalise', which is no"):
+        DetectorConfig(preset="shared_words")
 
 
 def test_the_largest_weight_of_several_evidences_counts(encoder, fitted, people, tmp_path):
@@ -71,9 +76,8 @@ def test_the_largest_weight_of_several_evidences_counts(encoder, fitted, people,
 
 
 def test_an_unknown_name_is_refused(fitted, tmp_path):
-    for field in ("preset", "family"):
-        with pytest.raises(InputError, match=f"'detector.{field}'.*shared_words.*got 'share_words'"):
-            DetectorConfig(**{field: "share_words"})
+    with pytest.raises(InputError, match=r"'detector.preset'.*shared_words.*got 'share_words'"):
+        DetectorConfig(preset="share_words")
     replace(fitted, parts={"gone": fitted.parts["fusion"]}).save(tmp_path)
     with pytest.raises(StoreError, match="part 'gone': no such detector; install the package"):
         Detector.load(tmp_path)

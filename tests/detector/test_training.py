@@ -38,7 +38,9 @@ def tiny():
 TOKENS = [[2, 5 + i % 7, 12 + i % 5, 20, 3] for i in range(12)]
 
 
-@pytest.mark.parametrize("objective", ["contrastive_entropy", "info_nce", "nt_xent", "entity_swap"])
+@pytest.mark.parametrize(
+    "objective", ["contrastive_entropy", "official_entropy", "info_nce", "nt_xent", "entity_swap"]
+)
 def test_training_moves_the_adapter_and_leaves_the_encoder(tiny, objective):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
     config = DetectorConfig(objective=objective, training=TrainingConfig(learning_rate=1e-2, batch_size=4))
