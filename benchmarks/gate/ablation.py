@@ -43,7 +43,7 @@ from o3_lightning.detector.names import NameKind
 from o3_lightning.detector.reading import Reading
 
 TASKS = ("demo", "people", "tofu", "clinc banking", "biology", "mars", "france")
-ROWS, PLAIN, DRAWS, DIGITS = 3, 30, 1000, 4
+ROWS, PLAIN, DRAWS, DIGITS, BATCH = 3, 30, 1000, 4, 32
 ROOM = "o3_lightning.detector."
 REQUESTS = Path(__file__).parents[2] / "configs/requests"
 NEVER = re.compile(r"(?!)()")
@@ -276,7 +276,9 @@ class Judge:
             own = [place for place in places if self.cases[place].task == name]
             if own:
                 multi = MultiDetector(self.encoder, {name: detector})
-                found[own] = multi.weights([self.cases[place].text for place in own])[:, 0].numpy()
+                for start in range(0, len(own), BATCH):
+                    part = own[start : start + BATCH]
+                    found[part] = multi.weights([self.cases[place].text for place in part])[:, 0].numpy()
         return found
 
     def without(self, rule: Rule) -> np.ndarray:
