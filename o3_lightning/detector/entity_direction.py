@@ -9,8 +9,7 @@ Shape letters: N prompts, M made-up prompts, V vocabulary, L layers, D width.
 """
 
 import random
-import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,9 +18,8 @@ from torch.nn import functional as F
 
 from o3_lightning.detector.layer_statistics import fit_precision
 from o3_lightning.detector.pseudo_negatives import is_word
+from o3_lightning.detector.text.people import read_tokens
 
-WORD = re.compile(r"[^\W\d_]{2,}")
-SENTENCE_STARTS = frozenset('.!?:;\n"“')
 CAPITAL_SHARE = 0.9  # of a name's places inside sentences; titles put capitals on other words now and then
 LEAST_PROMPTS = 2
 STEM = 3  # letters; a word that begins like a name may be a form of it
@@ -41,16 +39,13 @@ def find_names(prompts: Sequence[str], share: float) -> dict[str, set[int]]:
     """
     capitals: Counter[str] = Counter()
     places: Counter[str] = Counter()
-    holders: dict[str, set[int]] = {}
+    holders: dict[str, set[int]] = defaultdict(set)
     for number, prompt in enumerate(prompts):
-        end = 0
-        for match in WORD.finditer(prompt):
-            word = match.group().lower()
-            holders.setdefault(word, set()).add(number)
-            if end and not SENTENCE_STARTS.intersection(prompt[end : match.start()]):
-                places[word] += 1
-                capitals[word] += match.group()[0].isupper()
-            end = match.end()
+        for word, capital, starts, _ in read_tokens(prompt):
+            if len(word) > 1:
+                holders[word].add(number)
+                places[word] += not starts
+                capitals[word] += capital and not starts
     least = max(LEAST_PROMPTS, share * len(prompts))
     return {
         word: holders[word]
