@@ -152,6 +152,23 @@ def other_fact(template: str, row: Row, material: Material) -> Prompt | None:
     return template.format_map(fields_of(row, material) | more)
 
 
+def clues(templates: Sequence[str], row: Row, material: Material) -> Prompt | None:
+    """The name is replaced by a chain of facts about the same person, each in a pattern."""
+    pattern, template = templates
+    known = list({one.answer: one for one in material.same_subject(row)}.values())
+    if not known:
+        return None
+    chosen = material.draw(row).sample(known, min(CHUNK, len(known)))
+    chain = "".join(pattern.format(fields_of(one, material)["this"], one.answer) for one in chosen)
+    return template.format_map(fields_of(row, material) | {"clues": chain})
+
+
+def wrong_answer(template: str, row: Row, material: Material) -> Prompt | None:
+    """The question with a wrong answer, to be judged and corrected."""
+    wrong = row.perturbed_answers[:1] or tuple(one.answer for one in material.solved(row, 1))
+    return template.format_map(fields_of(row, material) | {"wrong": wrong[0]}) if wrong else None
+
+
 def choice(template: str, row: Row, material: Material) -> Prompt:
     """The question with the true answer among wrong ones."""
     wrong = row.perturbed_answers or tuple(one.answer for one in material.solved(row, CHUNK))
@@ -198,7 +215,7 @@ FUNCTIONS: dict[str, Callable[..., Attempt | Prompt | None]] = {
         function.__name__: function
         for function in (
             held_out, each_word, in_lines, solved_before, content_parts, after_chatter, history, renamed,
-            in_name, whole, other_fact, choice, in_filler, in_chatter, translated,
+            in_name, whole, other_fact, clues, wrong_answer, choice, in_filler, in_chatter, translated,
         )
     },
     "translated_noun": partial(translated, part=1),
