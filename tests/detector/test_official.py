@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from o3_lightning.detector.boundary import fit_one_class
-from o3_lightning.detector.losses import contrastive_entropy
+from o3_lightning.detector.module import contrastive_entropy
 from o3_lightning.detector.official import (
     apply_thresholds,
     empirical_precision,

@@ -6,7 +6,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.detector import DetectorConfig, Encoder
 from o3_lightning.detector.config import TrainingConfig
 from o3_lightning.detector.constants import LORA_ALPHA, LORA_RANK
-from o3_lightning.detector.losses import contrastive_entropy, info_nce, nt_xent
+from o3_lightning.detector.module import contrastive_entropy, info_nce, nt_xent
 from o3_lightning.detector.stacked_lora import encode_stacked
 from o3_lightning.detector.training import lora_targets, train_encoder, with_lora
 
