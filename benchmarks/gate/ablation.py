@@ -1,6 +1,7 @@
 """Measures what each rule of the detector moves: switched off alone, on disguised and plain prompts.
 
     O3_DATA=FOLDER python -m benchmarks.gate.ablation RESULTS.json development|test [RULE ...]
+    python -m benchmarks.gate.ablation RESULTS.json table
 
 A case is a prompt that should be refused (the forgotten, disguised by the attack registry, and its held-out
 wordings) or one that should not (others in the same disguises, neighbours, namesakes). It is missed if its
@@ -359,6 +360,29 @@ def main(
     save_features(encoder)
 
 
+def table(path: str) -> str:
+    """Returns a table in Markdown: percentage points, bold beyond two deviations; removed rules come last."""
+    results = json.loads(Path(path).read_text())
+    members = [name for name in ("development", "test") if name in results]
+    sides = [side for side in results[members[0]]["as it is"] if side != "kinds"]
+    lines = ["| without | " + " | ".join(f"{side} ({member})" for member in members for side in sides) + " |"]
+    lines.append("|---" * (1 + len(members) * len(sides)) + "|")
+    measured = results[members[0]]
+    for name in [*(name for name in RULES if name in measured), *sorted(set(measured) - set(RULES))]:
+        cells = [
+            cell(results[member][name][side], name != "as it is") for member in members for side in sides
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(figures: Mapping[str, float], changes: bool) -> str:
+    """Returns a change and its deviation, or the rate, in percentage points."""
+    change, deviation, rate = (100 * figures[name] for name in ("change", "deviation", "rate"))
+    text = f"{change:+.1f} ± {deviation:.1f}" if change else ("0" if changes else f"{rate:.1f}")
+    return f"**{text}**" if abs(change) > 2 * deviation > 0 else text
+
+
 def save_features(encoder: CachedEncoder) -> None:
     """Writes what the encoder has read."""
     if path := os.environ.get("O3_FEATURES"):
@@ -366,4 +390,7 @@ def save_features(encoder: CachedEncoder) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    if sys.argv[2] == "table":
+        sys.stdout.write(table(sys.argv[1]))
+    else:
+        main(sys.argv[1], sys.argv[2], sys.argv[3:])
