@@ -21,4 +21,4 @@ def test_layers_below_their_center_lower_the_score():
 
 @pytest.mark.parametrize(("conformal", "met"), [(0.5, True), (0.499, False)])
 def test_the_promise_is_kept_from_a_weight_of_one_half_on(conformal, met):
-    assert RecallCheck(target=0.9, measured=0.9, lower=0.8, conformal=conformal).met is met
+    assert RecallCheck(target=0.9, measured=0.9, conformal=conformal).met is met
