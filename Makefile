@@ -43,6 +43,7 @@ bench: $(STAMP)  ## kernel benchmark: verify, then time all sides in one run
 
 bench-gpu: $(STAMP)  ## on a CUDA device: tests, benchmark, block sizes, tables of the documentation; goes on where it was
 	$(BIN)/python -m benchmarks.kernels --everything --resume kernels/results $(if $(MINUTES),--minutes $(MINUTES))
+	mkdir -p kernels/o3_kernels/tuned && cp kernels/results/tuned/*.json kernels/o3_kernels/tuned/
 	$(BIN)/python -m benchmarks.kernels.readme
 
 clean:  ## remove what the commands above made, except runs/

@@ -1,8 +1,8 @@
 """Block sizes measured on a device, read from `tuned/<device>.json`.
 
-Each launch has a rule for its block sizes; `python -m benchmarks.kernels --tune` times variations of it and
-stores the fastest. Nothing is timed while a model runs, so that all processes use the same block sizes, get
-the same bits, and can record CUDA graphs.
+Each launch has a rule for its block sizes; `python -m benchmarks.kernels --tune --out DIR` times variations
+of it and writes the fastest to `DIR/tuned/`, to be copied here. Nothing is timed while a model runs, so that
+all processes use the same block sizes, get the same bits, and can record CUDA graphs.
 """
 
 import json

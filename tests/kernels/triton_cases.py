@@ -164,7 +164,9 @@ def test_layer_scores_of_halves_equal_reference(means):
         assert relative_error(got_part, wanted_part) <= TOLERANCE[torch.float32]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, *(pytest.param(t, marks=pytest.mark.slow) for t in DTYPES[:2])], ids=str
+)
 def test_rows_of_a_batch_score_as_alone(dtype):
     """One rounding rule for any number of rows: not a bit depends on the batch."""
     inputs = score_inputs(3, 2, 20, 2, 5, 6, dtype=dtype)
