@@ -142,11 +142,20 @@ def measure_throughput(client: httpx.Client, questions: list[str], call: Call = 
         call(client, question)
     one = CLIENTS / (time.perf_counter() - began)
     count = 3 * CLIENTS
-    began = time.perf_counter()
+    before, began = batched(client), time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(lambda question: call(client, question), questions[:count]))
     many = count / (time.perf_counter() - began)
-    return {"one_client_per_s": one, "eight_clients_per_s": many, "ratio": many / one}
+    rows, batches = (now - then for now, then in zip(batched(client), before, strict=True))
+    size = {"rows_per_batch": rows / batches} if batches else {}
+    return {"one_client_per_s": one, "eight_clients_per_s": many, "ratio": many / one, **size}
+
+
+def batched(client: httpx.Client) -> list[float]:
+    """Returns how many rows were generated in how many batches; zeros for another server than ours."""
+    lines = [line.split() for line in client.get("/metrics").text.splitlines()]
+    found = {words[0]: float(words[1]) for words in lines if words[0].startswith("o3_batch_rows_")}
+    return [found.get(f"o3_batch_rows_{name}", 0.0) for name in ("sum", "count")]
 
 
 def measure_protection(client: httpx.Client, questions: list[str]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class ServeConfig:
         served_model: name of the model in the interface; empty takes the base model's id.
         max_batch_rows: rows that are generated together; 1 or more.
         max_waiting_rows: rows that wait for a batch; further ones are refused with status 429.
-        batch_wait_seconds: time that a batch waits for further rows while several clients are active.
+        batch_wait_seconds: longest time that a batch waits for further rows while several clients are active;
+            a twentieth of the last batch's time if that is less.
         max_body_bytes: largest body of a call, in bytes; larger ones get status 413.
         max_connections: open connections; further ones get status 503.
         max_completion_tokens: longest answer, in tokens; calls that ask for more get status 400.
@@ -59,7 +60,7 @@ class ServeConfig:
     served_model: str = ""
     max_batch_rows: int = 16
     max_waiting_rows: int = 128
-    batch_wait_seconds: float = 0.01
+    batch_wait_seconds: float = 0.1
     max_body_bytes: int = 1_000_000
     max_connections: int = 512
     max_completion_tokens: int = 512

@@ -41,6 +41,7 @@ from o3_lightning.serving.rows import (
 __all__ = ["BusyError", "Engine"]
 
 logger = logging.getLogger(__name__)
+WAIT_SHARE = 0.05  # of the last batch's time, for which a batch waits for the clients of that one
 LOOK_SECONDS = 0.5  # between two looks at the queue while a batch is generated
 MOST_PAUSE_SECONDS = 10.0  # generation waits so long for a detector's fit, then shares the processor with it
 
@@ -156,7 +157,8 @@ class Engine:
         with self._changed:
             if self._waiting and (self._last_rows > 1 or len(self._waiting) > 1):
                 self._changed.wait_for(
-                    lambda: len(self._waiting) >= self.config.max_batch_rows, self.config.batch_wait_seconds
+                    lambda: len(self._waiting) >= self.config.max_batch_rows,
+                    min(self.config.batch_wait_seconds, WAIT_SHARE * self._batch_seconds),
                 )
             count = min(len(self._waiting), self.config.max_batch_rows)
             rows = [self._waiting.popleft() for _ in range(count)]
