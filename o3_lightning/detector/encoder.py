@@ -15,6 +15,7 @@ from torch import Tensor
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_files
+from o3_lightning.common.progress import Progress
 from o3_lightning.detector.bert import is_plain_bert, mean_hidden_states
 from o3_lightning.detector.config import POOLINGS, DetectorConfig, check_choice
 from o3_lightning.detector.lexical import token_information
@@ -139,8 +140,10 @@ class Encoder:
     def encode_tokens(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Returns the pooled features [B, L, D] of token ids, short rows together with short rows."""
         features = torch.empty(len(tokens), self.layers, self.width)
-        for rows in self.batches([len(row) for row in tokens]):
-            features[rows] = self.forward([tokens[row] for row in rows])
+        with Progress("encoding prompts", len(tokens)) as progress:
+            for rows in self.batches([len(row) for row in tokens]):
+                features[rows] = self.forward([tokens[row] for row in rows])
+                progress.advance(len(rows))
         return features
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:

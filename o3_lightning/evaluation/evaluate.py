@@ -15,7 +15,7 @@ from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.collecting import Collector, split_needs
 from o3_lightning.evaluation.config import METRICS, EvaluationConfig
 from o3_lightning.evaluation.passes import BatchRunner
-from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows, splits_of
+from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows, sample_rows, splits_of
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.aggregate import confidence_interval
 from o3_lightning.metrics.membership import MEMBERSHIP_METRICS
@@ -66,11 +66,13 @@ class EvaluationContext:
 
     Args:
         processes: share the work.
+        seed: of the rows that are drawn from long splits.
         resume: maps a split's name and its work to its result, so that finished splits are not repeated.
         reference_losses: by split, each row's mean loss under a reference model, nats.
     """
 
     processes: Processes = ALONE
+    seed: int = 0
     resume: Resume = lambda name, work: work()
     reference_losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
@@ -148,18 +150,34 @@ def evaluate_stream(
         splits of other tasks than the benchmark's. With membership metrics, and a stream
         with a holdout, "holdout" is the result of these metrics on it. "answer_checks" has the `mode` of
         `gate.check_answers` ("off" without requests), the number of `answers`, and how many of each
-        request's and of the utility prompts' it `refused`.
+        request's and of the utility prompts' it `refused`. "rows" is the most rows of a split, 0 for all; a
+        split of more rows has "sample": the number of rows it is `of`, and the `digest` of the drawn ones.
 
     Raises:
         InputError: a requested metric that no split allows, or a prompt beyond the context.
     """
     around = context or EvaluationContext()
     check_metrics(stream, config, around)
+    limit = config.rows_on(model.device.type)
+    if long := [split for _, split, rows, _ in splits_of(stream) if 0 < limit < len(rows)]:
+        names = ", ".join(dict.fromkeys(long))
+        logger.info(
+            "  measuring %d rows of %s, drawn by the seed; evaluation.rows 0 measures all", limit, names
+        )
 
     def measured(
         name: str, rows: Sequence[QuestionAnswer], kind: Kind, config: EvaluationConfig = config
     ) -> dict[str, Any]:
-        return around.resume(name, lambda: asdict(evaluate_split(model, rows, config, kind, name, around)))
+        drawn = sample_rows(rows, limit, around.seed)
+
+        def work() -> dict[str, Any]:
+            found = asdict(evaluate_split(model, drawn, config, kind, name, around))
+            if len(drawn) < len(rows):
+                found["sample"] = {"of": len(rows), "digest": found["digest"]}
+                found["digest"] = digest_rows(rows)
+            return found
+
+        return around.resume(name, work)
 
     result: dict[str, Any] = {"requests": {}, UTILITY: {}, "other_tasks": list(stream.other_tasks)}
     for owner, split, rows, kind in splits_of(stream):
@@ -178,7 +196,7 @@ def evaluate_stream(
         firsts = ((split, next(iter(part["aggregate"].items()), None)) for split, part in splits.items())
         line = ", ".join(f"{split} {first[0]} {first[1]:.3f}" for split, first in firsts if first)
         logger.info("  %s: %s", owner, line)
-    return {**result, "answer_checks": checks}
+    return {**result, "answer_checks": checks, "rows": limit}
 
 
 def check_metrics(stream: RequestStream, config: EvaluationConfig, context: EvaluationContext) -> None:

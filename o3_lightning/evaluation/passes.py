@@ -6,16 +6,15 @@ row has the same batch and bit for bit the same numbers on any number of process
 Shapes: B rows, K requests.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.progress import Progress
 from o3_lightning.data.encoding import IGNORED, collate, encode_pairs
 from o3_lightning.data.prompts import Prompt, read_prompt
 from o3_lightning.gating.answer_logits import answer_logits
@@ -37,7 +36,7 @@ class BatchRunner:
     Args:
         batch_size: rows per batch, 1 or more.
         processes: the processes that share the batches; batch i runs on process i modulo their number.
-        name: prefix of the progress bar, such as the name of the split.
+        name: of the split or the work, to show progress.
     """
 
     batch_size: int
@@ -56,14 +55,16 @@ class BatchRunner:
         Args:
             lengths: of the rows; rows of similar length share a batch.
             function: maps the row numbers of a batch to one tensor per row.
-            what: rest of the progress bar's text.
+            what: is done with the rows, to show progress.
             dtype: of the results.
         """
         mine = batches(lengths, self.batch_size)[self.processes.rank :: self.processes.count]
-        hidden = not (self.processes.is_first and sys.stderr.isatty())
         collector = RowCollector(dtype, sync=self.processes.count > 1)
-        for chosen in tqdm(mine, f"{self.name} {what}", disable=hidden, leave=False, unit="batch"):
-            collector.update(chosen, function(chosen))
+        rows, shown = sum(map(len, mine)), self.processes.is_first
+        with Progress(f"{self.name} {what}".strip(), rows, shown=shown) as progress:
+            for chosen in mine:
+                collector.update(chosen, function(chosen))
+                progress.advance(len(chosen))
         return [row.reshape(-1) for row in collector.compute()]
 
 

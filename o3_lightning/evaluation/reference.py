@@ -12,7 +12,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.figures import ACCURACY
-from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows, splits_of
+from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows, sample_rows, splits_of
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.gating.routing import EveryPrompt
 from o3_lightning.metrics.membership import CHANCE, MEMBERSHIP_METRICS, membership_auc, privacy_leak
@@ -75,19 +75,27 @@ def splits(result: Result) -> Iterator[tuple[str, Result]]:
         yield HOLDOUT, result[HOLDOUT]
 
 
-def check_rows(reference: Result, stream: RequestStream) -> None:
+def check_rows(reference: Result, stream: RequestStream, limit: int = 0, seed: int = 0) -> None:
     """Refuses a reference that was measured on other rows than the stream's.
 
-    Splits that the reference lacks, or whose digest it lacks, are not checked.
+    Splits that the reference lacks, or whose digest it lacks, are not checked. `limit` and `seed` are
+    those of `sample_rows`.
 
     Raises:
-        InputError: a split has other rows.
+        InputError: a split has other rows, or another sample of them was measured.
     """
     rows = {f"{owner}/{split}": part for owner, split, part, _ in splits_of(stream)}
     for name, part in splits(reference):
         own = stream.holdout if name == HOLDOUT else rows.get(name, ())
         if own and part.get("digest", "") not in ("", digest_rows(own)):
             raise InputError(f"the reference was measured on other rows of {name}", field="reference")
+        drawn = sample_rows(own, limit, seed)
+        expected = digest_rows(drawn) if len(drawn) < len(own) else ""
+        if own and part.get("sample", {}).get("digest", "") != expected:
+            message = (
+                f"the reference was measured on another sample of {name}; give the evaluation.rows and seed"
+            )
+            raise InputError(f"{message} of its evaluation", field="reference")
 
 
 def reference_losses(reference: Result) -> dict[str, list[float]]:

@@ -1,7 +1,6 @@
 """Leak of a gated model under attack, and the side effects of the same attacks on utility prompts."""
 
 import logging
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, wraps
@@ -22,6 +21,7 @@ from o3_lightning.evaluation.asking import Asker, Reply, Row, leak_of
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import EvaluationContext, ends_of
 from o3_lightning.evaluation.passes import BatchRunner
+from o3_lightning.evaluation.splits import sample_rows
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.metrics.text import accuracy
 
@@ -264,11 +264,9 @@ class Robustness:
             )
         return table
 
-    def drawn(self, rows: Sequence[QuestionAnswer]) -> list[QuestionAnswer]:
-        """Rows drawn by the seed, in their order; evenly spaced ones could all ask for one attribute."""
-        count = min(self.config.robustness.rows or len(rows), len(rows))
-        places = random.Random(f"rows-{self.seed}").sample(range(len(rows)), count)  # noqa: S311
-        return [rows[place] for place in sorted(places)]
+    def drawn(self, rows: Sequence[QuestionAnswer]) -> Sequence[QuestionAnswer]:
+        """Returns rows drawn by the seed."""
+        return sample_rows(rows, self.config.robustness.rows, self.seed)
 
     @cached_property
     def refusal(self) -> str:

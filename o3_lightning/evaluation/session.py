@@ -65,7 +65,7 @@ class EvaluationSession:
         if reference:
             config = with_reference(config, self.stream)
             other = self.reference(reference, config)
-            check_rows(other, self.stream)
+            check_rows(other, self.stream, config.rows_on(model.device.type), self.seed)
         losses = {} if other is None else reference_losses(other)
         result, parts = self.finish(model, name, config, losses)
         content = {
@@ -90,7 +90,7 @@ class EvaluationSession:
         start = time.perf_counter()
         check_prompts(self.stream, model.base)
         parts = self.parts("robustness", model, self.config)
-        around = EvaluationContext(self.processes, parts.resume)
+        around = EvaluationContext(self.processes, self.seed, parts.resume)
         table = Robustness(model, self.stream, self.config, around, self.seed).run()
         settings = asdict(self.config.robustness)
         content = {"summary": attack_summary(table), "table": table, "settings": settings}
@@ -107,7 +107,7 @@ class EvaluationSession:
     ) -> tuple[dict[str, Any], FinishedSplits]:
         """Measures the unfinished splits; the finished ones may be removed once the result is written."""
         parts = self.parts(name, model, config, losses)
-        context = EvaluationContext(self.processes, parts.resume, losses)
+        context = EvaluationContext(self.processes, self.seed, parts.resume, losses)
         return evaluate_stream(model, self.stream, config, context), parts
 
     def write(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -37,6 +38,17 @@ def splits_of(stream: RequestStream) -> Iterator[tuple[str, str, Sequence[Questi
                 yield request.id, split, rows, "forget"
     for split, kept in stream.utility.items():
         yield UTILITY, split, kept, "keep"
+
+
+def sample_rows(rows: Sequence[QuestionAnswer], limit: int, seed: int) -> Sequence[QuestionAnswer]:
+    """Returns at most `limit` rows in their order, drawn by the seed; all of them if the limit is 0.
+
+    Evenly spaced rows could all ask for one attribute.
+    """
+    if not limit or len(rows) <= limit:
+        return rows
+    places = random.Random(f"rows-{seed}").sample(range(len(rows)), limit)  # noqa: S311
+    return [rows[place] for place in sorted(places)]
 
 
 def digest_rows(rows: Sequence[QuestionAnswer]) -> str:

@@ -12,7 +12,7 @@ from o3_lightning.reporting import external_results, gate, outcome, record
 from o3_lightning.reporting.blocks import Card, Section
 from o3_lightning.reporting.cards import attack_cards, summary_cards
 from o3_lightning.reporting.colours import heat_css, palette_css
-from o3_lightning.reporting.verdict import Finding, findings, knowledge_notes, limits_text
+from o3_lightning.reporting.verdict import Finding, findings, knowledge_notes, limits_text, sample_notes
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
         record.environment_section(metrics.get("environment") or {}, metrics.get("digests") or {}),
     ]
     cards = [*summary_cards(metrics), *attack_cards(details.robustness)]
-    notes = [*knowledge_notes(metrics), *details.notes]
+    notes = [*knowledge_notes(metrics), *sample_notes(metrics), *details.notes]
     found = findings(metrics, details.weights, details.robustness)
     return render_page(details.title, " · ".join(lead), notes, sections, cards, found)
 

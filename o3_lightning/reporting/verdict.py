@@ -9,7 +9,7 @@ from typing import Any
 from o3_lightning.evaluation.tables import attack_summary
 from o3_lightning.metrics.detection import HALF
 from o3_lightning.reporting.cards import relative
-from o3_lightning.reporting.formatting import OWN_SPLITS, is_number, name_of, percent
+from o3_lightning.reporting.formatting import OWN_SPLITS, is_number, name_of, number, percent
 
 LIMITS = {  # by kind of finding: up to the first share green, up to the second amber, above red
     "missed": (0.05, 0.20),
@@ -137,6 +137,20 @@ def knowledge_notes(metrics: Mapping[str, Any]) -> list[str]:
     ]
     fits = (metrics.get("fit_warnings") or {}).items()
     return [*hardly, *(f"Detector of {name}: {warning}." for name, warnings in fits for warning in warnings)]
+
+
+def sample_notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns a sentence that names the splits of which only a sample was measured; none without one."""
+    parts = [
+        f"{count} of {number(of)} rows of {split.removeprefix('utility/')}"
+        for split, (count, of) in (metrics.get("sampled") or {}).items()
+    ]
+    listed = ", ".join(parts)
+    return (
+        [f"Measured on a sample drawn by the seed: {listed}. evaluation.rows 0 measures all."]
+        if parts
+        else []
+    )
 
 
 def limits_text() -> str:

@@ -1,5 +1,6 @@
 """Estimate of the time and memory of a run, extrapolated from a few measured steps of it."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ SAMPLE = 24  # rows measured in each split; a row's cost differs between splits
 MEBIBYTES = 2**20
 
 Value = TypeVar("Value")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,23 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
     loaded = time.perf_counter() - start
     fresh = [one for one in stream.requests if one.id not in reused]
     request = max(stream.requests, key=lambda one: len(one.rows))
+    logger.info("fitting the detector of %s ...", request.id)
     fit, detector = timed(lambda: fit_request(encoder, request, config))
     prompts = evenly_spaced(request.prompts, SAMPLE)
     gate, _ = timed(lambda: MultiDetector(encoder, {request.id: detector}).weights(prompts))
     step, overlaps = 0.0, 0.0
     if not config.refuse_only:
+        logger.info("training %d steps ...", STEPS)
         step, trained = measure_step(config, trainer, base, stream, request)
         overlaps = measure_overlap(base, trained, stream, request)
+    logger.info("answering up to %d rows of each split ...", SAMPLE)
     once, prompt = measure_rows(config, base, stream), gate / len(prompts)
     processes = processes_wanted(trainer)
     steps = sum(steps_of(config, one) for one in fresh)
-    asked = sum(len(part) for _, _, part, _ in splits_of(stream))
-    probes = asked + sum(map(len, stream.probes.values()))
+    limit = config.evaluation.rows_on(base.model.device.type)
+    sizes = [len(part) for _, _, part, _ in splits_of(stream)]
+    asked = sum(min(size, limit or size) for size in sizes)
+    probes = sum(sizes) + sum(map(len, stream.probes.values()))
     count, fresh_rows = len(stream.requests), sum(len(one.rows) for one in fresh)
     seconds = {
         "load": loaded,
@@ -160,10 +167,11 @@ def measure_overlap(
 def measure_rows(config: RunConfig, base: BaseModel, stream: RequestStream) -> float:
     """Returns the seconds of answering and scoring all rows once, from a sample of each split."""
     model, seconds = plain_model(base), 0.0
+    limit = config.evaluation.rows_on(base.model.device.type)
     with evaluating(stream):
         for _, name, rows, kind in splits_of(stream):
             chosen = evenly_spaced(rows, SAMPLE)
             start = time.perf_counter()
             evaluate_split(model, chosen, config.evaluation, kind, name)
-            seconds += (time.perf_counter() - start) * len(rows) / len(chosen)
+            seconds += (time.perf_counter() - start) * min(len(rows), limit or len(rows)) / len(chosen)
     return seconds

@@ -18,6 +18,7 @@ from o3_lightning.adapter.diagnostics import logit_interference, overlap_matrice
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import to_plain
+from o3_lightning.common.progress import Progress
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.stream import RETAIN, RequestStream
 from o3_lightning.detector.detector import Detector
@@ -105,9 +106,15 @@ def run_stages(context: RunContext) -> None:
     """Runs every stage that is not finished, and writes the results."""
     folder, once = context.folder, context.processes.once
     requests = {f"{number:02}-{one.id}": one for number, one in enumerate(context.stream.requests, start=1)}
-    for stage, request in requests.items():
-        protect(context, stage, request)
-    folder.stage(BASE_STAGE, lambda: measure(context, 0))
+    with Progress(
+        "protecting requests", len(requests), "requests", shown=context.processes.is_first
+    ) as progress:
+        for stage, request in requests.items():
+            protect(context, stage, request)
+            progress.advance(1)
+    began = folder.stage(BASE_STAGE, lambda: measure(context, 0))
+    measured = replace(context.config.evaluation, rows=began.get("rows", 0))  # on whatever device it goes on
+    context = replace(context, config=replace(context.config, evaluation=measured))
     for stage, request in requests.items():
         if not context.config.refuse_only:
             folder.stage(f"{stage}-unlearn", partial(train, context, request))
@@ -158,7 +165,7 @@ def measure(context: RunContext, count: int) -> dict[str, Any]:
     """Measures every request and the utility behind the gate of the first `count` requests."""
     model = context.unlearner.gated_model([request.id for request in context.stream.requests[:count]])
     with evaluating(context.stream):
-        shared = EvaluationContext(context.processes)
+        shared = EvaluationContext(context.processes, context.config.seed)
         return evaluate_stream(model, context.stream, context.config.evaluation, shared)
 
 

@@ -98,8 +98,9 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
     each request's weights); `confusion` between requests; `u2r`; `official`, see `official_series`;
     `plane` (accuracies with intervals);
     `intervals[owner][split][metric]`, low and high in every column; `unreadable` (answers that a metric could
-    not judge); `answer_checks` of the last model; `fit_warnings[request]` of detectors; `backward_transfer`;
-    `adapters`; `overlaps`; `seconds` per stage; `peak_memory_mib`; `environment`.
+    not judge); `sampled`, by split how many rows were measured and of how many; `answer_checks` of the last
+    model; `fit_warnings[request]` of detectors; `backward_transfer`; `adapters`; `overlaps`; `seconds` per
+    stage; `peak_memory_mib`; `environment`.
     """
     stages = [BASE_STAGE, *stage_names(identifiers, "evaluate")]
     measured = [results[stage] for stage in stages]
@@ -122,6 +123,7 @@ def assemble_metrics(name: str, identifiers: Sequence[str], results: Results) ->
         "adapters": {name: stage["metrics"] for name, stage in trained.items()},
         "intervals": intervals_of(measured),
         "unreadable": unreadable_answers(measured),
+        "sampled": sampled_splits(measured[0]),
         "answer_checks": measured[-1].get("answer_checks", {}),
         "fit_warnings": fit_warnings(identifiers, results),
         "overlaps": overlaps_of(results),
@@ -148,6 +150,16 @@ def intervals_of(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     place = found.setdefault(owner, {}).setdefault(split, {})
                     place.setdefault(metric, [None] * len(measured))[column] = list(ends[:2])
     return found
+
+
+def sampled_splits(stage: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Returns, by split of which only a sample was measured, its rows and all rows."""
+    return {
+        f"{owner}/{split}": [part["count"], part["sample"]["of"]]
+        for owner, splits in (*stage["requests"].items(), ("utility", stage["utility"]))
+        for split, part in splits.items()
+        if "sample" in part
+    }
 
 
 def trained_stages(identifiers: Sequence[str], results: Results) -> dict[str, Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 """The trainer of one fit, on one process or on all that have joined (`training/processes.py`)."""
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -14,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from o3_lightning.common.errors import InputError
+from o3_lightning.common.progress import Progress
 from o3_lightning.training.processes import processes_at_work
 
 QUIET: dict[str, Any] = {
@@ -25,6 +27,20 @@ QUIET: dict[str, Any] = {
 NOISY_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda")
 SHARDING = "fsdp"
 REPLICATING = ("auto", "ddp")
+
+
+class StepLog(Callback):
+    """Logs the progress of a fit from time to time, where no terminal shows Lightning's bar."""
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        """Begins to measure the time of steps."""
+        total = trainer.estimated_stepping_batches
+        shown = trainer.is_global_zero and math.isfinite(total)
+        self.steps = Progress("training", int(total) if shown else 0, "steps", shown=shown)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Counts an optimizer step."""
+        self.steps.advance(trainer.global_step - self.steps.done)
 
 
 def build_trainer(
@@ -49,7 +65,8 @@ def build_trainer(
     given = {key: value for key, value in trainer_options.items() if value is not None}
     options = {**QUIET, "max_epochs": max_epochs, "enable_progress_bar": sys.stderr.isatty()} | given
     options["logger"] = given.get("logger") or logger or False
-    options["callbacks"] = [*as_list(given.get("callbacks")), *callbacks]
+    log = [] if sys.stderr.isatty() else [StepLog()]
+    options["callbacks"] = [*as_list(given.get("callbacks")), *callbacks, *log]
     options |= placement(options)
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -282,3 +282,30 @@ def test_a_reference_that_is_no_evaluation_is_told(content, tmp_path):
         EvaluationSession(
             make_stream(), settings(), BaseConfig(), DataConfig(), 0, tmp_path, ALONE
         ).reference(str(path), settings())
+
+
+def test_long_splits_are_sampled_by_the_seed_and_the_result_says_so(plain, caplog):
+    stream, wanted = make_stream(), settings(metrics=("accuracy",), rows=3)
+    with caplog.at_level("INFO"):
+        found = [evaluate_stream(plain, stream, wanted, EvaluationContext(seed=seed)) for seed in (0, 0, 1)]
+    first, again, other = (result["requests"]["a"]["seen"] for result in found)
+    assert first == again
+    assert first["sample"] != other["sample"]
+    assert (first["count"], first["sample"]["of"]) == (3, 7)
+    whole = evaluate_stream(plain, stream, settings(metrics=("accuracy",), rows=0))
+    assert whole["requests"]["a"]["seen"]["digest"] == first["digest"]
+    assert (
+        "measuring 3 rows of seen, held_out, kept, other, drawn by the seed; evaluation.rows 0" in caplog.text
+    )
+    check_rows(found[0], stream, 3, 0)
+    for limit, seed in ((0, 0), (3, 1)):
+        with pytest.raises(InputError, match="another sample of a/seen"):
+            check_rows(found[0], stream, limit, seed)
+
+
+def test_only_a_cpu_bounds_the_rows_by_default():
+    assert EvaluationConfig().rows_on("cpu") > 216  # the demo measures all of its rows
+    assert EvaluationConfig().rows_on("cuda") == 0
+    assert EvaluationConfig(rows=5).rows_on("cuda") == 5
+    with pytest.raises(InputError, match=r"evaluation\.rows.*0 or more"):
+        EvaluationConfig(rows=-1)

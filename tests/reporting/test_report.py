@@ -360,5 +360,13 @@ def test_what_a_detector_warned_of_when_it_was_fitted_stands_in_the_report():
     assert "Detector of a: add rows that say only the surname." in text
 
 
+def test_a_sample_of_the_rows_is_said_to_be_one():
+    metrics = {**example_metrics(), "sampled": {"utility/kept": [256, 4000]}}
+    assert (
+        "a sample drawn by the seed: 256 of 4,000 rows of kept"
+        in Page(render_report(metrics, example_details())).text
+    )
+
+
 def test_a_run_of_which_nothing_is_known_has_no_verdict():
     assert 'class="verdict' not in render_report({"requests": []}, ReportDetails("demo"))
