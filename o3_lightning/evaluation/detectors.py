@@ -18,11 +18,15 @@ def detector_splits(stream: RequestStream) -> dict[str, dict[str, list[str]]]:
     shared.update({name: list(prompts) for name, prompts in stream.probes.items()})
     splits: dict[str, dict[str, list[str]]] = {}
     for request in stream.requests:
-        others = [prompt for other in stream.requests if other.id != request.id for prompt in other.prompts]
-        own = {"seen": request.prompts, "held_out": [row.prompt for row in request.held_out]}
-        splits[request.id] = {
-            name: prompts for name, prompts in {**own, "other_requests": others, **shared}.items() if prompts
+        others = [other for other in stream.requests if other.id != request.id]
+        named = {
+            "seen": request.prompts,
+            "held_out": [row.prompt for row in request.held_out],
+            "other_requests": [prompt for other in others for prompt in other.prompts],
+            "other_held_out": [row.prompt for other in others for row in other.held_out],
+            **shared,
         }
+        splits[request.id] = {name: prompts for name, prompts in named.items() if prompts}
     return splits
 
 
@@ -76,13 +80,14 @@ def gate_errors(stream: RequestStream, weights: Weights, listed: int) -> dict[st
         `mistakes[request]`: prompts with `split` and `weight`: misses (below 0.5 on its own splits) and
         false alarms (0.5 or more on others). `calibration[request]`: balanced calibration error in [0, 1] of
         its own prompts against all others, None without others. `confusion`: `rows` (owners; the last are
-        utility prompts), `columns` (the request of the largest weight, or "none") and `values`, counts.
+        utility prompts), `columns` (the request of the largest weight, or "none") and `values`, counts of
+        held-out prompts; of seen ones where a request has no others.
     """
     splits = detector_splits(stream)
     return {
         "mistakes": {name: mistakes(splits[name], weights[name], listed) for name in weights},
         "calibration": {name: calibration(own) for name, own in weights.items()},
-        "confusion": confusion(stream, weights),
+        "confusion": confusion(stream, splits, weights),
     }
 
 
@@ -111,18 +116,22 @@ def calibration(weights: Mapping[str, Sequence[float]]) -> float | None:
     return calibration_error(inside, outside) if inside and outside else None
 
 
-def confusion(stream: RequestStream, weights: Weights) -> dict[str, Any]:
+def confusion(
+    stream: RequestStream, splits: Mapping[str, Mapping[str, Sequence[str]]], weights: Weights
+) -> dict[str, Any]:
     """Counts of the prompts of each request, and of utility prompts, by the request of the largest weight."""
     names = [request.id for request in stream.requests]
+    asked = [[row.prompt for row in request.held_out] or request.prompts for request in stream.requests]
+    utility = [row.prompt for rows in stream.utility.values() for row in rows]
     columns = []
     for name in names:
-        others = iter(weights[name].get("other_requests", ()))
-        column: list[float] = []
-        for request in stream.requests:
-            own = request.id == name
-            column += weights[name]["seen"] if own else [next(others) for _ in request.prompts]
-        columns.append([*column, *(weight for split in stream.utility for weight in weights[name][split])])
-    owners: list[int | None] = [i for i, request in enumerate(stream.requests) for _ in request.prompts]
-    owners += [None] * sum(len(rows) for rows in stream.utility.values())
+        own = {
+            prompt: weight
+            for split, prompts in splits[name].items()
+            for prompt, weight in zip(prompts, weights[name][split], strict=True)
+        }
+        columns.append([own[prompt] for prompts in (*asked, utility) for prompt in prompts])
+    owners: list[int | None] = [i for i, prompts in enumerate(asked) for _ in prompts]
+    owners += [None] * len(utility)
     counts = request_confusion(list(zip(*columns, strict=True)), owners)
     return {"rows": [*names, "utility"], "columns": [*names, "none"], "values": counts}

@@ -29,7 +29,7 @@ STREAM = RequestStream(
 
 def test_each_request_is_compared_with_every_other_prompt():
     table, weights = evaluate_detectors(LengthDetectors(), STREAM)
-    assert set(table["a"]) == {"seen", "held_out", "other_requests", "kept", "near"}
+    assert set(table["a"]) == {"seen", "held_out", "other_requests", "other_held_out", "kept", "near"}
     assert table["a"]["other_requests"]["auroc"] == 1.0
     assert table["a"]["seen"]["auroc"] is None
     assert table["a"]["seen"]["mean_weight"] == 1.0

@@ -17,7 +17,13 @@ STREAM = RequestStream(
 )
 WEIGHTS = {
     "a": {"seen": [1.0, 0.25], "held_out": [0.4], "other_requests": [0.75], "kept": [0.0, 0.5], "odd": [0.9]},
-    "b": {"seen": [0.5], "other_requests": [0.0, 0.8], "kept": [0.0, 0.0], "odd": [0.0]},
+    "b": {
+        "seen": [0.5],
+        "other_requests": [0.0, 0.8],
+        "other_held_out": [0.3],
+        "kept": [0.0, 0.0],
+        "odd": [0.0],
+    },
 }
 
 
@@ -38,11 +44,11 @@ def test_as_many_are_listed_as_asked_and_none_at_zero():
     assert gate_errors(STREAM, WEIGHTS, 0)["mistakes"] == {"a": [], "b": []}
 
 
-def test_confusion_counts_every_forget_and_utility_prompt_once():
+def test_confusion_counts_held_out_prompts_and_seen_ones_where_there_are_none():
     confusion = gate_errors(STREAM, WEIGHTS, 0)["confusion"]
     assert confusion["rows"] == ["a", "b", "utility"]
     assert confusion["columns"] == ["a", "b", "none"]
-    assert confusion["values"] == [[1, 1, 0], [1, 0, 0], [1, 0, 1]]
+    assert confusion["values"] == [[0, 0, 1], [1, 0, 0], [1, 0, 1]]
 
 
 def test_a_utility_prompt_is_a_false_alarm_where_it_is_taken_for_a_request():
@@ -53,5 +59,5 @@ def test_a_utility_prompt_is_a_false_alarm_where_it_is_taken_for_a_request():
 
 def test_calibration_error_compares_own_prompts_with_all_others():
     errors = gate_errors(STREAM, WEIGHTS, 0)["calibration"]
-    # b: weights 0.5 (own); 0, 0.8, 0, 0, 0 (others); each side has half of the mass
-    assert errors["b"] == pytest.approx(0.5 * 0.5 + 0.1 * 0.8)
+    # b: weights 0.5 (own); 0, 0.8, 0.3, 0, 0, 0 (others); each side has half of the mass
+    assert errors["b"] == pytest.approx(0.5 * 0.5 + 0.5 / 6 * (0.8 + 0.3))
