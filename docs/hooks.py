@@ -17,7 +17,7 @@ from docstring_parser import parse
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+sys.path[:0] = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "docs")]
 WIDTH = "100"  # of help texts
 ENVIRONMENT = ("commit", "device", "threads", "torch")
 
@@ -27,6 +27,7 @@ def on_files(files: Files, config: Any) -> Files:
     pages = {
         "reference/cli.md": command_page(),
         "reference/configuration.md": configuration_page(),
+        "reference/messages.md": messages_page(),
         "results/index.md": results_page(),
     }
     for name, text in pages.items():
@@ -112,6 +113,21 @@ def default_of(field: dataclasses.Field[Any]) -> str:
 def cell(text: str | None) -> str:
     """Returns a text for a cell of a table."""
     return " ".join((text or "").split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def messages_page() -> str:
+    """Returns every error message, by the package that gives it."""
+    from messages import error_messages
+
+    parts = [
+        "# Messages\n\nEvery message of a mistake, read from the source; … stands for what differs. "
+        "[Troubleshooting](../howto/troubleshooting.md) says what to do about those that users meet most.\n"
+    ]
+    for room, texts in error_messages().items():
+        parts.append(
+            f"## {room}\n\n" + "\n".join(f"* `` {' '.join(text.split())} ``" for text in texts) + "\n"
+        )
+    return "\n".join(parts)
 
 
 def results_page() -> str:

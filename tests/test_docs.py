@@ -278,3 +278,24 @@ def test_every_public_name_has_its_place_in_the_reference():
 
 def test_the_readme_is_short():
     assert len(PAGES["README.md"].splitlines()) <= 180
+
+
+def load_messages():
+    spec = importlib.util.spec_from_file_location("messages", ROOT / "docs/messages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_message_of_the_troubleshooting_page_occurs_in_the_code():
+    module = load_messages()
+    raised = [text for texts in module.error_messages().values() for text in texts]
+    assert len(raised) > 250
+    others = (
+        "unknown key '…'; --help lists the known keys",
+        "…: No space left on device; the same command continues",
+    )
+    shown = re.findall(r"^\| `([^`]+)` \|", PAGES["docs/howto/troubleshooting.md"], flags=re.MULTILINE)
+    assert len(shown) > 40
+    assert not [message for message in shown if not module.is_raised(message, [*raised, *others])]
+    assert not module.is_raised("there is no shop yet", raised)
