@@ -8,6 +8,7 @@ import errno
 import importlib
 import logging
 import os
+import shlex
 import sys
 import threading
 import warnings
@@ -32,8 +33,9 @@ NOISY_MODULES = ("lightning", "transformers")  # deprecations of their own code,
 USAGE_ERROR = 2
 # errors of a file system that its owner can fix: full, over quota, read-only, no permission
 FIXABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143  # Ctrl-C and SIGTERM
 BROKEN_PIPE = 141
+CONTINUES = ("run", "study", "evaluate", "reveal", "release", "requests")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,13 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in FIXABLE:
             raise
-        stop(f"{error.filename or 'writing'}: {error.strerror}; the same command continues where it stopped")
+        stop(f"{error.filename or 'writing'}: {error.strerror}{how_to_continue(words)}")
     except (KeyboardInterrupt, SystemExit) as error:
-        lightning = isinstance(error.__context__, KeyboardInterrupt)  # it exits with 1 on Ctrl-C
-        if isinstance(error, SystemExit) and not lightning:
+        status = error.code if isinstance(error, SystemExit) else INTERRUPTED
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning exits with 1 on Ctrl-C
+            status = INTERRUPTED
+        if status not in (INTERRUPTED, TERMINATED):
             raise
-        sys.stderr.write("interrupted; the same command continues where it stopped\n")
-        sys.exit(INTERRUPTED)
+        sys.stderr.write(f"interrupted{how_to_continue(words)}\n")
+        sys.exit(status)
+
+
+def how_to_continue(words: Sequence[str]) -> str:
+    """Returns the end of a message about a command that was stopped: the next command, if it continues."""
+    if not words or words[0] not in CONTINUES:
+        return ""
+    return f"; the same command continues where it stopped: {shlex.join([*program_name().split(), *words])}"
 
 
 def stop(message: str) -> NoReturn:

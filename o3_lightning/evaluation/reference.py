@@ -92,10 +92,8 @@ def check_rows(reference: Result, stream: RequestStream, limit: int = 0, seed: i
         drawn = sample_rows(own, limit, seed)
         expected = digest_rows(drawn) if len(drawn) < len(own) else ""
         if own and part.get("sample", {}).get("digest", "") != expected:
-            message = (
-                f"the reference was measured on another sample of {name}; give the evaluation.rows and seed"
-            )
-            raise InputError(f"{message} of its evaluation", field="reference")
+            message = f"the reference was measured on another sample of {name}; give its evaluation.rows"
+            raise InputError(message, field="reference")
 
 
 def reference_losses(reference: Result) -> dict[str, list[float]]:

@@ -92,8 +92,28 @@ def test_a_file_system_that_refuses_is_told_in_one_line_and_a_bug_is_not(number,
     monkeypatch.setattr("o3_lightning.commands.cli.dispatch", fail)
     with pytest.raises(SystemExit if told else OSError):
         main(["run"])
-    expected = f"error: runs/a/metrics.json: {os.strerror(number)}; the same command continues"
+    reason = os.strerror(number)
+    expected = f"error: runs/a/metrics.json: {reason}; the same command continues where it stopped: "
     assert capsys.readouterr().err.startswith(expected if told else "")
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "status", "message"),
+    [
+        (["run", "--name", "a b"], KeyboardInterrupt(), 130, "o3-lightning run --name 'a b'\n"),
+        (["run", "--name", "a"], SystemExit(143), 143, "o3-lightning run --name a\n"),
+        (["ask", "Who?"], KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_an_interrupted_command_says_the_next_one(words, error, status, message, capsys, monkeypatch):
+    def fail(words):
+        raise error
+
+    monkeypatch.setattr("o3_lightning.commands.cli.dispatch", fail)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == status
+    assert capsys.readouterr().err.endswith(message)
 
 
 def test_a_reader_that_has_seen_enough_ends_the_program_quietly():
