@@ -299,3 +299,18 @@ def test_every_message_of_the_troubleshooting_page_occurs_in_the_code():
     assert len(shown) > 40
     assert not [message for message in shown if not module.is_raised(message, [*raised, *others])]
     assert not module.is_raised("there is no shop yet", raised)
+
+
+def test_the_container_is_set_up_by_the_steps_of_the_makefile():
+    container, makefile = ((ROOT / name).read_text() for name in ("Dockerfile", "Makefile"))
+    needed = re.search(r"^\$\(STAMP\): (.*)$", makefile, flags=re.MULTILINE).group(1).split()
+    copied = {
+        word for line in container.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]
+    }
+    assert {*needed, "o3_lightning", "kernels/o3_kernels", "configs"} <= copied
+    assert all((ROOT / name).exists() for name in copied)
+    assert "-m pip install --quiet --constraint constraints.txt" in makefile
+    assert 'CONSTRAINTS="--constraint constraints.txt"' in container
+    for step in ("-m venv", "-m pip install"):
+        assert step in makefile
+        assert step in container
