@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import o3_lightning
-from benchmarks.detector.measures import PAIRS, WEIGHTS, pair_cell, weight_cell
+from benchmarks.tables import TABLES, written
 from o3_lightning.commands import common, report, study
 from o3_lightning.commands.cli import COMMANDS, main
 from o3_lightning.common.program import LightParser
@@ -33,6 +33,8 @@ BLOCKS = [
 ]
 TABLED = re.compile(r"`((?:o3-lightning|python -m) [^`]*)`")  # commands in the cells of a table
 STUDIES = {"docs/results/methods.md": "baselines", "docs/results/gate.md": "gate_rules"}  # tables shown whole
+
+
 FILES = ("C", "my_study.yaml", "runs/mine/config.yaml")  # that the pages assume
 OTHER_PROGRAMS = (
     "pip",
@@ -177,44 +179,13 @@ def test_every_results_file_has_the_command_that_wrote_it(parse_only):
                 main(words)
 
 
-@pytest.mark.parametrize("page", STUDIES)
-def test_rows_of_a_shown_study_are_those_of_its_results(page):
-    rows = [
-        line for line in (ROOT / f"results/{STUDIES[page]}.md").read_text().splitlines() if line[:3] == "| `"
-    ]
-    names = [row.split("|")[1] for row in rows]
-    shown = [
-        line for line in PAGES[page].splitlines() if line.startswith("| ") and line.split("|")[1] in names
-    ]
-    assert shown
-    assert shown == rows
-
-
-def test_tables_of_the_detectors_are_those_of_their_results():
-    results = json.loads((ROOT / "results/detector.json").read_text())
-    lines = set(PAGES["docs/results/detector.md"].splitlines())
-    for task, measured in results["tasks"].items():
-        name = task if results["roles"][task] == "development" else f"{task} *"
-        own = measured["default"]
-        cells = [pair_cell(own.get(pair)) for pair in PAIRS]
-        cells.append(" / ".join(weight_cell(own.get(split)) for split in WEIGHTS))
-        assert f"| {name} | {' | '.join(cells)} |" in lines
-        beside = [
-            measured[label]
-            for label in ("default", "cosine_maha_lexical", "paper_untrained", "official_untrained")
-        ]
-        cells = [f"{pair_cell(one[PAIRS[0]])}, {weight_cell(one['near'])}" for one in beside]
-        assert f"| {name} | {' | '.join(cells)} |" in lines
-
-
-def test_the_table_of_releases_is_that_of_their_results():
-    after = json.loads((ROOT / "results/release_authors.json").read_text())["after"]
-    lines = set(PAGES["docs/results/reveal_release.md"].splitlines())
-    for name, splits in after.items():
-        cells = [
-            "{:.3f} ± {:.3f}".format(*splits[split]) for split in ("held_out", "seen", "others", "general")
-        ]
-        assert f"| {name} | {' | '.join(cells)} |" in lines
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: f"{table.page}, {table.head}")
+def test_tables_of_the_pages_are_those_of_their_results(table):
+    page = PAGES[f"docs/results/{table.page}.md"]
+    assert written(page, table) == page
+    some = next(iter(table.rows()))
+    changed = page.replace(some[-1], "0.123")
+    assert written(changed, table) != changed
 
 
 def test_the_table_of_the_readme_is_that_of_the_results():
