@@ -18,6 +18,7 @@ from o3_lightning.adapter.diagnostics import logit_interference, overlap_matrice
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import to_plain
+from o3_lightning.common.program import program_name
 from o3_lightning.common.progress import Progress
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.stream import RETAIN, RequestStream
@@ -99,6 +100,7 @@ def run_stream(config: RunConfig, trainer: Mapping[str, Any], processes: Process
         run_stages(RunContext(config, folder, stream, unlearner, loggers, previous))
         loggers.close()
     logger.info("finished: %s", folder.report_file)
+    logger.info('ask it: %s ask --config %s/config.yaml "..."', program_name(), folder.path)
     return folder.path
 
 
