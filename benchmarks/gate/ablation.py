@@ -140,8 +140,6 @@ RULES: dict[str, Rule] = {
     "spans: rests of sentences": reads(text_spans__rests=nothing),
     "spans: windows": reads(text_spans__windows=nothing),
     "spans: short windows": reads(text_spans__SHORT_TEXT_WORDS=0),
-    "spans: question tails": reads(text_spans__question_tails=nothing),
-    "spans: script borders": without("SCRIPT_BORDER", module="text.spans"),
     "readings": reads(reading__read_text=lambda text, *_: [text]),
     "clean text": reads(text_reading__clean_text=same, reading__clean_text=same),
     "words of markup": without("WORDLIKE"),

@@ -15,12 +15,8 @@ WINDOW_WORDS, WINDOW_STRIDE = 16, 8
 SHORT_WINDOW_WORDS, SHORT_WINDOW_STRIDE, SHORT_TEXT_WORDS = 8, 4, 60
 LONG_SENTENCE_WORDS = 40  # a longer one has windows alone
 MOST_STARTS = 4  # of question words, and of capitals, nearest the end of a sentence
-TAIL_WORDS = (4, 6, 8, 12)
-TAIL_TEXT_WORDS = 24
 BLANK = re.compile(r"\s+")
 SENTENCE_END = re.compile(r"(?<=[.!?;:\n。！？])[\"')\]]*\s+|(?<=[。！？])|\n+")
-UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-SCRIPT_BORDER = re.compile(rf"(?<=[{UNSPACED}，：])\s*(?=[A-Za-z])|(?<=[A-Za-z?.!])\s*(?=[{UNSPACED}])")
 QUESTION_WORDS_TEXT = (
     "who whom whose what which when where why how is are was were do does did can could tell name "
     "list describe explain give write has have had will would should please in at for wer wen wem "
@@ -50,15 +46,15 @@ def cut_spans(text: str) -> list[str]:
     """
     whole = BLANK.sub(" ", text).strip()
     words = whole.split(" ")
-    bordered = text if text.isascii() else SCRIPT_BORDER.sub("\n", text)
-    parts = (BLANK.sub(" ", raw).strip() for raw in SENTENCE_END.split(bordered))
+    parts = (BLANK.sub(" ", raw).strip() for raw in SENTENCE_END.split(text))
     sentences = thin([part for part in parts if part], MOST_CUT)
     exact = [*sentences, *(rest for sentence in sentences for rest in rests(sentence))]
-    others = [*windows(words)]
-    if len(words) > TAIL_TEXT_WORDS:
-        others += [tail for sentence in sentences for tail in question_tails(sentence)]
     found = [span for span in dict.fromkeys(exact) if span != whole and is_judged(span)]
-    rest = [span for span in dict.fromkeys(others) if span != whole and span not in found and is_judged(span)]
+    rest = [
+        span
+        for span in dict.fromkeys(windows(words))
+        if span != whole and span not in found and is_judged(span)
+    ]
     kept = thin(found, MOST_SPANS)
     return kept + thin(rest, MOST_SPANS - len(kept))
 
@@ -95,13 +91,6 @@ def windows(words: Sequence[str]) -> Iterator[str]:
         if least < len(words) <= most:
             for start in thin([*range(0, len(words) - size, stride), len(words) - size], MOST_CUT):
                 yield " ".join(words[start : start + size])
-
-
-def question_tails(sentence: str) -> Iterator[str]:
-    """Yields the last words of a question, in a few lengths."""
-    words = sentence.split(" ")
-    if sentence.endswith("?"):
-        yield from (" ".join(words[-count:]) for count in TAIL_WORDS if count < len(words))
 
 
 def thin(parts: Sequence[Part], most: int) -> list[Part]:
