@@ -56,7 +56,8 @@ class NameEvidence(GroupedEvidence):
         if names.common_last:
             warnings.append(
                 f"{names.common_last} of {len(names.subjects)} names are not recognised by their last word "
-                "alone, which is a common word: check answers too (gate.check_answers) if that must not leak"
+                "alone, which is a common word: add rows that say only that word, and check answers too "
+                "(gate.check_answers) if that must not leak"
             )
         return Fitted(cls(hash_names(names, salt)), report, warnings)
 
