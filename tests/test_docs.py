@@ -131,6 +131,8 @@ def check_other_program(line):
     if program == "make":
         makefile = (ROOT / "Makefile").read_text()
         assert all(f"\n{word}:" in makefile for word in words if "=" not in word)
+    elif program == "python" and words[0].startswith("scripts/"):
+        assert (ROOT / words[0]).is_file()
     elif program in ("python", "torchrun") and "-m" in words:
         name = words[words.index("-m") + 1]
         path = ROOT / name.replace(".", "/")

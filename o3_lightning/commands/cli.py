@@ -33,6 +33,9 @@ NOISY_MODULES = ("lightning", "transformers")  # deprecations of their own code,
 USAGE_ERROR = 2
 # errors of a file system that its owner can fix: full, over quota, read-only, no permission
 FIXABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# paths that cannot exist: too long, through a file, in a circle, a folder in place of a file
+NO_PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST)
+LONGEST_PATH = 200  # characters in a message
 INTERRUPTED, TERMINATED = 130, 143  # Ctrl-C and SIGTERM
 BROKEN_PIPE = 141
 CONTINUES = ("run", "study", "evaluate", "reveal", "release", "requests")
@@ -43,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     set_up_process()
     try:
+        if any("\0" in word for word in words):
+            raise InputError("expected words without NUL")
         dispatch(words)
         sys.stdout.flush()
     except O3Error as error:
@@ -51,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
     except OSError as error:
+        if error.errno in NO_PATH:
+            stop(f"{str(error.filename)[:LONGEST_PATH]}: {error.strerror}")
         if error.errno not in FIXABLE:
             raise
         stop(f"{error.filename or 'writing'}: {error.strerror}{how_to_continue(words)}")

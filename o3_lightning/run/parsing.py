@@ -19,13 +19,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    get_loader,
+    set_loader,
+)
 
 from o3_lightning.attacks.registry import ATTACKS
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.registry import load_plugin
 from o3_lightning.common.shipped import find_file
-from o3_lightning.common.yaml import read_mapping
+from o3_lightning.common.yaml import check_document, read_mapping
 from o3_lightning.data.config import BENCHMARKS
 from o3_lightning.detector.config import preset_names
 from o3_lightning.metrics.registry import METRICS
@@ -48,7 +55,33 @@ NAMES: dict[str, Callable[[], list[str]]] = {
 REGISTERED = " Registered: "  # between an option's documentation and the names that it may take
 FIRST_SENTENCE, FEW = re.compile(r"(?<=\.) |; "), 20  # of the short help; names that it lists
 BY_BENCHMARK = "by_benchmark"
+PARSER_MODE = "limited_yaml"
+SHORT = 200  # characters of a value that, without aliases, is safe to parse
+LARGEST = 10**12  # of any number
+LEAST_OPTIONS = {  # of the trainer
+    "accumulate_grad_batches": 1,
+    "devices": -1,
+    "gradient_clip_val": 0,
+    "max_epochs": -1,
+    "max_steps": -1,
+    "num_nodes": 1,
+}
+MOST_DEVICES = 10_000
+DEVICES = re.compile(r"auto|-1|\d{1,5}(, ?\d{1,5})*,?")
 APPEND = "+"
+
+
+def parse_value(text: str) -> Any:
+    """Returns the value of an option, or the content of a section's file, within the limits of YAML files."""
+    if len(text) > SHORT or "&" in text:
+        check_document(text)
+    try:
+        return get_loader("yaml")(text)
+    except ValueError as error:  # a number of thousands of digits
+        raise yaml.YAMLError(str(error)) from error
+
+
+set_loader(PARSER_MODE, parse_value, (yaml.YAMLError,))
 
 
 class ConfigParser(ArgumentParser):
@@ -63,6 +96,9 @@ class ConfigParser(ArgumentParser):
 
     shown: Sequence[str] = ()
     hidden: Sequence[str] = ()
+
+    def __init__(self, *arguments: Any, parser_mode: str = PARSER_MODE, **options: Any) -> None:
+        super().__init__(*arguments, parser_mode=parser_mode, **options)
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """Returns the help, with the registered names and parameters beside the options that take them."""
@@ -115,8 +151,14 @@ class ConfigFile(ActionConfigFile):
 
 
 def for_benchmark(content: Mapping[str, Any], name: Any) -> dict[str, Any]:
-    """Returns the fields of a file, those that it holds for one benchmark included."""
+    """Returns the fields of a file, those that it holds for one benchmark included.
+
+    Raises:
+        InputError: what it holds by benchmark is not mappings of fields.
+    """
     own = content.get(BY_BENCHMARK) or {}
+    if not isinstance(own, dict) or not all(isinstance(fields, dict) for fields in own.values()):
+        raise InputError("expected fields by benchmark", field=BY_BENCHMARK)
     shared = {key: value for key, value in content.items() if key != BY_BENCHMARK}
     return merge(shared, own.get(name, {}))
 
@@ -195,20 +237,29 @@ def build(kind: type[Kind], namespace: Namespace) -> Kind:
 def build_field(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
     """Returns the value of a field; that of a section as its dataclass."""
     if not dataclasses.is_dataclass(field.default_factory) or dataclasses.is_dataclass(value):
-        check_finite(name, value)
+        if value is None and "None" not in str(field.type):
+            raise InputError("expected a value, got null", field=name)
+        check_value(name, value)
         return value
     kind: Any = field.default_factory
     given, inner = section(name, value), {one.name: one for one in dataclasses.fields(kind)}
     return kind(**{key: build_field(inner[key], part, f"{name}.{key}") for key, part in vars(given).items()})
 
 
-def check_finite(name: str, value: Any) -> None:
-    """Raises InputError for NaN or infinity in a field or its items; comparisons with NaN would be False."""
+def check_value(name: str, value: Any) -> None:
+    """Raises InputError for a number that is not finite or too large, or a NUL, in a field or its items.
+
+    Comparisons with NaN would be False, so that no range would refuse it.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"expected a finite number, got {value}", field=name)
+    if isinstance(value, int | float) and abs(value) > LARGEST:
+        raise InputError(f"expected a number of at most {LARGEST:.0e}, got {str(value)[:40]}", field=name)
+    if isinstance(value, str) and "\0" in value:
+        raise InputError(f"expected text without NUL, got {value!r:.60}", field=name)
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     for each in inner:
-        check_finite(name, each)
+        check_value(name, each)
 
 
 def section(name: str, value: Any) -> Namespace:
@@ -222,11 +273,18 @@ def trainer_options(namespace: Namespace) -> dict[str, Any]:
     """Returns the options for `lightning.Trainer`.
 
     Raises:
-        InputError: `trainer` is no mapping of options, or an option holds NaN or infinity.
+        InputError: `trainer` is no mapping of options, or an option has a value that none can have.
     """
     options: dict[str, Any] = section("trainer", namespace["trainer"]).as_dict()
     for name, value in options.items():
-        check_finite(f"trainer.{name}", value)
+        check_value(f"trainer.{name}", value)
+        least = LEAST_OPTIONS.get(name)
+        if least is not None and isinstance(value, int | float) and value < least:
+            raise InputError(f"expected {least} or more, got {value}", field=f"trainer.{name}")
+    devices = options.get("devices")
+    wrong = isinstance(devices, str) and not DEVICES.fullmatch(devices)
+    if wrong or (isinstance(devices, int) and devices > MOST_DEVICES):
+        raise InputError(f"expected a number of devices, got {devices!r:.60}", field="trainer.devices")
     return options
 
 
@@ -251,7 +309,7 @@ def config_from(values: Mapping[str, Any], beside: Path | None = None) -> tuple[
 @functools.cache
 def object_parser() -> ArgumentParser:
     """Returns the parser of nested dictionaries, built once: a study checks dozens of configurations."""
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, parser_mode=PARSER_MODE)
     add_config_arguments(parser, RunConfig, trainer=True)
     return parser
 

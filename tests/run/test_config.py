@@ -166,7 +166,7 @@ def test_the_command_line_overrides_the_file():
         (["--config", "n" * 300], "there is no such file"),
         (["--config", "name: a"], "name: a: there is no such file"),
         (["--seed", "-1"], "field 'seed': expected an integer from 0 to 4294967295, got -1"),
-        (["--output", "a\0b"], "field 'output': expected a folder"),
+        (["--output", "a\0b"], "field 'output': expected text without NUL"),
         (
             ["--detector.channel_weights", "[0,0,0,0,0]"],
             "'detector.channel_weights': expected 5 weights, not all 0",
@@ -205,7 +205,7 @@ def test_an_unknown_key_of_a_file_is_named_with_the_nearest_right_one(tmp_path):
             "field 'objective.forget': expected the fields of a section, got None",
         ),
         (b"trainer: null\n", "field 'trainer': expected the fields of a section, got None"),
-        (b"name:\n", "field 'name': expected 1 to 64 letters"),
+        (b"name:\n", "field 'name': expected a value, got null"),
         (b"trainer:\n  foo: 1\n", "unknown key 'trainer.foo'; did you mean 'trainer."),
     ],
 )
