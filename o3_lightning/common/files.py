@@ -85,22 +85,27 @@ def read_result(path: str | Path, *keys: str, field: str | None = None) -> dict[
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", path=path, field=field) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"is not JSON: {error}", path=path, field=field) from error
+    if not isinstance(value, dict):
+        raise InputError(f"expected a JSON object, got {type(value).__name__}", path=path, field=field)
     for key in keys:
-        if not isinstance(value, dict) or key not in value:
+        if key not in value:
             raise InputError(f"expected a JSON object with '{key}'", path=path, field=field or key)
-    return dict(value)
+    return value
 
 
 def read_stored(path: Path) -> dict[str, Any]:
     """Returns the JSON object in a file of a store; StoreError if it is missing, unreadable or none."""
     try:
-        return dict(json.loads(path.read_bytes()))
+        value = json.loads(path.read_bytes())
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise StoreError(f"{path}: not JSON, or no object: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
 
 
 def read_lines(path: str | Path, what: str, field: str) -> list[str]:

@@ -72,6 +72,12 @@ class AnswerState:
             state = cls(**{name: tensors[name] for name in TENSORS})
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise StoreError(f"{path}: cannot be read: {error}") from error
+        for name in TENSORS:
+            dtype = torch.float32 if name.endswith("nats") else torch.int64
+            if tensors[name].dim() != 1 or tensors[name].dtype != dtype:
+                raise StoreError(f"{path}: tensor '{name}': expected a row of {dtype}")
+        if len(state.salt) != 1 or int(state.salt) < 0:
+            raise StoreError(f"{path}: tensor 'salt': expected one number of 0 or more")
         for kind in ("cue", "value"):
             sizes = {len(getattr(state, f"{kind}{end}")) for end in ("s", "_subjects", "_nats")}
             if len(sizes) != 1 or not bool(torch.isfinite(getattr(state, f"{kind}_nats")).all()):

@@ -85,7 +85,7 @@ def read_detector(folder: Path) -> tuple[dict[str, Any], dict[str, Evidence]]:
             )
         try:
             parts[name] = DETECTORS[name].load(Saved(tensors[name], values), config)
-        except ValueError as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
             raise StoreError(f"{tensor_path}: part '{name}': {error}") from error
     return described, parts
 
@@ -102,7 +102,7 @@ def read_description(path: Path) -> dict[str, Any]:
     """Returns the JSON with every key there and of its type."""
     try:
         value = json.loads(read_bytes(path).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: damaged: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise StoreError(f"{path}: damaged: expected an object, got {type(value).__name__}")
@@ -159,6 +159,6 @@ def read_tensors(content: bytes, path: Path, shapes: dict[str, Any]) -> dict[str
             raise StoreError(
                 f"{path}: tensor '{name}': expected shape {shapes[name]}, got {list(tensor.shape)}"
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
             raise StoreError(f"{path}: tensor '{name}': holds NaN or infinity")
     return tensors

@@ -170,8 +170,12 @@ def load_base(config: BaseConfig, seed: int = 0, unseen: Collection[str] = ()) -
     with readable_errors(config.id):
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         safe = {} if gguf else {"use_safetensors": True}
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **safe, **quantised, **options)
-    check_tokens(tokenizer, model.get_input_embeddings().weight.shape[0])
+        options |= {"dtype": dtype, "output_loading_info": True, **safe, **quantised}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+    model, info = loaded
+    if info["missing_keys"] and not quantised and gguf is None:  # they would be random
+        raise InputError(f"the weights lack '{min(info['missing_keys'])}'", path=folder, field="base.id")
+    check_tokens(tokenizer, model.get_input_embeddings().weight.shape[0], folder)
     if not quantised:
         model.to(device)
     model.eval().requires_grad_(False)
@@ -193,7 +197,7 @@ def chat_format(config: BaseConfig, tokenizer: Any) -> ChatFormat:
     return ChatFormat(tokenizer, options, config.system_prompt, date)
 
 
-def check_tokens(tokenizer: Any, embeddings: int) -> None:
+def check_tokens(tokenizer: Any, embeddings: int, path: Path) -> None:
     """Gives a tokenizer without padding token its end token, and refuses tokens that the model lacks.
 
     Raises:
@@ -201,12 +205,14 @@ def check_tokens(tokenizer: Any, embeddings: int) -> None:
     """
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise InputError("the tokenizer has neither a padding nor an end token", field="base.id")
+            raise InputError(
+                "the tokenizer has neither a padding nor an end token", path=path, field="base.id"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     for kind, number in (("padding", tokenizer.pad_token_id), ("end", tokenizer.eos_token_id)):
         if number is not None and number >= embeddings:
             message = f"the {kind} token has the id {number}, but the model's embedding has {embeddings} rows"
-            raise InputError(message, field="base.id")
+            raise InputError(message, path=path, field="base.id")
 
 
 def dtype_of(config: BaseConfig) -> Any:
@@ -325,7 +331,7 @@ def readable_errors(name: str) -> Iterator[None]:
     """Tells in one line why a model did not load."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # Transformers checks little of a config.json before it uses it
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"'{name}' cannot be loaded: {reason}", field="base.id") from error
 

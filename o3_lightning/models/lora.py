@@ -25,6 +25,7 @@ PEFT_PREFIX = "base_model.model."
 LORA_CONFIG, LORA_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FACTORS = {".lora_A.weight": "A", ".lora_B.weight": "B"}
 NOT_PLAIN = ("use_dora", "modules_to_save", "lora_bias", "megatron_config", "layer_replication")
+MOST_ALPHA = 1e9
 PLAIN_NAME = re.compile(r"\^?[\w.]+")  # no other regular expression of a file is ever run
 
 
@@ -67,7 +68,11 @@ class LoraFactors:
         found: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             module, factor = split_key(key, path)
-            if tensor.dim() != 2 or not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            if (
+                tensor.dim() != 2
+                or not tensor.is_floating_point()
+                or not bool(torch.isfinite(tensor.float()).all())
+            ):
                 raise StoreError(f"{path}: {key}: expected a finite matrix")
             found.setdefault(module, {})[factor] = tensor
         pairs = {module: check_pair(module, pair, path) for module, pair in sorted(found.items())}
@@ -144,12 +149,21 @@ def read_config(path: Path) -> dict[str, Any]:
     for field in NOT_PLAIN:
         if config.get(field):
             raise StoreError(f"{path}: field '{field}': only plain LoRA is supported")
-    if not isinstance(config.get("lora_alpha"), int | float) or not math.isfinite(config["lora_alpha"]):
-        raise StoreError(f"{path}: field 'lora_alpha': expected a number, got {config.get('lora_alpha')!r}")
+    if not is_alpha(config.get("lora_alpha")):
+        raise StoreError(
+            f"{path}: field 'lora_alpha': expected a number, got {config.get('lora_alpha')!r:.40}"
+        )
     patterns = config.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict) or not all(PLAIN_NAME.fullmatch(name) for name in patterns):
-        raise StoreError(f"{path}: field 'alpha_pattern': expected an object with names of modules")
+    if not isinstance(patterns, dict) or not all(
+        PLAIN_NAME.fullmatch(name) and is_alpha(alpha) for name, alpha in patterns.items()
+    ):
+        raise StoreError(f"{path}: field 'alpha_pattern': expected numbers by names of modules")
     return config
+
+
+def is_alpha(value: Any) -> bool:
+    """Whether a value is a number that can be a scale; NaN and infinity are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_ALPHA
 
 
 def split_key(key: str, path: Path) -> tuple[str, str]:
@@ -173,7 +187,7 @@ def scale_of(module: str, rank: int, config: Mapping[str, Any]) -> float:
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         name = pattern.removeprefix("^")
         named = module == name or (name == pattern and module.endswith(f".{name}"))
-        if named and isinstance(value, int | float):
+        if named:
             alpha = value
             break
     return float(alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
