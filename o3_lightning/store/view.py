@@ -168,10 +168,10 @@ class StoreView:
     @staticmethod
     def _verify(folder: Path, files: Mapping[str, str]) -> None:
         """Raises StoreError if a file of a request is missing or changed, or lies behind a link."""
-        for place in (folder.parent, folder, folder / ADAPTER, *(folder / path for path in files)):
-            if place.is_symlink():
-                raise StoreError(f"{place}: a link; only plain files belong in a store")
         for path, digest in files.items():
+            for place in (folder.parent, folder, (folder / path).parent, folder / path):
+                if place.is_symlink():
+                    raise StoreError(f"{place}: a link; only plain files belong in a store")
             problem = check_file(folder / path, digest)
             if problem:
                 raise StoreError(f"{folder / path}: {problem}")
