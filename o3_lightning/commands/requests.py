@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from o3_lightning.commands.common import Call
 
 LIVE_VERBS = ("add", "train")  # take files of forget sets, and the fields of a configuration
-CERTIFY = "certify"
+CERTIFY, REMOVE = "certify", "remove"
 
 
 def main(arguments: list[str]) -> None:
@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> None:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if not options.verb:
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
         parser.print_help(sys.stdout)
         return
     words, fields = split_words(rest)
@@ -42,6 +44,8 @@ def main(arguments: list[str]) -> None:
             parser.error(f"unrecognized arguments: {' '.join([*words[1:], *fields])}")
         if options.verb == CERTIFY:
             lines = certify(store, options, *words)
+        elif options.verb == REMOVE and words and (store.parent / "config.yaml").is_file():
+            lines = remove(store, *words)
         else:
             lines = iter([run_store_command(store, options.verb, *words).rstrip("\n")])
     for line in lines:
@@ -58,7 +62,8 @@ def build_parser() -> LightParser:
     parser.epilog = (
         "'add' protects the requests in FILEs at once, 'train' trains their adapters afterwards; both take "
         "the fields of a configuration, by default those of the run that owns the store. 'certify' signs "
-        "what was done for a request and what the run's metrics.json and robustness.json measured."
+        "what was done for a request and what the run's metrics.json and robustness.json measured. "
+        "'remove' also deletes the texts of a request from the run's folder."
     )
     parser.add_argument("verb", nargs="?", choices=(*LIVE_VERBS, CERTIFY, *VERBS), help="what to do")
     add_store_options(parser)
@@ -99,6 +104,8 @@ def find_store(options: Any) -> Path:
     name = options.name or values.get("name")
     if not name:
         raise InputError("name the store: --config FILE, --name RUN or --store FOLDER")
+    if "\0" in f"{name}{values.get('output', '')}":
+        raise InputError("expected text without NUL", field="name or output")
     return Path(options.output or str(values.get("output", "runs"))) / str(name) / "store"
 
 
@@ -141,6 +148,16 @@ def train(store: Path, files: list[str], call: Call) -> Iterator[str]:
 
     for record in train_requests(store, files, call.config, call.trainer):
         yield f"{record.id}: {record.status}"
+
+
+def remove(store_path: Path, id: str) -> Iterator[str]:
+    """Removes a request and the texts of it that the run's folder keeps, and yields what was deleted."""
+    from o3_lightning.run.cleaning import clean_run
+    from o3_lightning.store.store import Store
+
+    Store.open(store_path).record(id)
+    yield from clean_run(store_path.parent, id)  # first: a request that is gone cannot be removed again
+    yield run_store_command(store_path, REMOVE, id)
 
 
 def certify(store_path: Path, options: argparse.Namespace, id: str | None = None) -> Iterator[str]:

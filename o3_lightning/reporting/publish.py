@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,35 @@ from o3_lightning.reporting.report import ReportDetails
 
 logger = logging.getLogger(__name__)
 
-FILES = ("metrics.json", "metrics.csv", "report.html", "config.yaml")
+FILES, PAGE = ("metrics.json", "metrics.csv", "config.yaml"), "report.html"
 ATTACKS = ("attack", "member", "request", "leak", "base_leak", "caught", "false_alarm", "utility")
 TEXTS = ("request", "split", "prompt", "truth", "before", "after")
 Rows = tuple[list[str | int], list[list[Any]]]
 
 
 def publish(
-    run: Any, folder: Path, metrics: Mapping[str, Any], details: ReportDetails, step: int | None = None
+    run: Any,
+    folder: Path,
+    metrics: Mapping[str, Any],
+    details: ReportDetails,
+    step: int | None = None,
+    *,
+    text: bool = False,
 ) -> None:
     """Sends a finished run to `run` of Weights & Biases; a failure is logged and does not affect the run.
 
-    `FILES` and `store` of the run's folder are sent as artifacts, prompts and answers only if the run kept
-    some. `step` comes after the run's last; None lets the service count.
+    `FILES` and `store` of the run's folder are sent as artifacts; with `text` also what may hold prompts and
+    answers: the report and the tables of samples and mistakes. `step` comes after the run's last; None lets
+    the service count.
     """
     try:
-        send(run, folder, metrics, details, step)
+        send(run, folder, metrics, details if text else replace(details, samples=(), mistakes={}), step, text)
     except Exception as error:  # an unavailable service must not fail a finished run
         logger.warning("Weights & Biases took no tables or artifacts: %s", " ".join(str(error).split()))
 
 
 def send(
-    run: Any, folder: Path, metrics: Mapping[str, Any], details: ReportDetails, step: int | None
+    run: Any, folder: Path, metrics: Mapping[str, Any], details: ReportDetails, step: int | None, text: bool
 ) -> None:
     """Logs tables and plots, and hands the files over."""
     import wandb  # optional, imported only on use
@@ -52,8 +60,10 @@ def send(
     if metrics["utility"]:
         lines["utility"] = metrics["utility"]
     plots = {f"plots/{name}": plot_of(wandb, name, part) for name, part in lines.items()}
-    run.log({**tables, **plots, "report": wandb.Html(str(folder / "report.html"))}, step=step)
-    for kind, paths in (("report", [folder / name for name in FILES]), ("store", [folder / "store"])):
+    page = {"report": wandb.Html(str(folder / PAGE))} if text else {}
+    run.log({**tables, **plots, **page}, step=step)
+    files = [folder / name for name in (*FILES, *([PAGE] if text else []))]
+    for kind, paths in (("report", files), ("store", [folder / "store"])):
         artifact = wandb.Artifact(f"{folder.name}-{kind}", type=kind)
         for path in paths:
             if path.is_dir():

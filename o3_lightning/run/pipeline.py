@@ -125,7 +125,7 @@ def run_stages(context: RunContext) -> None:
     folder.stage("detectors", lambda: once(lambda: measure_detectors(context)))
     if not context.config.refuse_only:
         folder.stage("overlaps", lambda: once(lambda: measure_overlaps(context)))
-    once(lambda: finish_run(folder, context.stream, context.loggers))
+    once(lambda: finish_run(folder, context.stream, context.loggers, text=context.config.logging.wandb_text))
 
 
 def protect(context: RunContext, stage: str, request: UnlearningRequest) -> None:

@@ -32,11 +32,12 @@ CSV_NAME = "metrics.csv"
 Results = Mapping[str, Mapping[str, Any]]
 
 
-def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> None:
+def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger, *, text: bool = False) -> None:
     """Writes the CSV file, the report and `metrics.json`, in this order, then publishes the run.
 
-    The last two mark the run as finished. In addition to `assemble_metrics`, `metrics.json` holds `digests`
-    (base model, encoder, forget sets) and `store_bytes` (of detector and adapter) by request.
+    The last two mark the run as finished; `text` sends prompts and answers to Weights & Biases, too. In
+    addition to `assemble_metrics`, `metrics.json` holds `digests` (base model, encoder, forget sets) and
+    `store_bytes` (of detector and adapter) by request.
     """
     identifiers, results = [request.id for request in stream.requests], folder.results()
     forget_sets = {request.id: request.digest for request in stream.requests}
@@ -56,7 +57,7 @@ def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger) -> 
     write_atomically(folder.report_file, render_report(metrics, details), private=True)
     write_json(folder.metrics_file, metrics)
     for run in loggers.wandb_runs():
-        publish(run, folder.path, metrics, details, loggers.next_step)
+        publish(run, folder.path, metrics, details, loggers.next_step, text=text)
 
 
 def render_again(folder: RunFolder, beside: Mapping[str, Place] | None = None) -> Path:

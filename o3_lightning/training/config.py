@@ -19,8 +19,10 @@ class LoggingConfig:
 
     Args:
         csv: write them to files in the run's folder.
-        wandb: send them to Weights & Biases too; at the end also the tables, the report with its sample
-            answers (evaluation.samples), and the store.
+        wandb: send them to Weights & Biases too; at the end also tables of figures, the configuration and
+            the store, none of which holds prompts or answers.
+        wandb_text: send what holds prompts and answers of forget sets, too: the report, its sample answers
+            (evaluation.samples) and the prompts that detectors got wrong.
         wandb_project: project there.
         wandb_group: runs of one group are shown together there; empty takes the run's name.
         wandb_mode: "auto" (online where a key is set in WANDB_API_KEY or by `wandb login`, offline
@@ -32,6 +34,7 @@ class LoggingConfig:
 
     csv: bool = True
     wandb: bool = False
+    wandb_text: bool = False
     wandb_project: str = "o3-lightning"
     wandb_group: str = ""
     wandb_mode: str = "auto"

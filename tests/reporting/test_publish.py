@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from o3_lightning.reporting.publish import publish, tables_of
 from o3_lightning.reporting.report import ReportDetails
 from o3_lightning.training.loggers import kept_id
@@ -41,6 +43,33 @@ def test_text_is_given_only_where_the_run_kept_it():
     kept = ReportDetails("run", samples=[{"prompt": "secret?"}], mistakes={"one": []})
     assert "secret?" not in json.dumps(tables_of(METRICS, ReportDetails("run", mistakes={"one": []})))
     assert tables_of(METRICS, kept)["samples"][1][0][2] == "secret?"
+
+
+class Recorder:
+    """Takes what a run of Weights & Biases is given."""
+
+    def __init__(self):
+        self.config, self.summary, self.logged, self.files = self, {}, {}, []
+
+    def update(self, values, **_):
+        self.summary |= values
+
+    def log(self, values, step=None):
+        self.logged |= values
+
+    def log_artifact(self, artifact):
+        self.files += artifact.manifest.entries
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_report_samples_and_mistakes_are_sent_only_if_asked_for(text, tmp_path):
+    for name in ("metrics.json", "report.html"):
+        (tmp_path / name).write_text("{}")
+    kept = ReportDetails("run", samples=[{"prompt": "secret?"}], configuration="name: run")
+    run = Recorder()
+    publish(run, tmp_path, METRICS, kept, text=text)
+    assert "tables/metrics" in run.logged
+    assert ("report" in run.logged, "tables/samples" in run.logged, "report.html" in run.files) == (text,) * 3
 
 
 def test_a_service_that_fails_costs_a_log_line(caplog):

@@ -132,10 +132,11 @@ def test_curves_are_grouped_by_request_and_their_steps_rise(logged):
     assert "tables/metrics" in rows[-1]
 
 
-def test_tables_plots_report_and_figures_are_sent(logged):
+def test_tables_plots_and_figures_are_sent_and_no_report(logged):
     rows = history_of(records_of(logged))
     keys = set().union(*rows)
-    assert {"tables/metrics", "report"} <= keys
+    assert "tables/metrics" in keys
+    assert "report" not in keys
     assert any(key.startswith("plots/forget/held_out") for key in keys)
     table = next(row["tables/metrics"] for row in rows if "tables/metrics" in row)
     (path,) = logged.glob(f"logs/wandb/offline-run-*/files/{table['path']}")
@@ -145,7 +146,7 @@ def test_tables_plots_report_and_figures_are_sent(logged):
     assert len(content["data"]) == len(lines) - 1
 
 
-def test_store_and_report_are_artifacts(logged):
+def test_store_and_results_are_artifacts_and_the_report_is_none(logged):
     artifacts = {}
     for record in records_of(logged):
         if record.WhichOneof("record_type") == "artifact":
@@ -154,16 +155,15 @@ def test_store_and_report_are_artifacts(logged):
         elif record.request.HasField("log_artifact"):
             artifact = record.request.log_artifact.artifact
             artifacts[artifact.type] = {entry.path for entry in artifact.manifest.contents}
-    assert {"metrics.json", "metrics.csv", "report.html", "config.yaml"} <= artifacts["report"]
+    assert artifacts["report"] == {"metrics.json", "metrics.csv", "config.yaml"}
     stored = {path.relative_to(logged / "store").as_posix() for path in (logged / "store").rglob("*.json")}
     assert stored <= artifacts["store"]
 
 
 def test_no_text_of_a_request_is_in_what_was_written(logged):
-    runs = list(logged.glob("logs/wandb/offline-run-*"))
-    assert runs
-    files = [path for folder in (*runs, logged / "store") for path in folder.rglob("*") if path.is_file()]
-    assert len(files) > 10
-    for path in (*files, logged / "report.html"):
+    assert list(logged.glob("logs/wandb/offline-run-*"))
+    files = [path for path in logged.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for path in files:
         content = path.read_bytes()
         assert not [secret for secret in SECRETS if secret.encode() in content], path
