@@ -1,6 +1,8 @@
-"""The SLURM jobs: before the time is up they stop the run and queue themselves again."""
+"""The SLURM jobs, which stop the run before the time is up and queue themselves again; lock file and SBOM."""
 
+import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -41,3 +43,20 @@ def test_a_job_whose_time_is_up_is_stopped_and_queued_again(name, tmp_path):
     told, _ = job.communicate(timeout=60)
     assert told.splitlines() == ["scancel --signal=TERM 7", "stopped", "scontrol requeue 7"]
     assert job.returncode != 0
+
+
+def test_lock_file_and_sbom_name_every_package_with_its_hash(tmp_path):
+    items = [
+        {
+            "metadata": {"name": name, "version": "1.0", "license_expression": "MIT"},
+            "download_info": {"archive_info": {"hashes": {"sha256": digit * 64}}},
+        }
+        for name, digit in (("Zebra_x", "1"), ("o3-lightning", "2"), ("ant", "3"))
+    ]
+    runpy.run_path(str(SCRIPTS / "supply_chain.py"))["write"](tmp_path, items)
+    lines = (tmp_path / "requirements.lock").read_text().splitlines()
+    assert lines == [f"ant==1.0 --hash=sha256:{'3' * 64}", f"Zebra_x==1.0 --hash=sha256:{'1' * 64}"]
+    bom = json.loads((tmp_path / "sbom.cdx.json").read_text())
+    assert (bom["bomFormat"], bom["metadata"]["component"]["name"]) == ("CycloneDX", "o3-lightning")
+    assert [part["purl"] for part in bom["components"]] == ["pkg:pypi/ant@1.0", "pkg:pypi/zebra-x@1.0"]
+    assert bom["components"][0]["hashes"] == [{"alg": "SHA-256", "content": "3" * 64}]
