@@ -135,7 +135,8 @@ def knowledge_notes(metrics: Mapping[str, Any]) -> list[str]:
         for request, before in known.items()
         if before < HARDLY_KNOWN
     ]
-    fits = (metrics.get("fit_warnings") or {}).items()
+    warned = metrics.get("fit_warnings") or {}
+    fits = [(name, warned.get(name, ())) for name in metrics["requests"]]  # files sort by name
     return [*hardly, *(f"Detector of {name}: {warning}." for name, warnings in fits for warning in warnings)]
 
 
@@ -143,7 +144,7 @@ def sample_notes(metrics: Mapping[str, Any]) -> list[str]:
     """Returns a sentence that names the splits of which only a sample was measured; none without one."""
     parts = [
         f"{count} of {number(of)} rows of {split.removeprefix('utility/')}"
-        for split, (count, of) in (metrics.get("sampled") or {}).items()
+        for split, (count, of) in sorted((metrics.get("sampled") or {}).items())
     ]
     listed = ", ".join(parts)
     return (
