@@ -209,7 +209,7 @@ def orthogonality(dtype, rank, plan=None, arguments=USUAL, history="halves", tra
     constants |= {"PART_D": plan.part_d, "GRADIENT_D": plan.gradient_d, "ALIGNED": arguments.divisible}
     constants |= {"EVEN": arguments.divisible}
     kernel = penalty.orthogonality_penalty_kernel
-    numbers = sizes("modules", "overlaps_plane")
+    numbers = sizes("modules")
     facts = compiled(kernel, pointers, numbers, constants, plan, arguments)
     new = plan.block_n * own / (plan.block_n * own + plan.block_r * DTYPES[dtype][1])
     overlaps = plan.gradient_d * own / (plan.gradient_d * own + plan.block_r * 4)
@@ -247,12 +247,12 @@ PLANNED = {
     "layer_scores combine": partial(combine_scores, 64),
     "penalty rank 8": partial(orthogonality, "float32", 8),
     "penalty rank 32": partial(orthogonality, "float32", 32),
-    "penalty rank 128": partial(orthogonality, "float32", 128),
+    "penalty rank 64": partial(orthogonality, "float32", 64),
     "penalty rank 8, output side": partial(orthogonality, "float32", 8, transposed=True),
     "penalty rank 8, history not split": partial(orthogonality, "float32", 8, history="float32"),
     "penalty bfloat16 rank 8": partial(orthogonality, "bfloat16", 8, history="bfloat16"),
     "penalty bfloat16 rank 32": partial(orthogonality, "bfloat16", 32, history="bfloat16"),
-    "penalty bfloat16 rank 128": partial(orthogonality, "bfloat16", 128, history="bfloat16"),
+    "penalty bfloat16 rank 64": partial(orthogonality, "bfloat16", 64, history="bfloat16"),
     "gated_lora down decode": partial(gated_lora, 16, True),
     "gated_lora up decode": partial(gated_lora, 16, False),
     "gated_lora down prefill": partial(gated_lora, 4096, True),
@@ -262,8 +262,8 @@ PLANNED = {
 LIMITS = {
     "layer_scores 1 to 16 rows": 35,
     "layer_scores 64 rows": 46,
-    "penalty rank 8": 74,
-    "penalty rank 32": 80,
+    "penalty rank 8": 60,
+    "penalty rank 32": 70,
 }
 
 

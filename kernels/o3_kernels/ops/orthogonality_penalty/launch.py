@@ -21,9 +21,9 @@ from o3_kernels.tuning import chosen_plan
 __all__ = ["launch_orthogonality_penalty", "plan_penalty"]
 
 ELEMENT_TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-MAX_RANK = 128  # a tile contains all ranks of the new adapter; PyTorch computes larger ones
+MAX_RANK = 64  # a tile contains all ranks of the new adapter; PyTorch computes larger ones
 MOST_NUMBERS = 1 << 31  # of the history of a module, addressed by int32
-WIDE_RANK = 64  # from here on tiles are smaller
+WIDE_RANK = 32  # above it tiles are smaller
 ALIGNMENT = 16  # of addresses in bytes and of widths in elements, which allows vectorised loads
 ITEM_BYTES = 1 << 18  # of an overlap item: long enough to hide its latency, short enough to balance the load
 LAG_BYTES = 1 << 23  # between the overlaps and the gradient of a module, beside what running programs read
@@ -41,7 +41,7 @@ def plan_penalty(rank: int, rows: int, width: int, splits: int, element_bytes: i
     block_n = power_of_two(rows, 16, 64 if wide or splits else 128)
     block_d = power_of_two(width, 16, 32 if wide else 64)
     return PenaltyPlan(
-        block_r=power_of_two(rank, 16, MAX_RANK),
+        block_r=power_of_two(rank, 8, MAX_RANK),
         block_n=block_n,
         block_d=block_d,
         part_d=max(power_of_two(width, 16, ITEM_BYTES // (block_n * element_bytes)), block_d),
@@ -106,7 +106,6 @@ def _launch(
         torch.zeros(1 + len(new) + schedule.row_blocks, dtype=torch.int32, device=device),
         empty(schedule.parts, dtype=torch.float32),
         empty(2 * schedule.overlaps, dtype=torch.bfloat16),
-        schedule.overlaps,
         squares,
         gradient,
         len(new),

@@ -29,7 +29,7 @@ line of the L1 cache holds a part of them.
 import triton
 import triton.language as tl
 
-from o3_kernels.halves_triton_kernel import halves_of, load_halves, multiply_halves
+from o3_kernels.halves_triton_kernel import halves_of, load_halves
 
 __all__ = ["COLUMNS", "orthogonality_penalty_kernel"]
 
@@ -49,12 +49,26 @@ def _sizes(row):
 
 
 @triton.jit
+def pairs_of(numbers):
+    """Returns the halves of numbers [...,2]: together they fill a tile of tensor cores from rank 8 on."""
+    high, low = halves_of(numbers)
+    return tl.join(high, low)
+
+
+@triton.jit
+def add_products(high, low, pairs, total, TYPE: tl.constexpr, HALVES: tl.constexpr):
+    """Adds the products of high and low halves with pairs of halves; low ones of a whole bfloat16 are 0."""
+    if HALVES or tl.bfloat16 != TYPE:
+        total = tl.dot(low, pairs, total)
+    return tl.dot(high, pairs, total)
+
+
+@triton.jit
 def _overlap_item(
     address,
     row,
     parts_of_overlaps,
     overlaps,
-    overlaps_plane,
     squares,
     ready,
     arrived,
@@ -85,17 +99,16 @@ def _overlap_item(
     offsets_ND = rows_N[:, None] * D + cols_D[None, :]  # from a column; the same in every step
     step = R if TRANSPOSED else 1  # between two columns of new
     offsets_RD = ranks_R[:, None] * (1 if TRANSPOSED else D) + cols_D[None, :] * step
-    overlap_NR = tl.zeros([BLOCK_N, BLOCK_R], dtype=tl.float32)
+    overlap_NC = tl.zeros([BLOCK_N, 2 * BLOCK_R], dtype=tl.float32)
     for start in range(part * PART_D, tl.minimum((part + 1) * PART_D, D), BLOCK_D):
         in_1D = (start + cols_D < D)[None, :]
         in_ND = in_N1 if EVEN else in_N1 & in_1D
         in_RD = in_R1 if EVEN else in_R1 & in_1D
         high_ND, low_ND = load_halves(old + start + offsets_ND, plane, in_ND, HALVES)
         new_RD = tl.load(new + start * step + offsets_RD, mask=in_RD, other=0.0)
-        high_RD, low_RD = halves_of(new_RD)
-        overlap_NR = multiply_halves(
-            high_ND, low_ND, tl.trans(high_RD), tl.trans(low_RD), overlap_NR, OLD, HALVES
-        )
+        pairs_CD = tl.reshape(tl.permute(pairs_of(new_RD), (0, 2, 1)), (2 * BLOCK_R, BLOCK_D))
+        overlap_NC = add_products(high_ND, low_ND, tl.trans(pairs_CD), overlap_NC, OLD, HALVES)
+    overlap_NR = tl.sum(tl.reshape(overlap_NC, (BLOCK_N, BLOCK_R, 2)), axis=2)
     size = tl.cdiv(N, BLOCK_N).to(tl.int64) * (BLOCK_N * BLOCK_R)  # of a part of the overlaps
     at_NR = rows_N[:, None] * BLOCK_R + ranks_R[None, :]
     parts_of_overlaps += tl.load(row + 6) + at_NR
@@ -108,10 +121,9 @@ def _overlap_item(
         for place in range(0, parts):
             # bypasses the L1 cache, which does not see writes of other multiprocessors
             total_NR += tl.load(parts_of_overlaps + place * size, cache_modifier=".cg")
-        high_NR, low_NR = halves_of(total_NR)
-        own_NR = overlaps + tl.load(row + 4) + at_NR
-        tl.store(own_NR, high_NR)
-        tl.store(own_NR + overlaps_plane, low_NR)
+        at_NC = rows_N[:, None] * (2 * BLOCK_R) + tl.arange(0, 2 * BLOCK_R)[None, :]
+        pairs_NC = tl.reshape(pairs_of(total_NR), (BLOCK_N, 2 * BLOCK_R))
+        tl.store(overlaps + 2 * tl.load(row + 4) + at_NC, pairs_NC)
         tl.store(squares + row_block, tl.sum(tl.sum(total_NR * total_NR, axis=1), axis=0))
         tl.debug_barrier()
         tl.atomic_add(ready, 1, sem="release")
@@ -122,7 +134,6 @@ def _gradient_item(
     address,
     row,
     overlaps,
-    overlaps_plane,
     gradient,
     ready,
     block,
@@ -149,22 +160,21 @@ def _gradient_item(
     finished = tl.atomic_add(ready, 0, sem="acquire")  # now what was stored before the signals is visible
     ranks_R = tl.arange(0, BLOCK_R)
     cols_D = block * GRADIENT_D + tl.arange(0, GRADIENT_D)
-    overlaps += tl.multiple_of(tl.load(row + 4), 16)
-    sum_DR = tl.zeros([GRADIENT_D, BLOCK_R], dtype=tl.float32)
+    overlaps += 2 * tl.multiple_of(tl.load(row + 4), 16)
+    sum_DC = tl.zeros([GRADIENT_D, 2 * BLOCK_R], dtype=tl.float32)
     if finished < wanted:
-        sum_DR += float("nan")
+        sum_DC += float("nan")
     offsets_ND = tl.arange(0, BLOCK_N)[:, None] * D + cols_D[None, :]  # from a row; the same in every step
-    offsets_NR = tl.arange(0, BLOCK_N)[:, None] * BLOCK_R + ranks_R[None, :]
+    offsets_NC = tl.arange(0, BLOCK_N)[:, None] * (2 * BLOCK_R) + tl.arange(0, 2 * BLOCK_R)[None, :]
     in_1D = (cols_D < D)[None, :]
     for start in range(0, N, BLOCK_N):
         in_N1 = (start + tl.arange(0, BLOCK_N) < N)[:, None]
         in_ND = in_N1 if EVEN else in_N1 & in_1D
         high_ND, low_ND = load_halves(old + start * D + offsets_ND, plane, in_ND, HALVES)
-        at_NR = overlaps + start * BLOCK_R + offsets_NR
-        high_NR = tl.load(at_NR, cache_modifier=".cg")
-        low_NR = tl.load(at_NR + overlaps_plane, cache_modifier=".cg")
+        pairs_NC = tl.load(overlaps + start * (2 * BLOCK_R) + offsets_NC, cache_modifier=".cg")
         # the columns are the long side, which the tensor cores of Hopper need
-        sum_DR = multiply_halves(tl.trans(high_ND), tl.trans(low_ND), high_NR, low_NR, sum_DR, OLD, HALVES)
+        sum_DC = add_products(tl.trans(high_ND), tl.trans(low_ND), pairs_NC, sum_DC, OLD, HALVES)
+    sum_DR = tl.sum(tl.reshape(sum_DC, (GRADIENT_D, BLOCK_R, 2)), axis=2)
     at_DR = cols_D[:, None] * R + ranks_R[None, :] if TRANSPOSED else cols_D[:, None] + ranks_R[None, :] * D
     in_DR = (ranks_R[None, :] < R) & (cols_D[:, None] < D)
     tl.store(gradient + tl.load(row + 5) + at_DR, 2 * sum_DR, mask=in_DR)
@@ -178,8 +188,7 @@ def orthogonality_penalty_kernel(
     items,  # [items,3] int32: module, block of rows, part of the width; or -1 - module, block of columns, 0
     counters,  # [1 + modules + row blocks] int32 zeros: tickets, finished row blocks, arrived parts
     parts_of_overlaps,  # [parts,N,R] for each module, padded to whole blocks, float32
-    overlaps,  # high halves [N,R] for each module, padded to whole blocks, then low ones, bfloat16
-    overlaps_plane,  # from high to low halves
+    overlaps,  # [N,2R] for each module, padded to whole blocks: pairs of halves, bfloat16
     squares,  # [row blocks] float32
     gradient,  # of the layout of new for each module, float32
     modules,
@@ -202,13 +211,13 @@ def orthogonality_penalty_kernel(
     if code >= 0:
         _overlap_item(
             addresses + code.to(tl.int64) * 2, table + code.to(tl.int64) * COLUMNS, parts_of_overlaps,
-            overlaps, overlaps_plane, squares, counters + 1 + code, counters + 1 + modules, block, part,
+            overlaps, squares, counters + 1 + code, counters + 1 + modules, block, part,
             NEW, OLD, HALVES, TRANSPOSED, ALIGNED, EVEN, BLOCK_R, BLOCK_N, BLOCK_D, PART_D,
         )  # fmt: skip
     else:
         module = (-1 - code).to(tl.int64)
         _gradient_item(
-            addresses + module * 2, table + module * COLUMNS, overlaps, overlaps_plane, gradient,
+            addresses + module * 2, table + module * COLUMNS, overlaps, gradient,
             counters + 1 + module, block, OLD, HALVES, TRANSPOSED, ALIGNED, EVEN, BLOCK_R, BLOCK_N,
             GRADIENT_D,
         )  # fmt: skip
