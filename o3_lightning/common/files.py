@@ -104,7 +104,7 @@ def read_stored(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise StoreError(f"{path}: expected a JSON object, got {type(value).__name__}")
+        raise StoreError(f"{path}: expected an object, got {type(value).__name__}")
     return value
 
 
