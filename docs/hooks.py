@@ -18,6 +18,9 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "docs")]
+
+from messages import error_messages  # noqa: E402  # MkDocs restores the path once this file is loaded
+
 WIDTH = "100"  # of help texts
 ENVIRONMENT = ("commit", "device", "threads", "torch")
 
@@ -117,8 +120,6 @@ def cell(text: str | None) -> str:
 
 def messages_page() -> str:
     """Returns every error message, by the package that gives it."""
-    from messages import error_messages
-
     parts = [
         "# Messages\n\nEvery message of a mistake, read from the source; … stands for what differs. "
         "[Troubleshooting](../howto/troubleshooting.md) says what to do about those that users meet most.\n"
