@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.stats import ttest_1samp
+
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError, O3Error
 from o3_lightning.common.files import digest_json, write_atomically, write_json
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 KEYS = ("question", "config", "common", "variants", "seeds", "figures")
 DEFAULT_FIGURES = ("held_out", "truth", "utility", "drift", "seconds")
+OURS, SIGNIFICANT = "ours", 0.05
 RANGED = ("seconds", "u2r")  # not fractions: fewer decimals
 
 Plain = dict[str, Any]
@@ -211,8 +215,9 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
     Returns:
         `study`, `question`, `seeds`, `figures` (the table's columns), `common`, `environment`, and
         `variants[name]` with `fields`, `seeds` (those that finished) and `figures[name]`: `mean`, `deviation`
-        (of the sample; 0 for a single seed) and `values` over these seeds. A figure that some of them lacks
-        is left out; `missing` names the variants of which no run has finished.
+        (of the sample; 0 for a single seed), `values` over these seeds and, beside a variant "ours" with the
+        same two seeds or more, `p` of a paired t-test against it (None where all differences are equal). A
+        figure that some of them lacks is left out; `missing` names the variants of which no run has finished.
     """
     variants, missing = {}, []
     for name, fields in study.variants.items():
@@ -228,6 +233,7 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
             figures[figure] = {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
         seeds = [seed for seed in study.seeds if seed in measured[name]]
         variants[name] = {"fields": fields, "seeds": seeds, "figures": figures}
+    compare_with_ours(variants)
     return {
         "study": study.name,
         "question": study.question,
@@ -238,6 +244,19 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
         "missing": missing,
         "environment": describe_environment(),
     }
+
+
+def compare_with_ours(variants: Mapping[str, Plain]) -> None:
+    """Adds the p-value of a paired t-test against the variant "ours" to the figures of the others."""
+    ours = variants.get(OURS)
+    for name, variant in variants.items():
+        if ours is None or name == OURS or variant["seeds"] != ours["seeds"] or len(ours["seeds"]) < 2:
+            continue
+        for figure, found in variant["figures"].items():
+            if figure in ours["figures"]:
+                differences = np.subtract(found["values"], ours["figures"][figure]["values"])
+                spread = float(np.ptp(differences))
+                found["p"] = float(ttest_1samp(differences, 0.0).pvalue) if spread else None
 
 
 def table(content: Plain) -> str:
@@ -251,6 +270,8 @@ def table(content: Plain) -> str:
     meanings = [f"* {column}: {FIGURES[column]}" for column in columns]
     seeds = ", ".join(map(str, content["seeds"]))
     notes = [f"Mean ± deviation over seeds {seeds}." if len(content["seeds"]) > 1 else f"Seed {seeds}."]
+    if any("*" in "".join(row[1:]) for row in rows):
+        notes += ["", f"* differs from `{OURS}`: paired t-test over seeds, p < {SIGNIFICANT}, not corrected."]
     if content.get("missing"):
         notes += ["", f"Not run yet: {', '.join(f'`{name}`' for name in content['missing'])}."]
     return "\n".join([*lines, "", *notes, "", *meanings, ""])
@@ -262,4 +283,5 @@ def cell(figure: str, value: Plain | None) -> str:
         return "–"
     digits = 1 if figure in RANGED else 3
     deviation = f" ± {value['deviation']:.{digits}f}" if len(value["values"]) > 1 else ""
-    return f"{value['mean']:.{digits}f}{deviation}"
+    star = "*" if value.get("p") is not None and value["p"] < SIGNIFICANT else ""
+    return f"{value['mean']:.{digits}f}{deviation}{star}"

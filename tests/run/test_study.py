@@ -4,12 +4,13 @@ import json
 import statistics
 
 import pytest
+from scipy import stats
 
 import o3_lightning.run.study as study_module
 from o3_lightning.commands.cli import main
 from o3_lightning.common.errors import InputError
 from o3_lightning.evaluation.figures import headline
-from o3_lightning.run.study import merge, read_study, run_study, table
+from o3_lightning.run.study import merge, read_study, run_study, summarise, table
 
 STUDY = """
 question: which rank
@@ -83,6 +84,26 @@ def test_files_given_beside_a_study_override_it_and_name_it(tmp_path):
     config, _ = study.settings("small", 0, tmp_path)
     assert (study.name, config.adapter.epochs, config.adapter.rank) == ("ranks_over", 7, 2)
     assert read_study(path, over, "mine").name == "mine"
+
+
+def test_variants_are_compared_with_ours_pair_by_pair(tmp_path):
+    text = STUDY.replace("small:", "ours:").replace("[0, 1]", "[0, 1, 2]")
+    study = read_study(write_study(tmp_path, text))
+    ours, other = [0.1, 0.2, 0.3], [0.4, 0.52, 0.61]
+    measured = {
+        name: {seed: {"held_out": value, "utility": 1.0} for seed, value in enumerate(values)}
+        for name, values in (("ours", ours), ("large", other))
+    }
+    content = summarise(study, measured)
+    found = content["variants"]["large"]["figures"]
+    assert found["held_out"]["p"] == pytest.approx(stats.ttest_rel(other, ours).pvalue)
+    assert found["utility"]["p"] is None
+    assert "p" not in content["variants"]["ours"]["figures"]["held_out"]
+    text = table(content)
+    assert "| `large` | 0.510 ± 0.105* | 1.000 ± 0.000 |" in text
+    assert "* differs from `ours`" in text
+    del measured["large"][2]
+    assert "*" not in table(summarise(study, measured)).split("\n\n")[0]
 
 
 def test_results_are_written_after_each_run_and_say_what_is_missing(tmp_path, monkeypatch):
