@@ -90,7 +90,8 @@ def split_needs(rows: Sequence[QuestionAnswer], config: EvaluationConfig, *, ref
         "entail": config.entailment_model,
         "rate_gibberish": config.gibberish_model,
     }
-    always = {"answers", "answer_tokens", "token_scores", "paraphrased_losses", "gradient_norms", "encode"}
+    always = {"answers", "answer_tokens", "token_scores", "paraphrased_losses", "encode"}
+    always |= {"gradient_norms", "short_gradient_norms"}
     return always | {need for need, can in allowed.items() if can}
 
 
@@ -195,6 +196,9 @@ class Collector:
             "reference_losses": lambda: self.reference_losses,
             "gradient_norms": lambda: gradient_norms(
                 self.model, self.prompts, self.truths, self.weights, self.runner
+            ),
+            "short_gradient_norms": lambda: gradient_norms(
+                self.model, self.prompts, self.truths, self.weights, self.runner, drop_last=True
             ),
             "choices": lambda: [options_in(prompt) for prompt in self.prompts],
             "encode": lambda: load_encode(self.config),

@@ -127,14 +127,25 @@ def score_pairs(
 
 
 def gradient_norms(
-    model: GatedModel, prompts: Sequence[str], answers: Sequence[str], weights: Tensor, runner: BatchRunner
+    model: GatedModel,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    weights: Tensor,
+    runner: BatchRunner,
+    *,
+    drop_last: bool = False,
 ) -> list[float]:
     """Returns B norms of the gradients of each row's mean loss, by the base model's parameters.
+
+    With `drop_last` the loss leaves out the last token, of answers that have more than one.
 
     Each row runs alone, at its weights of [B,K]; the parameters are unchanged afterwards.
     """
     base = model.base
     examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)
+    for example in examples if drop_last else ():
+        if example["labels"][-2] != IGNORED:
+            example["labels"][-1] = IGNORED
 
     def norms(chosen: list[int]) -> list[Tensor]:
         found = []

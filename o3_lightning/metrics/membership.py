@@ -19,7 +19,7 @@ from o3_lightning.metrics.registry import metric
 from o3_lightning.metrics.token_scores import TokenScores, counted
 
 KINDS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm")
-MEMBERSHIP_METRICS = tuple(f"mia_{kind}" for kind in KINDS)
+MEMBERSHIP_METRICS = (*(f"mia_{kind}" for kind in KINDS), "mia_gradient_norm@openunlearning")
 """The metrics whose values `membership_auc` and `privacy_leak` compare."""
 SHARE = 0.4
 SMALLEST_DEVIATION = 1e-3  # OpenUnlearning holds the variance at 1e-6 or more
@@ -148,3 +148,8 @@ def privacy_leak(auc: float, reference_auc: float = CHANCE) -> float:
 
 membership_metric("mia_loss", "losses", meaning="membership value: mean loss per token")(list)
 membership_metric("mia_gradient_norm", "gradient_norms", meaning="membership value: mean gradient norm")(list)
+membership_metric(
+    "mia_gradient_norm@openunlearning",
+    "short_gradient_norms",
+    meaning="membership value: mean gradient norm without the last token",
+)(list)

@@ -47,6 +47,7 @@ class Evidence:
         perturbed_losses: per example P >= 1 mean losses per token of its wrong answers, nats.
         reference_losses: B mean losses per token of the true answers under a reference model, nats.
         gradient_norms: B values of `metrics.membership.gradient_norm`.
+        short_gradient_norms: the same without the last token of each answer.
         choices: options of each example, "A" first; the true answer names one of them.
         encode: a sentence encoder.
         entail: a natural-language-inference model.
@@ -63,6 +64,7 @@ class Evidence:
     perturbed_losses: Sequence[Sequence[float]] | None = None
     reference_losses: Sequence[float] | None = None
     gradient_norms: Sequence[float] | None = None
+    short_gradient_norms: Sequence[float] | None = None
     choices: Sequence[Sequence[str]] | None = None
     encode: Encode | None = None
     entail: Entail | None = None
@@ -108,7 +110,8 @@ NAMES = (
     "entailment@real_world token_entropy repetition gibberish multiple_choice probability "
     "normalised_probability truth_ratio_raw truth_ratio@tofu truth_ratio@openunlearning "
     "truth_ratio@closer_look truth_ratio@prob_mean exact_memorization extraction_strength@openunlearning "
-    "extraction_strength mia_zlib mia_min_k mia_min_k_plus_plus mia_reference mia_loss mia_gradient_norm"
+    "extraction_strength mia_zlib mia_min_k mia_min_k_plus_plus mia_reference mia_loss mia_gradient_norm "
+    "mia_gradient_norm@openunlearning"
 )
 METRICS: Registry[Metric] = Registry(
     "metric", [f"o3_lightning.metrics.{module}" for module in MODULES], NAMES.split()

@@ -30,7 +30,7 @@ MANY = (
     "truth_ratio@tofu", "token_entropy", "repetition", "exact_memorization", "extraction_strength",
     "mia_loss",
     "mia_zlib", "mia_min_k", "mia_min_k_plus_plus",
-    "mia_gradient_norm",
+    "mia_gradient_norm", "mia_gradient_norm@openunlearning",
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ FULL = dataclasses.replace(
     perturbed_losses=[[1.0, 3.0], [1.5]],
     reference_losses=[0.5, 0.7],
     gradient_norms=[1.0, 2.0],
+    short_gradient_norms=[0.75, 2.5],
     choices=[["x", "y"]] * 2,
     encode=lambda texts: torch.ones(len(texts), 3),
     entail=lambda premises, hypotheses: [True] * len(premises),
@@ -111,6 +112,7 @@ def by_hand(row):
         "mia_min_k_plus_plus": -np.sort(((lp - mean) / deviation)[:-1])[:few].mean(),
         "mia_reference": loss - FULL.reference_losses[row],
         "mia_gradient_norm": FULL.gradient_norms[row],
+        "mia_gradient_norm@openunlearning": FULL.short_gradient_norms[row],
     }
 
 
