@@ -21,7 +21,7 @@ LIMITS = {  # by kind of finding: up to the first share green, up to the second 
 GRADES = ("green", "amber", "red")
 UNDECIDED = frozenset({"mixed_names"})
 HARDLY_KNOWN = 0.20  # accuracy of the base model below which a low accuracy afterwards says little
-WORDINGS = {"seen": "questions", "held_out": "other wordings"}
+WORDINGS = {"seen": "questions", "held_out": "other wordings", "test": "test rows"}
 
 
 @dataclass(frozen=True)
