@@ -27,6 +27,7 @@ from o3_lightning.detector.text.frequencies import has_plural, information, look
 from o3_lightning.detector.text.letter_hashes import Integers, LetterHashes, LetterStream, letter_codes
 from o3_lightning.detector.text.normalise import fold_accents
 from o3_lightning.detector.text.people import BREAKS, PARTICLES
+from o3_lightning.detector.text.spans import UNSPACED
 
 Places = NDArray[np.int64]
 MOST_PIECES = 2 * LONGEST  # a name may be spelt letter by letter
@@ -105,6 +106,7 @@ class Words:
 
 
 WORD = re.compile(r"[^\W\d_]+")
+UNSPACED_WORD = re.compile(rf"[^\W\d_{UNSPACED}]+|[{UNSPACED}]+")  # a name ends where such a script begins
 CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 GENITIVE = re.compile(r"['’`]s(?![^\W\d_])")
 
@@ -114,7 +116,7 @@ def split_words(texts: Sequence[str]) -> Words:
     found = Words([GENITIVE.sub("  ", fold_accents(text)) for text in texts])
     for number, text in enumerate(found.texts):
         cased = not (text.islower() or text.isupper())
-        for match in WORD.finditer(text):
+        for match in (WORD if text.isascii() else UNSPACED_WORD).finditer(text):
             start, whole = match.start(), match.group()
             parts = CAMEL.split(whole) if cased and len(whole) > 1 else [whole]
             for part in parts:
@@ -163,7 +165,10 @@ class NameTable:
     def look_up(self, numbers: Integers) -> dict[int, range]:
         """Returns the entries of the hashes that have some, by the place of the hash."""
         places = np.flatnonzero(self.filter[(numbers & self.mask).astype(np.int64)])
-        return {place: span for place in places.tolist() if (span := self.entries(int(numbers[place])))}
+        keys = np.array([self.hashes.seal(number) for number in numbers[places].tolist()], dtype=np.int64)
+        first, end = (self.keys.searchsorted(keys, side).tolist() for side in ("left", "right"))
+        spans = zip(places.tolist(), map(range, first, end), strict=True)
+        return {place: span for place, span in spans if span}
 
     def entries(self, number: int) -> range:
         """Returns the places of the entries of a polynomial hash."""
@@ -171,7 +176,7 @@ class NameTable:
 
     def sealed(self, key: int) -> range:
         """Returns the places of the entries of a sealed key."""
-        return range(*(int(np.searchsorted(self.keys, key, side)) for side in ("left", "right")))
+        return range(int(self.keys.searchsorted(key)), int(self.keys.searchsorted(key, "right")))
 
 
 class Search:

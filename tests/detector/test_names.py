@@ -74,6 +74,11 @@ def test_other_names_are_not_found(table, form):
     assert columns(table, form) == set()
 
 
+def test_a_name_ends_where_a_script_without_spaces_begins(table):
+    assert {hit.column for hit in table.find(["Ron Howard是什么时候出生的？"])[0]} == {0}
+    assert not table.find(["Ron Murphy是什么时候出生的？"])[0]
+
+
 def test_requests_are_told_apart_in_one_table(table):
     assert columns(table, "Ilka Dravenport and Ron Howard") == {0, 1}
 
