@@ -44,6 +44,12 @@ def write_atomically(path: str | Path, content: bytes | str, *, private: bool = 
         raise
 
 
+def cache_folder() -> Path:
+    """Returns the folder of trained models and word lists: `O3_CACHE`, else ~/.cache/o3-lightning."""
+    configured = os.environ.get("O3_CACHE")
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "o3-lightning"
+
+
 def current_umask() -> int:
     """Returns the umask of this process, which can only be read by setting it."""
     mask = os.umask(0)

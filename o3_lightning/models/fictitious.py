@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from o3_lightning.common.files import digest_file, digest_json, sync_folder, write_json
+from o3_lightning.common.files import cache_folder, digest_file, digest_json, sync_folder, write_json
 from o3_lightning.data.encoding import encode_pairs
 from o3_lightning.data.fictitious import in_all_phrasings, training_rows
 from o3_lightning.data.requests import QuestionAnswer
@@ -27,12 +27,6 @@ RECIPE = 3  # raise it when the model's training changes in a way that its confi
 MANIFEST = "manifest.json"
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 logger = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Returns where trained models are kept: `O3_CACHE`, else ~/.cache/o3-lightning."""
-    configured = os.environ.get("O3_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "o3-lightning"
 
 
 def fictitious_base_folder(
