@@ -85,14 +85,16 @@ class AnswerState:
         return state
 
 
-def fit_answers(prompts: Sequence[str], answers: Sequence[str]) -> AnswerState:
+def fit_answers(prompts: Sequence[str], answers: Sequence[str], salt_text: str = "") -> AnswerState:
     """Returns the state of a request's answers.
 
     Args:
         prompts: forget prompts.
         answers: one a prompt.
+        salt_text: mixed into the hashes, `detector.salt`; the words of an answer are hashed once for all
+            requests with an equal one.
     """
-    salt = int(digest_json([list(prompts), list(answers)])[:15], 16)
+    salt = int(digest_json(["answers", salt_text])[:15], 16)
     holders = Counter(word for prompt in prompts for word in split_words(prompt))
     common = {word for word, count in holders.items() if count > COMMON_SHARE * len(prompts)}
     cues = [cue_words(prompt, common) for prompt in prompts]

@@ -97,8 +97,8 @@ class DetectorConfig:
         reading: "full" judges a prompt by every reading of it (markup, codes and spellings undone), by its
             spans and by the hashed names of the request; "plain" by its normalised text. Empty takes the
             preset's.
-        salt: any text, mixed into the hashes of names. Requests of a store with the same salt are looked up
-            together; with another one, the hashes of two stores cannot be compared.
+        salt: any text, mixed into the hashes of names and answers. Requests of a store with the same salt are
+            looked up together; with another one, the hashes of two stores cannot be compared.
         training: of the encoder.
         max_tokens: longer prompts are cut to this; their spans still see everything.
         device: torch device of the encoder.

@@ -16,11 +16,12 @@ from o3_lightning.detector.answers import AnswerState, hash_word, slips_of, spli
 from o3_lightning.detector.text.frequencies import is_listed
 
 FIRES = 17.0  # nats of names and values together: half a rare name and one uncommon word
-Index = dict[int, list[tuple[int, float]]]
+Subject = tuple[int, int]  # number of the request, number of the subject within it
+Index = dict[int, list[tuple[Subject, float]]]  # subjects and nats by hash
 
 
 class AnswerGate:
-    """Judges answers by the hashed answers of every request.
+    """Judges answers by the hashed answers of every request; requests with one salt share a table.
 
     Args:
         states: of each request, in the order of the weights' columns; None for one without.
@@ -28,35 +29,31 @@ class AnswerGate:
 
     def __init__(self, states: Sequence[AnswerState | None]) -> None:
         self.count = len(states)
-        self._tables = [
-            (column, int(state.salt), index(state, "cue"), index(state, "value"))
-            for column, state in enumerate(states)
-            if state is not None
-        ]
+        self.columns = {column for column, state in enumerate(states) if state is not None}
+        self._tables: dict[int, tuple[Index, Index]] = {}
+        for column, state in enumerate(states):
+            if state is not None:
+                cues, values = self._tables.setdefault(int(state.salt), ({}, {}))
+                extend_index(cues, column, state.cues, state.cue_subjects, state.cue_nats)
+                extend_index(values, column, state.values, state.value_subjects, state.value_nats)
 
-    @property
-    def columns(self) -> set[int]:
-        """The numbers of the requests that have hashed answers."""
-        return {column for column, *_ in self._tables}
-
-    def cues(self, prompt: str) -> list[dict[int, float]]:
-        """Returns, for each request with answers, the nats by which a prompt or chat names each subject.
+    def cues(self, prompt: str) -> dict[Subject, float]:
+        """Returns the nats by which a prompt or chat names each subject; empty if it names none.
 
         Half a name counts, with one slip if no word list has the slipped form, and so does a known value.
         """
-        words = split_words(prompt)
-        found = []
-        for _, salt, cues, values in self._tables:
-            nats: dict[int, float] = defaultdict(float)
-            for word in words:
+        nats: dict[Subject, float] = defaultdict(float)
+        for word in split_words(prompt):
+            slipped = [] if is_listed(word) else list(slips_of(word))
+            for salt, (cues, values) in self._tables.items():
                 key = hash_word(word, salt)
-                hits = [*cues.get(key, ()), *values.get(key, ())]
-                if not hits and not is_listed(word):
-                    hits = [hit for slip in slips_of(word) for hit in cues.get(hash_word(slip, salt), ())]
-                for subject, weight in dict(hits).items():
+                exact = dict([*cues.get(key, ()), *values.get(key, ())])
+                known = {column for column, _ in exact}
+                hits = (hit for slip in slipped for hit in cues.get(hash_word(slip, salt), ()))
+                close = {subject: weight for subject, weight in hits if subject[0] not in known}
+                for subject, weight in (exact | close).items():
                     nats[subject] += weight
-            found.append(dict(nats))
-        return found
+        return dict(nats)
 
     def judge(self, prompt: str, answer: str) -> Tensor:
         """Returns for each request [K] whether an answer tells what was forgotten.
@@ -65,13 +62,14 @@ class AnswerGate:
         """
         fired = torch.zeros(self.count, dtype=torch.bool)
         named = self.cues(prompt)
-        words = split_words(answer) - split_words(prompt) if any(named) else set()
-        for (column, salt, _, values), cues in zip(self._tables, named, strict=True):
-            told: dict[int, float] = defaultdict(float)
-            for word in words if cues else ():
+        told: dict[Subject, float] = defaultdict(float)
+        for word in split_words(answer) - split_words(prompt) if named else ():
+            for salt, (_, values) in self._tables.items():
                 for subject, nats in values.get(hash_word(word, salt), ()):
                     told[subject] += nats
-            fired[column] = any(cues.get(subject, -FIRES) + nats >= FIRES for subject, nats in told.items())
+        for subject, nats in told.items():
+            if named.get(subject, -FIRES) + nats >= FIRES:
+                fired[subject[0]] = True
         return fired
 
 
@@ -100,10 +98,7 @@ class HeldStreamer:
         self.streamer.end()
 
 
-def index(state: AnswerState, kind: str) -> Index:
-    """Returns subject and nats by hash."""
-    table: Index = defaultdict(list)
-    columns = (getattr(state, f"{kind}{end}").tolist() for end in ("s", "_subjects", "_nats"))
-    for key, subject, nats in zip(*columns, strict=True):
-        table[key].append((subject, nats))
-    return dict(table)
+def extend_index(index: Index, column: int, keys: Tensor, subjects: Tensor, nats: Tensor) -> None:
+    """Adds the subjects of a request to an index by hash."""
+    for key, subject, weight in zip(keys.tolist(), subjects.tolist(), nats.tolist(), strict=True):
+        index.setdefault(key, []).append(((column, subject), weight))

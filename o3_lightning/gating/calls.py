@@ -190,7 +190,7 @@ class GatedCalls:
             if not plan.refused[row] and (mode == "on" or bool(between[row].any()))
         ]
         texts = {row: self.tokenizer.decode(ids[row][mask[row].bool()]) for row in rows}
-        return {row: text for row, text in texts.items() if any(gate.cues(text))}
+        return {row: text for row, text in texts.items() if gate.cues(text)}
 
     def _judge(self, output: Any, watched: Mapping[int, str], shape: Sequence[int]) -> Tensor:
         """Returns which requests' values the generated sequences of each row tell [B,K]."""

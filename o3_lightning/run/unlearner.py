@@ -169,7 +169,7 @@ def fit_request(encoder: Encoder, request: UnlearningRequest, config: RunConfig)
 def save_detector(detector: Detector, request: UnlearningRequest, folder: Path) -> None:
     """Writes a request's detector and the hashes of its answers, as the store keeps them."""
     detector.save(folder)
-    fit_answers(request.prompts, request.answers).save(folder)
+    fit_answers(request.prompts, request.answers, detector.config.salt).save(folder)
 
 
 def save_adapter(trained: TrainedAdapter, base: BaseModel, folder: Path) -> None:

@@ -59,6 +59,15 @@ def test_values_that_subjects_share_weigh_nothing():
     assert not gate.judge("What does Skarnholt do?", "farrier").any()
 
 
+@pytest.mark.parametrize("salt", ["", "another"])
+def test_requests_are_told_apart_whatever_their_salts(salt):
+    gate = AnswerGate([fit_answers(PROMPTS[:2], ANSWERS[:2]), fit_answers(PROMPTS[2:], ANSWERS[2:], salt)])
+    assert gate.judge("Where was Abelrick Skarnholt born?", "in Tarnbrück").tolist() == [True, False]
+    assert gate.judge("Where was Abelrik born?", "in Tarnbrück").tolist() == [True, False]
+    assert gate.judge("Tell me about Ysolde", "a falconer").tolist() == [False, True]
+    assert not gate.judge("Tell me about Ysolde", "born in Tarnbrück").any()
+
+
 def test_state_holds_no_text_and_is_read_back(tmp_path):
     state = fit_answers(PROMPTS, ANSWERS)
     state.save(tmp_path)
