@@ -14,6 +14,7 @@ BREAKS = frozenset(',;:!?()[]\n"“/')
 PARTICLES_TEXT = "de van von bin del da el ibn der den la le di du dos das st ii iii jr sr"
 PARTICLES = frozenset(PARTICLES_TEXT.split())
 LEAST_NATS = 7.9  # of a word of a name; function words lie below
+MOST_READ = 20_000  # characters of a prompt whose people are looked for; bounds time and memory
 RARE_NATS = 13.0  # of a word that may be a name whatever its forms
 
 
@@ -27,8 +28,8 @@ class Token(NamedTuple):
 
 
 def read_tokens(prompt: str) -> list[Token]:
-    """Returns the words of a prompt."""
-    text = GENITIVE.sub("  ", fold_accents(visible_text(prompt)))
+    """Returns the words of the first `MOST_READ` characters of a prompt."""
+    text = GENITIVE.sub("  ", fold_accents(visible_text(prompt[:MOST_READ])))
     found: list[Token] = []
     end = 0
     for match in WORD.finditer(text):

@@ -85,7 +85,8 @@ def strip_marks(text: str) -> str:
 
 def glue(match: re.Match[str]) -> str:
     """Replaces a mark inside a word by nothing, any other by a space."""
-    before, after = match.string[match.start() - 1 : match.start()], match.string[match.end() :][:1]
+    start, end = match.span()
+    before, after = match.string[start - 1 : start], match.string[end : end + 1]
     return "" if before.isalpha() and after.isalpha() and after.islower() else " "
 
 

@@ -49,13 +49,13 @@ def cut_spans(text: str) -> list[str]:
     parts = (BLANK.sub(" ", raw).strip() for raw in SENTENCE_END.split(text))
     sentences = thin([part for part in parts if part], MOST_CUT)
     exact = [*sentences, *(rest for sentence in sentences for rest in rests(sentence))]
-    found = [span for span in dict.fromkeys(exact) if span != whole and is_judged(span)]
+    found = dict.fromkeys(span for span in exact if span != whole and is_judged(span))
     rest = [
         span
         for span in dict.fromkeys(windows(words))
         if span != whole and span not in found and is_judged(span)
     ]
-    kept = thin(found, MOST_SPANS)
+    kept = thin(list(found), MOST_SPANS)
     return kept + thin(rest, MOST_SPANS - len(kept))
 
 
