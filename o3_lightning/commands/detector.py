@@ -7,7 +7,7 @@ from o3_lightning.commands.common import Call, choose_request, request_folder, r
 
 
 def main(arguments: list[str]) -> None:
-    """Writes the detector and the hashed answers to `<run>/single/<id>/` and prints its weights.
+    """Writes the detector and the hashed answers to `<run>/single/<id>/` and prints its weights and warnings.
 
     Of several processes only the first one fits, as in a run: a fit takes seconds, and contrastive objectives
     compare the rows of a whole batch.
@@ -37,4 +37,4 @@ def fit(call: Call) -> list[str]:
     for split, row in measured[request.id].items():
         separation = "" if row["auroc"] is None else f"  AUROC {row['auroc']:.4f}  FPR95 {row['fpr95']:.4f}"
         lines.append(f"  {split:<20} mean weight {row['mean_weight']:.4f}{separation}")
-    return lines
+    return [*lines, *(f"  warning: {warning}" for warning in detector.report["warnings"])]
