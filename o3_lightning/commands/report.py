@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +70,9 @@ def places_of(folders: list[Path]) -> dict[str, Place]:
 
 def read_runs(folders: list[Path]) -> list[ComparedRun]:
     """Finished runs, named by the last part of each path, or by whole paths where those are not unique."""
-    short = [folder.resolve().name for folder in folders]
+    short = [
+        Path(os.path.abspath(folder)).name for folder in folders
+    ]  # follows no links, which may be a circle
     names = short if len(set(short)) == len(short) else [str(folder) for folder in folders]
     return [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
 
