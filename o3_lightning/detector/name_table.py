@@ -27,9 +27,9 @@ from o3_lightning.detector.text.frequencies import has_plural, information, look
 from o3_lightning.detector.text.letter_hashes import Integers, LetterHashes, LetterStream, letter_codes
 from o3_lightning.detector.text.normalise import fold_accents
 from o3_lightning.detector.text.people import BREAKS, PARTICLES
-from o3_lightning.detector.text.spans import UNSPACED
 
 Places = NDArray[np.int64]
+UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts without spaces between words
 MOST_PIECES = 2 * LONGEST  # a name may be spelt letter by letter
 MOST_RUNS = 250_000  # runs of pieces of one batch; bounds the work for long texts of short pieces
 SPELT = 3  # letters of a piece; only pieces so short may have marks between them
