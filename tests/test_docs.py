@@ -35,7 +35,7 @@ TABLED = re.compile(r"`((?:o3-lightning|python -m) [^`]*)`")  # commands in the 
 STUDIES = {"docs/results/methods.md": "baselines", "docs/results/gate.md": "gate_rules"}  # tables shown whole
 
 
-FILES = ("C", "my_study.yaml", "runs/mine/config.yaml")  # that the pages assume
+FILES = ("C", "my_study.yaml", "runs/demo_0/config.yaml", "runs/mine/config.yaml")  # that the pages assume
 OTHER_PROGRAMS = (
     "pip",
     "curl",

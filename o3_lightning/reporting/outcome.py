@@ -177,12 +177,13 @@ def official_fold(metrics: Metrics) -> list[Fold]:
     series = metrics.get("official") or []
     if not series:
         return []
-    names = [name for name, pair in series[0].items() if name != "u2r" and None not in pair]
     titles = {
         "seen": "Forget prompts (S.U.)",
         "held_out": "Their test rows (D.U.)",
         "retained": "Kept (R.D.)",
     }
+    measured = {name for name, pair in series[0].items() if name != "u2r" and None not in pair}
+    names = [name for name in (*titles, *sorted(measured - titles.keys())) if name in measured]
     rows = [
         [
             request,

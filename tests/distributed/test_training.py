@@ -95,7 +95,7 @@ def test_two_processes_evaluate_as_one_does(tiny, together):
         alone = tiny.evaluate(tiny.make_base(), ALONE)
     finally:
         torch.set_num_threads(threads)
-    assert set(alone) == {"answer_checks", "holdout", "requests", "utility"}
+    assert set(alone) == {"answer_checks", "holdout", "other_tasks", "requests", "rows", "utility"}
     assert found[0]["evaluated"] == found[1]["evaluated"] == alone
 
 

@@ -35,7 +35,7 @@ def forget_file(folder, person):
 def test_a_request_is_protected_then_trained_and_a_loaded_model_follows(
     store, tiny_base, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("o3_lightning.run.inputs.load_base", lambda config, seed: tiny_base)
+    monkeypatch.setattr("o3_lightning.run.recorded_base.load_base", lambda config, seed: tiny_base)
     model = GatedModel.from_store(store.path, tiny_base, load_encoder("minilm"))
     forget = forget_file(tmp_path, "Quillan Osterhaus")
     words = ["--store", str(store.path), forget, "--base.id", "tiny"]
