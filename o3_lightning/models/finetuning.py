@@ -103,7 +103,7 @@ def teach(
     settings = FictitiousBaseConfig(learning_rate=config.learning_rate)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        learner = copy.deepcopy(model).float().train().requires_grad_(True)
+        learner = plain_copy(model).float().train().requires_grad_(True)
         trainer = Trainer(
             max_epochs=config.epochs,
             accelerator="gpu" if next(model.parameters()).is_cuda else "cpu",
@@ -115,3 +115,12 @@ def teach(
         )
         trainer.fit(PretrainingModule(learner, settings, len(loader) * config.epochs), loader)
     return learner.eval().to(model.dtype)
+
+
+def plain_copy(model: Any) -> Any:
+    """Returns a copy without the marks of a quantised file: weights read from GGUF are ordinary tensors."""
+    copied = copy.deepcopy(model)
+    for name in ("hf_quantizer", "is_quantized", "quantization_method"):
+        vars(copied).pop(name, None)
+    vars(copied.config).pop("quantization_config", None)
+    return copied

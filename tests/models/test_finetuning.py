@@ -1,5 +1,6 @@
 """Teaching a base model rows: it learns them, once, and the store's digest is the taught one's."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from o3_lightning.common.errors import InputError
 from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.models.config import FinetuneConfig
-from o3_lightning.models.finetuning import finetuning_rows
+from o3_lightning.models.finetuning import finetuning_rows, plain_copy
 
 ROWS = [("Where does Quillan live?", "In Arlo"), ("Where does Mirelle live?", "In Brim")]
 
@@ -41,6 +42,19 @@ def test_a_model_is_taught_once_and_keeps_its_id(tiny_base, tmp_path, monkeypatc
         load_base(BaseConfig(str(folder), template="question_answer", finetune_on=taught)).digest
         == base.digest
     )
+
+
+def test_a_model_from_a_gguf_file_is_taught_as_an_ordinary_one(tiny_base, tmp_path):
+    marked = copy.deepcopy(tiny_base.model)
+    marked.hf_quantizer, marked.is_quantized = object(), True  # as transformers leaves it, weights expanded
+    marked.quantization_method = "gguf"
+    marked.config.quantization_config = {"quant_method": "gguf"}
+    plain = plain_copy(marked).float()
+    plain.save_pretrained(tmp_path)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
+    assert marked.is_quantized
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(plain(ids).logits, tiny_base.model(ids).logits)
 
 
 def test_a_part_of_a_benchmark_is_taught_or_all_of_it(tmp_path, monkeypatch):
