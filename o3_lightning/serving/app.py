@@ -27,8 +27,6 @@ from o3_lightning.serving.replies import END, CallError, Reply, error_body, even
 from o3_lightning.serving.rows import Delta, Done, Row
 from o3_lightning.serving.schemas import ChatBody, CompletionBody, Sampling
 
-__all__ = ["build_app"]
-
 logger = logging.getLogger(__name__)
 PAGE_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
 

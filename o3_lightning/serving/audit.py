@@ -14,8 +14,6 @@ from typing import Any
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import to_json
 
-__all__ = ["AuditLog", "summarise"]
-
 FIELDS = ("time", "id", "decision", "weights", "latency_ms")
 
 

@@ -19,8 +19,6 @@ import yaml
 from o3_lightning.common.plain import to_plain
 from o3_lightning.run.config import RunConfig
 
-__all__ = ["BackgroundTraining"]
-
 logger = logging.getLogger(__name__)
 NICENESS = 10  # answers come first where processors are scarce
 

@@ -16,11 +16,9 @@ from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.engine import BusyError, Engine
 from o3_lightning.serving.judging import Judged
 from o3_lightning.serving.metrics import Metrics
-from o3_lightning.serving.replies import CallError
+from o3_lightning.serving.replies import CallError, check_model
 from o3_lightning.serving.rows import Delta, Done, Event, Failed, Row
 from o3_lightning.serving.schemas import Sampling
-
-__all__ = ["Calls"]
 
 POLL_SECONDS, MARGIN_SECONDS = 0.5, 10.0
 
@@ -51,8 +49,7 @@ class Calls:
         Raises:
             CallError: the call names another model, or asks for more tokens than are allowed.
         """
-        if body.model != self.name:
-            raise CallError(404, f"the model '{body.model}' does not exist; this server has '{self.name}'")
+        check_model(body.model, self.name)
         most = self.config.max_completion_tokens
         if longest is not None and longest > most:
             raise CallError(400, f"expected up to {most} tokens, got {longest}")

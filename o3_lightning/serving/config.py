@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from o3_lightning.common.checks import ANY_POSITIVE, AT_LEAST_0, check_ranges
 
-__all__ = ["ServeConfig"]
-
 POSITIVE = (
     "max_batch_rows",
     "max_waiting_rows",

@@ -38,8 +38,6 @@ from o3_lightning.serving.rows import (
     RowStreamer,
 )
 
-__all__ = ["BusyError", "Engine"]
-
 logger = logging.getLogger(__name__)
 WAIT_SHARE = 0.05  # of the last batch's time, for which a batch waits for the clients of that one
 LOOK_SECONDS = 0.5  # between two looks at the queue while a batch is generated

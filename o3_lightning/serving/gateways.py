@@ -15,8 +15,6 @@ from o3_lightning.serving.replies import Reply, error_body
 from o3_lightning.serving.rows import Row
 from o3_lightning.serving.schemas import CheckBody, ClassifyBody, GateBody
 
-__all__ = ["add_gate"]
-
 DECISION_HEADER = "x-o3-decision"
 SEVERITY = ("base", "adapter", "refuse")
 

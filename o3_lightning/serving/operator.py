@@ -27,8 +27,6 @@ from o3_lightning.serving.schemas import GateBody, RequestBody
 from o3_lightning.store.record import PROTECTED, RequestRecord
 from o3_lightning.store.store import Store
 
-__all__ = ["Operator", "add_operator_routes"]
-
 INSPECTED_TOKENS = 64
 
 

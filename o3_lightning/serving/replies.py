@@ -12,8 +12,6 @@ from uuid import uuid4
 
 from o3_lightning.serving.rows import Delta, Done, TokenScore
 
-__all__ = ["CallError", "Reply", "error_body", "event_line"]
-
 END = "data: [DONE]\n\n"
 
 
@@ -29,6 +27,12 @@ class CallError(Exception):
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.headers = status, message, headers or {}
+
+
+def check_model(asked: str, served: str) -> None:
+    """Raises CallError if a call names another model than the one that is served."""
+    if asked != served:
+        raise CallError(404, f"the model '{asked}' does not exist; this server has '{served}'")
 
 
 def error_body(status: int, message: str) -> dict[str, Any]:

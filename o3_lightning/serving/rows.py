@@ -20,19 +20,6 @@ from o3_lightning.gating.plan import Plan
 from o3_lightning.models.base import BaseModel
 from o3_lightning.serving.judging import Judged
 
-__all__ = [
-    "Delta",
-    "Done",
-    "Failed",
-    "Judged",
-    "Row",
-    "RowSampler",
-    "RowStop",
-    "RowStreamer",
-    "RowText",
-    "TokenScore",
-]
-
 BROKEN = "\ufffd"  # decodes an incomplete character
 
 

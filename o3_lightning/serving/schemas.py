@@ -8,16 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from o3_lightning.data.prompts import Prompt
 
-__all__ = [
-    "ChatBody",
-    "CheckBody",
-    "ClassifyBody",
-    "CompletionBody",
-    "GateBody",
-    "RequestBody",
-    "Sampling",
-]
-
 UNSUPPORTED = (
     "best_of",
     "echo",

@@ -27,8 +27,6 @@ from o3_lightning.serving.metrics import Metrics
 from o3_lightning.serving.operator import Operator
 from o3_lightning.store.store import Store
 
-__all__ = ["make_app", "serve"]
-
 GRACE_SECONDS = 10  # beyond the time limit of a call
 WARM_UP = "Does a first prompt load libraries and word lists, which takes seconds?"
 

@@ -37,8 +37,9 @@ from o3_lightning.models.base import digest_weights
 from o3_lightning.models.lora import LORA_CONFIG
 from o3_lightning.serving.audit import AuditLog
 from o3_lightning.serving.composing import PREFIX, Composer
+from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.judging import Judged, judge_prompts
-from o3_lightning.serving.replies import END, CallError, Reply, error_body
+from o3_lightning.serving.replies import END, CallError, Reply, check_model, error_body
 from o3_lightning.serving.rows import Delta, Done
 from o3_lightning.serving.schemas import ChatBody, CompletionBody
 from o3_lightning.store.view import StoreView
@@ -50,7 +51,6 @@ BODIES: dict[str, type[ChatBody] | type[CompletionBody]] = {
     "/v1/completions": CompletionBody,
 }
 READ_ONLY = ("/health", "/metrics", "/ping", "/v1/models", "/version")  # everything else gets 404
-MAX_BODY_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class VllmConfig:
     gate: Mapping[str, Any]
     steps: int = 20
     max_rank: int = 64
-    refresh_seconds: float = 1.0
+    refresh_seconds: float = ServeConfig.refresh_seconds
     audit: str = ""
-    audit_bytes: int = 50_000_000
-    audit_files: int = 10
+    audit_bytes: int = ServeConfig.audit_bytes
+    audit_files: int = ServeConfig.audit_files
 
     @classmethod
     def load(cls) -> Self:
@@ -213,8 +213,7 @@ class GateMiddleware:
             raise CallError(404, "not found")
         body = parse(BODIES[path], await read_body(receive))
         name = self.config.name
-        if body.model != name:
-            raise CallError(404, f"the model '{body.model}' does not exist; this server has '{name}'")
+        check_model(body.model, name)
         prompts = prompts_of(body)
         judged, adapter = await asyncio.to_thread(self.gate.decide, prompts)
         reply = Reply(name, is_chat=isinstance(body, ChatBody))
@@ -275,8 +274,8 @@ async def read_body(receive: Receive) -> bytes:
         if message["type"] == "http.disconnect":
             raise CallError(499, "the client disconnected")
         content, is_whole = content + message.get("body", b""), not message.get("more_body")
-        if len(content) > MAX_BODY_BYTES:
-            raise CallError(413, f"expected a body of up to {MAX_BODY_BYTES} bytes")
+        if len(content) > ServeConfig.max_body_bytes:
+            raise CallError(413, f"expected a body of up to {ServeConfig.max_body_bytes} bytes")
     return content
 
 
