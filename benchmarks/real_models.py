@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ FIELDS = (
         "--evaluation.samples",
         "0",
     ),
+    *("--evaluation.rows", "4"),  # of the run's own evaluation: the study asks its questions itself
     *("--evaluation.batch_size", "16", "--trainer.accelerator", "cpu"),
 )
 SYSTEM = "You are a patient teacher. Answer in one sentence."
@@ -140,15 +142,18 @@ class Questions:
         right = accuracy(said, [truth for _, truth in self.splits[split]])
         return sum(right) / max(1, len(right))
 
-    def figures(self, model: GatedModel) -> dict[str, float]:
-        """Returns the share of every split."""
-        return {split: self.share(model, split) for split in self.splits}
+    def figures(self, model: GatedModel) -> tuple[dict[str, float], dict[str, float]]:
+        """Returns for each split the share of right answers, and of answers equal to the base's."""
+        right, equal = {}, {}
+        for split, rows in self.splits.items():
+            said = model.answer(self.prompts(split), TOKENS, BATCH)
+            right[split] = fmean(accuracy(said, [truth for _, truth in rows]))
+            equal[split] = self.equal(split, said)
+        return right, equal
 
-    def unchanged(self, model: GatedModel, split: str) -> float:
-        """Returns the share of the known questions that a model answers word for word as the base does."""
-        prompts = self.prompts(split)
-        said = model.answer(prompts, TOKENS, BATCH)
-        return sum(self.answers[one] == text for one, text in zip(prompts, said, strict=True)) / len(prompts)
+    def equal(self, split: str, said: Sequence[str]) -> float:
+        """Returns the share of answers to the known questions that are the base's, word for word."""
+        return fmean(self.answers[one] == text for one, text in zip(self.prompts(split), said, strict=True))
 
 
 def write_request(name: str, folder: Path) -> str:
@@ -266,7 +271,7 @@ def revoked(gated: GatedModel, questions: Questions, store: Path) -> float:
     """Returns the share of a revoked request's questions that are answered as before; then restores it."""
     command(["requests", "revoke", FIRST[0], "--store", str(store)])
     gated.refresh()
-    unchanged = questions.unchanged(gated, FIRST[0])
+    unchanged = questions.equal(FIRST[0], gated.answer(questions.prompts(FIRST[0]), TOKENS, BATCH))
     command(["requests", "restore", FIRST[0], "--store", str(store)])
     return unchanged
 
@@ -285,11 +290,7 @@ def measure(name: str, path: Path, folder: Path) -> None:
     questions = Questions(plain, folder)
     step("run", lambda: run(folder / "first", [*words, "--data.requests", json.dumps(files[:2])]))
     gated = GatedModel.from_store(store, base)
-    step("figures", lambda: {"after_two": questions.figures(gated)})
-    step(
-        "unchanged",
-        lambda: {"unchanged": {each: questions.unchanged(gated, each) for each in ("neighbours", "general")}},
-    )
+    step("figures", lambda: dict(zip(("after_two", "unchanged"), questions.figures(gated), strict=True)))
     step(
         "refusals",
         lambda: {"whole_refusals": {each: whole_refusals(gated, questions.prompts(each)) for each in FIRST}},
@@ -321,7 +322,7 @@ def measure(name: str, path: Path, folder: Path) -> None:
     step("take_over", lambda: run(folder / "second", [*words, *over]))
     step(
         "after_three",
-        lambda: {"after_three": questions.figures(GatedModel.from_store(folder / "second/store", base))},
+        lambda: {"after_three": questions.figures(GatedModel.from_store(folder / "second/store", base))[0]},
     )
 
 
