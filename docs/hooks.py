@@ -33,6 +33,10 @@ def on_files(files: Files, config: Any) -> Files:
         "reference/messages.md": messages_page(),
         "results/index.md": results_page(),
     }
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.py")):
+        cells = cells_of(path.read_text(encoding="utf-8"))
+        pages[f"notebooks/{path.stem}.md"] = notebook_page(cells, path.stem)
+        pages[f"notebooks/{path.stem}.ipynb"] = notebook_file(cells)
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
@@ -131,13 +135,43 @@ def messages_page() -> str:
     return "\n".join(parts)
 
 
+def cells_of(text: str) -> list[tuple[str, str]]:
+    """Returns kind ("markdown" or "code") and text of each cell of a notebook in jupytext's format."""
+    cells = []
+    for part in text.split("\n# %%")[1:]:
+        head, _, body = part.partition("\n")
+        if "[markdown]" in head:
+            lines = [line.removeprefix("#").removeprefix(" ") for line in body.strip().splitlines()]
+            cells.append(("markdown", "\n".join(lines)))
+        else:
+            cells.append(("code", body.strip()))
+    return cells
+
+
+def notebook_page(cells: list[tuple[str, str]], name: str) -> str:
+    """Returns a notebook as a page."""
+    parts = [text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells]
+    parts.append(f"Download: [{name}.ipynb]({name}.ipynb)")
+    return "\n\n".join(parts) + "\n"
+
+
+def notebook_file(cells: list[tuple[str, str]]) -> str:
+    """Returns a notebook in Jupyter's format, without outputs."""
+    written: list[dict[str, Any]] = []
+    for number, (kind, text) in enumerate(cells):
+        cell = {"cell_type": kind, "id": f"cell-{number}", "metadata": {}, "source": text}
+        written.append(cell if kind == "markdown" else {**cell, "execution_count": None, "outputs": []})
+    return json.dumps({"cells": written, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1)
+
+
 def results_page() -> str:
     """Returns every results file with the command that wrote it, and the tables of the studies."""
     commands = yaml.safe_load((ROOT / "results" / "commands.yaml").read_text(encoding="utf-8"))
     parts = [
         "# Results\n",
         "Every figure of these pages comes from a file of `results/`, and each file from one command of this "
-        "repository. The tables of studies below are read from these files when the site is built.\n",
+        "repository. The tables of studies below are read from these files when the site is built; "
+        "`python -m benchmarks.tables` writes those of the other pages again.\n",
         "| file | command | measured with |\n|---|---|---|",
     ]
     parts.append(
