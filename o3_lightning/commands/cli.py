@@ -9,10 +9,12 @@ import importlib
 import logging
 import os
 import shlex
+import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from o3_lightning import __version__
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if any("\0" in word for word in words):
             raise InputError("expected words without NUL")
-        dispatch(words)
+        with exiting_on_sigterm():
+            dispatch(words)
         sys.stdout.flush()
     except O3Error as error:
         stop(str(error))
@@ -69,6 +72,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.stderr.write(f"interrupted{how_to_continue(words)}\n")
         sys.exit(status)
+
+
+@contextmanager
+def exiting_on_sigterm() -> Iterator[None]:
+    """Ends the command on SIGTERM with SystemExit(143), so that it can say how it continues.
+
+    A process that another one started and waits for is left alone: the message is that one's.
+    """
+    alone = "LOCAL_RANK" not in os.environ and threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def how_to_continue(words: Sequence[str]) -> str:

@@ -67,14 +67,17 @@ def train_encoder(
 
 
 def quiet_trainer(config: DetectorConfig) -> Any:
-    """Returns a `lightning.Trainer` that writes nothing."""
+    """Returns a `lightning.Trainer` that writes nothing, and shows steps and time left after some seconds."""
     import lightning
+
+    from o3_lightning.training.trainer import StepLog
 
     return lightning.Trainer(
         max_epochs=config.training.epochs,
         accelerator="cpu" if config.device == "cpu" else "auto",
         devices=1,
         logger=False,
+        callbacks=[StepLog("training the detector")],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -30,17 +30,28 @@ REPLICATING = ("auto", "ddp")
 
 
 class StepLog(Callback):
-    """Logs the progress of a fit from time to time, where no terminal shows Lightning's bar."""
+    """Shows the progress of a fit where Lightning's bar is off.
+
+    Args:
+        what: is trained.
+    """
+
+    def __init__(self, what: str = "training") -> None:
+        self.what = what
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Begins to measure the time of steps."""
         total = trainer.estimated_stepping_batches
         shown = trainer.is_global_zero and math.isfinite(total)
-        self.steps = Progress("training", int(total) if shown else 0, "steps", shown=shown)
+        self.steps = Progress(self.what, int(total) if shown else 0, "steps", shown=shown)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Counts an optimizer step."""
         self.steps.advance(trainer.global_step - self.steps.done)
+
+    def on_train_end(self, *_: Any) -> None:
+        """Removes the line from the terminal."""
+        self.steps.stack.close()
 
 
 def build_trainer(

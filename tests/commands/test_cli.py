@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,19 @@ def test_an_interrupted_command_says_the_next_one(words, error, status, message,
         main(words)
     assert stop.value.code == status
     assert capsys.readouterr().err.endswith(message)
+
+
+def test_a_command_that_gets_sigterm_says_the_next_one(capsys, monkeypatch):
+    def stop_itself(words):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    monkeypatch.setattr("o3_lightning.commands.cli.dispatch", stop_itself)
+    with pytest.raises(SystemExit) as stop:
+        main(["reveal", "--topic", "the Moon"])
+    assert stop.value.code == 143
+    assert capsys.readouterr().err.endswith("o3-lightning reveal --topic 'the Moon'\n")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_reader_that_has_seen_enough_ends_the_program_quietly():

@@ -1,7 +1,10 @@
+import logging
+
 import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from o3_lightning.common import progress
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector import DetectorConfig, Encoder
 from o3_lightning.detector.config import TrainingConfig
@@ -50,6 +53,16 @@ def test_training_moves_the_adapter_and_leaves_the_encoder(tiny, objective):
     assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
     again, _ = train_encoder(tiny, TOKENS, config, seed=0)
     assert all(torch.equal(value, again[name]) for name, value in lora.items())
+
+
+def test_a_long_training_says_how_far_it_is(tiny, caplog, monkeypatch):
+    for name in ("DELAY_SECONDS", "LOG_SECONDS"):
+        monkeypatch.setattr(progress, name, 0.0)
+    config = DetectorConfig(objective="info_nce", training=TrainingConfig(batch_size=6))
+    with caplog.at_level(logging.INFO):
+        train_encoder(tiny, TOKENS, config, seed=0)
+    lines = [record.getMessage().strip() for record in caplog.records if "training" in record.getMessage()]
+    assert lines[0].startswith("training the detector: 1 of 4 steps, ")
 
 
 def test_stacked_adapters_equal_merged_weights(tiny):
