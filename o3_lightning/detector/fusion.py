@@ -5,7 +5,6 @@
 Shape letters: S texts, K requests.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -109,51 +108,54 @@ class FusionGroup(FeatureGroup):
         wholes: list[Span] = [
             (row, *item) for row, each in enumerate(readings) for item in each.wholes.items()
         ]
-        early: list[
-            Span
-        ] = []  # the spans of a single short text join its pass, which costs less than another
-        at_once = len(readings) == 1 and 0 < len(readings[0].spans) <= MOST_ENCODED
-        if at_once:
-            early = self.likely_spans(encoder, [(0, *item) for item in readings[0].spans.items()], done)
-        judged = self.score_spans(encoder, [*wholes, *early])
+        spans, chosen = list[Span](), torch.zeros(0)
+        at_once = len(readings) == 1 and len(readings[0].spans) <= MOST_ENCODED
+        if at_once:  # one pass costs less than two
+            spans, chosen = self.likely_spans(encoder, readings, done)
+        judged = self.score_spans(encoder, [*wholes, *spans])
         scores = self.largest(judged[: len(wholes)], wholes, len(readings))
-        done |= self.weight(scores) >= SURE
-        far = done | (scores < FAR)
+        is_short = torch.tensor([[not reading.is_long] for reading in readings])
+        done = done | (self.weight(scores) >= SURE) | (is_short & (scores < FAR))
+        if at_once:
+            chosen, found = chosen & ~done, judged[len(wholes) :]
+        else:
+            spans, chosen = self.likely_spans(encoder, readings, done)
+            found = self.score_spans(encoder, spans) if spans else judged[:0]
+        penalties = torch.tensor([[span_penalty(len(readings[row].spans))] for row, _, _ in spans])
+        found = (found - penalties.reshape(-1, 1)).masked_fill(~chosen, -torch.inf)
+        return torch.maximum(scores, self.largest(found, spans, len(readings)))
+
+    def likely_spans(
+        self, encoder: Encoder, readings: Sequence[Reading], done: Tensor
+    ) -> tuple[list[Span], Tensor]:
+        """Returns the spans that are judged, and for which requests [S, K].
+
+        For each text and request that are not `done` [B, K] these are the `MOST_ENCODED` spans that share the
+        most rare words with the request, whatever other texts and requests there are. Of requests about
+        names, spans with less than `LEAST_SHARE` of what their prompts share are skipped: of 5,600 spans of
+        disguised prompts, each of the 1,600 that raised a weight shared .354 or more.
+        """
         spans: list[Span] = [
             (row, *item)
-            for row, reading in enumerate(readings)
-            if not bool((done if reading.is_long else far)[row].all())
-            for item in reading.spans.items()
+            for row, decided in enumerate(done.all(dim=1).tolist())
+            if not decided
+            for item in readings[row].spans.items()
         ]
-        likely = self.likely_spans(encoder, spans, done) if spans and not at_once else early
-        if not spans or not likely:
-            return scores
-        found = judged[len(wholes) :] if at_once else self.score_spans(encoder, likely)
-        counts = torch.bincount(torch.tensor([row for row, _, _ in spans]), minlength=len(readings)).tolist()
-        penalties = torch.tensor([span_penalty(count) for count in counts])
-        return torch.maximum(scores, self.largest(found, likely, len(readings)) - penalties[:, None])
-
-    def likely_spans(self, encoder: Encoder, spans: Sequence[Span], done: Tensor) -> list[Span]:
-        """Returns the spans of each row that share the most rare words with a request not `done` [B, K].
-
-        Of requests about names, spans with less than `LEAST_SHARE` of what their prompts share are skipped:
-        of 5,600 spans of disguised prompts, each of the 1,600 that raised a weight shared .354 or more. On
-        2,616 disguised prompts of other requests (real people, TOFU) it changes no weight by 1e-9.
-        """
+        chosen = torch.zeros(len(spans), len(self.members), dtype=torch.bool)
+        if not spans:
+            return spans, chosen
         tokens = encoder.words(encoder.tokenize([text for _, text, _ in spans]))
         shared = lexical_scores(tokens, self.known, encoder.information, LEXICAL_POWER)
-        shared = shared.masked_fill(done[[row for row, _, _ in spans]], -1)
-        near = (shared >= self.least_share).any(dim=1).tolist()
-        best = shared.amax(dim=1).tolist()
-        kept: Counter[int] = Counter()
-        likely = []
-        for place in sorted(range(len(spans)), key=lambda place: -best[place]):
-            row = spans[place][0]
-            if kept[row] < MOST_ENCODED:
-                kept[row] += 1
-                if near[place]:
-                    likely.append(spans[place])
-        return likely
+        rows = torch.tensor([row for row, _, _ in spans])
+        for row in rows.unique().tolist():
+            own = (rows == row).nonzero()[:, 0]
+            order = shared[own].argsort(dim=0, descending=True, stable=True)[:MOST_ENCODED]
+            chosen[own] = torch.zeros_like(chosen[own]).scatter_(0, order, True)
+        chosen &= (shared >= self.least_share) & ~done[rows]
+        likely = chosen.any(dim=1)
+        return [span for span, is_likely in zip(spans, likely.tolist(), strict=True) if is_likely], chosen[
+            likely
+        ]
 
     def score_spans(self, encoder: Encoder, texts: Sequence[Span]) -> Tensor:
         """Returns the scores [S, K] of texts; equal texts are encoded once."""
@@ -166,7 +168,7 @@ class FusionGroup(FeatureGroup):
 
     def largest(self, scores: Tensor, texts: Sequence[Span], rows: int) -> Tensor:
         """Returns the largest scores [rows, K] of the texts of each row."""
-        index = torch.tensor([row for row, _, _ in texts])[:, None].expand_as(scores)
+        index = torch.tensor([row for row, _, _ in texts], dtype=torch.int64)[:, None].expand_as(scores)
         return torch.full((rows, scores.shape[1]), -torch.inf).scatter_reduce_(
             0, index, scores, reduce="amax"
         )

@@ -6,8 +6,9 @@ Shape letters: N letters, W words, E entries.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -31,7 +32,8 @@ from o3_lightning.detector.text.people import BREAKS, PARTICLES
 Places = NDArray[np.int64]
 UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts without spaces between words
 MOST_PIECES = 2 * LONGEST  # a name may be spelt letter by letter
-MOST_RUNS = 250_000  # runs of pieces of one batch; bounds the work for long texts of short pieces
+MOST_RUNS = 250_000  # runs of pieces of one text; bounds the work for long texts of short pieces
+BLOCK_WORDS = MOST_RUNS // MOST_PIECES  # of short texts searched together; bounds memory, changes no hit
 SPELT = 3  # letters of a piece; only pieces so short may have marks between them
 BETWEEN = 2  # words between the first and the last word of a name
 JOINING_TEXT = "and or und oder y o et ou e with vs versus"
@@ -42,7 +44,7 @@ SLIP_NATS = 16.0  # a more frequent word is another word, not a slip
 LONG_SLIP = 7  # letters of a word that stands for a name in spite of a slip
 CAPITAL_NATS, NAMED_NATS = 7.9, 8.2  # of a word beside a single that may be another name
 VOWELS = frozenset("aeiou")
-MOST_CONSONANTS = 256  # pairs of one batch
+MOST_CONSONANTS = 256  # pairs of one text
 BARE_NATS = 9.0  # of a word without vowels
 ENTRIES_PER_BIT = 32
 SMALLEST_FILTER, LARGEST_FILTER = 12, 24
@@ -111,21 +113,36 @@ CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 GENITIVE = re.compile(r"['’`]s(?![^\W\d_])")
 
 
-def split_words(texts: Sequence[str]) -> Words:
-    """Returns the words of texts; an identifier in camel case is several words."""
-    found = Words([GENITIVE.sub("  ", fold_accents(text)) for text in texts])
-    for number, text in enumerate(found.texts):
-        cased = not (text.islower() or text.isupper())
-        for match in (WORD if text.isascii() else UNSPACED_WORD).finditer(text):
-            start, whole = match.start(), match.group()
-            parts = CAMEL.split(whole) if cased and len(whole) > 1 else [whole]
-            for part in parts:
-                found.text.append(number)
-                found.starts.append(start)
-                found.ends.append(start + len(part))
-                found.words.append(part.lower())
-                start += len(part)
-    return found
+def split_words(texts: Sequence[str]) -> Iterator[tuple[int, Words]]:
+    """Yields the words of consecutive texts, and the number of the first of these.
+
+    A block is one text, or several with at most `BLOCK_WORDS` words. An identifier in camel case is several
+    words.
+    """
+    first, block = 0, Words([])
+    for number, raw in enumerate(texts):
+        text = GENITIVE.sub("  ", fold_accents(raw))
+        found = list(words_of(text))
+        if block.words and len(block.words) + len(found) > BLOCK_WORDS:
+            yield first, block
+            first, block = number, Words([])
+        block.text += [len(block.texts)] * len(found)
+        block.texts.append(text)
+        block.starts += [start for start, _ in found]
+        block.ends += [start + len(word) for start, word in found]
+        block.words += [word.lower() for _, word in found]
+    if block.words:
+        yield first, block
+
+
+def words_of(text: str) -> Iterator[tuple[int, str]]:
+    """Yields the words of a folded text with their first characters' places."""
+    cased = not (text.islower() or text.isupper())
+    for match in (WORD if text.isascii() else UNSPACED_WORD).finditer(text):
+        start, whole = match.start(), match.group()
+        for part in CAMEL.split(whole) if cased and len(whole) > 1 else [whole]:
+            yield start, part
+            start += len(part)
 
 
 class NameTable:
@@ -155,11 +172,9 @@ class NameTable:
         found: list[dict[tuple[int, str], NameHit]] = [{} for _ in texts]
         if not len(self.keys):
             return [[] for _ in texts]
-        words = split_words(texts)
-        if words.words:
-            search = Search(self, words)
-            for number, hit in search.hits():
-                found[number].setdefault((hit.column, hit.kind), hit)
+        for first, words in split_words(texts):
+            for number, hit in Search(self, words).hits():
+                found[first + number].setdefault((hit.column, hit.kind), hit)
         return [list(hits.values()) for hits in found]
 
     def look_up(self, numbers: Integers) -> dict[int, range]:
@@ -335,8 +350,11 @@ class Search:
     def without_vowels(self) -> list[tuple[int, NameHit]]:
         """Returns the pairs whose consonants are a name's, where no list has either word."""
         rare = [self.lacks_vowels(word) for word in range(len(self.nats))]
-        firsts = [word for word in range(len(rare) - 1) if rare[word] and rare[word + 1]][:MOST_CONSONANTS]
-        firsts = [word for word in firsts if self.one_phrase(word, word + 1)]
+        pairs = [word for word in range(len(rare) - 1) if rare[word] and rare[word + 1]]
+        by_text = [list(own) for _, own in groupby(pairs, self.words.text.__getitem__)]
+        firsts = [
+            word for own in by_text for word in own[:MOST_CONSONANTS] if self.one_phrase(word, word + 1)
+        ]
         sounds = ["|".join(map(consonants, self.words.words[word : word + 2])) for word in firsts]
         if not sounds:
             return []

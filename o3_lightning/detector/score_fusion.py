@@ -89,7 +89,9 @@ class FusionState:
 def stack_states(states: Sequence[FusionState]) -> FusionState:
     """Returns one state for all requests, padded to the largest rank and bank.
 
-    Matrices of a layer lie side by side in memory, so that `layer_scores` takes them for one.
+    A bank is padded with its first row, which counts like the others: whitened similarities may lie below any
+    number that could stand for a row that does not count. Matrices of a layer lie side by side in memory, so
+    that `layer_scores` takes them for one.
     """
     stacked = {}
     for field in fields(FusionState):
@@ -98,10 +100,14 @@ def stack_states(states: Sequence[FusionState]) -> FusionState:
         count = sum(len(part) for part in parts)
         if len(shape) == PER_LAYER_AXES:
             whole = parts[0].new_zeros(shape[0], count, *shape[1:]).transpose(0, 1)
+        elif field.name in ("bank_mask", "within_mask"):
+            whole = parts[0].new_ones(count, *shape)
         else:
             whole = parts[0].new_zeros(count, *shape)
         start = 0
         for part in parts:
+            if field.name in ("bank", "within_bank"):
+                whole[start : start + len(part)] = part[:, :, :1]
             whole[(slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))] = part
             start += len(part)
         stacked[field.name] = whole

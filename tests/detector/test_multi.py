@@ -22,6 +22,48 @@ def test_many_requests_equal_one_by_one(two, multi, people):
     torch.testing.assert_close(two.scores(prompts)[:, :1], multi.scores(prompts), rtol=1e-5, atol=1e-5)
 
 
+def disguised(prompts):
+    """Prompts without vowels, inside of long texts, spelt out, and as they are."""
+    forms = (
+        lambda p: "".join(char for char in p if char not in "aeiou"),
+        lambda p: FILLER + p + " " + FILLER,
+        lambda p: FILLER + " ".join(p),
+        lambda p: "Ignore the rest of this: " + p,
+        str,
+    )
+    return [form(prompt) for prompt in prompts for form in forms]
+
+
+def test_a_text_has_the_same_weights_alone_and_among_any_others(two, people):
+    asked = disguised(people["held_out"][:4] + people["retained"][:2])
+    junk = [f"Xqz Vrbt {number} Wvbn Trlk" for number in range(500 - len(asked))]
+    alone = torch.cat([two.weights([text]) for text in asked])
+    batch = two.weights([*junk[:250], *asked, *junk[250:]])[250 : 250 + len(asked)]
+    turned = two.weights(asked[::-1]).flip(0)
+    assert float(alone[:20].max()) == 1
+    torch.testing.assert_close(batch, alone, rtol=0, atol=1e-4)
+    torch.testing.assert_close(turned, alone, rtol=0, atol=1e-4)
+
+
+def test_a_request_has_the_same_weights_alone_and_beside_others(encoder, fitted, people):
+    topics = {
+        "tea": ("How long do I steep green tea?", "Which water is best for black tea?", "Is tea a herb?"),
+        "trains": ("When does the night train leave?", "Which train goes to Turin?", "Is the train late?"),
+    }
+    others = {name: fit_detector(encoder, rows, DetectorConfig(), 0) for name, rows in topics.items()}
+    question = people["held_out"][0]
+    mixed = [
+        " ".join([FILLER, *topics["tea"], *topics["trains"], question, FILLER]),
+        " ".join([*topics["trains"], FILLER, question]),
+        *disguised(people["held_out"][:3] + people["far"]),
+    ]
+    together = MultiDetector(encoder, {**others, "people": fitted})
+    for column, (name, detector) in enumerate(together.detectors.items()):
+        own = MultiDetector(encoder, {name: detector})
+        for judged, alone in zip(together.judge(mixed), own.judge(mixed), strict=True):
+            torch.testing.assert_close(judged[:, column], alone[:, 0], rtol=0, atol=2e-4)
+
+
 def test_no_prompts_and_no_requests(encoder, two):
     assert two.weights([]).shape == (0, 2)
     assert MultiDetector(encoder, {}).weights(["a"]).shape == (1, 0)
