@@ -24,6 +24,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--name", default="", help="of the study; empty joins the names of the files")
     parser.add_argument("--output", default="runs", help="folder of the run folders")
     parser.add_argument("--results", default="results", help="folder of the result files")
+    parser.add_argument(
+        "--dry_run",
+        type=bool,
+        default=False,
+        help="print the command of each unfinished run and the expected time; runs nothing",
+    )
     words = parse(parser, arguments)
     if words.config is None:
         raise InputError(f"give --config FILE, a study such as {EXAMPLE}")
@@ -31,5 +37,10 @@ def main(arguments: list[str]) -> None:
     from o3_lightning.run.study import read_study, run_study, table
 
     study = read_study(path, over, words.name)
+    if words.dry_run:
+        from o3_lightning.run.dry_run import lines_of
+
+        sys.stdout.writelines(f"{line}\n" for line in lines_of(study, Path(words.output)))
+        return
     content = run_study(study, Path(words.output), Path(words.results))
     sys.stdout.write(f"{table(content)}\nwritten to {Path(words.results) / study.name}.json and .md\n")

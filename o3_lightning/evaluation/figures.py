@@ -291,6 +291,27 @@ def headline(metrics: Result) -> dict[str, float]:
     return {name: value for name, value in figures.items() if value is not None}
 
 
+def selection_score(figures: Mapping[str, float]) -> float | None:
+    """Returns (1 - forget) * min(utility, 1) of a run's headline figures; settings are chosen by it.
+
+    ROUGE-L recall if it was measured, otherwise accuracy; on held-out prompts of the requests, on the forget
+    prompts where there are none. None without utility or a forget figure.
+
+    Example:
+        >>> selection_score({"held_out": 0.25, "utility": 0.8})
+        0.6000000000000001
+    """
+    for forget, utility in (
+        ("held_out_rouge", "utility_rouge"),
+        ("seen_rouge", "utility_rouge"),
+        ("held_out", "utility"),
+        ("seen", "utility"),
+    ):
+        if forget in figures and utility in figures:
+            return (1.0 - figures[forget]) * min(figures[utility], 1.0)
+    return None
+
+
 def ratios(splits: Mapping[str, Sequence[float]]) -> list[float]:
     """The last column relative to the base model's, of each split where that is not 0."""
     return [column[-1] / column[0] for column in splits.values() if column[0]]

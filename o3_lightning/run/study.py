@@ -1,19 +1,23 @@
 """Studies: runs of every variant of a configuration with every seed, and a table of means and deviations.
 
 A study is a YAML file: the configuration that the variants share, the fields that differ in each, the seeds,
-and the columns of the table. Its runs are ordinary runs, so a killed study continues with the first
-unfinished one.
+the columns of the table, and optionally grids of values of which each variant takes the best on validation
+requests. Its runs are ordinary runs, so a killed study continues with the first unfinished one, and several
+processes may work on one study: each run is locked by the process that works on it.
 """
 
+import functools
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from scipy.stats import ttest_1samp
 
 from o3_lightning.common.environment import describe_environment
@@ -26,17 +30,42 @@ from o3_lightning.data.requests import check_id
 from o3_lightning.evaluation.figures import FIGURES, headline
 from o3_lightning.metrics.aggregate import over_seeds
 from o3_lightning.run.config import RunConfig
+from o3_lightning.run.grid import best, combinations, grids_of, nested
 from o3_lightning.run.parsing import config_from, for_benchmark, merge
 from o3_lightning.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-KEYS = ("question", "config", "common", "variants", "seeds", "figures")
+KEYS = ("question", "config", "common", "variants", "seeds", "figures", "grid", "validation")
 DEFAULT_FIGURES = ("held_out", "truth", "utility", "drift", "seconds")
 OURS, SIGNIFICANT = "ours", 0.05
+POLL_SECONDS = 10.0  # between two looks at the runs of other processes
 RANGED = ("seconds", "u2r")  # not fractions: fewer decimals
 
 Plain = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study: configuration, trainer options, and the fields that these came from, nested."""
+
+    config: RunConfig
+    trainer: Plain
+    fields: Plain
+
+    @classmethod
+    def of(cls, variant: str, fields: Plain) -> "Job":
+        """Returns the run that sets some fields; InputError names the variant if one is wrong."""
+        try:
+            return cls(*config_from(fields), fields)
+        except InputError as error:
+            raise InputError(f"variant '{variant}': {error}") from error
+
+    @property
+    def metrics(self) -> Plain | None:
+        """The content of its `metrics.json`; None if it is not finished."""
+        file = RunFolder(self.config.folder).metrics_file
+        return dict(json.loads(file.read_text())) if file.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -50,6 +79,8 @@ class Study:
         variants: the fields that differ, by name of the variant; at least one variant.
         seeds: each variant runs once with each; at least one.
         figures: names of `headline` figures, the columns of the table.
+        grids: by variant, the values to choose from by dotted field; a variant without any runs as it is.
+        validation: fields that give the runs that choose their own requests, sections nested.
     """
 
     name: str
@@ -58,18 +89,44 @@ class Study:
     variants: Mapping[str, Plain]
     seeds: Sequence[int]
     figures: Sequence[str]
+    grids: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    validation: Plain = field(default_factory=dict)
 
-    def settings(self, variant: str, seed: int, output: Path) -> tuple[RunConfig, Plain]:
-        """Returns one run's configuration and trainer options.
+    def job(self, variant: str, seed: int, output: Path, *changes: Plain, suffix: str = "") -> Job:
+        """Returns a variant's run with one seed; later changes win.
 
         Raises:
             InputError: the variant has an unknown field or a value outside its range.
         """
-        own = {"name": f"{variant}-seed{seed}", "output": str(output / self.name), "seed": seed}
-        try:
-            return config_from(merge(merge(self.common, self.variants[variant]), own))
-        except InputError as error:
-            raise InputError(f"variant '{variant}': {error}") from error
+        fields = functools.reduce(merge, (self.common, self.variants[variant], *changes))
+        own = {
+            "name": f"{variant}-{suffix or f'seed{seed}'}",
+            "output": str(output / self.name),
+            "seed": seed,
+        }
+        return Job.of(variant, {**fields, **own})
+
+    def settings(self, variant: str, seed: int, output: Path) -> tuple[RunConfig, Plain]:
+        """Returns one run's configuration and trainer options; InputError as `job`."""
+        job = self.job(variant, seed, output)
+        return job.config, job.trainer
+
+    def candidates(self, variant: str, output: Path) -> list[tuple[Plain, Job]]:
+        """Returns each combination of a variant's grid, by dotted field, and its run for the choice."""
+        return [
+            (
+                values,
+                self.job(
+                    variant,
+                    self.seeds[0],
+                    output,
+                    nested(values),
+                    self.validation,
+                    suffix=f"validation{number}",
+                ),
+            )
+            for number, values in enumerate(combinations(self.grids.get(variant, {})), start=1)
+        ]
 
 
 def read_study(path: str | Path, over: Sequence[Path] = (), name: str = "") -> Study:
@@ -78,12 +135,14 @@ def read_study(path: str | Path, over: Sequence[Path] = (), name: str = "") -> S
     Args:
         path: YAML with `variants` and `seeds`, and optionally `question`, `config` (a configuration file, or
             several of which the later override the earlier, relative to this one), `common` (fields that
-            override these) and `figures`.
+            override these), `figures`, `grid` (lists of values by dotted field, tried in every combination
+            for every variant; a variant's own `grid` overrides it, an empty list drops a field) and
+            `validation` (fields, such as other requests, of the runs that choose among these).
         over: configuration files that override `common`, in order.
         name: of the study; empty joins the names of the files.
 
     Raises:
-        InputError: the file is missing or not such YAML; names the wrong field.
+        InputError: the file is missing or not such YAML; names the wrong field; a grid without validation.
     """
     source = Path(path)
     content = read_mapping(source)
@@ -96,16 +155,23 @@ def read_study(path: str | Path, over: Sequence[Path] = (), name: str = "") -> S
     names = [str(name) for name in (stacked if isinstance(stacked, list) else [stacked])]
     common = stack({}, [find_file(name, beside=source.parent) for name in names])
     common = stack(merge(common, fields_of(content.get("common"), source, "common")), over)
+    variants = variants_of(content.get("variants"), source)
+    own = {name: variant.pop("grid", None) for name, variant in variants.items()}
     study = Study(
         name=name,
         question=str(content.get("question", "")),
         common=common,
-        variants=variants_of(content.get("variants"), source),
+        variants=variants,
         seeds=seeds_of(content.get("seeds"), source),
         figures=figures_of(content.get("figures"), source),
+        grids=grids_of(content.get("grid"), own, source),
+        validation=fields_of(content.get("validation"), source, "validation"),
     )
+    if any(study.grids.values()) and not study.validation:
+        raise InputError("a grid needs requests to choose on", path=source, field="validation")
     for variant in study.variants:
-        study.settings(variant, study.seeds[0], Path("runs"))
+        study.job(variant, study.seeds[0], Path("runs"))
+        study.candidates(variant, Path("runs"))
     return study
 
 
@@ -154,43 +220,81 @@ def fields_of(value: Any, path: Path, name: str) -> Plain:
 def run_study(study: Study, output: Path, results: Path) -> Plain:
     """Runs what is not finished, and writes the results after each run, see `summarise`, which it returns.
 
-    A run that fails does not keep the others from running.
+    A run that fails does not keep the others from running. Runs in which another process works are left to
+    it; this one returns when all are finished.
 
     Args:
         study: the comparison.
-        output: the runs go to `<output>/<study>/<variant>-seed<seed>`.
+        output: the runs go to `<output>/<study>/<variant>-seed<seed>`, those that choose among the values of
+            a grid to `<variant>-validation<number>`.
         results: folder of `<name>.json` and of the table `<name>.md`.
 
     Raises:
         InputError: runs failed, for the reasons that it gives: bad input, a training that diverged, a folder
             with a run of another configuration; after all others have finished.
     """
-    from o3_lightning.run.pipeline import run_stream  # takes seconds to import
+    tried = {variant: study.candidates(variant, output) for variant in study.variants}
+    work_through([job for found in tried.values() for _, job in found], lambda: None)
+    choices = {name: best([(v, figures(job)) for v, job in found]) for name, found in tried.items() if found}
+    failed = [f"{name}: no combination of its grid finished" for name, found in choices.items() if not found]
+    runs: dict[tuple[str, int], Job] = {}
+    for seed in study.seeds:
+        for variant in study.variants:
+            choice = choices.get(variant, {"values": {}})
+            if choice is not None:
+                runs[variant, seed] = study.job(variant, seed, output, nested(choice["values"]))
 
-    pairs = [(variant, seed) for seed in study.seeds for variant in study.variants]
-    measured: dict[str, dict[int, dict[str, float]]] = {variant: {} for variant in study.variants}
-    for variant, seed in pairs:  # of an earlier start, so that no result is missing meanwhile
-        file = RunFolder(study.settings(variant, seed, output)[0].folder).metrics_file
-        if file.is_file():
-            measured[variant][seed] = headline(json.loads(file.read_text()))
-    failed: list[str] = []
-    for number, (variant, seed) in enumerate(pairs, start=1):
-        logger.info("%s: run %d of %d: %s, seed %d", study.name, number, len(pairs), variant, seed)
-        config, trainer = study.settings(variant, seed, output)
-        try:
-            with shared_base(config):
-                folder = run_stream(config, trainer)
-            measured[variant][seed] = headline(json.loads((folder / "metrics.json").read_text()))
-        except O3Error as error:
-            logger.error("%s, seed %d: %s", variant, seed, error)
-            failed.append(f"{variant}, seed {seed}: {error}")
-            measured[variant].pop(seed, None)
-        content = summarise(study, measured)
+    def write() -> Plain:
+        measured: dict[str, dict[int, dict[str, float]]] = {variant: {} for variant in study.variants}
+        for (variant, seed), job in runs.items():
+            if found := figures(job):
+                measured[variant][seed] = found
+        content = summarise(study, measured, choices)
         write_json(results / f"{study.name}.json", content)
         write_atomically(results / f"{study.name}.md", table(content))
+        return content
+
+    failed += work_through(list(runs.values()), write)
     if failed:
-        raise InputError(f"{len(failed)} of {len(pairs)} runs failed: {'; '.join(failed)}")
-    return content
+        total = len(study.variants) * len(study.seeds)
+        raise InputError(f"{len(failed)} of {total} runs failed: {'; '.join(failed)}")
+    return write()
+
+
+def figures(job: Job) -> dict[str, float] | None:
+    """Returns the headline figures of a finished run, otherwise None."""
+    return None if (metrics := job.metrics) is None else headline(metrics)
+
+
+def work_through(jobs: Sequence[Job], after: Callable[[], Any]) -> list[str]:
+    """Finishes some runs together with other processes, and returns what failed in this one, with the reason.
+
+    `after` is called after each run that this process worked on.
+    """
+    from o3_lightning.run.pipeline import run_stream  # takes seconds to import
+
+    left, failed = list(jobs), []
+    while left:
+        taken = []
+        for job in left:
+            config = job.config
+            locks = config.folder.parent / ".locks"
+            locks.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(locks / f"{config.name}.lock", timeout=0), shared_base(config):
+                    logger.info("run %d of %d: %s", jobs.index(job) + 1, len(jobs), config.name)
+                    run_stream(config, job.trainer)
+            except Timeout:
+                taken.append(job)
+                continue
+            except O3Error as error:
+                logger.error("%s: %s", config.name, error)
+                failed.append(f"{config.name}: {error}")
+            after()
+        left = taken
+        if left:
+            time.sleep(POLL_SECONDS)
+    return failed
 
 
 @contextmanager
@@ -209,7 +313,11 @@ def shared_base(config: RunConfig) -> Iterator[None]:
         write_atomically(shared, own.read_bytes(), private=True)
 
 
-def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Plain:
+def summarise(
+    study: Study,
+    measured: Mapping[str, Mapping[int, Mapping[str, float]]],
+    choices: Mapping[str, Plain | None] | None = None,
+) -> Plain:
     """Returns the study's results from the headline figures of its runs, by variant and seed.
 
     Returns:
@@ -218,21 +326,25 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
         (of the sample; 0 for a single seed), `values` over these seeds and, beside a variant "ours" with the
         same two seeds or more, `p` of a paired t-test against it (None where all differences are equal). A
         figure that some of them lacks is left out; `missing` names the variants of which no run has finished.
+        Variants with a grid have `chosen`, see `grid.best`; `validation` holds the fields of these runs.
     """
-    variants, missing = {}, []
+    variants: dict[str, Plain] = {}
+    missing = []
     for name, fields in study.variants.items():
         runs = [measured[name][seed] for seed in study.seeds if seed in measured[name]]
         if not runs:
             missing.append(name)
             continue
         shared = [figure for figure in FIGURES if all(figure in run for run in runs)]
-        figures = {}
+        columns = {}
         for figure in shared:
             values = [run[figure] for run in runs]
             found = over_seeds(values)
-            figures[figure] = {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
+            columns[figure] = {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
         seeds = [seed for seed in study.seeds if seed in measured[name]]
-        variants[name] = {"fields": fields, "seeds": seeds, "figures": figures}
+        variants[name] = {"fields": fields, "seeds": seeds, "figures": columns}
+        if choice := (choices or {}).get(name):
+            variants[name]["chosen"] = choice
     compare_with_ours(variants)
     return {
         "study": study.name,
@@ -242,6 +354,7 @@ def summarise(study: Study, measured: Mapping[str, Mapping[int, Mapping[str, flo
         "common": study.common,
         "variants": variants,
         "missing": missing,
+        **({"validation": study.validation} if study.validation else {}),
         "environment": describe_environment(),
     }
 
@@ -272,9 +385,20 @@ def table(content: Plain) -> str:
     notes = [f"Mean ± deviation over seeds {seeds}." if len(content["seeds"]) > 1 else f"Seed {seeds}."]
     if any("*" in "".join(row[1:]) for row in rows):
         notes += ["", f"* differs from `{OURS}`: paired t-test over seeds, p < {SIGNIFICANT}, not corrected."]
+    chosen = [
+        f"`{name}` {label(one['chosen'])}" for name, one in content["variants"].items() if "chosen" in one
+    ]
+    if chosen:
+        notes += ["", f"Chosen on validation requests, not on those of the table: {'; '.join(chosen)}."]
     if content.get("missing"):
         notes += ["", f"Not run yet: {', '.join(f'`{name}`' for name in content['missing'])}."]
     return "\n".join([*lines, "", *notes, "", *meanings, ""])
+
+
+def label(choice: Plain) -> str:
+    """Returns the values that a variant took from its grid."""
+    values = ", ".join(f"{name.rsplit('.', 1)[-1]} {value}" for name, value in choice["values"].items())
+    return f"{values} (best of {len(choice['tried'])})"
 
 
 def cell(figure: str, value: Plain | None) -> str:

@@ -1,16 +1,23 @@
 """Studies: what is read, what is refused, and that the table says what the runs measured."""
 
 import json
+import shlex
 import statistics
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 from scipy import stats
 
 import o3_lightning.run.study as study_module
 from o3_lightning.commands.cli import main
+from o3_lightning.commands.common import read_run
 from o3_lightning.common.errors import InputError
 from o3_lightning.evaluation.figures import headline
+from o3_lightning.run.dry_run import command_of, lines_of
 from o3_lightning.run.study import merge, read_study, run_study, summarise, table
+from tests.run.test_configs import ROOT
 
 STUDY = """
 question: which rank
@@ -119,7 +126,7 @@ def test_results_are_written_after_each_run_and_say_what_is_missing(tmp_path, mo
 
     monkeypatch.setattr("o3_lightning.run.pipeline.run_stream", fake_run)
     text = STUDY.replace("seeds: [0, 1]", "  third: {adapter: {alpha: 1}}\nseeds: [0]")
-    with pytest.raises(InputError, match="1 of 3 runs failed: large, seed 0: stopped"):
+    with pytest.raises(InputError, match="1 of 3 runs failed: large-seed0: stopped"):
         run_study(read_study(write_study(tmp_path, text)), tmp_path / "runs", tmp_path / "results")
     content = json.loads((tmp_path / "results/ranks.json").read_text())
     assert (list(content["variants"]), content["missing"]) == (["small", "third"], ["large"])
@@ -207,3 +214,124 @@ def test_headline_leaves_out_what_was_not_measured():
     figures = headline({"requests": ["a"], "persistence": {}, "utility": {}, "u2r": None, "seconds": {}})
     assert figures == {}
     assert study_module.cell("drift", None) == "–"
+
+
+GRID = """
+common: {adapter: {epochs: 2}}
+grid: {adapter.rank: [2, 8, 4]}
+validation: {data: {requests: [authors_3]}}
+variants:
+  ours: {grid: {adapter.rank: []}}
+  other: {adapter: {epochs: 3}}
+seeds: [0, 1]
+figures: [held_out, utility]
+"""
+
+
+def rank_run(config, trainer):
+    """A run that forgets better with a higher rank, and diverges at rank 8."""
+    if config.adapter.rank == 8 and "validation" in config.name:
+        raise InputError("diverged")
+    config.folder.mkdir(parents=True, exist_ok=True)
+    held_out = 1 - config.adapter.rank / 10
+    (config.folder / "metrics.json").write_text(json.dumps(metrics_of(held_out, 0.9)))
+    return config.folder
+
+
+def test_a_grid_is_decided_on_validation_requests_and_its_choice_is_named(tmp_path, monkeypatch):
+    seen = []
+
+    def fake_run(config, trainer):
+        seen.append((config.name, config.adapter.rank, config.adapter.epochs, config.data.requests))
+        return rank_run(config, trainer)
+
+    monkeypatch.setattr("o3_lightning.run.pipeline.run_stream", fake_run)
+    content = run_study(read_study(write_study(tmp_path, GRID)), tmp_path / "runs", tmp_path / "results")
+    tried = [(f"other-validation{n}", rank, 3, ("authors_3",)) for n, rank in enumerate((2, 8, 4), 1)]
+    assert seen[:3] == tried
+    assert sorted(seen[3:]) == sorted(
+        [
+            (f"{name}-seed{seed}", rank, epochs, ())
+            for name, rank, epochs in (("ours", 8, 2), ("other", 4, 3))
+            for seed in (0, 1)
+        ]
+    )
+    chosen = content["variants"]["other"]["chosen"]
+    assert chosen["values"] == {"adapter.rank": 4}
+    assert [each["score"] for each in chosen["tried"]] == pytest.approx([0.18, None, 0.36])
+    assert "chosen" not in content["variants"]["ours"]
+    text = (tmp_path / "results/ranks.md").read_text()
+    assert "Chosen on validation requests, not on those of the table: `other` rank 4 (best of 3)." in text
+
+
+def test_a_variant_without_a_finished_combination_fails_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("o3_lightning.run.pipeline.run_stream", rank_run)
+    study = read_study(write_study(tmp_path, GRID.replace("[2, 8, 4]", "[8]")))
+    with pytest.raises(InputError, match="other: no combination of its grid finished"):
+        run_study(study, tmp_path / "runs", tmp_path / "results")
+    assert json.loads((tmp_path / "results/ranks.json").read_text())["missing"] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("validation: {data: {requests: [authors_3]}}", ""), "field 'validation': a grid needs requests"),
+        (("adapter.rank: [2, 8, 4]", "adapter.rank: 2"), "field 'grid': expected lists of values by field"),
+        (("adapter.rank: []", "adapter.rank: 5"), "field 'variants.ours.grid'"),
+        (("[2, 8, 4]", "[2, 0]"), "variant 'other': field 'adapter.rank'"),
+    ],
+)
+def test_a_mistake_in_a_grid_is_found_before_anything_runs(change, message, tmp_path):
+    with pytest.raises(InputError) as error:
+        read_study(write_study(tmp_path, GRID.replace(*change)))
+    assert message in str(error.value)
+
+
+def test_a_run_of_another_process_is_left_to_it_and_awaited(tmp_path, monkeypatch):
+    output = tmp_path / "runs"
+    monkeypatch.setattr("o3_lightning.run.pipeline.run_stream", rank_run)
+    lock = FileLock(output / "ranks/.locks/small-seed0.lock")
+    Path(lock.lock_file).parent.mkdir(parents=True)
+    lock.acquire()
+    waited = []
+
+    def other_process_finishes(seconds):
+        waited.append(seconds)
+        assert (output / "ranks/large-seed1/metrics.json").is_file()
+        assert not (output / "ranks/small-seed0").exists()
+        lock.release()
+
+    monkeypatch.setattr(study_module, "time", SimpleNamespace(sleep=other_process_finishes))
+    content = run_study(read_study(write_study(tmp_path)), output, tmp_path / "results")
+    assert (len(waited), content["variants"]["small"]["seeds"]) == (1, [0, 1])
+
+
+def test_a_dry_run_lists_commands_that_give_the_same_configurations(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("o3_lightning.run.pipeline.run_stream", lambda *_: pytest.fail("a run began"))
+    path, output = write_study(tmp_path, GRID), tmp_path / "runs"
+    study = read_study(path)
+    finished = output / "ranks/ours-seed0/metrics.json"
+    finished.parent.mkdir(parents=True)
+    finished.write_text(json.dumps(metrics_of(0.1, 0.9)))
+    main(["study", "--config", str(path), "--output", str(output), "--dry_run", "true"])
+    *commands, summary = capsys.readouterr().out.splitlines()
+    assert summary == "# 6 runs, about 0.2 minutes each (mean of 1 finished): 0.0 hours"
+    configs = [read_run("run", "", shlex.split(line.split(" run ", 1)[1]))[0] for line in commands]
+    assert configs[0] == study.candidates("other", output)[0][1].config
+    assert [one.name for one in configs[3:]] == ["other-seed0", "ours-seed1", "other-seed1"]
+    assert configs[4] == study.settings("ours", 1, output)[0]
+
+
+def test_an_estimate_replaces_the_finished_runs_that_are_missing(tmp_path):
+    study = read_study(write_study(tmp_path))
+    *commands, summary = lines_of(study, tmp_path / "runs", lambda config, trainer: 1800.0)
+    assert (len(commands), summary.split(": ")[-1]) == (4, "2.0 hours")
+    assert "estimated from a few steps of small-seed0" in summary
+
+
+def test_commands_of_a_shipped_study_give_its_configurations(tmp_path):
+    over = [ROOT / "configs/scienceqa.yaml", ROOT / "configs/overlays/small.yaml"]
+    study = read_study(ROOT / "configs/experiments/methods.yaml", over)
+    for name in ("ours", "me_gd"):
+        words = command_of(study.job(name, 0, tmp_path).fields).split(" run ", 1)[1]
+        assert read_run("run", "", shlex.split(words))[0] == study.settings(name, 0, tmp_path)[0]
