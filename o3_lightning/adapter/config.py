@@ -15,6 +15,8 @@ MODES = ("per_request", "cumulative", "hard")
 SIDES = ("input", "output", "both")
 AGAINST = ("all", "last")
 OPTIMIZERS = ("adamw", "sophia")
+LAST, BEST = KEEPS = ("last", "best")
+LORA, FULL = KINDS = ("lora", "full")
 ALL_LINEAR = "all-linear"
 
 
@@ -23,6 +25,9 @@ class AdapterConfig:
     """Shape and training of an adapter.
 
     Args:
+        kind: "lora", or "full": the whole change of every adapted weight is trained, as in full fine-tuning
+            of these layers (embeddings, norms and biases stay). Stored as factors of which the smaller is
+            the identity, about twice the size of the weights; `rank` and `alpha` are not read.
         rank: width of the adapter's bottleneck, at least 1; 8 as in O3.
         alpha: scale of the update, times 1/rank; 16 as in O3.
         dropout: of the adapter's input in training, in [0, 1); 0.05 in the official code, 0 by default so
@@ -44,6 +49,9 @@ class AdapterConfig:
         clip: largest gradient norm, above 0, or 0 for none.
         epochs: passes over the forget set, at least 1; enough for random labels on the fictitious authors.
         batch_size: rows a step, at least 1.
+        keep: the state that becomes the adapter: of the "last" epoch, or the "best" one, measured on forget
+            and retained rows after each epoch, see `adapter.best`; needs a retain objective, and a fit that
+            was stopped begins again.
         max_tokens: longest prompt and answer together; 0 for the model's context length.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
 
@@ -51,6 +59,7 @@ class AdapterConfig:
         InputError: an unknown name, or a number outside its range.
     """
 
+    kind: str = LORA
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
@@ -66,10 +75,13 @@ class AdapterConfig:
     clip: float = 1.0
     epochs: int = 10
     batch_size: int = 12
+    keep: str = LAST
     max_tokens: int = 0
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        check_choice(self, "adapter", "kind", KINDS)
+        check_choice(self, "adapter", "keep", KEEPS)
         check_choice(self, "adapter", "mode", MODES)
         check_choice(self, "adapter", "penalty_side", SIDES)
         check_choice(self, "adapter", "optimizer", OPTIMIZERS)
@@ -81,8 +93,17 @@ class AdapterConfig:
         for field in ("dropout", "warmup_fraction"):
             if not 0 <= getattr(self, field) < 1:
                 refuse("adapter", field, "a number in [0, 1)", getattr(self, field))
+        if self.kind == FULL and (self.penalty_coefficient or self.dropout or self.mode == "hard"):
+            got = f"{self.penalty_coefficient:g}, {self.dropout:g} and {self.mode}"
+            expected = "penalty_coefficient 0, dropout 0 and a mode other than hard with kind full"
+            refuse("adapter", "kind", expected, got)
         if not self.targets:
             refuse("adapter", "targets", "names of modules", "none")
+
+    @property
+    def scale(self) -> float:
+        """The factor of the update."""
+        return 1.0 if self.kind == FULL else self.alpha / self.rank
 
     @property
     def sides(self) -> tuple[str, ...]:

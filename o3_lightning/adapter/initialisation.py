@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
-from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.adapter.config import FULL, AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.injection import lora_factors
 from o3_lightning.common.errors import InputError
@@ -79,12 +79,23 @@ def initialise(wrapped: PeftModel, history: AdapterHistory, config: AdapterConfi
     Raises:
         InputError: "cumulative" mode, and the last adapter has another rank or other modules.
     """
+    if config.kind == FULL:
+        for pair in lora_factors(wrapped).values():
+            start_full(*pair)
     if not len(history):
         return 0
     if config.mode == "cumulative":
         continue_last(wrapped, history, config)
         return 0
-    return start_in_complement(wrapped, history, config.rank)
+    return 0 if config.kind == FULL else start_in_complement(wrapped, history, config.rank)
+
+
+def start_full(a: nn.Parameter, b: nn.Parameter) -> None:
+    """Makes one factor the frozen identity and the other, the change of the weight, zero."""
+    fixed, change = (a, b) if a.shape[0] == a.shape[1] else (b, a)
+    fixed.copy_(torch.eye(len(fixed)))
+    fixed.requires_grad_(False)
+    change.zero_()
 
 
 def start_in_complement(wrapped: PeftModel, history: AdapterHistory, rank: int) -> int:
@@ -111,9 +122,9 @@ def start_in_complement(wrapped: PeftModel, history: AdapterHistory, rank: int) 
 def continue_last(wrapped: PeftModel, history: AdapterHistory, config: AdapterConfig) -> None:
     """Copies the last adapter, rescaled so that its weight update stays the same."""
     for path, (a, b) in lora_factors(wrapped).items():
-        if path not in history.inputs or history.inputs[path].shape[1] != config.rank:
+        if path not in history.inputs or history.inputs[path].shape[1] != len(a):
             message = f"cumulative training needs the rank and modules of the last adapter ({path} differs)"
             raise InputError(message, field="adapter.rank")
-        ratio = history.scales[-1].get(path, 0.0) / (config.alpha / config.rank)
+        ratio = history.scales[-1].get(path, 0.0) / config.scale
         a.copy_(history.inputs[path][-1])
         b.copy_(history.outputs[path][-1].T * ratio)

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from o3_lightning.adapter.config import AdapterConfig
-from o3_lightning.adapter.targets import choose_targets
+from o3_lightning.adapter.config import FULL, AdapterConfig
+from o3_lightning.adapter.targets import choose_targets, ends_with
 from o3_lightning.common.errors import InputError
 from o3_lightning.models.lora import PEFT_PREFIX
 
@@ -19,13 +19,24 @@ def lora_config(model: nn.Module, config: AdapterConfig, base_id: str) -> LoraCo
     """Returns PEFT's configuration of an adapter for a model.
 
     Raises:
-        InputError: a target matches no layer that can be adapted.
+        InputError: a target matches no layer that can be adapted, or kind "full" of a quantised model.
     """
+    targets, ranks = choose_targets(model, config.targets), {}
+    if config.kind == FULL:
+        if is_quantised(model):
+            raise InputError("weights in 4 bits cannot be trained; expected lora", field="adapter.kind")
+        ranks = {
+            f"^{path}": min(layer.weight.shape)
+            for path, layer in model.named_modules()
+            if any(ends_with(path, target) for target in targets)
+        }
     return LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
-        target_modules=choose_targets(model, config.targets),
+        target_modules=targets,
+        rank_pattern=ranks,
+        alpha_pattern=ranks,
         bias="none",
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_id,

@@ -207,7 +207,7 @@ class AdapterModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Returns the optimizer with a linear warm-up and a linear decay to zero."""
         config = self.config
-        optimizer = make_optimizer(self.trained.parameters(), config)
+        optimizer = make_optimizer([factor for factor in self.trained if factor.requires_grad], config)
         warmup = max(1, round(config.warmup_fraction * self.steps))
 
         def factor(since: int) -> float:

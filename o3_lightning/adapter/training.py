@@ -19,13 +19,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from o3_lightning.adapter.batches import Batches, Collator, StepLoader, encode
-from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.adapter.best import BestKeeper
+from o3_lightning.adapter.config import BEST, AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.initialisation import initialise
-from o3_lightning.adapter.injection import copy_factors, injected
+from o3_lightning.adapter.injection import copy_factors, injected, lora_factors
 from o3_lightning.adapter.module import AdapterModule, AdapterTrainingError
 from o3_lightning.adapter.sharding import is_sharding, sharded_twin
 from o3_lightning.adapter.unfinished import FitStopped, Progress, StepKeeper, batches_left, read_progress
+from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_json
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.models.base import BaseModel
@@ -45,7 +47,8 @@ class TrainedAdapter:
         factors: lora_A and lora_B of every adapted module.
         peft: content of adapter_config.json.
         metrics: "loss" and "first_loss" (of the last and first batch), "steps" (of the optimizer), "seconds"
-            (over all starts of the fit), "trained_parameters", "exhausted_modules".
+            (over all starts of the fit), "trained_parameters", "exhausted_modules"; with `keep: best`
+            "kept_epoch" and "kept_score".
         curve: the loss and its parts for each batch.
     """
 
@@ -114,10 +117,23 @@ class FitTask:
         )
         return loader if trainer.accumulate_grad_batches == 1 else StepLoader(loader, trainer)
 
-    def fit(self, module: AdapterModule, loader: Batches) -> Progress:
+    def best_keeper(self) -> BestKeeper | None:
+        """Returns the callback of `keep: best`; None for the last state."""
+        if self.config.keep != BEST:
+            return None
+        if not self.objective.needs_retained_data or self.retain is None:
+            message = "best needs retained rows to choose on; give objective.retain"
+            raise InputError(message, field="adapter.keep")
+        max_tokens = self.config.max_tokens or self.base.context_tokens
+        rows, retain = self.request.rows, list(self.retain)
+        return BestKeeper(self.base, rows, retain, max_tokens, self.config.batch_size)
+
+    def fit(self, module: AdapterModule, loader: Batches, best: BestKeeper | None = None) -> Progress:
         """Trains the module, from where an earlier start was stopped, and returns what that had done."""
         trainer, unfinished = self.trainer, self.unfinished
-        if trainer.limit_train_batches != 1.0:  # epochs are then not whole passes, and cannot be drawn again
+        if best is not None:
+            trainer.callbacks.append(best)  # type: ignore[attr-defined]
+        if best is not None or trainer.limit_train_batches != 1.0:  # epochs cannot be drawn again
             unfinished = None
         factors, processes = list(module.trained), Processes(trainer.global_rank, trainer.world_size)
         done = processes.once(lambda: read_progress(unfinished, self.key))
@@ -144,6 +160,7 @@ def train_adapter(task: FitTask) -> TrainedAdapter:
     """
     base, config, trainer = task.base, task.config, task.trainer
     check_needs(task.objective, task.request.rows, task.retain)
+    best = task.best_keeper()
     start = time.perf_counter()
     twin = sharded_twin(base.model) if is_sharding(trainer) else nullcontext(base.model)
     with own_randomness(task.seed), twin as model, injected(model, config, base.id) as wrapped:
@@ -152,21 +169,25 @@ def train_adapter(task: FitTask) -> TrainedAdapter:
         steps = count_steps(trainer, len(loader), config)
         module = AdapterModule(wrapped, task.history, config, task.objective, steps, task.seed)
         module.project()
-        before = {path: b.clone() for path, (_, b) in copy_factors(wrapped).items()}
-        done = task.fit(module, loader)
+        before = copy_changes(wrapped)
+        done = task.fit(module, loader, best)
+        if best is not None:
+            best.restore(module)
         factors = copy_factors(wrapped)
-        check_trained(factors, before)
+        check_trained(factors, before, copy_changes(wrapped))
+        trained = sum(factor.numel() for factor in module.trained if factor.requires_grad)
         peft = peft_dictionary(wrapped)
     metrics = {
         "loss": module.curve[-1]["loss"],
         "first_loss": module.curve[0]["loss"],
         "steps": float(done.steps + trainer.global_step),
         "seconds": done.seconds + time.perf_counter() - start,
-        "trained_parameters": float(sum(a.numel() + b.numel() for a, b in factors.values())),
+        "trained_parameters": float(trained),
         "exhausted_modules": float(exhausted),
     }
-    scale = config.alpha / config.rank
-    return TrainedAdapter(LoraFactors.uniform(factors, scale), peft, metrics, tuple(module.curve))
+    if best is not None:
+        metrics |= {"kept_epoch": float(best.epoch), "kept_score": best.score}
+    return TrainedAdapter(LoraFactors.uniform(factors, config.scale), peft, metrics, tuple(module.curve))
 
 
 @contextmanager
@@ -188,13 +209,21 @@ def count_steps(trainer: Trainer, batches: int, config: AdapterConfig) -> int:
     return max(1, min(limits, default=an_epoch * config.epochs))
 
 
-def check_trained(factors: dict[str, tuple[Tensor, Tensor]], before: dict[str, Tensor]) -> None:
+def copy_changes(wrapped: PeftModel) -> dict[str, Tensor]:
+    """Returns the factor of each module that starts at zero: lora_B, or lora_A beside an identity."""
+    frozen = {path for path, (_, b) in lora_factors(wrapped).items() if not b.requires_grad}
+    return {path: a if path in frozen else b for path, (a, b) in copy_factors(wrapped).items()}
+
+
+def check_trained(
+    factors: dict[str, tuple[Tensor, Tensor]], before: dict[str, Tensor], after: dict[str, Tensor]
+) -> None:
     """Raises AdapterTrainingError for an adapter that is not finite or whose lora_B did not change."""
     if not all(bool(torch.isfinite(tensor).all()) for pair in factors.values() for tensor in pair):
         raise AdapterTrainingError(
             "the adapter is not finite; lower adapter.learning_rate or choose another objective"
         )
-    if all(torch.equal(b, before[path]) for path, (_, b) in factors.items()):
+    if all(torch.equal(change, before[path]) for path, change in after.items()):
         raise AdapterTrainingError("lora_B received no gradient: nothing was learnt")
 
 
