@@ -1,4 +1,4 @@
-"""Objectives on whole next-token distributions: ME, UNDIAL, CE-U, and KL on retained data."""
+"""Objectives on whole next-token distributions: ME, UNDIAL, CE-U, EUL, and KL on retained data."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import Tensor
 from o3_lightning.data.encoding import IGNORED
 from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Parameter, Settings, View
 from o3_lightning.objectives.registry import forget_objective, retain_objective
-from o3_lightning.objectives.tokens import mean_of_rows, mean_of_tokens, shift, to_float32
+from o3_lightning.objectives.tokens import mean_nll, mean_of_rows, mean_of_tokens, shift, to_float32
 
 Views = Mapping[str, View]
 DIRECTIONS = ("uniform_to_model", "model_to_uniform")
@@ -119,9 +119,52 @@ def kl_loss(views: Views, settings: Settings) -> Tensor:
         TOFU (Maini et al. 2024), "KL minimisation"; its code has no mask, which `every_token` reproduces.
     """
     retain = views[RETAIN]
-    log_p = to_float32(retain.logits).log_softmax(-1)
-    log_q = to_float32(retain.need("reference_logits")).log_softmax(-1).detach()
-    divergence = (log_q.exp() * (log_q - log_p)).sum(-1)
     if settings.every_token:
-        return mean_of_rows(divergence.mean(-1), retain)
-    return mean_of_tokens(divergence[:, :-1], retain)  # logits at a token predict the next one
+        return mean_of_rows(divergence_from_reference(retain).mean(-1), retain)
+    return mean_divergence(retain)
+
+
+def divergence_from_reference(view: View) -> Tensor:
+    """Returns KL(reference || model) at every position of a view, [B, T]."""
+    log_p = to_float32(view.logits).log_softmax(-1)
+    log_q = to_float32(view.need("reference_logits")).log_softmax(-1).detach()
+    return (log_q.exp() * (log_q - log_p)).sum(-1)
+
+
+def mean_divergence(view: View) -> Tensor:
+    """Returns the mean of KL(reference || model) over the tokens of the answers."""
+    return mean_of_tokens(divergence_from_reference(view)[:, :-1], view)  # logits predict the next token
+
+
+@forget_objective(
+    "eul",
+    ANSWER,
+    reference=(ANSWER,),
+    parameters=[
+        Parameter("alpha", 0.8, "weight of the divergence from the model before"),
+        Parameter("gamma", 0.2, "weight of the likelihood that is lowered"),
+    ],
+)
+def eul_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns -alpha KL(reference || model) - gamma NLL on the forget answers; unbounded below.
+
+    Source:
+        Chen & Yang 2023, "Unlearn What You Want to Forget": the forget part of its selective teacher-student
+        loss, with the adapter as unlearning layer; `eul_retain_loss` is the other part. Its masked-LM term is
+        the next-token one here. Its code is not published: the defaults are read from the paper.
+    """
+    answer = views[ANSWER]
+    loss: Tensor = -settings.alpha * mean_divergence(answer) - settings.gamma * mean_nll(answer)
+    return loss
+
+
+@retain_objective(
+    "eul",
+    RETAIN,
+    reference=(RETAIN,),
+    parameters=[Parameter("task", 1.0, "weight of the likelihood of the retained answers")],
+)
+def eul_retain_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns KL(reference || model) + task NLL on the retained answers; see `eul_loss`."""
+    loss: Tensor = mean_divergence(views[RETAIN]) + settings.task * mean_nll(views[RETAIN])
+    return loss

@@ -28,9 +28,10 @@ FORGET_NAMES = (
     "me",
     "undial",
     "ceu",
+    "eul",
     "rmu",
 )
-RETAIN_NAMES = ("gd", "ap", "kl", "rmu")
+RETAIN_NAMES = ("gd", "ap", "kl", "eul", "rmu")
 
 
 class ObjectiveRegistry(Registry[Objective]):

@@ -221,6 +221,24 @@ def test_both_directions_of_maximum_entropy_equal_torch_kl_div():
     assert on_answers("me", view, direction="model_to_uniform").item() == pytest.approx(expected.item())
 
 
+def test_eul_is_the_selective_teacher_student_loss():
+    views = random_views()
+    found, kl, nll = [], [], []
+    for name in (ANSWER, RETAIN_VIEW):
+        view = views[name]
+        mask = view.labels[:, 1:] != -100
+        log_p, log_q = (
+            logits[:, :-1].log_softmax(-1)[mask] for logits in (view.logits, view.reference_logits)
+        )
+        kl.append(torch.nn.functional.kl_div(log_p, log_q, log_target=True, reduction="batchmean").item())
+        nll.append(torch.nn.functional.nll_loss(log_p, view.labels[:, 1:][mask]).item())
+    found = FORGET["eul"](views, FORGET["eul"].settings({"alpha": 0.5, "gamma": 0.25})).item()
+    assert found == pytest.approx(-0.5 * kl[0] - 0.25 * nll[0])
+    assert RETAIN["eul"](views, RETAIN["eul"].settings({"task": 2.0})).item() == pytest.approx(
+        kl[1] + 2 * nll[1]
+    )
+
+
 def test_answer_preservation_is_log_two_over_beta_where_nothing_is_preferred():
     view = random_views()[RETAIN_VIEW]
     views = {RETAIN_VIEW: view, RETAIN_REFUSAL: view}
