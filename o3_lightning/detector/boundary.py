@@ -18,9 +18,7 @@ from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.constants import (
     CENTROIDS,
     FOLDS,
-    GAMMA,
     MOST_RANK,
-    NU,
     ROWS_PER_CENTROID,
     SMALLEST_REQUEST,
 )
@@ -80,12 +78,12 @@ class BoundaryEvidence(FeatureEvidence):
         """Returns boundary scores [S, 1], standardised by the cross-fitted forget prompts."""
         state: BoundaryState = self.state
         constant = (state.slope * (POSITIVE_SHIFT - state.center / state.spread)).sum()
-        scores = score_layers(inputs.features, state).aggregate.T + constant
+        scores = score_layers(inputs.features, state, self.config.gamma).aggregate.T + constant
         return (scores - state.gate[0]) / state.gate[1]
 
     def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
         """Returns the standardised layer scores."""
-        vectors = layer_vectors(inputs.features, self.state)
+        vectors = layer_vectors(inputs.features, self.state, self.config.gamma)
         z = (vectors - self.state.center) / self.state.spread
         return [[{"channels": {}, "layers": row} for row in z.tolist()]]
 
@@ -101,17 +99,20 @@ def warn_if_small(inputs: PromptInputs) -> list[str]:
     return [f"{len(inputs)} distinct prompts are too few for a one-class boundary; weights are rough"]
 
 
-def fit_one_class(vectors: Tensor, *, nu: float) -> Tensor:
+def fit_one_class(vectors: Tensor, *, nu: float, layers: int = 0) -> Tensor:
     """Returns the slope [L] of scikit-learn's linear one-class SVM, float64; `score_samples` is x @ slope.
 
     Args:
         vectors: [N, L].
         nu: fraction of outliers, in (0, 1).
+        layers: how many of the last layers have a slope other than 0; 0 for all.
     """
     from sklearn.svm import OneClassSVM
 
-    machine = OneClassSVM(nu=nu, kernel="linear", gamma="scale").fit(vectors.double().numpy())
-    return torch.from_numpy(machine.dual_coef_[0].copy()) @ torch.from_numpy(machine.support_vectors_.copy())
+    used = vectors[:, -layers:].double()
+    machine = OneClassSVM(nu=nu, kernel="linear", gamma="scale").fit(used.numpy())
+    slope = torch.from_numpy(machine.dual_coef_[0].copy()) @ torch.from_numpy(machine.support_vectors_.copy())
+    return F.pad(slope, (vectors.shape[1] - used.shape[1], 0))
 
 
 def fit_boundary(features: Tensor, config: DetectorConfig, seed: int) -> BoundaryState:
@@ -121,11 +122,13 @@ def fit_boundary(features: Tensor, config: DetectorConfig, seed: int) -> Boundar
         len(features),
         FOLDS,
         seed,
-        lambda fitted, scored: layer_vectors(features[scored], fit_layers(features[fitted], config, seed)),
+        lambda fitted, scored: layer_vectors(
+            features[scored], fit_layers(features[fitted], config, seed), config.gamma
+        ),
     )
     center, spread = center_and_spread(vectors)
     shifted = POSITIVE_SHIFT + (vectors - center) / spread
-    slope = fit_one_class(shifted, nu=NU).clamp_min(0) / shifted.shape[1]
+    slope = fit_one_class(shifted, nu=config.nu, layers=config.layers).clamp_min(0) / shifted.shape[1]
     state = replace(state, center=center, spread=spread, slope=slope)
     return replace(state, gate=torch.stack(center_and_spread(boundary_scores(vectors, state))))
 
@@ -158,7 +161,7 @@ def fit_layers(features: Tensor, config: DetectorConfig, seed: int) -> BoundaryS
     )
 
 
-def score_layers(features: Tensor, state: BoundaryState) -> LayerScores:
+def score_layers(features: Tensor, state: BoundaryState, gamma: float) -> LayerScores:
     """Returns distance and cosine of each layer, and the sum over layers of slope * layer score / spread."""
     weights = (state.slope / state.spread)[None]
     return layer_scores(
@@ -169,14 +172,14 @@ def score_layers(features: Tensor, state: BoundaryState) -> LayerScores:
         state.bank[None],
         None,
         MAHALANOBIS_WEIGHT * weights,
-        GAMMA * weights,
+        gamma * weights,
     )
 
 
-def layer_vectors(features: Tensor, state: BoundaryState) -> Tensor:
+def layer_vectors(features: Tensor, state: BoundaryState, gamma: float) -> Tensor:
     """Returns gamma * cosine - 0.5 * squared distance at each layer [N, L], higher = closer."""
-    scores = score_layers(features, state)
-    return (GAMMA * scores.cosine + MAHALANOBIS_WEIGHT * scores.mahalanobis)[0]
+    scores = score_layers(features, state, gamma)
+    return (gamma * scores.cosine + MAHALANOBIS_WEIGHT * scores.mahalanobis)[0]
 
 
 def boundary_scores(vectors: Tensor, state: BoundaryState) -> Tensor:

@@ -10,7 +10,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.detector.base import DETECTORS
 
 CHANNELS = ("whitened", "cosine", "mahalanobis", "lexical", "subject")
-OBJECTIVES = ("none", "contrastive_entropy", "official_entropy", "info_nce", "nt_xent", "entity_swap")
+OBJECTIVES = ("none", "contrastive_entropy", "official_entropy", "info_nce", "nt_xent", "moco", "entity_swap")
 THRESHOLDS = ("none", "scienceqa", "tofu")
 FAMILIES = ("fusion", "layers", "official")  # of this package
 OF_PRESETS = ("family", "bank")  # what only a preset decides
@@ -90,10 +90,16 @@ class DetectorConfig:
             chosen on TOFU, CLINC150 banking and auto_and_commute, and the first real-world split, that of the
             subject on four requests of our own (a planet, a composer, a maker of cars, a river).
         objective: "none", "contrastive_entropy" (the paper's), "official_entropy" (the released code's),
-            "info_nce", "nt_xent" or "entity_swap"; empty takes the preset's.
+            "info_nce", "nt_xent", "moco" or "entity_swap"; empty takes the preset's.
         thresholds: of "official" alone, what its evaluation scripts make of a weight w: "scienceqa" gives 1
             above 0.9 (1.2 in the script), w from 0.3 to 0.4 and else 0; "tofu" gives 1 from 0.32, 10 w^2 from
             0.2 and else 0; "none" gives w.
+        gamma: of "paper" and "official", weight of the cosine (O3's local score) against half the squared
+            Mahalanobis distance (its global score); 0 leaves the distance alone.
+        nu: of "paper" and "official", fraction of outliers of the one-class SVM, in (0, 1).
+        zeta: of "official", slope of the soft weight.
+        layers: of "paper" and "official", how many of the last layers count; 0 for all ("official" without
+            the embeddings).
         reading: "full" judges a prompt by every reading of it (markup, codes and spellings undone), by its
             spans and by the hashed names of the request; "plain" by its normalised text. Empty takes the
             preset's.
@@ -116,6 +122,10 @@ class DetectorConfig:
     channel_weights: tuple[float, ...] = ()
     objective: str = ""
     thresholds: str = "none"
+    gamma: float = 1000.0
+    nu: float = 0.1
+    zeta: float = 10.0
+    layers: int = 0
     reading: str = ""
     salt: str = ""
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -171,5 +181,7 @@ class DetectorConfig:
     def _check_ranges(self) -> None:
         for name in ("max_tokens", "most_rows"):
             check_range(name, getattr(self, name), 1, 1_000_000)
-        for name in ("tail_quantile", "recall"):
+        for name in ("gamma", "zeta", "layers"):
+            check_range(name, getattr(self, name), 0, 1_000_000)
+        for name in ("tail_quantile", "recall", "nu"):
             check_range(name, getattr(self, name), 1e-6, 1 - 1e-6)

@@ -26,12 +26,11 @@ CERTAIN_COUNT = 3.0  # forget prompts from which a word counts as fully known
 CERTAIN_FRACTION = 0.02  # the same as a fraction of the request; the larger counts
 
 # Baselines.
-GAMMA = 1000.0  # weight of the cosine against the Mahalanobis distance; O3, section 4.1
-NU = 0.1  # outlier fraction of the one-class SVM; official code
 USED_FRACTION = 0.8  # fraction of the prompts behind the official statistics; official code
 
 # Training of an encoder.
 LORA_ALPHA = 32  # LoRA alpha; official code
 LORA_RANK = 8  # LoRA rank; official code
 LORA_DROPOUT = 0.1  # LoRA dropout; official code
+MOMENTUM_QUEUE = 256  # most keys of earlier steps that "moco" keeps as negatives
 MASKED_FRACTION = 0.15  # fraction of tokens hidden in the query view and for the masked-LM term; BERT

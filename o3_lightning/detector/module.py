@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from o3_lightning.detector.config import TrainingConfig
-from o3_lightning.detector.constants import MASKED_FRACTION
+from o3_lightning.detector.constants import MASKED_FRACTION, MOMENTUM_QUEUE
 from o3_lightning.detector.encoder import Encoder, pool_hidden_states
 
 IGNORED = -100
@@ -84,6 +84,23 @@ def nt_xent(query: Tensor, key: Tensor, *, temperature: float) -> Tensor:
     return F.cross_entropy(logits, partner)
 
 
+def moco(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float) -> Tensor:
+    """Returns MoCo's loss: each view has to find its key among those of earlier steps.
+
+    Args:
+        query: features of the masked views [N, D].
+        key: features of the plain prompts by the momentum encoder [N, D].
+        queue: keys of earlier steps [Q, D]; the loss is 0 while there are none.
+        temperature: positive.
+
+    Source:
+        He et al. 2020; the queue starts empty here, not with random vectors.
+    """
+    query, key, queue = (F.normalize(rows, dim=-1) for rows in (query, key, queue))
+    logits = torch.cat([(query * key).sum(dim=-1, keepdim=True), query @ queue.T], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.int64, device=query.device))
+
+
 def entity_swap_loss(
     anchor: Tensor, positive: Tensor, swapped: Tensor, positives: Tensor, *, temperature: float
 ) -> Tensor:
@@ -139,6 +156,7 @@ class EncoderTraining(lightning.LightningModule):
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.key = [parameter.detach().clone() for parameter in self.trained]
         self.curve: list[float] = []
+        self.queue = torch.empty(0)  # of "moco" [Q, D], the newest key first
 
     def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
         """Returns the loss of the prompts with these numbers [N]."""
@@ -169,6 +187,11 @@ class EncoderTraining(lightning.LightningModule):
         with torch.no_grad():
             key = self.pooled(ids, mask)
         self.exchange()
+        if self.objective == "moco":
+            last = key[:, -1]
+            queue = self.queue.to(last).reshape(-1, last.shape[1])
+            self.queue = torch.cat([last, queue])[:MOMENTUM_QUEUE]
+            return moco(query[:, -1], last, queue, temperature=settings.temperature)
         if self.objective == "official_entropy":
             return contrastive_entropy(query, key, floor=OFFICIAL_FLOOR)
         return contrastive_entropy(query, key, temperature=settings.temperature, normalise=True)

@@ -15,14 +15,13 @@ from o3_kernels import LayerScores, layer_scores
 from o3_lightning.detector.base import DETECTORS
 from o3_lightning.detector.boundary import MAHALANOBIS_WEIGHT, fit_one_class, warn_if_small
 from o3_lightning.detector.config import DetectorConfig
-from o3_lightning.detector.constants import NU, USED_FRACTION
+from o3_lightning.detector.constants import USED_FRACTION
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.feature_evidence import Details, FeatureEvidence
 from o3_lightning.detector.prompt_features import PromptInputs
 
 SMALLEST_DEVIATION = 1e-6  # of the mean score; far above the rounding of float64
-COSINE_WEIGHT = -1000.0  # gamma of the paper, section 4.1
-SOFT_WEIGHT_SLOPE = 10.0  # zeta of the paper
+GAMMA, ZETA = 1000.0, 10.0  # of the paper, section 4.1
 SOFT_WEIGHT_OFFSET = 2.0  # official `run_ood.py`; leaves a floor of sigmoid(-2) = 0.119
 
 
@@ -79,8 +78,8 @@ class OfficialEvidence(FeatureEvidence):
         used = max(1, min(N - 1, int(USED_FRACTION * N))) if N > 1 else 1
         mean, bank = rows[:used].mean(dim=0), F.normalize(rows[:used], dim=-1).transpose(0, 1).contiguous()
         root = precision_root(empirical_precision(rows[:used]))
-        vectors = official_layer_scores(rows, mean, root, bank)[:, 1:]
-        slope = fit_one_class(vectors[:used], nu=NU)
+        vectors = official_layer_scores(rows, mean, root, bank, config.gamma)[:, 1:]
+        slope = fit_one_class(vectors[:used], nu=config.nu, layers=config.layers)
         scores = vectors @ slope
         gate = fit_official_gate(scores[:used], scores[used:] if N > 1 else scores)
         place = torch.tensor(gate, dtype=torch.float64)
@@ -94,18 +93,19 @@ class OfficialEvidence(FeatureEvidence):
     def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
         """Returns minus the distance of the boundary score from the center of the gate [S, 1]."""
         mean, root, bank, slope, _ = vars(self.state).values()
-        scores = score_official(inputs.features, mean, root, bank, F.pad(slope, (1, 0)))  # without layer 0
+        slope = F.pad(slope, (1, 0))  # without layer 0
+        scores = score_official(inputs.features, mean, root, bank, slope, self.config.gamma)
         return -(scores.aggregate.T - self.gate.center).abs()
 
     def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
         """Returns the raw layer scores."""
         mean, root, bank, *_ = vars(self.state).values()
-        vectors = official_layer_scores(inputs.features, mean, root, bank)
+        vectors = official_layer_scores(inputs.features, mean, root, bank, self.config.gamma)
         return [[{"channels": {}, "layers": row} for row in vectors.tolist()]]
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns the official soft weights, in [0.119, 1], or what the thresholds make of them."""
-        soft = official_soft_weights(scores + self.gate.center, self.gate)
+        soft = official_soft_weights(scores + self.gate.center, self.gate, self.config.zeta)
         return apply_thresholds(soft, self.config.thresholds)
 
 
@@ -144,7 +144,9 @@ def precision_root(precision: Tensor) -> Tensor:
     return root
 
 
-def score_official(features: Tensor, mean: Tensor, root: Tensor, bank: Tensor, slope: Tensor) -> LayerScores:
+def score_official(
+    features: Tensor, mean: Tensor, root: Tensor, bank: Tensor, slope: Tensor, gamma: float
+) -> LayerScores:
     """Returns distance and cosine of each layer, and the sum over layers of slope [L] * official score."""
     weights = slope.double()[None]
     return layer_scores(
@@ -155,13 +157,15 @@ def score_official(features: Tensor, mean: Tensor, root: Tensor, bank: Tensor, s
         bank.double()[None],
         None,
         MAHALANOBIS_WEIGHT * weights,
-        COSINE_WEIGHT * weights,
+        -gamma * weights,
         whitening_sign=1,
     )
 
 
-def official_layer_scores(features: Tensor, mean: Tensor, root: Tensor, bank: Tensor) -> Tensor:
-    """Returns -1000 * max cosine - 0.5 * squared Mahalanobis distance at each layer.
+def official_layer_scores(
+    features: Tensor, mean: Tensor, root: Tensor, bank: Tensor, gamma: float = GAMMA
+) -> Tensor:
+    """Returns -gamma * max cosine - 0.5 * squared Mahalanobis distance at each layer.
 
     The first term falls and the second rises as a prompt comes closer, so the sum has no fixed direction.
 
@@ -170,6 +174,7 @@ def official_layer_scores(features: Tensor, mean: Tensor, root: Tensor, bank: Te
         mean: [L, D].
         root: of the precision, from `precision_root` [L, D, D].
         bank: unit rows [L, M, D].
+        gamma: weight of the cosine, at least 0.
 
     Returns:
         Scores [N, L], float64.
@@ -177,8 +182,8 @@ def official_layer_scores(features: Tensor, mean: Tensor, root: Tensor, bank: Te
     Source:
         Official `ood_model_selector.py`; equations 8 and 9 of the paper have one sign.
     """
-    scores = score_official(features, mean, root, bank, torch.ones(len(mean)))
-    return (MAHALANOBIS_WEIGHT * scores.mahalanobis + COSINE_WEIGHT * scores.cosine)[0]
+    scores = score_official(features, mean, root, bank, torch.ones(len(mean)), gamma)
+    return (MAHALANOBIS_WEIGHT * scores.mahalanobis - gamma * scores.cosine)[0]
 
 
 def fit_official_gate(used: Tensor, rest: Tensor) -> OfficialGate:
@@ -192,12 +197,13 @@ def fit_official_gate(used: Tensor, rest: Tensor) -> OfficialGate:
     return OfficialGate(float(used.mean()), place, max(float(rest.std(correction=0)), narrowest))
 
 
-def official_soft_weights(scores: Tensor, gate: OfficialGate) -> Tensor:
-    """Returns sigmoid(10 c - 2), c = 1 - |F(s) - F(2 x0 - s)|, F the mean of both Gaussian distributions.
+def official_soft_weights(scores: Tensor, gate: OfficialGate, zeta: float = ZETA) -> Tensor:
+    """Returns sigmoid(zeta c - 2), c = 1 - |F(s) - F(2 x0 - s)|, F the mean of both Gaussian distributions.
 
     Args:
         scores: boundary scores of any shape.
         gate: from `fit_official_gate`.
+        zeta: slope, at least 0.
 
     Returns:
         Weights in [0.119, 1], float64; symmetric about `gate.center`, so not monotone in the boundary score.
@@ -210,6 +216,4 @@ def official_soft_weights(scores: Tensor, gate: OfficialGate) -> Tensor:
     values = scores.double().numpy()
     both = np.stack([values, 2 * gate.center - values])
     here, mirrored = sum(norm.cdf(both, mean, gate.deviation) for mean in (gate.used, gate.rest)) / 2
-    return torch.sigmoid(
-        SOFT_WEIGHT_SLOPE * torch.from_numpy(1 - np.abs(here - mirrored)) - SOFT_WEIGHT_OFFSET
-    )
+    return torch.sigmoid(zeta * torch.from_numpy(1 - np.abs(here - mirrored)) - SOFT_WEIGHT_OFFSET)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from o3_lightning.detector.boundary import fit_one_class
 from o3_lightning.detector.module import contrastive_entropy
 from o3_lightning.detector.official import (
+    OfficialGate,
     apply_thresholds,
     empirical_precision,
     fit_official_gate,
@@ -63,6 +64,12 @@ def test_official_soft_weight_has_its_known_floor():
     gate = fit_official_gate(torch.tensor([9.0, 11.0]), torch.tensor([-1.0, 1.0]))
     far = official_soft_weights(torch.tensor([-1e6, 1e6]), gate)
     np.testing.assert_allclose(far, 1 / (1 + np.exp(2.0)), atol=1e-9)
+
+
+def test_zeta_is_the_slope_of_the_soft_weight():
+    gate = OfficialGate(0.0, 0.0, 1.0)
+    center = official_soft_weights(torch.zeros(1), gate, zeta=4.0)
+    assert center.item() == pytest.approx(torch.sigmoid(torch.tensor(2.0)).item())
 
 
 def test_thresholds_are_those_of_the_evaluation_scripts():

@@ -9,7 +9,7 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.detector import DetectorConfig, Encoder
 from o3_lightning.detector.config import TrainingConfig
 from o3_lightning.detector.constants import LORA_ALPHA, LORA_RANK
-from o3_lightning.detector.module import contrastive_entropy, info_nce, nt_xent
+from o3_lightning.detector.module import contrastive_entropy, info_nce, moco, nt_xent
 from o3_lightning.detector.stacked_lora import encode_stacked
 from o3_lightning.detector.training import lora_targets, train_encoder, with_lora
 
@@ -42,7 +42,7 @@ TOKENS = [[2, 5 + i % 7, 12 + i % 5, 20, 3] for i in range(12)]
 
 
 @pytest.mark.parametrize(
-    "objective", ["contrastive_entropy", "official_entropy", "info_nce", "nt_xent", "entity_swap"]
+    "objective", ["contrastive_entropy", "official_entropy", "info_nce", "nt_xent", "moco", "entity_swap"]
 )
 def test_training_moves_the_adapter_and_leaves_the_encoder(tiny, objective):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
@@ -109,3 +109,15 @@ def test_info_nce_falls_when_views_agree():
     assert float(info_nce(views, views, temperature=0.1)) < float(
         info_nce(views, views.flip(0), temperature=0.1)
     )
+
+
+def test_moco_finds_its_key_among_those_of_earlier_steps():
+    rows = torch.nn.functional.normalize(torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    query, key, queue = rows[:2], rows[2:4], rows[4:]
+    losses = []
+    for own, partner in zip(query, key, strict=True):
+        right = (own @ partner / 0.5).exp()
+        losses.append(-torch.log(right / (right + (queue @ own / 0.5).exp().sum())).item())
+    value = moco(3 * query, key, 2 * queue, temperature=0.5)
+    assert value.item() == pytest.approx(sum(losses) / 2, rel=1e-5)
+    assert moco(query, key, rows[:0], temperature=0.5).item() == pytest.approx(0.0, abs=1e-6)
