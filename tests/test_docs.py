@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import o3_lightning
+from benchmarks import table_rows
 from benchmarks.tables import TABLES, written
 from o3_lightning.commands import common, report, study
 from o3_lightning.commands.cli import COMMANDS, main
@@ -183,7 +184,7 @@ def test_every_results_file_has_the_command_that_wrote_it(parse_only):
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: f"{table.page}, {table.head}")
 def test_tables_of_the_pages_are_those_of_their_results(table):
-    page = PAGES[f"docs/results/{table.page}.md"]
+    page = PAGES[f"docs/{table.page}.md"]
     assert written(page, table) == page
     some = next(iter(table.rows()))
     changed = page.replace(some[-1], "0.123")
@@ -223,6 +224,23 @@ def test_the_table_of_the_readme_is_that_of_the_results():
     ]
     line = next(line for line in shown.splitlines() if "same disguises? Highest" in line)
     assert re.findall(r"\d\.\d{3}", line) == [f"{highest:.3f}"]
+
+
+def test_the_other_figures_of_the_readme_are_those_of_the_results():
+    found = {
+        row.split("|")[1].split("?")[0].strip(): row for row in PAGES["README.md"].splitlines() if "? " in row
+    }
+    kinds, leak, alarms = next(row[1:] for row in table_rows.attack_members() if row[0] == "test")
+    row = found["Do disguises get through"]
+    assert all(text in row for text in (f"{kinds} kinds", leak.split(":")[0], alarms.split(":")[0]))
+    held, near = next(row[1:] for row in table_rows.articles() if row[0] == "English, eight articles")
+    row = found["Is a topic of ordinary words recognised"]
+    assert all(text in row for text in (held, near))
+    chance = next(row[4] for row in table_rows.reference() if row[0] == "ours")
+    assert f"p ≤ {chance.split(' to ')[1]}" in found["Is it as if the model had never known"]
+    leaks = {row[0]: float(row[1]) for row in table_rows.weight_attacks_over_seeds()}
+    row = found["Can the knowledge be brought back from merged weights"]
+    assert all(f"{leaks[f'`relearn_{count}_rows`']:.0%}".replace("%", " %") in row for count in (10, 50))
 
 
 def test_every_file_that_the_pages_name_is_there():

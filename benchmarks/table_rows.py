@@ -1,0 +1,375 @@
+"""The rows of the documentation's tables, each from one file of `results/`; the first cell names the row."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from scipy.stats import binomtest
+
+from benchmarks.detector.measures import EVASION, PAIRS, WEIGHTS, pair_cell, weight_cell
+
+ROOT = Path(__file__).parents[1]
+BESIDE = ("default", "cosine_maha_lexical", "paper_untrained", "official_untrained")
+DISGUISED = ("tofu_forget01", "tofu_forget10", "real_world", "fictitious")
+RELEASED = ("held_out", "seen", "others", "general")
+SHARES = ("missed, names", "missed, topics", "stopped, names", "stopped, topics")
+SIMULATED = "_simulated"
+MODES = {
+    "`per_request`, none": "per_request_none",
+    "**`per_request`, input**": "per_request_input",
+    "`per_request`, output": "per_request_output",
+    "`per_request`, both": "per_request_both",
+    "`per_request`, output, last request only (the paper)": "per_request_output_last",
+    "`hard`, input": "hard_input",
+    "`hard`, output": "hard_output",
+    "`cumulative`, none": "cumulative_none",
+    "`cumulative`, input (the official code)": "cumulative_input",
+}
+MODE_FIGURES = {"held_out": 3, "drift": 3, "utility_truth": 3, "interference": 2, "update_cosine": 3}
+NAMED = {"Mars": "mars", "Mozart": "mozart", "Toyota": "toyota", "the Nile": "nile", "France *": "france"}
+NAME_FIGURES = ("held_out", "near", "auroc", "nameless", "disguised", "disguised_near")
+ASKED = {
+    "Einstein, other wordings": ("einstein", None),
+    "Moon, other wordings": ("moon", None),
+    "neighbours: scientists, planets, space, cells": ("neighbours", None),
+    "general questions": ("general", None),
+    "Einstein, at the end of a chat of three turns": ("einstein", "chat"),
+    "Moon, at the end of a chat of three turns": ("moon", "chat"),
+    "Einstein, under a system prompt": ("einstein", "system_prompt"),
+    "Moon, under a system prompt": ("moon", "system_prompt"),
+}
+
+ARTICLES = {
+    "English, eight articles": "en, 8 articles",
+    "German, eight articles": "de, 8 articles",
+    "English, one article": "en, 1 articles",
+    "German, one article": "de, 1 articles",
+}
+
+Row = list[str]
+
+
+def results(name: str) -> dict[str, Any]:
+    """Returns the content of a results file."""
+    return dict(json.loads((ROOT / f"results/{name}.json").read_text(encoding="utf-8")))
+
+
+def span(values: Iterable[float], form: str) -> str:
+    """Returns the smallest and the largest of some values, once if they read the same."""
+    ends = sorted(values)
+    return " to ".join(dict.fromkeys(form.format(value) for value in (ends[0], ends[-1])))
+
+
+def study(name: str) -> Callable[[], Iterator[Row]]:
+    """Returns the rows of a study's own table."""
+
+    def rows() -> Iterator[Row]:
+        for line in (ROOT / f"results/{name}.md").read_text(encoding="utf-8").splitlines():
+            if line.startswith("| `"):
+                yield [cell.strip() for cell in line.split("|")[1:-1]]
+
+    return rows
+
+
+def detector_tasks() -> Iterator[Row]:
+    """Yields the default detector on each task."""
+    measured = results("detector")
+    for task, by_detector in measured["tasks"].items():
+        own = by_detector["default"]
+        name = task if measured["roles"][task] == "development" else f"{task} *"
+        weights = " / ".join(weight_cell(own.get(split)) for split in WEIGHTS)
+        yield [name, *(pair_cell(own.get(pair)) for pair in PAIRS), weights]
+
+
+def detectors_beside() -> Iterator[Row]:
+    """Yields every preset on each task."""
+    measured = results("detector")
+    for task, by_detector in measured["tasks"].items():
+        name = task if measured["roles"][task] == "development" else f"{task} *"
+        found = [by_detector[label] for label in BESIDE]
+        yield [name, *(f"{pair_cell(one[PAIRS[0]])}, {weight_cell(one['near'])}" for one in found)]
+
+
+def disguises() -> Iterator[Row]:
+    """Yields the mean weights of forgotten and of other questions in each disguise."""
+    tasks = results("detector_evasion")["tasks"]
+    measured = [tasks[task]["default"] for task in DISGUISED]
+    for name in (key for key in measured[0] if key.startswith(EVASION)):
+        cells = [" / ".join(f"{one['mean']:.3f}" for one in splits[name].values()) for splits in measured]
+        yield [name.removeprefix(EVASION).replace("_", " "), *cells]
+
+
+def common_names() -> Iterator[Row]:
+    """Yields requests about common names, without and with the channel that tells names apart."""
+    measured = results("detector_names")
+    for label, name in NAMED.items():
+        ways = [measured["requests"][name][way] for way in ("without", "with")]
+        cells = []
+        for figure in NAME_FIGURES:
+            found = [way[figure]["mean"] for way in ways if figure in way]
+            shown = [f"{value:.1%}".rstrip("%") if figure == "auroc" else weight(value) for value in found]
+            cells.append(" / ".join(shown) or "-")
+        yield [label, str(measured["prompts"][name]["forget"]), *cells]
+
+
+def weight(value: float) -> str:
+    """Returns a mean weight without the zero before the point."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def gate_scale() -> Iterator[Row]:
+    """Yields the time of a prompt and the size of the store by the number of requests."""
+    measured = results("detector_scale")
+    times, growth = measured["milliseconds_a_prompt"], measured["growth_1_to_256"]
+    for size, label in (("1", "one prompt at a time"), ("32", "batches of 32"), ("128", "batches of 128")):
+        digits = 1 if size == "1" else 2
+        cells = [f"{value:.{digits}f}" for value in in_order(times[f"batch of {size}"])]
+        yield [label, *cells, f"{growth[f'batch of {size}']:.2f}"]
+    yield ["store, MB", *(f"{size / 1e6:.1f}" for size in in_order(measured["detector_bytes"])), ""]
+
+
+def in_order(by_count: dict[str, float]) -> list[float]:
+    """Returns values by the number that names them."""
+    return [by_count[name] for name in sorted(by_count, key=int)]
+
+
+def namesakes() -> Iterator[Row]:
+    """Yields how many questions get a weight of a half or more, about a person and beside it."""
+    measured = results("gate_neighbours")["namesakes"]
+    for kind in measured["people"]:
+        found = [measured[owner][kind] for owner in ("people", "tofu")]
+        yield [kind, *(f"{count([one], 'refused', 'prompts')} of {one['prompts']}" for one in found)]
+
+
+def articles() -> Iterator[Row]:
+    """Yields the same about topics of ordinary words, as shares by seed."""
+    measured = results("gate_neighbours")["xquad"]
+    for label, name in ARTICLES.items():
+        runs = [found for key, found in measured.items() if key.startswith(f"{name}, seed")]
+        splits = ("held_out", "near")
+        yield [label, *(", ".join(share(run[split]["refused"]) for run in runs) for split in splits)]
+
+
+def share(value: float) -> str:
+    """Returns a share with three digits at most, without the zero before the point."""
+    return f"{value:.3g}".removeprefix("0") if 0 < value < 1 else f"{value:.0f}"
+
+
+def texts() -> Iterator[Row]:
+    """Yields what the gate does with harmless texts, other languages, many requests and intents."""
+    measured = results("gate_texts")
+    bounds = {name: share(value) for name, value in measured["bounds"].items()}
+    harmless, many = measured["harmless, first look"], measured["ten requests"]
+    limit = measured["bounds"]["harmless: refused by each request"]
+    shown = (
+        f"**{name} {share(value)}**" if value > limit else f"{name} 0"
+        for name, value in harmless["refused"].items()
+    )
+    yield [
+        f"{harmless['texts']} harmless texts of 50 to 1,500 words from nine sources, refused by each request",
+        bounds["harmless: refused by each request"],
+        ", ".join(shown),
+    ]
+    languages = [one for owner in measured["translations, first look"].values() for one in owner.items()]
+    found = {}
+    for language, one in languages:
+        found.setdefault(language, []).append(one["own"]["refused"])
+    least = {language: min(values) for language, values in found.items()}
+    rest = ", ".join(f"{language} {share(value)}" for language, value in least.items() if value < 1)
+    yield [
+        "questions in seven languages, the name intact: found, least of three requests",
+        bounds["translations: found"],
+        f"1; {rest}",
+    ]
+    others = [one["others"] for _, one in languages]
+    yield [
+        "the same questions about others: refused",
+        bounds["translations: others refused"],
+        f"{count(others, 'refused', 'prompts')} of {sum(one['prompts'] for one in others)}",
+    ]
+    yield [
+        "ten unlike requests in one store: mean weight of what stands beside them",
+        bounds["ten requests: near, mean weight"],
+        f"{share(round(many['near_mean'], 3))} (most: "
+        f"{max((one['mean'], name) for name, one in many['near'].items())[1]}, "
+        f"{share(max(one['mean'] for one in many['near'].values()))})",
+    ]
+    yield [
+        "the same: mean weight of held-out questions about names",
+        bounds["ten requests: held out of names, mean weight"],
+        share(round(many["held_out_names_mean"], 3)),
+    ]
+    for name, found in measured["banking77"].items():
+        splits = [split for split in ("held_out", "near", "adjacent") if split in found]
+        label = {"held_out": "held-out", "near": "other", "adjacent": "adjacent"}
+        cells = ", ".join(f"{label[split]} {share(found[split]['refused'])}" for split in splits)
+        yield [f"Banking77, {name.replace('_', ' ')}", "none set", cells]
+
+
+def ablation() -> Iterator[Row]:
+    """Yields what each rule of the detector moves, in percentage points; bold beyond two deviations."""
+    measured = results("gate_ablation")["development"]
+    yield ["as it is", *(f"{measured['as it is'][share]['rate']:.1%}".rstrip("%") for share in SHARES)]
+    for rule, found in measured.items():
+        if rule != "as it is":
+            yield [rule, *(points(found[share]) for share in SHARES)]
+
+
+def points(found: dict[str, float]) -> str:
+    """Returns a change with its deviation, in percentage points."""
+    change, deviation = found["change"], found["deviation"]
+    if not change:
+        return "0"
+    text = f"{100 * change:+.1f} ± {100 * deviation:.1f}"
+    return f"**{text}**" if abs(change) > 2 * deviation else text
+
+
+def adapter_modes() -> Iterator[Row]:
+    """Yields every mode and penalty with all adapters on."""
+    variants = results("adapter_modes")["variants"]
+    for label, name in MODES.items():
+        figures = variants[name]["figures"]
+        yield [
+            label,
+            *(
+                f"{figures[figure]['mean']:.{digits}f} ± {figures[figure]['deviation']:.{digits}f}"
+                for figure, digits in MODE_FIGURES.items()
+            ),
+        ]
+
+
+def demo() -> Iterator[Row]:
+    """Yields the demo's accuracies before and after its requests."""
+    base, gated = (results("reference_demo")["models"][name]["aggregates"] for name in ("base", "gated"))
+    for name, found in base.items():
+        request, _, split = name.partition("/")
+        if "accuracy" in found and split in ("", "held_out"):
+            label = request if split else request.removesuffix("_held_out").replace("_", " ")
+            yield [label, f"{found['accuracy']:.3f}", f"{gated[name]['accuracy']:.3f}"]
+
+
+def reference() -> Iterator[Row]:
+    """Yields the demo's models beside the one that never saw the requests."""
+    measured = results("reference_demo")["models"]
+    for label, name in (("base", "base"), ("ours", "gated"), ("retrained", "retrained")):
+        plane = measured[name]["plane"].values()
+        accuracies = [f"{one['value']:.3f} ({one['low']:.3f}–{one['high']:.3f})" for one in plane]
+        compared = measured[name].get("comparison") or measured["base"]["comparison"]
+        found = [one for split, one in compared.items() if split.endswith("/held_out")]
+        losses = [one["membership"]["mia_loss"] for one in found]
+        if name == "retrained":  # the reference itself
+            auc = span((one["reference_auc"] for one in losses), "{:.3f}")
+            yield [label, *accuracies, "0", "1", auc, "0 %"]
+            continue
+        distance = span((one["forget_quality"]["statistic"] for one in found), "{:.3f}")
+        chance = span((one["forget_quality"]["p_value"] for one in found), "{:.0e}")
+        leak = span((one["privacy_leak"] for one in losses), "{:+.0f}")
+        auc = span((one["auc"] for one in losses), "{:.3f}")
+        yield [label, *accuracies, distance, chance, auc, f"{leak} %"]
+
+
+def count(rows: Iterable[dict[str, Any]], share: str, of: str = "attempts") -> int:
+    """Returns the number of cases behind the shares of some rows."""
+    return sum(round((row[share] or 0) * row[of]) for row in rows)
+
+
+def attack_members() -> Iterator[Row]:
+    """Yields leaks and false alarms of the demo under all disguises, by kind of member."""
+    table = results("robustness_demo")["table"]
+    for member in ("development", "test"):
+        rows = [row for row in table if row["member"] == member and row["attempts"]]
+        kinds = len({row["attack"] for row in rows})
+        leak, told = count(rows, "leak"), count(rows, "base_leak")
+        one = [row for row in rows if row["request"] == rows[0]["request"]]  # the others ask the same
+        alarms, others = count(one, "false_alarm", "others"), sum(row["others"] for row in one)
+        yield [member, str(kinds), interval(leak, told), interval(alarms, others)]
+
+
+def interval(found: int, cases: int) -> str:
+    """Returns a count with its share and Wilson's interval of 95 %."""
+    low, high = binomtest(found, cases).proportion_ci(method="wilson")
+    shown = [f"{100 * value:.1f} %" for value in (found / cases, low, high)]
+    return f"{found} of {cases}: {shown[0]} (95 %: {shown[1]} to {shown[2]})"
+
+
+def attack_groups() -> Iterator[Row]:
+    """Yields the groups of the test members, the worst first."""
+    table = [
+        row for row in results("robustness_demo")["table"] if row["member"] == "test" and row["attempts"]
+    ]
+    rows = {
+        group: [row for row in table if row["group"] == group] for group in {row["group"] for row in table}
+    }
+    order = sorted(
+        rows, key=lambda group: (-count(rows[group], "leak"), -count(rows[group], "base_leak"), group)
+    )
+    for group in order:
+        found = rows[group]
+        caught = sum(row["caught"] * row["attempts"] for row in found) / sum(row["attempts"] for row in found)
+        kinds = len({row["attack"] for row in found})
+        leak = f"{count(found, 'leak')} of {count(found, 'base_leak')}"
+        yield [group, str(kinds), leak, f"{caught:.2f}"]
+
+
+def releases() -> Iterator[Row]:
+    """Yields the accuracies after each release of an author."""
+    for name, splits in results("release_authors")["after"].items():
+        yield [name, *("{:.3f} ± {:.3f}".format(*splits[split]) for split in RELEASED)]
+
+
+def weight_attacks() -> Iterator[Row]:
+    """Yields the attacks of those who have the weights, on the demo."""
+    table = [row for row in results("robustness_demo")["table"] if row["group"] == "weights"]
+    for attack in dict.fromkeys(row["attack"] for row in table):
+        rows = [row for row in table if row["attack"] == attack]
+        figures = ("leak", "base_leak", "caught", "false_alarm", "utility", "base_utility")
+        means = [mean(row[figure] for row in rows) if figure in rows[0] else None for figure in figures]
+        yield [f"`{attack}`", *("–" if value is None else f"{value:.2f}" for value in means)]
+
+
+def weight_attacks_over_seeds() -> Iterator[Row]:
+    """Yields the same over three seeds, with real quantisation."""
+    for attack, found in results("attacks_demo")["table"].items():
+        seeds = ", ".join(f"{value:.2f}" for value in found["leak_by_run"].values())
+        worst, utility = found["worst_leak"], found["utility"]
+        yield [f"`{attack}`", f"{found['leak']:.2f}", seeds, f"{worst:.2f}", f"{utility:.2f}"]
+
+
+def real_model() -> Iterator[Row]:
+    """Yields the right answers of SmolLM2 before and after two requests."""
+    found = results("real_models")["smollm2"]
+    for label, (topic, form) in ASKED.items():
+        before, after = (1.0, found["after_two"][topic]) if form is None else found[form][topic].values()
+        yield [label, str(found["questions"][topic]["known"]), f"{before:.2f}", f"{after:.2f}"]
+
+
+def server() -> Iterator[Row]:
+    """Yields the figures of the HTTP server."""
+    found = results("serving")
+    latency, speed, load = found["latency"], found["throughput"], found["load"]
+    gated, bare, protection = latency["gated"], latency["without_gate"], found["protection"]
+    yield [
+        f"answer of {found['new_tokens']} tokens behind the gate of {found['requests']} requests, and by the "
+        "same server with an empty store",
+        f"p50 {gated['p50_s']:.2f} s and {bare['p50_s']:.2f} s (ratio {latency['ratio_p50']:.2f}), "
+        f"p95 {gated['p95_s']:.2f} s and {bare['p95_s']:.2f} s (ratio {latency['ratio_p95']:.2f})",
+    ]
+    yield [
+        "answers per second, 8 clients at once and one after the other",
+        f"{speed['eight_clients_per_s']:.2f} and {speed['one_client_per_s']:.2f} (ratio "
+        f"{speed['ratio']:.1f}), {speed['rows_per_batch']:.0f} rows a batch",
+    ]
+    yield [
+        f"from `POST /requests` with {protection['prompts']} prompts to a refusal, while another client asks",
+        f"{protection['refusal_s']:.1f} s, of which {protection['protected_s']:.1f} s until the request was "
+        f"protected; {protection['failed_meanwhile']} calls of the other client failed",
+    ]
+    yield [
+        f"{load['calls']:,} calls of 8 clients on a tiny model: good ones, malformed and oversized bodies, "
+        "bad tokens, slow readers, hung-up streams",
+        f"{load['seconds']:.0f} s; each got its status, all {load['outcomes']['forgotten refused: 200']:,} "
+        f"forgotten prompts were refused, none of the {load['outcomes']['other answered: 200']:,} others; "
+        f"memory of server and clients grew by {load['memory_growth_mib']:.0f} MiB",
+    ]
