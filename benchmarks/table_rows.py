@@ -210,11 +210,17 @@ def texts() -> Iterator[Row]:
 
 def ablation() -> Iterator[Row]:
     """Yields what each rule of the detector moves, in percentage points; bold beyond two deviations."""
-    measured = results("gate_ablation")["development"]
-    yield ["as it is", *(f"{measured['as it is'][share]['rate']:.1%}".rstrip("%") for share in SHARES)]
-    for rule, found in measured.items():
+    both = [results("gate_ablation")[member] for member in ("development", "test")]
+    yield [
+        "as it is",
+        *(f"{found['as it is'][side]['rate']:.1%}".rstrip("%") for found in both for side in SHARES),
+    ]
+    for rule in both[0]:
         if rule != "as it is":
-            yield [rule, *(points(found[share]) for share in SHARES)]
+            yield [
+                rule,
+                *(points(found[rule][side]) if rule in found else "–" for found in both for side in SHARES),
+            ]
 
 
 def points(found: dict[str, float]) -> str:

@@ -1,7 +1,6 @@
 """Measures what each rule of the detector moves: switched off alone, on disguised and plain prompts.
 
     O3_DATA=FOLDER python -m benchmarks.gate.ablation RESULTS.json development|test [RULE ...]
-    python -m benchmarks.gate.ablation RESULTS.json table
 
 A case is a prompt that should be refused (the forgotten, disguised by the attack registry, and its held-out
 wordings) or one that should not (others in the same disguises, neighbours, namesakes). It is missed if its
@@ -142,19 +141,11 @@ RULES: dict[str, Rule] = {
     "spans: short windows": reads(text_spans__SHORT_TEXT_WORDS=0),
     "readings": reads(reading__read_text=lambda text, *_: [text]),
     "clean text": reads(text_reading__clean_text=same, reading__clean_text=same),
-    "words of markup": without("WORDLIKE"),
+    "words of markup": reads(text_reading__is_marked=lambda _: False),
     "decoded runs": reads(text_reading__decoded_runs=nothing),
     "respelling": reads(reading__respell_text=nothing),
     "special tokens and tags": reads(text_reading__strip_marks=same),
-    "addresses": without("URL"),
-    "encoded runs": without("BLOB"),
-    "symbols": without("SYMBOLS"),
     "repeated words": without("REPEATED"),
-    "repeated letters": without("LETTER_RUN"),
-    "time stamps": without("STAMP"),
-    "junk of letters and digits": without("JUNK"),
-    "subtitles": without("SUBTITLE"),
-    "list marks": without("LIST_MARK"),
     "pictures": reads(text_reading__PICTURES=frozenset()),
     "tag names": without("TAG_WORDS"),
     "look-alikes": reads(text_normalise__latin_words=same, text_reading__latin_words=same),
@@ -358,29 +349,6 @@ def main(
     save_features(encoder)
 
 
-def table(path: str) -> str:
-    """Returns a table in Markdown: percentage points, bold beyond two deviations; removed rules come last."""
-    results = json.loads(Path(path).read_text())
-    members = [name for name in ("development", "test") if name in results]
-    sides = [side for side in results[members[0]]["as it is"] if side != "kinds"]
-    lines = ["| without | " + " | ".join(f"{side} ({member})" for member in members for side in sides) + " |"]
-    lines.append("|---" * (1 + len(members) * len(sides)) + "|")
-    measured = results[members[0]]
-    for name in [*(name for name in RULES if name in measured), *sorted(set(measured) - set(RULES))]:
-        cells = [
-            cell(results[member][name][side], name != "as it is") for member in members for side in sides
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def cell(figures: Mapping[str, float], changes: bool) -> str:
-    """Returns a change and its deviation, or the rate, in percentage points."""
-    change, deviation, rate = (100 * figures[name] for name in ("change", "deviation", "rate"))
-    text = f"{change:+.1f} ± {deviation:.1f}" if change else ("0" if changes else f"{rate:.1f}")
-    return f"**{text}**" if abs(change) > 2 * deviation > 0 else text
-
-
 def save_features(encoder: CachedEncoder) -> None:
     """Writes what the encoder has read."""
     if path := os.environ.get("O3_FEATURES"):
@@ -388,7 +356,4 @@ def save_features(encoder: CachedEncoder) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[2] == "table":
-        sys.stdout.write(table(sys.argv[1]))
-    else:
-        main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -21,41 +21,34 @@ SHORTEST_READABLE = 6
 PICTURES = frozenset({"So", "Sk"})
 NAMED = "s|pad|unk|mask|bos|eos|sep|cls|extra_id_\\d{1,3}|start_of_turn|end_of_turn|im_start|im_end"
 SPECIAL = re.compile(
-    rf"<\|[^<>|\n]{{1,40}}\|>|</?(?:{NAMED})>|\[/?(?:SEP|CLS|PAD|MASK|UNK|INST)\]|<</?SYS>>", re.IGNORECASE
+    r"<\|[^<>|\n]{1,40}\|>|\[/?(?:SEP|CLS|PAD|MASK|UNK|INST)\]|<</?SYS>>",
+    re.IGNORECASE,
 )
-TAG = re.compile(r"(?:</?[a-zA-Z][^<>]{0,200}>)+|<!--|-->|/\*|\*/")
+MARK = r"(?:(?:</?[a-zA-Z][^<>]{0,200}>)+|<!--|-->|/\*|\*/)"
+LETTER, SMALL_LETTER = r"[^\W\d_]", r"[^\W\d_A-ZÀ-ÖØ-ÞΑ-ΩА-Я]"
+TAG_INSIDE, TAG = re.compile(rf"(?<={LETTER}){MARK}(?={SMALL_LETTER})"), re.compile(MARK)
 ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\([nrtbf\"'/\\])")
-URL = re.compile(r"(?:https?://|www\.)[^\s<>\"')\]]+", re.IGNORECASE)
-BLOB = re.compile(r"(?<![\w+/=-])[\w+/-]{24,}={0,2}(?![\w+/=])")
 HEX = re.compile(r"(?<![0-9a-zA-Z])(?:[0-9a-fA-F]{2}[ :]?){8,}(?![0-9a-zA-Z])")
 BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{8,}={0,2}(?![A-Za-z0-9+/=_-])")
-LIST_MARK = re.compile(r"(?m)^[ \t]*(?:(?:[#>*|=+-]{1,8}|\d{1,3}[.)])[ \t]+)+")
-SUBTITLE = re.compile(r"(?m)^\d{1,5}\n(?=\d)|^(?:\d\d:){1,2}\d\d[,.]\d{3}.*\n")
-SYMBOLS = re.compile(r"([^\w\s])(?:[^\S\n]?\1){2,}|[^\w\s\"'“”‘’.,?!]{3,}")
-LETTER_RUN = re.compile(r"([^\W_])\1{5,}")
 REPEATED = re.compile(r"(?<!\w)(\w{1,12}+)(?:[^\w\n]{1,4}\1(?!\w)){3,}")
-STAMP = re.compile(
-    r"(?<![\w-])\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d{1,6})?Z?\]?|(?<!\w)(?:\d{4,}\s+){6,}"
-)
-JUNK = re.compile(r"(?<!\w)(?:[^\W\d_]+\d|\d+[^\W\d_])\w{4,}(?!\w)|(?<!\w)\d{9,}(?!\w)")
-DIGIT = re.compile(r"\d")
-MARKUP = re.compile(r"[|*`{}\[\]<>=~^\\#]+")
-BLANK = re.compile(r"[^\S\n]{2,}+|[^\S\n ]")  # not a single space
-LINE_ENDS = re.compile(r"(?m)^[ ,;:\-()#_+@&$%]++|(?<![ ,;:\-()#_+@&$%])[ ,;:\-()#_+@&$%]++$")
-NEWLINES = re.compile(r"\n+")
+LINE_MARKS = " ,;:-()#_+@&$%"  # no part of what a line says where they begin or end it
+MARKUP = "|*`{}[]<>=~^\\#"
+NO_MARKUP = str.maketrans(MARKUP, " " * len(MARKUP))
 CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
-WORDLIKE = re.compile(r"[<>{}\[\]\\=_/|`~^*#+@&;$%]|[a-z][A-Z]|\w-\w+-\w")
-NOT_WORD = re.compile(r"[^\w\s.,?!:;'’()]+|_+|-|[!:](?=\s)")
-TAG_NAMES = "div|span|p|b|i|u|em|br|hr|img|alt|title|value|href|class|id|src|td|tr|li|ul"
-TAG_WORDS = re.compile(rf"(?<![^\s<])/?(?:{TAG_NAMES})(?=[\s=>/])", re.IGNORECASE)
+MARKS = re.compile(r"[<>{}\[\]\\=_/|`~^*#+@&;$%]")
+SLUG = re.compile(r"\w-\w+-\w")
+SPACED_MARK = re.compile(r"[!:](?=\s)")
+SENTENCE_MARKS = ".,?!:;'’()"
+ELEMENTS = "div|span|p|b|i|u|em|br|hr|img|td|tr|li|ul"
+TAG_WORDS = re.compile(rf"</?(?:{ELEMENTS}|{NAMED})(?=[\s=>/])", re.IGNORECASE)
+ATTRIBUTES = re.compile(r" (?:alt|title|value|href|class|id|src)(?==)", re.IGNORECASE)
 
 
 def read_text(text: str, cleaned: str | None = None) -> list[str]:
     """Returns the distinct readings of a text; the text itself, without invisible characters, is the first.
 
-    The others are the text without markup, special-token strings, addresses, encoded runs, symbols and list
-    marks; its words alone where it holds markup, identifiers or escapes; and what its base64 and hexadecimal
-    runs say.
+    The others are the text without markup, special-token strings, pictures and repeated words; its words
+    alone where it holds markup, identifiers or escapes; and what its base64 and hexadecimal runs say.
 
     Args:
         text: as it was given.
@@ -70,17 +63,29 @@ def read_text(text: str, cleaned: str | None = None) -> list[str]:
     visible = visible_text(text)
     plain = latin_words(visible)
     found = [plain, clean_text(plain) if cleaned is None or plain != visible else cleaned]
-    if WORDLIKE.search(plain):
+    if is_marked(plain):
         found.append(words_of(plain))
     found += decoded_runs(plain)
     return [part for part in dict.fromkeys(found) if part] or [""]
 
 
+def is_marked(text: str) -> bool:
+    """Whether a text holds markup, identifiers, addresses or escapes, whose words are read on their own."""
+    camel = not (text.islower() or text.isupper()) and CAMEL.search(text)
+    return bool(MARKS.search(text) or camel or (text.count("-") > 1 and SLUG.search(text)))
+
+
 def strip_marks(text: str) -> str:
     """Returns the text without special-token strings and tags, glued where they stand inside a word."""
-    if "<" not in text and "[" not in text and "*/" not in text and "/*" not in text:
+    text = strip_special(text)
+    if not any(mark in text for mark in (">", "*/", "/*", "<!--")):
         return text
-    return TAG.sub(glue, SPECIAL.sub(glue, text))
+    return TAG.sub(" ", TAG_INSIDE.sub("", text))
+
+
+def strip_special(text: str) -> str:
+    """Returns the text without special-token strings other than tags."""
+    return SPECIAL.sub(glue, text) if "<|" in text or "<<" in text or "[" in text else text
 
 
 def glue(match: re.Match[str]) -> str:
@@ -91,35 +96,29 @@ def glue(match: re.Match[str]) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Returns what is text for an encoder: no marks, addresses, encoded runs, symbols or list marks."""
-    text = SUBTITLE.sub("", LIST_MARK.sub("", strip_marks(html.unescape(text) if "&" in text else text)))
-    has_digits = DIGIT.search(text) is not None
-    text = STAMP.sub(" ", text) if has_digits else text
-    text = URL.sub(" ", text) if "://" in text or "www." in text.lower() else text
-    text = HEX.sub(" ", BLOB.sub(lambda match: match.group() if is_words(match.group()) else " ", text))
-    text = SYMBOLS.sub(lambda match: match.group(1) if (match.group(1) or "x") in ".?!" else " ", text)
-    text = REPEATED.sub(r"\1", LETTER_RUN.sub(r"\1", text))
+    """Returns what is text for an encoder: no marks, pictures or repeated words."""
+    text = REPEATED.sub(r"\1", strip_marks(html.unescape(text) if "&" in text else text))
+    blank = dict(NO_MARKUP)
     if not text.isascii():
-        text = text.translate({ord(c): " " for c in set(text) if unicodedata.category(c) in PICTURES})
-    return trim_lines(MARKUP.sub(" ", JUNK.sub(" ", text) if has_digits else text))
+        blank |= {ord(char): " " for char in set(text) if unicodedata.category(char) in PICTURES}
+    return trim_lines(text.translate(blank))
 
 
 def trim_lines(text: str) -> str:
     """Returns the text with single spaces, without empty lines and without marks at the ends of lines."""
-    return NEWLINES.sub("\n", LINE_ENDS.sub("", BLANK.sub(" ", text))).strip()
-
-
-def is_words(run: str) -> bool:
-    """Whether a long run of letters and marks is words joined by hyphens or underscores, not a key."""
-    return run.isalpha() or (not any(char.isdigit() for char in run) and ("_" in run or "-" in run))
+    lines = (" ".join(line.split()).strip(LINE_MARKS) for line in text.split("\n"))
+    return "\n".join(filter(None, lines))
 
 
 def words_of(text: str) -> str:
     """Returns the words of markup, identifiers, addresses and escapes, without the marks between them."""
     text = html.unescape(unquote(ESCAPED.sub(unescape, text) if "\\" in text else text))
-    text = SPECIAL.sub(glue, text) if "<" in text or "[" in text else text
-    text = TAG_WORDS.sub(" ", text) if "<" in text else text
-    return trim_lines(JUNK.sub(" ", NOT_WORD.sub(" ", CAMEL.sub(" ", text))))
+    text = SPACED_MARK.sub(" ", strip_special(text))
+    if "<" in text:
+        text = ATTRIBUTES.sub(" ", TAG_WORDS.sub(" ", text))
+    text = CAMEL.sub(" ", text)
+    other = (c for c in set(text) if not (c.isalnum() or c.isspace() or c in SENTENCE_MARKS))
+    return trim_lines(text.translate({ord(char): " " for char in other}))
 
 
 def unescape(match: re.Match[str]) -> str:

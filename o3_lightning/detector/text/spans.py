@@ -15,7 +15,6 @@ WINDOW_WORDS, WINDOW_STRIDE = 16, 8
 SHORT_WINDOW_WORDS, SHORT_WINDOW_STRIDE, SHORT_TEXT_WORDS = 8, 4, 60
 LONG_SENTENCE_WORDS = 40  # a longer one has windows alone
 MOST_STARTS = 4  # of question words, and of capitals, nearest the end of a sentence
-BLANK = re.compile(r"\s+")
 SENTENCE_END = re.compile(r"(?<=[.!?;:\n。！？])[\"')\]]*\s+|(?<=[。！？])|\n+")
 QUESTION_WORDS_TEXT = (
     "who whom whose what which when where why how is are was were do does did can could tell name "
@@ -44,10 +43,9 @@ def cut_spans(text: str) -> list[str]:
         >>> cut_spans("I like tea a lot. Where was Ada born?")[:2]
         ['I like tea a lot.', 'Where was Ada born?']
     """
-    whole = BLANK.sub(" ", text).strip()
-    words = whole.split(" ")
-    parts = (BLANK.sub(" ", raw).strip() for raw in SENTENCE_END.split(text))
-    sentences = thin([part for part in parts if part], MOST_CUT)
+    words = text.split()
+    whole = " ".join(words)
+    sentences = thin([part for raw in SENTENCE_END.split(text) if (part := " ".join(raw.split()))], MOST_CUT)
     exact = [*sentences, *(rest for sentence in sentences for rest in rests(sentence))]
     found = dict.fromkeys(span for span in exact if span != whole and is_judged(span))
     rest = [
