@@ -267,6 +267,14 @@ def test_every_public_name_has_its_place_in_the_reference():
     }
 
 
+def test_the_page_for_language_models_names_every_command_and_pages_that_exist():
+    text = (ROOT / "docs/llms.txt").read_text()
+    assert set(COMMANDS) == set(re.search(r"`o3-lightning ([\w|-]+) ", text).group(1).split("|"))
+    pages = re.findall(r"\]\(([\w/.]+)\.md\)", text)
+    assert len(pages) > 10
+    assert all(any((ROOT / f"docs/{page}{end}").is_file() for end in (".md", ".py")) for page in pages)
+
+
 def test_the_readme_is_short():
     assert len(PAGES["README.md"].splitlines()) <= 180
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import o3_lightning.run.study as study_module
 from benchmarks.detector.__main__ import read_experiment
 from o3_lightning.commands.common import config_parser, read_run
 from o3_lightning.common.errors import InputError
@@ -37,11 +38,18 @@ def read(*arguments):
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=SHIPPED.get)
-def test_every_shipped_study_is_read_whole(path, tmp_path):
+def test_every_shipped_study_is_read_whole(path, monkeypatch):
+    checked = []
+
+    def note(values):
+        checked.append(config_from(values))
+        return checked[-1]
+
+    monkeypatch.setattr(study_module, "config_from", note)
     study = read_study(path)
     assert study.question
-    for name, own in study.variants.items():  # what a variant changes reaches its run
-        plain = to_plain(study.settings(name, 0, tmp_path)[0])
+    for (config, _), own in zip(checked, study.variants.values(), strict=True):
+        plain = to_plain(config)  # what a variant changes reaches its run
         assert all(reached(plain, field) == value for field, value in leaves(own))
 
 
