@@ -280,7 +280,7 @@ def test_penalty_takes_mixed_ranks_transposed_and_half_history():
 def test_penalty_does_not_depend_on_block_sizes(lag):
     new, old = penalty_inputs((40, 50), 3, 10, 4, dtype=torch.float32)
     plan = plan_penalty(3, 40, 50, 1)._replace(
-        block_n=16, block_d=16, part_d=32, gradient_d=16, lag_bytes=lag
+        block_n=16, block_d=16, part_d=32, gradient_n=16, gradient_d=16, lag_bytes=lag
     )
     ours = launch_orthogonality_penalty(moved(new), moved(old), True)
     other = launch_orthogonality_penalty(moved(new), moved(old), True, plan=plan)

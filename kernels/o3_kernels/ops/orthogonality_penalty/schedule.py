@@ -18,9 +18,10 @@ class PenaltyPlan(NamedTuple):
 
     Args:
         block_r: all ranks of the new adapter.
-        block_n: earlier rows of an overlap item, and of a step of a gradient.
+        block_n: earlier rows of an overlap item.
         block_d: columns read at a time.
         part_d: columns of an overlap item, a multiple of block_d.
+        gradient_n: earlier rows of a step of a gradient, a divisor of block_n.
         gradient_d: columns of a gradient item.
         lag_bytes: bytes of history between the overlaps and the gradient of a module: more than all running
             programs read at a time, so that none waits, but less than the cache, which still has the rows.
@@ -32,6 +33,7 @@ class PenaltyPlan(NamedTuple):
     block_n: int
     block_d: int
     part_d: int
+    gradient_n: int
     gradient_d: int
     lag_bytes: int
     warps: int

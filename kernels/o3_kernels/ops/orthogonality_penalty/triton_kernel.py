@@ -144,6 +144,7 @@ def _gradient_item(
     EVEN: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    GRADIENT_N: tl.constexpr,
     GRADIENT_D: tl.constexpr,
 ):
     """Computes a block of columns of the gradient of a module, once its overlaps are finished."""
@@ -164,11 +165,11 @@ def _gradient_item(
     sum_DC = tl.zeros([GRADIENT_D, 2 * BLOCK_R], dtype=tl.float32)
     if finished < wanted:
         sum_DC += float("nan")
-    offsets_ND = tl.arange(0, BLOCK_N)[:, None] * D + cols_D[None, :]  # from a row; the same in every step
-    offsets_NC = tl.arange(0, BLOCK_N)[:, None] * (2 * BLOCK_R) + tl.arange(0, 2 * BLOCK_R)[None, :]
+    offsets_ND = tl.arange(0, GRADIENT_N)[:, None] * D + cols_D[None, :]  # from a row; the same in every step
+    offsets_NC = tl.arange(0, GRADIENT_N)[:, None] * (2 * BLOCK_R) + tl.arange(0, 2 * BLOCK_R)[None, :]
     in_1D = (cols_D < D)[None, :]
-    for start in range(0, N, BLOCK_N):
-        in_N1 = (start + tl.arange(0, BLOCK_N) < N)[:, None]
+    for start in range(0, N, GRADIENT_N):
+        in_N1 = (start + tl.arange(0, GRADIENT_N) < N)[:, None]
         in_ND = in_N1 if EVEN else in_N1 & in_1D
         high_ND, low_ND = load_halves(old + start * D + offsets_ND, plane, in_ND, HALVES)
         pairs_NC = tl.load(overlaps + start * (2 * BLOCK_R) + offsets_NC, cache_modifier=".cg")
@@ -202,6 +203,7 @@ def orthogonality_penalty_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     PART_D: tl.constexpr,
+    GRADIENT_N: tl.constexpr,  # a divisor of BLOCK_N
     GRADIENT_D: tl.constexpr,
 ):
     """Processes one item: the overlaps of some rows, or some columns of a gradient."""
@@ -219,5 +221,5 @@ def orthogonality_penalty_kernel(
         _gradient_item(
             addresses + module * 2, table + module * COLUMNS, overlaps, gradient,
             counters + 1 + module, block, OLD, HALVES, TRANSPOSED, ALIGNED, EVEN, BLOCK_R, BLOCK_N,
-            GRADIENT_D,
+            GRADIENT_N, GRADIENT_D,
         )  # fmt: skip
