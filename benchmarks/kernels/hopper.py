@@ -34,6 +34,7 @@ from o3_kernels.ops.layer_scores import triton_kernel as scores
 from o3_kernels.ops.orthogonality_penalty import launch as penalty_launch
 from o3_kernels.ops.orthogonality_penalty import triton_kernel as penalty
 
+STACKED_RANK = 128  # of 16 requests of rank 8
 DTYPES = {"float32": ("fp32", 4, tl.float32), "bfloat16": ("bf16", 2, tl.bfloat16)}
 
 
@@ -103,7 +104,10 @@ def dump(option, file):
 
 
 def main_loops(sass):
-    """Returns [instructions, bytes that a warp loads] of the innermost loops that use them in products."""
+    """Returns [instructions, bytes that a warp loads] of the innermost loops that use them in products.
+
+    Of the whole kernel if it has products but no such loop.
+    """
     found = re.finditer(r"/\*([0-9a-f]{4,})\*/\s+([^;/]+);", sass)
     code = [(int(match[1], 16), match[2]) for match in found]
     jumps = [(at, re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", text)) for at, text in code]
@@ -117,6 +121,9 @@ def main_loops(sass):
         products = sum(bool(re.search(r"\b(HGMMA|HMMA|FFMA)\b", text)) for text in body)
         if loaded and products:
             results.append([len(body), loaded])
+    body = [text for _, text in code if not text.startswith("NOP")]
+    if not results and any("MMA" in text for text in body):
+        return [[len(body), sum(map(bytes_loaded, body))]]
     return results
 
 
@@ -218,7 +225,7 @@ def orthogonality(dtype, rank, plan=None, arguments=USUAL, history="halves", tra
 
 def plan_gated(rows, layers=3):
     """The plan for 16 requests of rank 8 in three layers of width 4096."""
-    return gated_launch.plan_gated_lora(rows, 128, layers, 4096, 2, 132)
+    return gated_launch.plan_gated_lora(rows, STACKED_RANK, layers, 4096, 2, 132)
 
 
 def gated_lora(rows, shrink, plan=None, arguments=USUAL):
@@ -230,13 +237,15 @@ def gated_lora(rows, shrink, plan=None, arguments=USUAL):
     constants = {"PRECISION": "tf32x3", "BLOCK_N": plan.block_n, "WAITS": True}
     if shrink:
         constants |= {"BLOCK_S": plan.shrink_s, "BLOCK_D": plan.shrink_d}
-        kernel, share = gated.gated_lora_shrink_kernel, plan.shrink_s / (plan.shrink_s + plan.block_n)
+        kernel, own = gated.gated_lora_shrink_kernel, 2 * plan.shrink_s * plan.shrink_d
     else:
+        one_block = plan.expand_s >= STACKED_RANK
         constants |= {"BLOCK_S": plan.expand_s, "BLOCK_O": plan.expand_o, "PARTS": plan.parts}
-        constants |= {"IN_PLACE": True, "SKIPS": rows > gated_launch.DECODE_ROWS}
-        kernel, share = gated.gated_lora_expand_kernel, 1
+        constants |= {"IN_PLACE": True, "SKIPS": rows > gated_launch.DECODE_ROWS, "ONE_BLOCK": one_block}
+        kernel, own = gated.gated_lora_expand_kernel, 2 * plan.expand_s * plan.expand_o
+        plan = plan._replace(stages=1 if one_block else plan.stages)
     facts = compiled(kernel, pointers, numbers, constants, plan, arguments)
-    return facts | per_kb(facts, share)
+    return facts | {"per_kb": [1024 * n * plan.warps / own for n, _ in facts["loops"]]}
 
 
 # Every kernel at the sizes that its rule chooses.
@@ -258,12 +267,16 @@ PLANNED = {
     "gated_lora down prefill": partial(gated_lora, 4096, True),
     "gated_lora up prefill": partial(gated_lora, 4096, False),
 }
+SHARED_KIB = {"gated_lora up decode": 8, "gated_lora up prefill": 16, "gated_lora down decode": 24}
 # The most instructions per KB: the mean of the main loops, or their sum for the penalty, which reads twice.
 LIMITS = {
     "layer_scores 1 to 16 rows": 35,
     "layer_scores 64 rows": 46,
     "penalty rank 8": 60,
     "penalty rank 32": 65,
+    "gated_lora down prefill": 45,
+    "gated_lora up decode": 260,
+    "gated_lora up prefill": 130,
 }
 
 

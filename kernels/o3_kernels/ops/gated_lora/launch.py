@@ -45,9 +45,9 @@ def plan_gated_lora(
     block_n = power_of_two(rows, 16, 64)
     decode = block_n == DECODE_ROWS
     shrink_s = power_of_two(layers * stacked_rank, 16, 32 if decode else 64)
-    shrink_d = power_of_two(width, 16, (256 if decode else 128) // element_bytes)
+    shrink_d = power_of_two(width, 16, 256 // element_bytes)
     programs = count_blocks(rows, block_n) * count_blocks(layers * stacked_rank, shrink_s)
-    parts = power_of_two(count_blocks(multiprocessors, max(programs, 1)), 1, MAX_PARTS)
+    parts = power_of_two(multiprocessors // max(programs, 1), 1, MAX_PARTS)
     parts = min(parts, count_blocks(width, shrink_d))
     expand_s = power_of_two(stacked_rank, 16, 128 if decode else 64)
     return GatedLoRAPlan(block_n, shrink_s, shrink_d, parts, expand_s, expand_o=64, warps=4, stages=3)
@@ -90,7 +90,7 @@ def _launch(
     x, a, weights = x.contiguous(), a.contiguous(), weights.contiguous()
     part_blocks = count_blocks(count_blocks(D, plan.shrink_d), plan.parts)
     parts = max(count_blocks(D, part_blocks * plan.shrink_d), 1) if part_blocks else 1
-    row_blocks = count_blocks(N, plan.block_n)
+    row_blocks, one_block = count_blocks(N, plan.block_n), plan.expand_s >= S
     hidden = torch.empty((parts, row_blocks * plan.block_n, J * S), dtype=torch.float32, device=x.device)
     early, precision = launches_early(x), dot_precision(x)
     gated_lora_shrink_kernel[(row_blocks, count_blocks(J * S, plan.shrink_s), parts)](
@@ -138,12 +138,13 @@ def _launch(
                 PRECISION=precision,
                 IN_PLACE=results is None,
                 SKIPS=plan.block_n > DECODE_ROWS,
+                ONE_BLOCK=one_block,
                 BLOCK_N=plan.block_n,
                 BLOCK_S=plan.expand_s,
                 BLOCK_O=plan.expand_o,
                 WAITS=bool(early),
                 num_warps=plan.warps,
-                num_stages=plan.stages,
+                num_stages=1 if one_block else plan.stages,
                 **early,
             )
     if results is None:

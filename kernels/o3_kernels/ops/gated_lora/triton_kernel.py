@@ -90,6 +90,7 @@ def gated_lora_expand_kernel(
     PRECISION: tl.constexpr,
     IN_PLACE: tl.constexpr,
     SKIPS: tl.constexpr,  # whether to skip ranks that no row of the block uses
+    ONE_BLOCK: tl.constexpr,  # whether S fits BLOCK_S, so that there is no loop
     BLOCK_N: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_O: tl.constexpr,
@@ -115,7 +116,7 @@ def gated_lora_expand_kernel(
     padded = tl.cdiv(N, BLOCK_N) * BLOCK_N
     live_N = tl.zeros([BLOCK_N], dtype=tl.int32)
     update_NO = tl.zeros([BLOCK_N, BLOCK_O], dtype=tl.float32)
-    for start in range(0, S, BLOCK_S):
+    for start in range(0, BLOCK_S if ONE_BLOCK else S, BLOCK_S):
         ranks_S = start + tl.arange(0, BLOCK_S)
         at_NS = hidden + rows_N[:, None] * JS + layer * S + ranks_S[None, :]
         hidden_NS = tl.zeros([BLOCK_N, BLOCK_S], dtype=tl.float32)
@@ -124,7 +125,7 @@ def gated_lora_expand_kernel(
         used_N = tl.max((hidden_NS != 0).to(tl.int32), axis=1)
         live_N = tl.maximum(live_N, used_N)
         if not SKIPS or tl.max(used_N, axis=0) != 0:
-            if start > 0:
+            if not ONE_BLOCK and start > 0:
                 b_OS = tl.load(
                     at_OS + start, mask=(cols_O[:, None] < width) & (ranks_S[None, :] < S), other=0.0
                 )

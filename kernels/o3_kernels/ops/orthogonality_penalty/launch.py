@@ -23,6 +23,7 @@ __all__ = ["launch_orthogonality_penalty", "plan_penalty"]
 ELEMENT_TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 MAX_RANK = 64  # a tile contains all ranks of the new adapter; PyTorch computes larger ones
 MOST_NUMBERS = 1 << 31  # of the history of a module, addressed by int32
+FEWEST_OVERLAPS = 16  # whose roundings to halves average out; PyTorch computes fewer in float32
 WIDE_RANK = 32  # above it tiles are smaller
 ALIGNMENT = 16  # of addresses in bytes and of widths in elements, which allows vectorised loads
 ITEM_BYTES = 1 << 18  # of an overlap item: long enough to hide its latency, short enough to balance the load
@@ -69,7 +70,8 @@ def launch_orthogonality_penalty(
     )
     rank = max(shape.R for shape in shapes)
     one_kind = len({*zip((tensor.dtype for tensor in old), halves, strict=True)}) == 1
-    if not one_kind or rank > MAX_RANK or max(N * D for _, N, D, _ in shapes) >= MOST_NUMBERS:
+    few = max(R * N for R, N, _, _ in shapes) < FEWEST_OVERLAPS
+    if not one_kind or few or rank > MAX_RANK or max(N * D for _, N, D, _ in shapes) >= MOST_NUMBERS:
         return orthogonality_penalty_vectorised(new, old, need_gradient)
     with device_of(new[0]):
         return _launch(new, [_dense(old_m) for old_m in old], shapes, need_gradient, plan)
