@@ -5,7 +5,7 @@ CPUs, `triton_kernel.py` and `launch.py` CUDA devices, and `operator.py` contain
 checks, gradient and registration with torch. Triton is imported by the first CUDA call and is optional.
 """
 
-from o3_kernels.halves import split_halves
+from o3_kernels.halves import split_halves, split_on_gpu
 from o3_kernels.ops.gated_lora.operator import gated_lora, gated_lora_group
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
 from o3_kernels.ops.gated_lora.vectorised import live_rows
@@ -28,5 +28,6 @@ __all__ = [
     "orthogonality_penalty",
     "orthogonality_penalty_reference",
     "split_halves",
+    "split_on_gpu",
     "stack_history",
 ]

@@ -7,7 +7,9 @@ the 4 bytes of the number. Split what is fixed once (a bank per fit, the earlier
 import torch
 from torch import Tensor
 
-__all__ = ["are_halves", "join_halves", "split_halves"]
+from o3_kernels.checks import runs_on_triton
+
+__all__ = ["are_halves", "join_halves", "split_halves", "split_on_gpu"]
 
 
 def split_halves(tensor: Tensor) -> Tensor:
@@ -23,6 +25,12 @@ def split_halves(tensor: Tensor) -> Tensor:
     halves[0] = numbers
     halves[1] = numbers - halves[0]
     return halves
+
+
+def split_on_gpu(tensor: Tensor) -> Tensor:
+    """Returns `split_halves` of float32 on a GPU with Triton, which multiplies them; others as they are."""
+    splits = tensor.is_cuda and tensor.dtype == torch.float32 and runs_on_triton([tensor])
+    return split_halves(tensor) if splits else tensor
 
 
 def are_halves(tensor: Tensor, axes: int) -> bool:

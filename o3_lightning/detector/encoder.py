@@ -103,6 +103,12 @@ class Encoder:
         return [[token for token in row if token not in special] for row in tokens]
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is; features come from it on the CPU."""
+        found: torch.device = next(self.model.parameters()).device
+        return found
+
+    @property
     def layers(self) -> int:
         """How many hidden states the model returns: its layers and the embeddings."""
         return int(self.model.config.num_hidden_layers) + 1
@@ -173,8 +179,7 @@ class Encoder:
     @torch.inference_mode()
     def forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Returns the pooled features [B, L, D] of one batch, padded to its longest row."""
-        device = next(self.model.parameters()).device
-        input_ids, mask = (each.to(device) for each in self.pad(tokens))
+        input_ids, mask = (each.to(self.device) for each in self.pad(tokens))
         if self.pooling == "mean" and is_plain_bert(self.model):
             return mean_hidden_states(self.model, input_ids, mask).float().cpu()
         output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)

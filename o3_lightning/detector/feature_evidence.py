@@ -64,6 +64,10 @@ class FeatureEvidence(GroupedEvidence):
         """Returns evidences that score the same requests over the same features in fewer calls."""
         return members
 
+    def place(self, device: torch.device) -> Self:
+        """Returns the evidence ready to score on the encoder's device; by default it scores on the CPU."""
+        return self
+
     @classmethod
     def fit(cls, task: FitTask) -> Fitted:
         """Reads the prompts, trains the encoder where an objective is set, and fits the state."""
@@ -122,7 +126,7 @@ class FeatureGroup(EvidenceGroup):
         super().__init__(members)
         self.config: DetectorConfig = members[0].config
         self.loras = [member.lora for member in members if member.lora]
-        self.scorers = members if self.loras else type(members[0]).stack(members)
+        self.scorers: Sequence[Any] = members if self.loras else type(members[0]).stack(members)
 
     def score(self, encoder: Encoder, readings: Sequence[Reading], decided: Tensor | None = None) -> Tensor:
         """Returns the scores [B, K] of the texts as wholes."""
@@ -154,5 +158,6 @@ class FeatureGroup(EvidenceGroup):
             features = encode_stacked(encoder, self.loras, scaling, tokens)
         else:
             features = encoder.encode_tokens(tokens).expand(len(self.scorers), -1, -1, -1)
+        self.scorers = [scorer.place(encoder.device) for scorer in self.scorers]
         for scorer, own in zip(self.scorers, features, strict=True):
             yield scorer, PromptInputs(tokens, words, own)

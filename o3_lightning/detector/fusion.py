@@ -21,7 +21,13 @@ from o3_lightning.detector.fitting import FusionFit, score_rows
 from o3_lightning.detector.lexical import hash_tokens, lexical_scores
 from o3_lightning.detector.prompt_features import PromptInputs, select_layers
 from o3_lightning.detector.reading import Reading
-from o3_lightning.detector.score_fusion import FusionState, fused_scores, stack_states, whitened_layers
+from o3_lightning.detector.score_fusion import (
+    FusionState,
+    fused_scores,
+    place_state,
+    stack_states,
+    whitened_layers,
+)
 from o3_lightning.detector.text.people import named_people
 from o3_lightning.detector.text.spans import span_penalty
 
@@ -49,6 +55,12 @@ class FusionEvidence(FeatureEvidence):
     def stack(cls, members: Sequence[Self]) -> list[Self]:
         """Returns one evidence with the states of all members."""
         return [cls(members[0].config, stack_states([member.state for member in members]), {})]
+
+    def place(self, device: torch.device) -> Self:
+        """Returns the evidence with its matrices on a device, split once on a GPU."""
+        if self.state.mean.device == device:
+            return self
+        return type(self)(self.config, place_state(self.state, device), self.lora)
 
     def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
         """Returns standardised scores [S, K]: 0 for a typical unseen forget prompt, 1 its deviation."""

@@ -11,13 +11,13 @@ H hash buckets.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from o3_kernels import LayerScores, layer_scores
+from o3_kernels import LayerScores, layer_scores, split_on_gpu
 from o3_lightning.detector.config import CHANNELS, DetectorConfig
 from o3_lightning.detector.constants import (
     CENTROIDS,
@@ -38,6 +38,7 @@ from o3_lightning.detector.layer_statistics import (
 )
 from o3_lightning.detector.lexical import fit_word_table, lexical_scores
 
+MATRICES = ("whitening", "bank", "within_whitening", "within_bank")
 PER_LAYER_AXES = 3  # layer, row and width of the matrices of one request
 
 
@@ -112,6 +113,16 @@ def stack_states(states: Sequence[FusionState]) -> FusionState:
             start += len(part)
         stacked[field.name] = whole
     return FusionState(**stacked)
+
+
+def place_state(state: FusionState, device: torch.device) -> FusionState:
+    """Returns the state with what `layer_scores` reads on a device, the matrices split once on a GPU.
+
+    What the other channels read stays where the tokens are, on the CPU.
+    """
+    vectors = ("mean", "scale", "bank_mask", "within_scale", "within_mask")
+    moved = {name: getattr(state, name).to(device) for name in (*vectors, *MATRICES)}
+    return replace(state, **moved | {name: split_on_gpu(moved[name]) for name in MATRICES})
 
 
 def fit_fusion(
@@ -213,8 +224,8 @@ def fusion_channels(
     last = score_last_layer(features, state)
     channels = {
         "whitened": whitened_layers(features, state).mean(dim=2),
-        "cosine": last.cosine[:, :, 0].T,
-        "mahalanobis": -last.mahalanobis[:, :, 0].T,
+        "cosine": last.cosine[:, :, 0].T.cpu(),
+        "mahalanobis": -last.mahalanobis[:, :, 0].T.cpu(),
         "lexical": lexical_scores(tokens, state.known, information, power),
         "subject": subject_scores(features, state),
     }
@@ -233,7 +244,7 @@ def fused_scores(
     constant = (factors * state.center).sum(dim=1) + state.score_center.double() / state.score_spread
     by_layer = score_whitened(features, state).aggregate + score_last_layer(features, state).aggregate
     lexical = of["lexical"] * lexical_scores(tokens, state.known, information, power)
-    return (by_layer.T + lexical + of["subject"] * subject_scores(features, state) - constant).float()
+    return (by_layer.T.cpu() + lexical + of["subject"] * subject_scores(features, state) - constant).float()
 
 
 def combine_channels(channels: Tensor, state: FusionState) -> Tensor:
@@ -249,9 +260,10 @@ def channel_factors(state: FusionState) -> Tensor:
 
 def score_last_layer(features: Tensor, state: FusionState) -> LayerScores:
     """Returns the channels "mahalanobis" and "cosine" of the last layer, and their part of the score."""
-    factors = channel_factors(state)
+    device = state.mean.device
+    factors = channel_factors(state).to(device)
     return layer_scores(
-        features[:, -1:],
+        features[:, -1:].to(device),
         state.mean,
         state.scale,
         state.whitening,
@@ -264,10 +276,10 @@ def score_last_layer(features: Tensor, state: FusionState) -> LayerScores:
 
 def score_whitened(features: Tensor, state: FusionState) -> LayerScores:
     """Returns the largest whitened cosine to a centroid per layer, and the channel's share of the score."""
-    factor = channel_factors(state)[:, CHANNELS.index("whitened"), None]
-    weights = (factor / features.shape[1]).expand_as(state.within_scale)
+    factor, device = channel_factors(state)[:, CHANNELS.index("whitened"), None], state.mean.device
+    weights = (factor / features.shape[1]).to(device).expand_as(state.within_scale)
     return layer_scores(
-        F.normalize(features, dim=-1),
+        F.normalize(features.to(device), dim=-1),
         None,
         state.within_scale,
         state.within_whitening,
@@ -286,7 +298,7 @@ def whitened_layers(features: Tensor, state: FusionState) -> Tensor:
         features: [B, L, D], the layers of `fit_fusion`.
         state: K stacked requests.
     """
-    return score_whitened(features, state).cosine.transpose(0, 1)
+    return score_whitened(features, state).cosine.transpose(0, 1).cpu()
 
 
 def subject_scores(features: Tensor, state: FusionState) -> Tensor:

@@ -3,9 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from o3_kernels import split_halves
 from o3_lightning.common.errors import StoreError
-from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector
+from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector, load_encoder, score_fusion
 from o3_lightning.detector.config import CHANNELS
+from o3_lightning.detector.fusion import FusionEvidence
+from o3_lightning.detector.score_fusion import place_state
 
 FILLER = "The museum opens at nine and closes at six. Many visitors come from abroad every summer. " * 3
 
@@ -62,6 +65,28 @@ def test_a_request_has_the_same_weights_alone_and_beside_others(encoder, fitted,
         own = MultiDetector(encoder, {name: detector})
         for judged, alone in zip(together.judge(mixed), own.judge(mixed), strict=True):
             torch.testing.assert_close(judged[:, column], alone[:, 0], rtol=0, atol=2e-4)
+
+
+def test_matrices_split_for_a_gpu_give_the_same_scores(monkeypatch, encoder, fitted, people):
+    """What a GPU gets, scored on the CPU; there the state stays as it is."""
+    (fusion,) = (part for part in fitted.parts.values() if isinstance(part, FusionEvidence))
+    cpu = torch.device("cpu")
+    assert fusion.place(cpu) is fusion
+    group, prompts = FusionEvidence.group([fusion]), people["held_out"] + people["retained"]
+    wanted = group.score_texts(encoder, prompts)
+    monkeypatch.setattr(score_fusion, "split_on_gpu", split_halves)
+    split = place_state(fusion.state, cpu)
+    assert split.bank.dtype == split.within_whitening.dtype == torch.bfloat16
+    group.scorers = [FusionEvidence(fusion.config, split, {})]
+    torch.testing.assert_close(group.score_texts(encoder, prompts), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_scores_on_a_gpu_equal_those_of_the_cpu(encoder, fitted, people):
+    prompts = people["held_out"] + people["retained"]
+    on_gpu = MultiDetector(load_encoder("minilm", device="cuda"), {"people": fitted}).scores(prompts)
+    wanted = MultiDetector(encoder, {"people": fitted}).scores(prompts)
+    torch.testing.assert_close(on_gpu, wanted, rtol=1e-2, atol=1e-2)
 
 
 def test_no_prompts_and_no_requests(encoder, two):

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from o3_kernels.blocks import sum_type
-from o3_kernels.checks import runs_on_triton
-from o3_kernels.halves import join_halves, split_halves
+from o3_kernels.halves import are_halves, join_halves, split_on_gpu
 
 __all__ = [
     "HISTORY_AXES",
@@ -71,9 +70,8 @@ def stack_history(old: Sequence[Tensor]) -> list[Tensor]:
     """
     stacked: list[Tensor] = list(old)
     for modules in group_modules(old, old):
-        block = torch.stack([old[m].detach() for m in modules])
-        split = block.is_cuda and block.dtype == torch.float32 and runs_on_triton([block])
-        parts = split_halves(block).unbind(1) if split else block.unbind()
+        block = split_on_gpu(torch.stack([old[m].detach() for m in modules]))
+        parts = block.unbind(int(are_halves(block, 1 + HISTORY_AXES)))
         for module, tensor in zip(modules, parts, strict=True):
             stacked[module] = tensor
     return stacked
