@@ -50,6 +50,7 @@ process, on inputs that no cache still holds:
   compiled  that under torch.compile's max-autotune, without CUDA graphs, which would copy all inputs
   base      the layers without any adapter (decoding through a whole layer)
   vllm      vLLM's LoRA kernels, one adapter a row, where vLLM is installed
+  sglang    SGLang's chunked LoRA kernels, the same, where SGLang is installed
   faiss     FAISS's nearest centroid, without distances, where FAISS for GPUs is installed
 """
 EPILOG = """\

@@ -1,5 +1,6 @@
 """What is measured: shapes, inputs, the ways to compute the same, and the least bytes and FLOPs."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from o3_kernels import (
     live_rows,
     orthogonality_penalty,
     split_halves,
+    split_on_gpu,
     stack_history,
 )
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
@@ -32,6 +34,7 @@ ENCODERS = {
     "roberta-large": (24, 1024, 1024),
     "minilm": (6, 384, 400),
 }  # layers, width, rows of bank and whitening
+FUSION = (3, 384, 32, 64)  # layers, width, centroids and directions of the default detector's MiniLM
 OFFICIAL_ROWS = 2  # rows that the row-by-row loop is timed on; its time is scaled to the batch
 
 
@@ -85,7 +88,9 @@ def cases_for(operation: str, device: torch.device) -> list[Case]:
             for B in (1, 8, 64, 512)
         ]
         cpu = [(f"7 x 384, bank {M}", B, 16, 7, 384, M) for M in (40, 400) for B in (1, 8, 64)]
-        return [_layer_scores_case(*shape, device) for shape in (shapes if gpu else cpu)]
+        paper = [_layer_scores_case(*shape, device) for shape in (shapes if gpu else cpu)]
+        many = [16, 1000] if gpu else [16]
+        return paper + [_fusion_case(B, K, *FUSION, device) for K in many for B in (1, 64)]
     if operation == "orthogonality_penalty":
         ranks = (8, 32) if gpu else (8,)
         models = LLAMA_WIDTHS if gpu else ["llama-2-7b"]
@@ -168,6 +173,41 @@ def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device
         compiled=eager,
         unverified=tuple(nearest),
         caller="o3_lightning.detector.official.score_official",
+    )
+
+
+def _fusion_case(B: int, K: int, L: int, D: int, M: int, R: int, device: torch.device) -> Case:
+    """The default detector: whitened cosines of unit rows to centroids, averaged over its last layers."""
+
+    def make(seed: int) -> tuple[Any, ...]:
+        normal = _numbers(seed, device)
+        # the matrices of a layer are adjacent in memory, as the detector stacks them
+        bank = torch.nn.functional.normalize(normal(L, K, M, D), dim=3).transpose(0, 1)
+        whitening = normal(L, K, R, D).transpose(0, 1) / (2 * math.sqrt(R * D))
+        x, ones = torch.nn.functional.normalize(normal(B, L, D), dim=2), torch.ones(K, L, device=device)
+        tiles = [split_on_gpu(tensor) for tensor in (whitening, bank)]
+        return x, None, 2 * ones, whitening, bank, None, 0 * ones, ones / L, None, *tiles
+
+    def ours(*inputs: Any) -> Tensor:
+        statistics = (*inputs[1:3], *inputs[9:], *inputs[5:8])
+        return layer_scores(inputs[0], *statistics, whiten_cosine=True).aggregate
+
+    def eager(x: Tensor, _: None, scale: Tensor, whitening: Tensor, bank: Tensor, *rest: Any) -> Tensor:
+        return loops.whitened_cosines_eager(x, scale, whitening, bank)
+
+    return Case(
+        operation="layer_scores",
+        name="minilm, default detector",
+        sizes={"B": B, "K": K, "L": L, "D": D, "M": M, "R": R},
+        make=make,
+        variants={"ours": ours, "eager": eager},
+        truth=lambda *inputs: loops.whitened_cosines_eager(
+            *(inputs[place].double() for place in (0, 2, 3, 4))
+        ),
+        bytes=4 * (B * L * D + K * L * D * (M + R) + 2 * K * B * L),
+        flops=2 * K * L * B * D * (M + R),
+        compiled=eager,
+        caller="o3_lightning.detector.score_fusion.score_whitened",
     )
 
 

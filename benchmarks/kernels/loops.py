@@ -17,6 +17,7 @@ __all__ = [
     "layer_scores_official",
     "penalty_eager",
     "penalty_official",
+    "whitened_cosines_eager",
 ]
 
 
@@ -46,6 +47,13 @@ def layer_scores_eager(features: Tensor, means: Tensor, whitening: Tensor, bank:
     distance_KLB = ((x_LBD - means.unsqueeze(2)) @ whitening.mT).square().sum(3)
     cosine_KLB = (torch.nn.functional.normalize(x_LBD, dim=2) @ bank.mT).amax(3)
     return (-1000 * cosine_KLB - 0.5 * distance_KLB).sum(1)
+
+
+def whitened_cosines_eager(x: Tensor, scale: Tensor, whitening: Tensor, bank: Tensor) -> Tensor:
+    """Returns the largest cosine to a bank row under the precision scale I - U^T U, mean of layers, [K,B]."""
+    x_LBD = x.transpose(0, 1)
+    distance_KLB = scale[..., None] * x_LBD.square().sum(2) - (x_LBD @ whitening.mT).square().sum(3)
+    return ((x_LBD @ bank.mT).amax(3) / distance_KLB.sqrt()).mean(1)
 
 
 def penalty_official(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tensor:

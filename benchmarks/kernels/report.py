@@ -18,7 +18,7 @@ __all__ = [
 GIT_FACTS = ("commit", "clean")
 SAME_SHAPE = ("operation", "name", "sizes", "tuned")
 
-OTHERS = ("official", "loop", "eager", "compiled", "base", "vllm", "faiss")
+OTHERS = ("official", "loop", "eager", "compiled", "base", "vllm", "sglang", "faiss")
 
 
 def summary_table(results: dict[str, Any]) -> str:

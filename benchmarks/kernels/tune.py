@@ -193,7 +193,8 @@ def variations(plan: Any, changes: Sequence[Mapping[str, int | float]]) -> list[
 def _layer_scores(case: Case, inputs: Sequence[Any]) -> list[Tunable]:
     from o3_kernels.ops.layer_scores import launch
 
-    statistics_ = RequestStatistics(*inputs[1:8])._replace(whitening_sign=1)
+    plain = inputs[1] is not None  # the paper's detector has means and whole precisions, the default neither
+    statistics_ = RequestStatistics(*inputs[1:8], 1 if plain else -1, not plain)
     if inputs[9:]:
         statistics_ = statistics_._replace(whitening=inputs[9], bank=inputs[10])
     bank = statistics_.bank

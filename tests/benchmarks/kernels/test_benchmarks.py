@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import sys
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.kernels import __main__ as command
-from benchmarks.kernels import cases, loops, readme, tune
+from benchmarks.kernels import cases, loops, others, readme, tune
 from benchmarks.kernels.decoder_layer import INPUT_WIDTHS, decoder_layer_case
 from benchmarks.kernels.measure import measure_case, relative_error
 from benchmarks.kernels.memory import peak_mib
@@ -159,6 +161,49 @@ def test_row_by_row_loop_equals_the_loop_over_requests():
     torch.manual_seed(0)
     inputs = torch.randn(4, 2, 5), torch.randn(3, 2, 5), torch.randn(3, 2, 5, 5), torch.randn(3, 2, 6, 5)
     torch.testing.assert_close(loops.layer_scores_official(*inputs), loops.layer_scores_loop(*inputs))
+
+
+def shrink_as_sglang(x, weights, info, num_slices):
+    """What SGLang's kernel is documented to compute, chunk by chunk; tokens of rank 0 are not written."""
+    out = torch.full((len(x), weights.shape[1]), torch.nan)
+    for start, end, owner in zip(info.seg_indptr, info.seg_indptr[1:], info.weight_indices, strict=False):
+        assert 0 < end - start <= info.max_len
+        rows = info.permutation[start:end]
+        if info.lora_ranks[owner]:
+            out[rows] = x[rows] @ weights[owner].T
+    return out
+
+
+def expand_as_sglang(x, weights, info, slice_offsets, max_slice_size, base_output):
+    assert slice_offsets.tolist() == [0, max_slice_size]
+    for start, end, owner in zip(info.seg_indptr, info.seg_indptr[1:], info.weight_indices, strict=False):
+        rows = info.permutation[start:end]
+        if info.lora_ranks[owner]:
+            base_output[rows] += info.scalings[owner] * (x[rows] @ weights[owner].T)
+    return base_output
+
+
+def test_sglang_is_called_as_it_is_documented(monkeypatch):
+    kernels = SimpleNamespace(
+        chunked_sgmv_lora_shrink_forward=shrink_as_sglang, chunked_sgmv_lora_expand_forward=expand_as_sglang
+    )
+    monkeypatch.setitem(sys.modules, "sglang.srt.lora.triton_ops", kernels)
+    monkeypatch.setitem(sys.modules, "sglang.srt.lora.utils", SimpleNamespace(LoRABatchInfo=SimpleNamespace))
+    monkeypatch.setattr(others, "find_spec", lambda name: name if name == "sglang" else None)
+    (run,) = others.lora_variants(8).values()
+    case = cases._gated_case("tiny", 5, 20, 3, 12, 10, CPU)  # chunks of 16 and 4 tokens
+    for inputs in (case.make(0), case.make(1)):
+        torch.testing.assert_close(run(*inputs), case.truth(*inputs[:5]).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_every_case_agrees_with_its_truth_and_names_a_caller_that_exists():
+    case = cases._fusion_case(5, 3, 2, 6, 4, 3, CPU)
+    assert set(measure_case(case, CPU, 0, compile_too=False)["median_ms"]) == {"ours", "eager"}
+    for operation in cases.OPERATIONS:
+        for case in cases.cases_for(operation, CPU):
+            module, *names = re.split(r"\.(?=[A-Z]|\w+$)", case.caller)
+            source = (readme.ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+            assert all(re.search(rf"^ *(def|class) {name}\b", source, re.M) for name in names), case.caller
 
 
 def test_decoder_layer_adds_to_its_base(monkeypatch):
