@@ -15,6 +15,7 @@ CLOSE_NEIGHBOURS = -2.5  # median score of made-up neighbours from which a reque
 MOST_SWAPS = 160  # most pseudo-negatives of a kind
 SMALLEST_REQUEST = 16  # distinct prompts; with fewer, views of them replace cross-fitting, with a warning
 MOST_UNKNOWN = 0.1  # share of tokens that an encoder may not know
+LEAST_LETTERS = 1.5  # letters a token; below, words are spelt out
 NAME_SHARE = 0.125  # fraction of the forget prompts that hold a name for the request to be about it
 NAMED_SHARE = 0.5  # fraction that name people for a prompt about somebody else to be none of the request's
 SUBJECT_SHARE = 0.75  # fraction that hold common names; at 0.5 a request about two authors lost some

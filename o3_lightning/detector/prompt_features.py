@@ -1,5 +1,6 @@
 """What a detector reads of a set of prompts: normalised texts, tokens, features."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -9,11 +10,20 @@ from torch import Tensor
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.config import DetectorConfig
-from o3_lightning.detector.constants import MOST_UNKNOWN, NAME_SHARE, NAMED_SHARE, SUBJECT_SHARE
+from o3_lightning.detector.constants import (
+    LEAST_LETTERS,
+    MOST_UNKNOWN,
+    NAME_SHARE,
+    NAMED_SHARE,
+    SUBJECT_SHARE,
+)
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.entity_direction import find_subject
+from o3_lightning.detector.name_table import UNSPACED
 from o3_lightning.detector.text import normalise_text
 from o3_lightning.detector.text.people import named_people
+
+UNSPACED_LETTER = re.compile(f"[{UNSPACED}]")
 
 
 @dataclass(frozen=True)
@@ -86,12 +96,7 @@ def read_inputs(
     long = sum(len(row) >= encoder.max_tokens for row in tokens)
     if long:
         warnings.append(f"{long} prompts are cut to the {encoder.max_tokens} tokens the encoder reads")
-    unknown = sum(row.count(encoder.tokenizer.unk_token_id) for row in tokens)
-    if unknown > MOST_UNKNOWN * sum(map(len, encoder.words(tokens))):
-        warnings.append(
-            f"{unknown} tokens of the prompts are unknown to the encoder {encoder.id}: choose one that reads "
-            "their language (detector.encoder)"
-        )
+    warnings += warn_unreadable(encoder, texts, tokens)
     subject = read_subject(encoder, prompts, config)
     named = sum(bool(named_people(prompt)) for prompt in prompts) >= NAMED_SHARE * len(prompts)
     if len(texts) <= config.most_rows:
@@ -105,6 +110,25 @@ def read_inputs(
         others = encoder.words([tokens[place] for place in order[config.most_rows :]])
         inputs = replace(inputs, other_words=tuple(others))
     return replace(inputs, subject=subject, named=named), warnings
+
+
+def warn_unreadable(encoder: Encoder, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> list[str]:
+    """Returns a warning where the prompts are of a language that the encoder was not trained on.
+
+    It knows many tokens not at all, or spells words letter by letter. English has 4.5 letters a token under
+    MiniLM, German 2.7, Vietnamese 1.7; Russian, Greek, Arabic and Hindi 1.0 to 1.2. Scripts without spaces
+    are judged by unknown tokens alone.
+    """
+    words = encoder.words(tokens)
+    advice = "only their names are recognised: choose one that reads their language (detector.encoder)"
+    unknown, total = sum(row.count(encoder.tokenizer.unk_token_id) for row in words), sum(map(len, words))
+    if unknown > MOST_UNKNOWN * total:
+        return [f"{unknown} tokens of the prompts are unknown to the encoder {encoder.id}; {advice}"]
+    letters = sum(char.isalpha() for text in texts for char in text)
+    if letters < LEAST_LETTERS * total and not any(UNSPACED_LETTER.search(text) for text in texts):
+        share = f"{letters / total:.1f} letters a token"
+        return [f"the encoder {encoder.id} spells the prompts letter by letter ({share}); {advice}"]
+    return []
 
 
 def read_subject(encoder: Encoder, prompts: Sequence[str], config: DetectorConfig) -> frozenset[int]:

@@ -206,7 +206,17 @@ def test_of_too_many_prompts_some_are_encoded_and_all_words_known(encoder, monke
     assert torch.equal(detector.parts["fusion"].state.known, every.parts["fusion"].state.known)
 
 
-def test_a_request_that_the_encoder_cannot_read_is_named(encoder):
-    prompts = [f"ഏത് നഗരത്തിലാണ് അദ്ദേഹം ജനിച്ചത് {number}" for number in range(20)]
+@pytest.mark.parametrize(
+    ("prompt", "warning"),
+    [
+        ("ഏത് നഗരത്തിലാണ് അദ്ദേഹം ജനിച്ചത് {}", "unknown to the encoder minilm"),
+        ("В каком городе родилась эта писательница {}", "spells the prompts letter by letter"),
+        ("In welcher Stadt wurde die Schriftstellerin Ilka Dravenport geboren {}", None),
+    ],
+    ids=["malayalam", "russian", "german"],
+)
+def test_a_request_that_the_encoder_cannot_read_is_named(encoder, prompt, warning):
+    prompts = [prompt.format(number) for number in range(20)]
     warnings = fit_detector(encoder, prompts, DetectorConfig(), seed=0).report["warnings"]
-    assert any("unknown to the encoder minilm" in warning for warning in warnings)
+    assert [one for one in warnings if "encoder" in one and (warning is None or warning not in one)] == []
+    assert warning is None or any(warning in one for one in warnings)
