@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import yaml
 from docstring_parser import parse
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "docs")]
 from messages import error_messages  # noqa: E402  # MkDocs restores the path once this file is loaded
 
 WIDTH = "100"  # of help texts
+LOADED = re.compile(r'<(?:script|img|iframe)[^>]* src="(https?:[^"]*)"')
 ENVIRONMENT = ("commit", "device", "threads", "torch")
 
 
@@ -40,6 +43,13 @@ def on_files(files: Files, config: Any) -> Files:
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Refuses a page that would load something from the network."""
+    if found := LOADED.search(output):
+        raise PluginError(f"{page.file.src_uri} loads {found.group(1)}: put a copy into docs/assets")
+    return output
 
 
 def command_page() -> str:
@@ -68,7 +78,7 @@ def help_of(command: str) -> str:
     written = io.StringIO()
     with contextlib.redirect_stdout(written), contextlib.suppress(SystemExit):
         main([command, "--help"])
-    return written.getvalue()
+    return written.getvalue().replace(" \b", "")  # a backspace before [=flags]
 
 
 def configuration_page() -> str:
