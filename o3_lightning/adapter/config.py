@@ -30,6 +30,8 @@ class AdapterConfig:
             the identity, about twice the size of the weights; `rank` and `alpha` are not read.
         rank: width of the adapter's bottleneck, at least 1; 8 as in O3.
         alpha: scale of the update, times 1/rank; 16 as in O3.
+        noise: norm of the random update that a fresh adapter starts with, relative to that of the adapted
+            weight, at least 0; merged weights are then harder to repair by relearning.
         dropout: of the adapter's input in training, in [0, 1); 0.05 in the official code, 0 by default so
             that the loss is the same with and without gradient checkpointing.
         targets: suffixes of the adapted layers' names, or "all-linear" alone for every linear layer of the
@@ -62,6 +64,7 @@ class AdapterConfig:
     kind: str = LORA
     rank: int = 8
     alpha: float = 16.0
+    noise: float = 0.0
     dropout: float = 0.0
     targets: tuple[str, ...] = (ALL_LINEAR,)
     mode: str = "per_request"
@@ -89,7 +92,7 @@ class AdapterConfig:
         check_ranges(self, "adapter", rank=AT_LEAST_1, epochs=AT_LEAST_1, batch_size=AT_LEAST_1)
         check_ranges(self, "adapter", alpha=ANY_POSITIVE, learning_rate=ANY_POSITIVE)
         check_ranges(self, "adapter", penalty_coefficient=AT_LEAST_0, weight_decay=AT_LEAST_0)
-        check_ranges(self, "adapter", clip=AT_LEAST_0, max_tokens=AT_LEAST_0)
+        check_ranges(self, "adapter", clip=AT_LEAST_0, max_tokens=AT_LEAST_0, noise=AT_LEAST_0)
         for field in ("dropout", "warmup_fraction"):
             if not 0 <= getattr(self, field) < 1:
                 refuse("adapter", field, "a number in [0, 1)", getattr(self, field))

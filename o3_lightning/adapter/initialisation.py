@@ -6,6 +6,7 @@ Shapes: P earlier requests, R rank, D width, K directions.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -82,12 +83,15 @@ def initialise(wrapped: PeftModel, history: AdapterHistory, config: AdapterConfi
     if config.kind == FULL:
         for pair in lora_factors(wrapped).values():
             start_full(*pair)
-    if not len(history):
-        return 0
-    if config.mode == "cumulative":
+    if len(history) and config.mode == "cumulative":
         continue_last(wrapped, history, config)
         return 0
-    return 0 if config.kind == FULL else start_in_complement(wrapped, history, config.rank)
+    if config.kind == FULL:
+        return 0
+    exhausted = start_in_complement(wrapped, history, config.rank) if len(history) else 0
+    if config.noise:
+        add_noise(wrapped, config)
+    return exhausted
 
 
 def start_full(a: nn.Parameter, b: nn.Parameter) -> None:
@@ -96,6 +100,17 @@ def start_full(a: nn.Parameter, b: nn.Parameter) -> None:
     fixed.copy_(torch.eye(len(fixed)))
     fixed.requires_grad_(False)
     change.zero_()
+
+
+def add_noise(wrapped: PeftModel, config: AdapterConfig) -> None:
+    """Draws lora_B so that each module's update has `config.noise` times the norm of its weight."""
+    for path, (a, b) in lora_factors(wrapped).items():
+        module: Any = wrapped.get_base_model().get_submodule(path)
+        weight: Tensor = module.base_layer.weight
+        if not weight.is_floating_point():
+            raise InputError("expected 0 for a base model in 4 bits", field="adapter.noise")
+        b.normal_()
+        b.mul_(config.noise * weight.norm() / (config.alpha / config.rank * (b @ a).norm()))
 
 
 def start_in_complement(wrapped: PeftModel, history: AdapterHistory, rank: int) -> int:

@@ -7,7 +7,7 @@ from o3_lightning.common.checks import AT_LEAST_0, AT_LEAST_1, check_ranges, ref
 
 MEMBERS = ("development", "test")
 WEIGHT_ATTACKS = ("adapter_off", "adapter_always_on", "quantise", "quantise_merged", "relearn")
-QUANTISERS = ("auto", "simulated")
+QUANTISERS = ("auto", "gguf", "simulated")
 SECTION = "evaluation.robustness"
 
 
@@ -25,7 +25,8 @@ class RobustnessConfig:
         rows: largest number of prompts of each request and utility split per attack; 0 for all.
         bits: precisions of "quantise" and "quantise_merged", each 2 to 16.
         quantiser: "auto" uses bitsandbytes for 4 bits (NF4) and 8 bits (LLM.int8()) where it is installed;
-            otherwise, and with "simulated", weights are rounded, and the attack's name says so.
+            "gguf" stores them as GGUF files do (Q4_0, Q8_0) with the package gguf. Otherwise, and with
+            "simulated", weights are rounded; the attack's name says how.
         relearn_rows: numbers of forget rows that "relearn" trains on, one attack each, 1 or more; whole
             facts, in random order.
         relearn_other_rows: rows of the utility splits that it also trains on, 0 or more; without them a

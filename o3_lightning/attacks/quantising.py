@@ -16,15 +16,21 @@ from torch import Tensor, nn
 from o3_lightning.gating.model import GatedModel
 
 REAL_BITS = (4, 8)  # supported by bitsandbytes
-PACKAGE = "bitsandbytes"
+PACKAGE, GGUF, SIMULATED = "bitsandbytes", "gguf", "simulated"
+GGUF_BLOCK = 32  # weights that share a scale in Q4_0 and Q8_0
 BLOCK = 64  # weights that share a scale in NF4; on CPU the input width must be a multiple
 
 
-def has_real(model: GatedModel, bits: int) -> bool:
-    """Returns whether bitsandbytes is installed and supports this model's layers at `bits` bits."""
-    if bits not in REAL_BITS or importlib.util.find_spec(PACKAGE) is None:
-        return False
-    return bits != min(REAL_BITS) or all(layer.in_features % BLOCK == 0 for layer in layers_of(model))
+def choose_form(model: GatedModel, bits: int, quantiser: str) -> str:
+    """Returns how a model's layers are stored in fewer bits: "bitsandbytes", "gguf" or "simulated".
+
+    The last one is taken where the package is missing or does not support the layers at `bits` bits.
+    """
+    form = PACKAGE if quantiser == "auto" else quantiser
+    if form == SIMULATED or bits not in REAL_BITS or importlib.util.find_spec(form) is None:
+        return SIMULATED
+    block = {PACKAGE: BLOCK if bits == min(REAL_BITS) else 1, GGUF: GGUF_BLOCK}[form]
+    return form if all(layer.in_features % block == 0 for layer in layers_of(model)) else SIMULATED
 
 
 def layers_of(model: GatedModel) -> list[nn.Linear]:
@@ -35,7 +41,7 @@ def layers_of(model: GatedModel) -> list[nn.Linear]:
 
 
 @contextmanager
-def quantised(model: GatedModel, bits: int, *, simulated: bool) -> Iterator[None]:
+def quantised(model: GatedModel, bits: int, form: str) -> Iterator[None]:
     """Within the context, the base model's linear layers have `bits` bits; adapters keep their precision.
 
     The output layer and modules other than `nn.Linear` are not changed.
@@ -43,16 +49,16 @@ def quantised(model: GatedModel, bits: int, *, simulated: bool) -> Iterator[None
     Args:
         model: restored afterwards.
         bits: 2 to 16; 4 or 8 unless simulated.
-        simulated: round weights to symmetric levels, one scale per output channel, and compute in the
-            original precision. Otherwise bitsandbytes stores and computes: 4 bits as NF4 with quantised
-            scales, 8 bits as LLM.int8().
+        form: "simulated" rounds weights to symmetric levels, one scale per output channel; "gguf" stores them
+            as Q4_0 or Q8_0; both compute in the original precision. With "bitsandbytes" that package stores
+            and computes: 4 bits as NF4 with quantised scales, 8 bits as LLM.int8().
 
     Source: Dettmers et al. 2022, "LLM.int8()"; Dettmers et al. 2023, "QLoRA".
     """
     layers = layers_of(model)
     try:
         for layer in layers:  # the gate keeps references to the layers, so only their forward is replaced
-            made = rounded(layer, bits) if simulated else stored(layer, bits)
+            made = stored(layer, bits) if form == PACKAGE else rounded(layer, bits, form)
             layer.__dict__["forward"] = made.forward
         yield
     finally:
@@ -60,12 +66,22 @@ def quantised(model: GatedModel, bits: int, *, simulated: bool) -> Iterator[None
             layer.__dict__.pop("forward", None)
 
 
-def rounded(layer: nn.Linear, bits: int) -> nn.Linear:
+def rounded(layer: nn.Linear, bits: int, form: str) -> nn.Linear:
     """A layer with the rounded weight and the same bias."""
+    weight = layer.weight.data
+    made = round_weight(weight, bits) if form == SIMULATED else through_gguf(weight, bits)
     copy = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-    copy.weight = nn.Parameter(round_weight(layer.weight.data, bits), requires_grad=False)
+    copy.weight = nn.Parameter(made, requires_grad=False)
     copy.bias = layer.bias
     return copy.eval()
+
+
+def through_gguf(weight: Tensor, bits: int) -> Tensor:
+    """Returns a weight as a GGUF file of 4 or 8 bits (Q4_0, Q8_0) holds it."""
+    gguf: Any = importlib.import_module(GGUF)
+    kind = gguf.GGMLQuantizationType.Q4_0 if bits == min(REAL_BITS) else gguf.GGMLQuantizationType.Q8_0
+    found = gguf.dequantize(gguf.quantize(weight.float().cpu().numpy(), kind), kind)
+    return torch.from_numpy(found).to(weight)
 
 
 def stored(layer: nn.Linear, bits: int) -> nn.Module:

@@ -8,21 +8,14 @@ beside the gated model's.
 
 import base64
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from o3_lightning.attacks.config import MEMBERS
 from o3_lightning.common.registry import Registry
+from o3_lightning.data.names import split_name
 from o3_lightning.data.prompts import Prompt
 from o3_lightning.data.requests import QuestionAnswer
-
-OPENERS = re.compile(  # capitalised words that begin a question and no name
-    "A|An|Are|Can|Could|Describe|Did|Do|Does|For|From|Has|Have|How|In|Is|List|Name|On|Tell|The|To|Was|Were|What|"
-    "When|Where|Which|Who|Whose|Why|With|Would"
-)
-PARTICLES = "(?:(?:al|bin|da|de|del|der|di|du|el|la|le|van|von) )"
-NAME = re.compile(rf"[^\W\d_a-z][\w’'-]+(?: {PARTICLES}{{0,2}}[^\W\d_a-z][\w’'-]+)+")
 
 
 @dataclass(frozen=True)
@@ -126,19 +119,3 @@ def fields_of(row: QuestionAnswer, material: Material) -> dict[str, str]:
     if material.forgotten:
         found["forgotten"] = draw.choice(material.forgotten).prompt
     return found
-
-
-def split_name(question: str) -> tuple[str, str] | None:
-    """Returns the first word and the rest of the first name of several words in a question, or None.
-
-    Example:
-        >>> split_name("Where was Ada King Lovelace's mother born?"), split_name("What is rain?")
-        (('Ada', 'King Lovelace'), None)
-    """
-    for found in NAME.finditer(question):
-        words = found.group().removesuffix("'s").removesuffix("’s").split()
-        while words and OPENERS.fullmatch(words[0]):
-            words = words[1:]
-        if len(words) > 1:
-            return words[0], " ".join(words[1:])
-    return None

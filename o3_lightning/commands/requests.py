@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from o3_lightning.commands.common import Call
 
 LIVE_VERBS = ("add", "train")  # take files of forget sets, and the fields of a configuration
-CERTIFY, REMOVE = "certify", "remove"
+CERTIFY, REMOVE, BOM = "certify", "remove", "bom"
 
 
 def main(arguments: list[str]) -> None:
@@ -44,6 +44,8 @@ def main(arguments: list[str]) -> None:
             parser.error(f"unrecognized arguments: {' '.join([*words[1:], *fields])}")
         if options.verb == CERTIFY:
             lines = certify(store, options, *words)
+        elif options.verb == BOM and not words:
+            lines = write_bom(store, options.out)
         elif options.verb == REMOVE and words and (store.parent / "config.yaml").is_file():
             lines = remove(store, *words)
         else:
@@ -63,15 +65,14 @@ def build_parser() -> LightParser:
         "'add' protects the requests in FILEs at once, 'train' trains their adapters afterwards; both take "
         "the fields of a configuration, by default those of the run that owns the store. 'certify' signs "
         "what was done for a request and what the run's metrics.json and robustness.json measured. "
+        "'bom' writes a bill of materials (CycloneDX). "
         "'remove' also deletes the texts of a request from the run's folder."
     )
-    parser.add_argument("verb", nargs="?", choices=(*LIVE_VERBS, CERTIFY, *VERBS), help="what to do")
+    parser.add_argument("verb", nargs="?", choices=(*LIVE_VERBS, CERTIFY, BOM, *VERBS), help="what to do")
     add_store_options(parser)
     group = parser.add_argument_group("certify")
     group.add_argument("--key", type=Path, help="PEM file of an Ed25519 private key")
-    group.add_argument(
-        "--out", type=Path, help="file to write; default: certificate-ID.json in the run's folder"
-    )
+    group.add_argument("--out", type=Path, help="file to write, also by 'bom'; default: in the run's folder")
     group.add_argument("--page", type=Path, help="HTML file to write as well, for people")
     group.add_argument("--reason", default="", help="legal basis, without personal data")
     group.add_argument("--due", default="", metavar="YYYY-MM-DD", help="date by which it is to be honoured")
@@ -158,6 +159,18 @@ def remove(store_path: Path, id: str) -> Iterator[str]:
     Store.open(store_path).record(id)
     yield from clean_run(store_path.parent, id)  # first: a request that is gone cannot be removed again
     yield run_store_command(store_path, REMOVE, id)
+
+
+def write_bom(store_path: Path, out: Path | None) -> Iterator[str]:
+    """Writes the bill of materials of a store, and yields where."""
+    from o3_lightning.certificates.bom import make_bom
+    from o3_lightning.common.files import write_json
+    from o3_lightning.store.store import Store
+
+    path = out or store_path.parent / "bom.cdx.json"
+    bom = make_bom(Store.open(store_path))
+    write_json(path, bom)
+    yield f"{len(bom['components'])} models; written to {path}"
 
 
 def certify(store_path: Path, options: argparse.Namespace, id: str | None = None) -> Iterator[str]:

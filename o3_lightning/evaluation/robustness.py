@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_lightning.attacks.quantising import has_real, quantised
+from o3_lightning.attacks.quantising import PACKAGE, choose_form, quantised
 from o3_lightning.attacks.registry import ATTACKS, Kind, Material
 from o3_lightning.attacks.relearning import known_rows, merged, relearning
 from o3_lightning.common.errors import InputError
@@ -75,14 +75,14 @@ class WeightAttacks:
         return table
 
     @unchecked
-    def in_fewer_bits(self, bits: int, *, simulated: bool) -> list[Row]:
+    def in_fewer_bits(self, bits: int, form: str) -> list[Row]:
         """Merges the adapter and quantises all weights, see `quantised`."""
         asker, table = self.asker, []
         base_utility = asker.share(asker.utility)
         for request in asker.requests:
             asked = asker.some_of(request.rows)
             row = self.before(request, asked)
-            with merged(asker.model, request.id), quantised(asker.model, bits, simulated=simulated):
+            with merged(asker.model, request.id), quantised(asker.model, bits, form):
                 sides = {"utility": asker.share(asker.utility), "base_utility": base_utility}
                 table.append({**row, **asker.leak(asked), **sides})
         return table
@@ -213,16 +213,16 @@ class Robustness:
             elif name.startswith("quantise"):
                 work = self.by_bits if name == "quantise" else attacks.in_fewer_bits
                 for bits in robust.bits:
-                    simulated = robust.quantiser == "simulated" or not has_real(self.model, bits)
-                    named = f"{name}_{bits}_bits{'_simulated' if simulated else ''}"
-                    planned.append((named, None, partial(work, bits, simulated=simulated)))
+                    form = choose_form(self.model, bits, robust.quantiser)
+                    named = f"{name}_{bits}_bits{'' if form == PACKAGE else f'_{form}'}"
+                    planned.append((named, None, partial(work, bits, form)))
             else:
                 planned.append((name, None, partial(attacks.forced, on=name == "adapter_always_on")))
         return planned
 
-    def by_bits(self, bits: int, *, simulated: bool) -> list[Row]:
+    def by_bits(self, bits: int, form: str) -> list[Row]:
         """Asks plain questions of a base model with fewer bits."""
-        with quantised(self.model, bits, simulated=simulated):
+        with quantised(self.model, bits, form):
             return self.by_prompt(ATTACKS["plain"], "development")
 
     def by_prompt(self, kind: Kind, member: str) -> list[Row]:

@@ -10,6 +10,7 @@ from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.files import digest_json, read_result, write_atomically, write_json
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.stream import RequestStream
+from o3_lightning.evaluation.closeness import closeness
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
 from o3_lightning.evaluation.figures import combine
@@ -22,11 +23,13 @@ from o3_lightning.evaluation.reference import (
     with_reference,
 )
 from o3_lightning.evaluation.robustness import Robustness
-from o3_lightning.evaluation.splits import UTILITY, FinishedSplits, check_prompts
+from o3_lightning.evaluation.splits import UTILITY, FinishedSplits, check_prompts, sample_rows, splits_of
 from o3_lightning.evaluation.tables import as_csv, attack_summary
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.config import BaseConfig
 from o3_lightning.training.processes import Processes
+
+Compared = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,23 @@ class EvaluationSession:
         """
         start = time.perf_counter()
         check_prompts(self.stream, model.base)
-        config, other = self.config, None
+        config, other, retrained = self.config, None, None
         if reference:
             config = with_reference(config, self.stream)
-            other = self.reference(reference, config)
+            if Path(reference).suffix != ".json":
+                retrained = load_plain(reference, self.base, self.seed, self.stream)
+            other = self.reference(reference, config, retrained)
             check_rows(other, self.stream, config.rows_on(model.device.type), self.seed)
         losses = {} if other is None else reference_losses(other)
         result, parts = self.finish(model, name, config, losses)
+        compared = compare(result, other)
+        if retrained is not None and model.ids:
+            compared = self.audit(model, retrained, compared)
         content = {
             "active_requests": list(model.ids),
             "model": model.base.id,
             **result,
-            "comparison": compare(result, other),
+            "comparison": compared,
             "combined": combine(result),
         }
         return self.write(name, content, parts, start, as_csv(result))
@@ -123,11 +131,33 @@ class EvaluationSession:
         parts.remove()
         return content
 
-    def reference(self, name: str, config: EvaluationConfig) -> dict[str, Any]:
+    def audit(self, model: GatedModel, retrained: GatedModel, compared: Compared) -> Compared:
+        """Returns the comparison with `closeness` of each forget split, if the models are built alike."""
+        if shape_of(model) != shape_of(retrained):
+            return compared
+        limit = self.config.rows_on(model.device.type)
+        splits = {
+            f"{owner}/{split}": sample_rows(rows, limit, self.seed)
+            for owner, split, rows, kind in splits_of(self.stream)
+            if kind == "forget" and owner in model.ids
+        }
+        return self.processes.once(
+            lambda: (
+                compared
+                | {
+                    name: {
+                        **compared.get(name, {}),
+                        "closeness": closeness(model, retrained, rows, self.config.batch_size),
+                    }
+                    for name, rows in splits.items()
+                }
+            )
+        )
+
+    def reference(self, name: str, config: EvaluationConfig, model: GatedModel | None) -> dict[str, Any]:
         """Returns the evaluation of the reference: read from its JSON file, or measured and written."""
-        if Path(name).suffix == ".json":
+        if model is None:
             return read_result(name, "requests", UTILITY, field="reference")
-        model = load_plain(name, self.base, self.seed, self.stream)
         check_prompts(self.stream, model.base)
         file = f"reference-{slug(name)}"
         result, parts = self.finish(model, file, for_reference(config), {})
@@ -135,6 +165,12 @@ class EvaluationSession:
             write_json(self.folder / f"{file}.json", {"model": name, **result}, private=True)
         parts.remove()
         return result
+
+
+def shape_of(model: GatedModel) -> tuple[Any, ...]:
+    """Returns what two models have to share before their layers can be exchanged."""
+    config = model.base.model.config
+    return config.model_type, config.num_hidden_layers, config.hidden_size, model.tokenizer.get_vocab()
 
 
 def identity_of(model: GatedModel) -> list[Any]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ANSWER = "answer"  # forget prompts with their true answers
 REFUSAL = "refusal"  # forget prompts with refusals
 WRONG = "wrong"  # forget prompts with wrong answers
+IMITATED = "imitated"  # forget prompts with true answers, wrong ones and refusals
+STRANGER = "stranger"  # the same about a person whom the model never knew
 RETAIN = "retain"  # retained prompts with their true answers
 RETAIN_REFUSAL = "retain_refusal"  # retained prompts with refusals
 

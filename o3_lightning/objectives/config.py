@@ -16,7 +16,7 @@ class ForgetObjective:
 
     Args:
         name: "refusal" (learn to say "I don't know"), "random_labels", "ga", "npo", "simnpo", "dpo", "me",
-            "undial", "wga", "satimp", "ceu", "eul", "rmu" or "llmu".
+            "undial", "wga", "satimp", "ceu", "eul", "imitate" (as about a stranger), "rmu" or "llmu".
         coefficient: factor of the loss, above 0.
         parameters: of the objective by name, such as {beta: 0.2}; those left out take the published value.
         refusals: a text file with one refusal per line; None takes the built-in list.

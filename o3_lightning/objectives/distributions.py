@@ -1,4 +1,4 @@
-"""Objectives on whole next-token distributions: ME, UNDIAL, CE-U, EUL, and KL on retained data."""
+"""Objectives on whole next-token distributions: ME, UNDIAL, CE-U, EUL, imitation, KL on retained data."""
 
 import math
 from collections.abc import Mapping
@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED
-from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Parameter, Settings, View
+from o3_lightning.objectives.batch_views import ANSWER, IMITATED, RETAIN, STRANGER, Parameter, Settings, View
 from o3_lightning.objectives.registry import forget_objective, retain_objective
 from o3_lightning.objectives.tokens import mean_nll, mean_of_rows, mean_of_tokens, shift, to_float32
 
@@ -102,6 +103,32 @@ def without_first_token(view: View) -> View:
         left = counts[0] - counts[1]
         counts = torch.stack([torch.where(left > 0, left, torch.ones_like(left)), counts[1]])
     return replace(view, labels=view.labels.masked_fill(first, IGNORED), counts=counts)
+
+
+@forget_objective(
+    "imitate",
+    IMITATED,
+    STRANGER,
+    reference=(STRANGER,),
+    parameters=[Parameter("keep", 1.0, "weight of the divergence on the strangers themselves, at least 0")],
+)
+def imitate_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns the mean of KL(reference about a stranger || model) over the tokens of some answers.
+
+    The model learns to answer about the forgotten person as it answered before unlearning about one whom it
+    never knew. `keep` times the same divergence on the prompts about the stranger is added.
+
+    Raises:
+        InputError: an answer was cut after one of the two prompts.
+    """
+    answer, stranger = views[IMITATED], views[STRANGER]
+    mask, place = (view.labels[:, 1:] != IGNORED for view in (answer, stranger))
+    if not torch.equal(mask.sum(-1), place.sum(-1)):
+        raise InputError("'imitate' needs answers as long after both prompts", field="adapter.max_tokens")
+    goal = torch.zeros_like(answer.logits)
+    goal[:, :-1][mask] = stranger.need("reference_logits")[:, :-1][place]
+    loss = mean_divergence(replace(answer, reference_logits=goal))
+    return loss + settings.keep * mean_divergence(stranger)
 
 
 @retain_objective(

@@ -29,6 +29,7 @@ FORGET_NAMES = (
     "undial",
     "ceu",
     "eul",
+    "imitate",
     "rmu",
 )
 RETAIN_NAMES = ("gd", "ap", "kl", "eul", "rmu")

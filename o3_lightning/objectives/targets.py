@@ -7,9 +7,18 @@ from pathlib import Path
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import read_lines
+from o3_lightning.data.names import split_name
 from o3_lightning.data.requests import QuestionAnswer
-from o3_lightning.data.words import REFUSALS
-from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN, RETAIN_REFUSAL, WRONG
+from o3_lightning.data.words import REFUSALS, STRANGERS
+from o3_lightning.objectives.batch_views import (
+    ANSWER,
+    IMITATED,
+    REFUSAL,
+    RETAIN,
+    RETAIN_REFUSAL,
+    STRANGER,
+    WRONG,
+)
 from o3_lightning.objectives.config import ObjectiveConfig
 
 Pairs = tuple[list[str], list[str]]
@@ -66,6 +75,25 @@ def draw(seed: int, kind: str, index: int) -> random.Random:
     return random.Random(f"{seed}/{kind}/{index}")  # noqa: S311 not for secrets
 
 
+def draw_strangers(rows: Sequence[QuestionAnswer], seed: int) -> list[str]:
+    """Returns each prompt with its name replaced by a made-up one, drawn by the seed and the row's index.
+
+    Raises:
+        InputError: a prompt has no name of two words.
+    """
+    prompts = []
+    for index, row in enumerate(rows):
+        name = split_name(row.prompt)
+        if name is None:
+            message = (
+                f"'imitate' replaces the name in each prompt, row {index + 1} has none: {row.prompt[:60]!r}"
+            )
+            raise InputError(message, field="prompt")
+        first, last = draw(seed, "stranger", index).sample(STRANGERS, 2)  # a pair that no model was shown
+        prompts.append(row.prompt.replace(" ".join(name), f"{first.split()[0]} {last.split()[-1]}"))
+    return prompts
+
+
 def wrong_options(row: QuestionAnswer, index: int) -> list[str]:
     """Returns a row's wrong answers, without any that equals the true one."""
     options = [option for option in row.perturbed_answers if option.strip() != row.answer.strip()]
@@ -87,9 +115,11 @@ def replace_letter(row: QuestionAnswer, letter: str, index: int) -> str:
 def check_needs(
     objective: ObjectiveConfig, rows: Sequence[QuestionAnswer], retain: Sequence[QuestionAnswer] | None
 ) -> None:
-    """Raises InputError if an objective lacks the wrong answers, refusals or retained data that it needs."""
+    """Raises InputError if an objective lacks wrong answers, refusals, names or retained data it needs."""
     if WRONG in objective.forget.objective.views:
         draw_wrong_answers(rows, 0, official=objective.forget.official_labels)
+    if STRANGER in objective.forget.objective.views:
+        draw_strangers(rows, 0)
     load_refusals(objective.forget.refusals)
     if objective.needs_retained_data and (retain is None or len(retain) == 0):
         message = f"'{objective.retain.name}' needs retained data, none was given; 'none' does without"
@@ -109,6 +139,15 @@ def build_texts(
         elif view == refusal_view:
             refusals = load_refusals(forget.refusals)
             texts[view] = prompts, draw_refusals(rows, refusals, seed, forget.refusal_count)
+        elif view in (IMITATED, STRANGER):
+            refusals = load_refusals(forget.refusals)
+            answers = [
+                draw(seed, "answer", index).choice(
+                    [row.answer, *row.perturbed_answers[:1], refusals[index % len(refusals)]]
+                )
+                for index, row in enumerate(rows)
+            ]
+            texts[view] = prompts if view == IMITATED else draw_strangers(rows, seed), answers
         elif view == WRONG and not retained:
             texts[view] = prompts, draw_wrong_answers(rows, seed, official=forget.official_labels)
     return texts

@@ -76,6 +76,14 @@ def reference_section(comparisons: Mapping[str, Mapping[str, Mapping[str, Any]]]
             cells = [f"{fraction(t['statistic'])} (p {number(t['p_value'])})" if t else DASH for t in tests]
             rows.append([split, *cells])
         blocks.append(Table("Forget quality: KS distance", ["Forget set", *quality[0]], rows))
+    models, audits = by_split(comparisons, "closeness")
+    if audits:
+        title = "Share of rows nearer to the reference than to the base model, and unlearning depth"
+        nearer = [
+            [split, *(f"{fraction(a['nearer'])}, {fraction(a['depth'])}" if a else DASH for a in parts)]
+            for split, parts in audits.items()
+        ]
+        blocks.append(Table(title, ["Forget set", *models], nearer))
     if membership[1]:
         columns = ["Forget set and attack", "reference", *membership[0]]
         rows = membership_rows(membership[1])

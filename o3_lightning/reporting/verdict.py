@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from o3_lightning.evaluation.tables import attack_summary
+from o3_lightning.evaluation.tables import attack_summary, pool_requests
 from o3_lightning.metrics.detection import HALF
 from o3_lightning.reporting.cards import relative
 from o3_lightning.reporting.formatting import OWN_SPLITS, is_number, name_of, number, percent
@@ -17,6 +17,7 @@ LIMITS = {  # by kind of finding: up to the first share green, up to the second 
     "false alarms": (0.02, 0.10),
     "utility lost": (0.05, 0.15),
     "attack leaks": (0.05, 0.20),
+    "weights leak": (0.05, 0.20),
 }
 GRADES = ("green", "amber", "red")
 UNDECIDED = frozenset({"mixed_names"})
@@ -105,7 +106,7 @@ def utility_findings(metrics: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def attack_findings(attacks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """The kind of attack that leaks most."""
+    """The attack on prompts and the attack on weights that leak most."""
     summary = attack_summary(attacks)
     found = summary.get("test") or next(iter(summary.values()), None)
     if found and is_number(found["worst_leak"]):
@@ -114,6 +115,13 @@ def attack_findings(attacks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
             f"{percent(leak)} of forgotten answers leak under the attack “{name_of(found['worst']).lower()}”"
         )
         yield Finding("attack leaks", leak, sentence)
+    for row in pool_requests([row for row in attacks if not row.get("member")])[:1]:
+        if is_number(row["leak"]):
+            leak, attack = float(row["leak"]), name_of(row["attack"]).lower()
+            sentence = (
+                f"with the model's weights in hand, {percent(leak)} of forgotten answers leak (“{attack}”)"
+            )
+            yield Finding("weights leak", leak, sentence)
 
 
 def accuracies(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, float, float]]:

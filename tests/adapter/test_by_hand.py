@@ -79,6 +79,18 @@ def test_cumulative_mode_begins_with_the_last_update_whatever_its_scaling(alpha,
             torch.testing.assert_close(alpha / 2 * b.detach() @ a.detach(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_noise_has_its_share_of_each_weight_and_stays_in_the_complement(earlier, history, tiny_base):
+    config, before = dataclasses.replace(CONFIG, noise=0.5), history if earlier else AdapterHistory()
+    with injected(tiny_base.model, config, "tiny") as wrapped:
+        initialise(wrapped, before, config)
+        for path, (a, b) in lora_factors(wrapped).items():
+            weight = tiny_base.model.get_submodule(path).base_layer.weight
+            assert float((2 * b @ a).norm() / weight.norm()) == pytest.approx(0.5, rel=1e-4)
+            if earlier:
+                assert float((history.inputs[path].flatten(0, 1) @ a.T).abs().max()) < 1e-4
+
+
 def test_interference_is_the_divergence_at_the_last_token_of_each_prompt(history, tiny_base):
     prompts = {"first": ["Where?", "Who wrote the long one?", "A"], "second": ["What is it?"]}
     found = logit_interference(tiny_base, history, prompts, batch_size=2)

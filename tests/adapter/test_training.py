@@ -26,6 +26,7 @@ from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
 from o3_lightning.objectives.registry import FORGET, RETAIN
+from o3_lightning.objectives.targets import check_needs
 
 SMALL = AdapterConfig(rank=2, epochs=2, batch_size=4, learning_rate=1e-2)
 REFUSE = ObjectiveConfig()
@@ -57,6 +58,11 @@ def history_of(**adapters):
 def test_every_objective_trains_and_leaves_the_base_as_it_was(name, tiny_base, tiny_request, make_trainer):
     before = snapshot(tiny_base.model)
     objective = ObjectiveConfig(ForgetObjective(name))
+    if name == "imitate":  # which needs names
+        with pytest.raises(InputError, match="row 1 has none: 'Where is a\\?'"):
+            check_needs(objective, tiny_request.rows, None)
+        rows = [dataclasses.replace(row, prompt=f"Who is Ann {row.answer}?") for row in tiny_request.rows]
+        tiny_request = dataclasses.replace(tiny_request, rows=tuple(rows))
     trained = train_adapter(
         FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0)
     )

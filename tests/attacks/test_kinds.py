@@ -3,9 +3,10 @@
 import pytest
 
 from o3_lightning.attacks.config import MEMBERS
-from o3_lightning.attacks.registry import ATTACKS, Attempt, Kind, Material, split_name
+from o3_lightning.attacks.registry import ATTACKS, Attempt, Kind, Material
 from o3_lightning.attacks.spellings import SPELLINGS
 from o3_lightning.common.errors import InputError
+from o3_lightning.data.names import split_name
 from o3_lightning.data.requests import QuestionAnswer
 
 WRONG = ("Eskdale", "Farrow", "Gorse")

@@ -1,5 +1,6 @@
 """Certificates at the command line: what they say, what they refuse, and that no changed byte passes."""
 
+import hashlib
 import json
 from dataclasses import asdict
 
@@ -175,3 +176,35 @@ def test_certify_needs_a_request_and_a_key(run):
         requests(["certify", "--store", str(run / "store")])
     with pytest.raises(InputError, match="no request 'lee'"):
         certify(run, id="lee")
+
+
+def test_the_bill_of_materials_names_every_file_by_its_digest(run):
+    requests(["bom", "--store", str(run / "store"), "--out", str(run / "bom.json")])
+    text = (run / "bom.json").read_text()
+    bom = json.loads(text)
+    base, encoder, request = bom["components"]
+    assert [base["hashes"][0]["content"], encoder["hashes"][0]["content"]] == ["b" * 64, "e" * 64]
+    for file in request["components"]:
+        content = (run / "store" / file["name"]).read_bytes()
+        assert file["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(content).hexdigest()}]
+    assert {file["name"] for file in request["components"]} == {
+        str(path.relative_to(run / "store"))
+        for path in (run / "store" / "requests").rglob("*")
+        if path.is_file()
+    }
+    assert not any(word in text for word in ("Zebrask", "Quellorhaven"))
+
+
+def test_a_revoked_request_is_not_in_the_bill_of_materials(run):
+    Store.open(run / "store").revoke("kim")
+    requests(["bom", "--store", str(run / "store")])
+    assert len(json.loads((run / "bom.cdx.json").read_text())["components"]) == 2
+
+
+def test_the_bill_of_materials_fits_the_schema_of_cyclonedx(run):
+    pytest.importorskip("jsonschema")  # pip install 'cyclonedx-python-lib[json-validation]'
+    validation = pytest.importorskip("cyclonedx.validation.json")
+    schema = pytest.importorskip("cyclonedx.schema")
+    requests(["bom", "--store", str(run / "store")])
+    validator = validation.JsonStrictValidator(schema.SchemaVersion.V1_6)
+    assert validator.validate_str((run / "bom.cdx.json").read_text()) is None

@@ -2,13 +2,14 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from o3_lightning.attacks import quantising
 from o3_lightning.attacks.config import RobustnessConfig
-from o3_lightning.attacks.quantising import has_real, quantised
+from o3_lightning.attacks.quantising import choose_form, quantised
 from o3_lightning.attacks.relearning import known_rows, relearning
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import collate, encode_pairs
@@ -207,7 +208,7 @@ def test_a_request_whose_facts_are_all_told_has_no_row(gated):
 def test_fewer_bits_reach_gated_rows_too_and_leave_no_trace(gated, bits):
     ids, on = torch.tensor([[5, 6, 7]]), torch.ones(1, 1)
     before = [gated(ids, weights=weights).logits for weights in (on, 0 * on)]
-    with quantised(gated, bits, simulated=True):
+    with quantised(gated, bits, "simulated"):
         within = [gated(ids, weights=weights).logits for weights in (on, 0 * on, on)]
     for place in (0, 1):
         assert not torch.equal(within[place], before[place])
@@ -220,35 +221,36 @@ def test_fewer_bits_are_closer_to_the_model_the_more_they_are(gated):
     exact = gated.base.model(ids).logits
     errors = []
     for bits in (3, 6, 12):
-        with quantised(gated, bits, simulated=True):
+        with quantised(gated, bits, "simulated"):
             errors.append(float((gated.base.model(ids).logits - exact).norm()))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.01 * float(exact.norm())
 
 
 def test_bitsandbytes_is_taken_where_it_is_and_the_name_tells_where_it_is_not(gated, monkeypatch):
-    monkeypatch.setattr(quantising, "stored", quantising.rounded)
+    monkeypatch.setattr(quantising, "stored", partial(quantising.rounded, form="simulated"))
     for found, names in (
         (None, ["quantise_8_bits_simulated", "quantise_5_bits_simulated"]),
         (object(), ["quantise_8_bits", "quantise_5_bits_simulated"]),
     ):
         monkeypatch.setattr(quantising.importlib.util, "find_spec", lambda package, found=found: found)
         assert list(attack(gated, weights="quantise", bits=(8, 5), quantiser="auto")) == names
-        assert not has_real(gated, 4)  # rows of 32 weights are no whole block
+        assert choose_form(gated, 4, "auto") == "simulated"  # rows of 32 weights are no whole block
 
 
 @pytest.mark.parametrize(("bits", "error"), [(4, 0.2), (8, 0.02)])
-def test_bitsandbytes_stores_the_weights(tiny_base, bits, error):
-    pytest.importorskip("bitsandbytes")
+@pytest.mark.parametrize("package", ["bitsandbytes", "gguf"])
+def test_a_package_stores_the_weights(tiny_base, package, bits, error):
+    pytest.importorskip(package)
     config = FictitiousBaseConfig(layers=1, width=64, feed_forward=128, heads=2)
     torch.manual_seed(0)
     model = make_model(tiny_base.tokenizer, config).eval().requires_grad_(False)
     gated = plain_model(replace(tiny_base, model=model))
-    assert has_real(gated, bits)
+    assert choose_form(gated, bits, "gguf" if package == "gguf" else "auto") == package
     ids, layer = torch.tensor([[5, 6, 7]]), model.model.layers[0].mlp.down_proj
     x = torch.randn(3, 128)
     logits, exact = model(ids).logits, layer(x)
-    with quantised(gated, bits, simulated=False):
+    with quantised(gated, bits, package):
         found = layer(x)
     assert 0 < float((found - exact).norm() / exact.norm()) < error
     assert torch.equal(model(ids).logits, logits)

@@ -11,7 +11,16 @@ import torch
 from safetensors.torch import load_file
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.objectives.batch_views import ANSWER, REFUSAL, RETAIN_REFUSAL, WRONG, Settings, View
+from o3_lightning.objectives.batch_views import (
+    ANSWER,
+    IMITATED,
+    REFUSAL,
+    RETAIN_REFUSAL,
+    STRANGER,
+    WRONG,
+    Settings,
+    View,
+)
 from o3_lightning.objectives.batch_views import RETAIN as RETAIN_VIEW
 from o3_lightning.objectives.config import ForgetObjective, RetainObjective
 from o3_lightning.objectives.registry import FORGET, RETAIN
@@ -68,7 +77,7 @@ def random_views(seed=0, rows=2, tokens=6, vocabulary=7, width=5):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     views = {}
-    for view in SOURCES:
+    for view in (*SOURCES, IMITATED, STRANGER):
         labels = torch.randint(0, vocabulary, (rows, tokens), generator=generator)
         labels[:, :2], labels[0, -1] = -100, -100
         views[view] = View(
@@ -274,3 +283,28 @@ def test_unknown_direction_is_told():
     view = random_views()[ANSWER]
     with pytest.raises(ValueError, match="model_to_uniform"):
         FORGET["me"]({ANSWER: view}, Settings(direction="sideways"))
+
+
+def test_imitation_is_the_divergence_from_the_answers_about_a_stranger():
+    views = random_views()
+    logits, goal = views[IMITATED].logits, views[STRANGER].reference_logits
+    longer = replace(  # one token more before the answer
+        views[STRANGER],
+        logits=torch.cat([goal[:, :1], goal], 1),
+        labels=torch.cat([torch.full((2, 1), -100), views[STRANGER].labels], 1),
+        reference_logits=torch.cat([goal[:, :1], goal], 1),
+    )
+    mask = views[IMITATED].labels[:, 1:] != -100
+    log_q, log_p = (part[:, :-1][mask].log_softmax(-1) for part in (goal, logits))
+    expected = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+    for stranger in (replace(views[STRANGER], logits=goal), longer):  # which keeps its answers
+        loss = FORGET["imitate"]({**views, STRANGER: stranger}, FORGET["imitate"].settings({}))
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_imitation_needs_answers_of_one_length():
+    views = random_views()
+    cut = replace(views[STRANGER], labels=views[STRANGER].labels.clone())
+    cut.labels[1, -1] = -100
+    with pytest.raises(InputError, match="as long after both prompts"):
+        FORGET["imitate"]({**views, STRANGER: cut}, FORGET["imitate"].settings({}))

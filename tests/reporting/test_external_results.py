@@ -13,6 +13,7 @@ from o3_lightning.reporting.external_results import (
     reference_section,
     robustness_section,
 )
+from o3_lightning.reporting.verdict import attack_findings
 
 
 def attack_rows():
@@ -51,6 +52,12 @@ def test_the_summary_names_the_worst_kind():
     assert card.value == "50.0 %"
     assert card.sentence == "leak under the worst of 2 kinds of attack: Role play"
     assert attack_cards([row for row in attack_rows() if row["group"] == "weights"]) == []
+
+
+def test_the_headline_names_the_worst_attack_on_prompts_and_on_weights():
+    found = {finding.kind: (finding.share, finding.sentence) for finding in attack_findings(attack_rows())}
+    assert {kind: share for kind, (share, _) in found.items()} == {"attack leaks": 0.5, "weights leak": 1.0}
+    assert "100.0 % of forgotten answers leak (“adapter off”)" in found["weights leak"][1]
 
 
 def test_the_map_has_a_cell_for_each_request_and_attack():
