@@ -49,9 +49,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sharpness": {"adapter": {"optimizer": "sam"}},
     "noise": {"adapter": {"noise": 1.0}},
     "noise_32": {"adapter": {"noise": 1.0, "rank": 32, "alpha": 64.0}},
-    "noise_32_wider_attack": {
-        "adapter": {"noise": 1.0, "rank": 32, "alpha": 64.0},
-        "evaluation": {"robustness": {"relearn_rank": 64, "relearn_epochs": 30, "relearn_other_rows": 100}},
+    "noise_wider_attack": {
+        "adapter": {"noise": 1.0},
+        "evaluation": {"robustness": {"relearn_rank": 64, "relearn_epochs": 20, "relearn_other_rows": 100}},
     },
     "noise_32_strong": {"adapter": {"noise": 3.0, "rank": 32, "alpha": 64.0}},
 }

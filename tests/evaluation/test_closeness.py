@@ -30,7 +30,7 @@ def factors(tiny_base):
     out, wide = tiny_base.model.get_submodule(LAYER).weight.shape
     draw = torch.Generator().manual_seed(0)
     pair = torch.randn(2, wide, generator=draw), torch.randn(out, 2, generator=draw)
-    return LoraFactors.uniform({LAYER: pair}, scale=30.0)
+    return LoraFactors.uniform({LAYER: pair}, scale=-30.0)  # makes the answer less likely
 
 
 @pytest.fixture
