@@ -46,7 +46,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "longer": {"adapter": {"epochs": 30}},
     "rank_32": {"adapter": {"rank": 32, "alpha": 64.0}},
     "fewer_layers": {"adapter": {"targets": ["down_proj"]}},
-    "sharpness": {"adapter": {"optimizer": "sam"}},
     "noise": {"adapter": {"noise": 1.0}},
     "noise_32": {"adapter": {"noise": 1.0, "rank": 32, "alpha": 64.0}},
     "noise_wider_attack": {

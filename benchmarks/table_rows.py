@@ -343,6 +343,22 @@ def weight_attacks_over_seeds() -> Iterator[Row]:
         yield [f"`{attack}`", f"{found['leak']:.2f}", seeds, f"{worst:.2f}", f"{utility:.2f}"]
 
 
+def counter_measures() -> Iterator[Row]:
+    """Yields what relearning brings back under each counter-measure, means over the measured seeds."""
+    for variant, found in results("relearning")["variants"].items():
+        seeds = found["seeds"]
+        told = [
+            mean(row["leak"] for one in seeds.values() for row in one[f"relearn_{count}"])
+            for count in (10, 50)
+        ]
+        sides = [
+            mean(one[name] for one in seeds.values()) if all(name in one for one in seeds.values()) else None
+            for name in ("gated_leak", "gated_utility", "merged_utility")
+        ]
+        cells = ["–" if value is None else f"{value:.2f}" for value in (*told, *sides)]
+        yield [f"`{variant}`", ", ".join(seeds), *cells]
+
+
 def real_model() -> Iterator[Row]:
     """Yields the right answers of SmolLM2 before and after two requests."""
     found = results("real_models")["smollm2"]

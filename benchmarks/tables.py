@@ -39,6 +39,7 @@ TABLES = (
     Table("results/robustness", "| group |", rows.attack_groups),
     Table("results/robustness", "| attack | leak | base model |", rows.weight_attacks),
     Table("results/robustness", "| attack | leak of 108 facts |", rows.weight_attacks_over_seeds),
+    Table("results/robustness", "| counter-measure |", rows.counter_measures),
     Table("results/reveal_release", "| after |", rows.releases),
     Table("tutorials/demo", "| held-out phrasings |", rows.demo),
     Table("tutorials/smollm2", "| right answers |", rows.real_model),

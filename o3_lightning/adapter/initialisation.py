@@ -110,7 +110,7 @@ def add_noise(wrapped: PeftModel, config: AdapterConfig) -> None:
         if not weight.is_floating_point():
             raise InputError("expected 0 for a base model in 4 bits", field="adapter.noise")
         b.normal_()
-        b.mul_(config.noise * weight.norm() / (config.alpha / config.rank * (b @ a).norm()))
+        b.mul_(config.noise * weight.norm() / (config.scale * (b @ a).norm()))
 
 
 def start_in_complement(wrapped: PeftModel, history: AdapterHistory, rank: int) -> int:

@@ -77,7 +77,7 @@ def closeness(
 def audit(model: GatedModel, retrained: GatedModel, batch: TokenBatch, weights: Tensor) -> Columns:
     """Returns the values of each row of a batch; its depth is -1 where no layer has a gap."""
     labelled = batch.labels[:, 1:] != IGNORED
-    targets, counts = batch.labels[:, 1:][labelled], labelled.sum(1).tolist()
+    targets, counts = batch.labels[:, 1:][labelled].cpu(), labelled.sum(1).tolist()
     none = torch.zeros_like(weights)
     runs = {"gated": (model, weights), "retrained": (retrained, weights[:, :0]), "original": (model, none)}
     likely, states = dict[str, Tensor](), dict[str, list[Tensor]]()
