@@ -159,7 +159,7 @@ class FusionGroup(FeatureGroup):
         tokens = encoder.words(encoder.tokenize([text for _, text, _ in spans]))
         shared = lexical_scores(tokens, self.known, encoder.information, LEXICAL_POWER)
         rows = torch.tensor([row for row, _, _ in spans])
-        for row in rows.unique().tolist():
+        for row in sorted({row for row, _, _ in spans}):
             own = (rows == row).nonzero()[:, 0]
             order = shared[own].argsort(dim=0, descending=True, stable=True)[:MOST_ENCODED]
             chosen[own] = torch.zeros_like(chosen[own]).scatter_(0, order, True)

@@ -98,7 +98,7 @@ def glue(match: re.Match[str]) -> str:
 def clean_text(text: str) -> str:
     """Returns what is text for an encoder: no marks, pictures or repeated words."""
     text = REPEATED.sub(r"\1", strip_marks(html.unescape(text) if "&" in text else text))
-    blank = dict(NO_MARKUP)
+    blank: dict[int, int | str] = dict(NO_MARKUP)
     if not text.isascii():
         blank |= {ord(char): " " for char in set(text) if unicodedata.category(char) in PICTURES}
     return trim_lines(text.translate(blank))
