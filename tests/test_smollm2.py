@@ -17,7 +17,7 @@ LEFT = 0.1  # of the true answer's probability
 
 narrowed = pytest.mark.xfail(
     raises=AssertionError,
-    reason="France is narrowed beside other countries: other wordings get 0.83, above 0.9 is wanted",
+    reason="France is narrowed beside other countries: other wordings get 0.83, and above 0.9 is wanted",
 )
 
 
@@ -48,17 +48,17 @@ def check(metrics):
     assert metrics["detector"]["france"]["retain"]["auroc"] > 0.98
 
 
-def published():
-    return json.loads((ROOT / "results/smollm2_cpu.json").read_text())
-
-
 @narrowed
 def test_the_published_run_forgets_a_country():
-    check(published())
+    metrics = json.loads((ROOT / "results/smollm2_cpu.json").read_text())
+    check(metrics)
+    assert sum(metrics["seconds"].values()) < LONGEST  # 26 minutes beside eight other programs
 
 
-def test_the_published_run_was_short_and_lets_like_questions_through():
-    metrics = published()
-    assert sum(metrics["seconds"].values()) < LONGEST
+def test_the_published_run_forgets_what_was_given_and_lets_like_questions_through():
+    metrics = json.loads((ROOT / "results/smollm2_cpu.json").read_text())
+    before, after = metrics["persistence"]["probability"]["seen"]["values"][0]
+    assert after < LEFT * before
+    assert metrics["detector"]["france"]["seen"]["mean_weight"] > 0.9
     assert metrics["detector"]["france"]["retain"]["mean_weight"] < 0.15
     assert metrics["detector"]["france"]["retain"]["auroc"] > 0.98
