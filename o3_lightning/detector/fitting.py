@@ -44,6 +44,7 @@ from o3_lightning.detector.score_fusion import (
     combine_channels,
     fit_fusion,
     fusion_channels,
+    hash_subject,
     know_words,
 )
 
@@ -103,6 +104,7 @@ class FusionFit:
         calibrated = replace(
             state,
             known=know_words(known, config),
+            subject_words=hash_subject(inputs.subject if self.others else ()),
             named=torch.tensor([inputs.named]),
             score_center=state.score_center + narrowing * spread,
             score_spread=spread,

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from o3_lightning.detector.base import DETECTORS, EvidenceGroup
+from o3_lightning.detector.base import DETECTORS, EvidenceGroup, Saved
 from o3_lightning.detector.calibration import tail_weights
 from o3_lightning.detector.config import CHANNELS, DetectorConfig
 from o3_lightning.detector.constants import LEXICAL_POWER, WITHIN_LAYERS
@@ -50,6 +50,12 @@ class FusionEvidence(FeatureEvidence):
     ) -> tuple[FusionState, dict[str, Any], list[str]]:
         """Returns the calibrated state, its figures and warnings."""
         return FusionFit(encoder, inputs, config, seed).calibrate()
+
+    @classmethod
+    def load(cls, saved: Saved, config: DetectorConfig) -> Self:
+        """Returns the evidence of these tensors; older ones lack the words of the subject."""
+        former = {"subject_words": torch.zeros(1, 1, dtype=torch.int64)}
+        return super().load(Saved({**former, **saved.tensors}, saved.values), config)
 
     @classmethod
     def stack(cls, members: Sequence[Self]) -> list[Self]:

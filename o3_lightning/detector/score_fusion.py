@@ -10,7 +10,7 @@ Shape letters: B rows, K requests, C channels, L layers, D width, R rank, M bank
 H hash buckets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -36,7 +36,7 @@ from o3_lightning.detector.layer_statistics import (
     nearest_centroid,
     spherical_centroids,
 )
-from o3_lightning.detector.lexical import fit_word_table, lexical_scores
+from o3_lightning.detector.lexical import fit_word_table, hash_tokens, lexical_scores
 
 MATRICES = ("whitening", "bank", "within_whitening", "within_bank")
 PER_LAYER_AXES = 3  # layer, row and width of the matrices of one request
@@ -58,6 +58,7 @@ class FusionState:
         within_mask: True where a centroid counts [K, M].
         subject: direction of the subject channel at each layer [K, L, D], zeros without a subject.
         subject_offset: what is taken from that channel [K].
+        subject_words: hashed tokens of the subject, from 1 on [K, M], int64; 0 pads.
         known: hashed word table [K, H].
         named: whether the prompts name people [K], bool.
         center: cross-fitted mean of each channel [K, C].
@@ -78,6 +79,7 @@ class FusionState:
     within_mask: Tensor
     subject: Tensor
     subject_offset: Tensor
+    subject_words: Tensor
     known: Tensor
     named: Tensor
     center: Tensor
@@ -162,6 +164,7 @@ def fit_fusion(
         "within_mask": torch.ones(max(len(part.bank) for part in within), dtype=torch.bool),
         "subject": direction,
         "subject_offset": offset,
+        "subject_words": torch.zeros(1, dtype=torch.int64),
         "known": know_words(tokens, config)[0],
         "named": torch.tensor(False),
         "center": torch.zeros(len(CHANNELS)),
@@ -238,13 +241,43 @@ def fused_scores(
     """Returns standardised scores [B, K]: 0 is a typical unseen forget prompt, 1 its standard deviation.
 
     The sum of `combine_channels`, taken over layers inside `layer_scores`; arguments as `fusion_channels`.
+    The direction of the subject tells it from others of its kind. For a text that does not hold the subject
+    it counts at most as much as the other channels do on average.
     """
     factors = channel_factors(state)
     of = dict(zip(CHANNELS, factors.unbind(dim=1), strict=True))
-    constant = (factors * state.center).sum(dim=1) + state.score_center.double() / state.score_spread
+    place = CHANNELS.index("subject")
+    centred = factors * state.center
     by_layer = score_whitened(features, state).aggregate + score_last_layer(features, state).aggregate
     lexical = of["lexical"] * lexical_scores(tokens, state.known, information, power)
-    return (by_layer.T.cpu() + lexical + of["subject"] * subject_scores(features, state) - constant).float()
+    others = by_layer.T.cpu() + lexical - (centred.sum(dim=1) - centred[:, place])
+    subject = of["subject"] * subject_scores(features, state) - centred[:, place]
+    rest = state.channel_weights.double().sum(dim=1) - state.channel_weights[:, place]
+    share = state.channel_weights[:, place] / rest.clamp_min(torch.finfo(rest.dtype).tiny)
+    capped = lacks_subject(tokens, state) & (rest > 0)
+    subject = torch.where(capped, torch.minimum(subject, share * others), subject)
+    return (others + subject - state.score_center.double() / state.score_spread).float()
+
+
+def hash_subject(tokens: Collection[int]) -> Tensor:
+    """Returns the hashes of a subject's tokens, at least one entry, from 1 on; 0 for no subject [1, M]."""
+    words = hash_tokens(torch.tensor(sorted(tokens), dtype=torch.int64), LEXICAL_BUCKETS) + 1
+    return F.pad(words, (0, max(0, 1 - len(words))))[None]
+
+
+def lacks_subject(tokens: Sequence[Sequence[int]], state: FusionState) -> Tensor:
+    """Returns whether each prompt holds no token of the subject of a request that has one [B, K]."""
+    with_subject = state.subject_words.any(dim=1)
+    lacks = with_subject.expand(len(tokens), -1).clone()
+    columns = with_subject.nonzero()[:, 0]
+    if not len(columns) or not any(tokens):
+        return lacks
+    ids = torch.tensor([token for row in tokens for token in row])
+    rows = torch.repeat_interleave(torch.arange(len(tokens)), torch.tensor([len(row) for row in tokens]))
+    hits = hash_tokens(ids, LEXICAL_BUCKETS)[:, None, None] + 1 == state.subject_words[columns]
+    held = torch.zeros(len(tokens), len(columns)).index_add_(0, rows, hits.any(dim=2).float())
+    lacks[:, columns] = held == 0
+    return lacks
 
 
 def combine_channels(channels: Tensor, state: FusionState) -> Tensor:

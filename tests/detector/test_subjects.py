@@ -1,12 +1,16 @@
 """A request about a common name leaves the same questions about other things of its kind alone."""
 
+import json
 import random
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.covariance import ledoit_wolf
 
+from o3_lightning.common.seeds import stage_seed
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector
 from o3_lightning.detector.config import PRESETS
 from o3_lightning.detector.entity_direction import (
@@ -17,6 +21,7 @@ from o3_lightning.detector.entity_direction import (
     replace_tokens,
 )
 from o3_lightning.detector.prompt_features import read_inputs
+from o3_lightning.detector.score_fusion import hash_subject, lacks_subject
 
 ATTRIBUTES = (
     "How many moons does {} have?",
@@ -150,3 +155,23 @@ def test_direction_is_fishers():
         np.testing.assert_allclose(direction[layer], wanted / (wanted @ apart) / 2, rtol=1e-6)
     scores = [float((part * direction).sum(dim=(1, 2)).mean() - offset) for part in (here, there)]
     assert scores == pytest.approx([0.5, -0.5])
+
+
+def test_a_question_without_the_subject_is_judged_by_what_else_it_shares(encoder):
+    """The direction tells the Moon from other bodies, and says nothing about oceans."""
+    facts = json.loads((Path(__file__).parents[2] / "benchmarks/real_models.json").read_text())
+    asked = [prompt for row in facts["requests"]["moon"] for prompt in row["asked"]]
+    detector = fit_detector(encoder, asked, DetectorConfig(), seed=stage_seed(0, "detector", "moon"))
+    others = ["What is the largest ocean on Earth?", "What is the largest planet in the solar system?"]
+    held = [prompt for row in facts["requests"]["moon"] for prompt in row["held_out"]]
+    weights = MultiDetector(encoder, {"moon": detector}).weights([*others, *held])[:, 0]
+    assert float(weights[:2].max()) < 0.05
+    assert float((weights[2:] >= 0.5).float().mean()) >= 0.9
+
+
+def test_texts_that_hold_a_subject_are_told_from_those_that_do_not():
+    words = torch.zeros(2, 3, dtype=torch.int64)
+    words[1, :2] = hash_subject([7, 9])[0]
+    state = SimpleNamespace(subject_words=words)
+    found = lacks_subject([[7, 3], [], [3], [1, 9, 9]], state)
+    assert found.tolist() == [[False, False], [False, True], [False, True], [False, False]]
