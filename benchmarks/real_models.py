@@ -276,8 +276,8 @@ def revoked(gated: GatedModel, questions: Questions, store: Path) -> float:
     return unchanged
 
 
-def measure(name: str, path: Path, folder: Path) -> None:
-    """Runs the steps of one model that its folder does not hold yet."""
+def measure(name: str, path: Path, folder: Path) -> dict[str, Any]:
+    """Runs the steps of one model that its folder does not hold yet, and returns the results of all steps."""
     study = Study(path, name, folder)
     step = study.step
     identifier = MODELS[name](folder)
@@ -324,6 +324,7 @@ def measure(name: str, path: Path, folder: Path) -> None:
         "after_three",
         lambda: {"after_three": questions.figures(GatedModel.from_store(folder / "second/store", base))[0]},
     )
+    return study.result
 
 
 def known_questions(questions: Questions) -> dict[str, Any]:

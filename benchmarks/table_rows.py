@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -31,16 +32,13 @@ MODE_FIGURES = {"held_out": 3, "drift": 3, "utility_truth": 3, "interference": 2
 NAMED = {"Mars": "mars", "Mozart": "mozart", "Toyota": "toyota", "the Nile": "nile", "France *": "france"}
 NAME_FIGURES = ("held_out", "near", "auroc", "nameless", "disguised", "disguised_near")
 ASKED = {
-    "Einstein, other wordings": ("einstein", None),
-    "Moon, other wordings": ("moon", None),
-    "neighbours: scientists, planets, space, cells": ("neighbours", None),
-    "general questions": ("general", None),
-    "Einstein, at the end of a chat of three turns": ("einstein", "chat"),
-    "Moon, at the end of a chat of three turns": ("moon", "chat"),
-    "Einstein, under a system prompt": ("einstein", "system_prompt"),
-    "Moon, under a system prompt": ("moon", "system_prompt"),
+    "einstein": "Einstein",
+    "moon": "the Moon",
+    "photosynthesis": "photosynthesis",
+    "neighbours": "neighbours: scientists, planets, space, cells",
+    "general": "general questions",
 }
-
+FORMS = {"chat": "at the end of a chat of three turns", "system_prompt": "under a system prompt"}
 ARTICLES = {
     "English, eight articles": "en, 8 articles",
     "German, eight articles": "de, 8 articles",
@@ -359,12 +357,19 @@ def counter_measures() -> Iterator[Row]:
         yield [f"`{variant}`", ", ".join(seeds), *cells]
 
 
-def real_model() -> Iterator[Row]:
-    """Yields the right answers of SmolLM2 before and after two requests."""
-    found = results("real_models")["smollm2"]
-    for label, (topic, form) in ASKED.items():
-        before, after = (1.0, found["after_two"][topic]) if form is None else found[form][topic].values()
-        yield [label, str(found["questions"][topic]["known"]), f"{before:.2f}", f"{after:.2f}"]
+def real_model(name: str) -> Callable[[], Iterator[Row]]:
+    """Returns the rows of a real model: its right answers before any request, after two, and after three."""
+
+    def rows() -> Iterator[Row]:
+        found = results("real_models")[name]
+        for split, label in ASKED.items():
+            values = [1.0, found["after_two"][split], found["after_three"][split]]
+            yield [label, str(found["questions"][split]["known"]), *(f"{value:.2f}" for value in values)]
+        for form, split in product(FORMS, found.get("chat", ())):
+            cells = [f"{value:.2f}" for value in found[form][split].values()]
+            yield [f"{ASKED[split]}, {FORMS[form]}", str(found["questions"][split]["known"]), *cells, "-"]
+
+    return rows
 
 
 def server() -> Iterator[Row]:

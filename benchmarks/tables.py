@@ -42,7 +42,8 @@ TABLES = (
     Table("results/robustness", "| counter-measure |", rows.counter_measures),
     Table("results/reveal_release", "| after |", rows.releases),
     Table("tutorials/demo", "| held-out phrasings |", rows.demo),
-    Table("tutorials/smollm2", "| right answers |", rows.real_model),
+    Table("tutorials/smollm2", "| SmolLM2-135M |", rows.real_model("smollm2")),
+    Table("tutorials/smollm2", "| Gemma 3 270M |", rows.real_model("gemma3")),
     Table("serving", "| what |", rows.server),
 )
 

@@ -29,4 +29,4 @@ def test_an_adapter_that_the_gate_cannot_load_is_never_committed(
     with pytest.raises(InputError, match=r"experts\.down_proj"):
         protecting.unlearn(request)
     assert [record.status for record in protecting.store.records()] == ["protected"]
-    assert protecting.gated_model().ids == ["torvald"]
+    assert list(protecting.gated_model().ids) == ["torvald"]
