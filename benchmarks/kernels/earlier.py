@@ -22,6 +22,7 @@ from benchmarks.kernels.report import shape_text
 
 CALLS = ("layer_scores", "orthogonality_penalty", "gated_lora")
 CPU = torch.device("cpu")
+MOST_BYTES = 1 << 30  # of inputs and results
 DESCRIPTION = "Compares an earlier o3_kernels with the present one on a CPU, in one process."
 EPILOG = """example:
   git worktree add ../earlier COMMIT
@@ -45,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     packages = {"earlier": _earlier(options.folder), "now": o3_kernels}
     results: dict[str, Any] = {"earlier": options.commit, "torch": torch.__version__, "shapes": {}}
-    for case in (case for operation in cases.OPERATIONS for case in cases.cases_for(operation, CPU)):
+    shapes = [case for operation in cases.OPERATIONS for case in cases.cases_for(operation, CPU)]
+    for case in (case for case in shapes if case.bytes <= MOST_BYTES):
         name = f"{case.operation} {shape_text(case.name, case.sizes)}"
         results["shapes"][name] = _compare(case, packages, options.rounds)
         options.out.write_text(json.dumps(results, indent=1) + "\n")
