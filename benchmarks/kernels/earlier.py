@@ -17,6 +17,7 @@ import torch
 
 import o3_kernels
 from benchmarks.kernels import cases
+from benchmarks.kernels.__main__ import _git
 from benchmarks.kernels.measure import time_ms
 from benchmarks.kernels.report import shape_text
 
@@ -45,7 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     packages = {"earlier": _earlier(options.folder), "now": o3_kernels}
-    results: dict[str, Any] = {"earlier": options.commit, "torch": torch.__version__, "shapes": {}}
+    results: dict[str, Any] = {
+        "earlier": options.commit,
+        "now": _git("rev-parse", "HEAD"),
+        "torch": torch.__version__,
+        "shapes": {},
+    }
     shapes = [case for operation in cases.OPERATIONS for case in cases.cases_for(operation, CPU)]
     for case in (case for case in shapes if case.bytes <= MOST_BYTES):
         name = f"{case.operation} {shape_text(case.name, case.sizes)}"

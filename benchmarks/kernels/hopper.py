@@ -197,7 +197,7 @@ def plan_penalty(rank, splits=0, element_bytes=4):
     return penalty_launch.plan_penalty(rank, 16 * rank, 11008, splits, element_bytes)
 
 
-def orthogonality(dtype, rank, plan=None, arguments=USUAL, history="halves", transposed=False):
+def orthogonality(dtype, rank, plan=None, arguments=USUAL, history="halves", transposed=False, chunked=False):
     """`history` is "halves", or the dtype of earlier adapters that are not split."""
     halves = history == "halves"
     old = "bfloat16" if halves else history
@@ -214,9 +214,9 @@ def orthogonality(dtype, rank, plan=None, arguments=USUAL, history="halves", tra
     constants = {"NEW": DTYPES[dtype][2], "OLD": DTYPES[old][2], "HALVES": halves, "TRANSPOSED": transposed}
     constants |= {"BLOCK_R": plan.block_r, "BLOCK_N": plan.block_n, "BLOCK_D": plan.block_d}
     constants |= {"PART_D": plan.part_d, "GRADIENT_N": plan.gradient_n, "GRADIENT_D": plan.gradient_d}
-    constants |= {"ALIGNED": arguments.divisible, "EVEN": arguments.divisible}
+    constants |= {"ALIGNED": arguments.divisible, "EVEN": arguments.divisible, "CHUNKED": chunked}
     kernel = penalty.orthogonality_penalty_kernel
-    numbers = sizes("modules")
+    numbers = sizes("chunks")
     facts = compiled(kernel, pointers, numbers, constants, plan, arguments)
     new = plan.block_n * own / (plan.block_n * own + plan.block_r * DTYPES[dtype][1])
     overlaps = plan.gradient_d * own / (plan.gradient_d * own + plan.block_r * 4)
@@ -256,6 +256,7 @@ PLANNED = {
     "layer_scores combine": partial(combine_scores, 64),
     "penalty rank 8": partial(orthogonality, "float32", 8),
     "penalty rank 32": partial(orthogonality, "float32", 32),
+    "penalty rank 32, cut into chunks": partial(orthogonality, "float32", 32, chunked=True),
     "penalty rank 64": partial(orthogonality, "float32", 64),
     "penalty rank 8, output side": partial(orthogonality, "float32", 8, transposed=True),
     "penalty rank 8, history not split": partial(orthogonality, "float32", 8, history="float32"),
@@ -272,8 +273,9 @@ SHARED_KIB = {"gated_lora up decode": 8, "gated_lora up prefill": 16, "gated_lor
 LIMITS = {
     "layer_scores 1 to 16 rows": 35,
     "layer_scores 64 rows": 46,
-    "penalty rank 8": 60,
+    "penalty rank 8": 54,
     "penalty rank 32": 65,
+    "penalty rank 32, cut into chunks": 65,
     "gated_lora down prefill": 45,
     "gated_lora up decode": 260,
     "gated_lora up prefill": 130,

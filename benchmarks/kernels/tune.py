@@ -54,6 +54,8 @@ CHANGES: dict[str, tuple[Mapping[str, int | float], ...]] = {
         {"lag_bytes": 2.0},
         {"lag_bytes": 0.5},
         {"lag_bytes": 0.25},
+        {"chunk_bytes": 0},
+        {"chunk_bytes": 1 << 23},
         {"stages": 2},
         {"stages": 4},
         {"warps": 8},

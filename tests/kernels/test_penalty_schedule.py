@@ -35,8 +35,20 @@ def test_results_lie_one_behind_the_other():
     shapes = (ModuleShape(2, 5, 40), ModuleShape(3, 20, 70))
     schedule = plan_schedule(shapes, plan(0), 4, True, CPU)
     # overlaps are padded to blocks of 16 rows and 16 ranks
-    assert schedule.table.tolist() == [[2, 5, 40, 0, 0, 0, 0, 0], [3, 20, 70, 0, 256, 80, 512, 1]]
-    assert schedule[2:] == (768, 290, 2048, 3)
+    assert schedule.table.tolist() == [[2, 5, 40, 0, 0, 0, 0, 0, -1], [3, 20, 70, 0, 256, 80, 512, 1, -1]]
+    assert schedule[3:] == (768, 290, 2048, 3)
+
+
+def test_large_modules_are_cut_into_chunks_of_whole_blocks_that_share_a_gradient():
+    shapes = (ModuleShape(2, 5, 40), ModuleShape(3, 70, 70), ModuleShape(1, 0, 8))
+    cut = plan(0)._replace(chunk_bytes=2 * 16 * 70 * 4)
+    schedule = plan_schedule(shapes, cut, 4, True, CPU)
+    assert schedule.chunks == ((0, 0), (1, 0), (1, 32), (1, 64), (2, 0))
+    rows, gradients, before = (schedule.table[:, column].tolist() for column in (1, 5, 8))
+    assert rows == [5, 32, 32, 6, 0]
+    assert gradients == [0, 80, 80, 80, 290]
+    assert before == [-1, -1, 1, 2, -1]
+    assert schedule.gradient == 298
 
 
 @pytest.mark.parametrize(("lag_modules", "between"), [(0, 0), (2, 1), (9, 3)])

@@ -286,6 +286,23 @@ def test_penalty_does_not_depend_on_block_sizes(lag):
         assert relative_error(got, wanted) <= TOLERANCE[torch.float32]
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_penalty_cut_into_chunks_equals_reference(transposed):
+    new, old = penalty_inputs((20, 33), 3, 9, 5, dtype=torch.float32)
+    leaves = [tensor.double().requires_grad_() for tensor in new]
+    wanted = orthogonality_penalty_reference(leaves, in_doubles(old))
+    gradients = torch.autograd.grad(wanted, leaves)
+    plan = plan_penalty(3, 45, 33, 0)._replace(
+        block_n=16, part_d=16, block_d=16, gradient_n=16, gradient_d=16, chunk_bytes=16 * 33 * 4
+    )
+    new = [tensor.T.contiguous().T for tensor in new] if transposed else new
+    old = [split_halves(tensor) for tensor in old]
+    got, gradient = launch_orthogonality_penalty(moved(new), moved(old), True, plan=plan)
+    assert relative_error(got, wanted) <= TOLERANCE[torch.float32]
+    layout = torch.cat([(part.T if transposed else part).flatten() for part in gradients])
+    assert relative_error(gradient, layout) <= TOLERANCE[torch.float32]
+
+
 GATED_SHAPES = {
     "ones": (2, 1, 1, 1, (1,)),
     "odd": (5, 3, 17, 5, (7,)),

@@ -27,6 +27,8 @@ FEWEST_OVERLAPS = 16  # whose roundings to halves average out; PyTorch computes 
 WIDE_RANK = 32  # above it tiles are smaller
 ALIGNMENT = 16  # of addresses in bytes and of widths in elements, which allows vectorised loads
 ITEM_BYTES = 1 << 18  # of an overlap item: long enough to hide its latency, short enough to balance the load
+WHOLE_BYTES = 1 << 25  # larger modules do not stay in the cache for their second pass
+CHUNK_BYTES = 1 << 24  # of larger ones: two chunks stay, and adding a gradient up costs a quarter of a pass
 LAG_BYTES = 1 << 23  # between the overlaps and the gradient of a module, beside what running programs read
 KEPT_TABLES = 16  # training uses one, or two if it penalises both sides
 _recorded: dict[int, Schedule] = {}  # read by CUDA graphs in every replay; one for each set of shapes
@@ -38,7 +40,7 @@ def plan_penalty(rank: int, rows: int, width: int, splits: int, element_bytes: i
     Tiles are as large as the registers and shared memory of a Hopper multiprocessor allow without spilling;
     `splits` is 1 if the history is split into halves in the loop, which takes registers.
     """
-    wide = rank > WIDE_RANK
+    wide, cut = rank > WIDE_RANK, rows * width * element_bytes > WHOLE_BYTES
     block_n = power_of_two(rows, 16, 64 if wide or splits else 128)
     block_d = power_of_two(width, 16, 32 if wide else 64)
     return PenaltyPlan(
@@ -48,9 +50,10 @@ def plan_penalty(rank: int, rows: int, width: int, splits: int, element_bytes: i
         part_d=max(power_of_two(width, 16, ITEM_BYTES // (block_n * element_bytes)), block_d),
         gradient_n=min(block_n, 32 if wide else 64),
         gradient_d=power_of_two(width, 16, 128),
-        lag_bytes=LAG_BYTES,
+        lag_bytes=CHUNK_BYTES if cut else LAG_BYTES,
         warps=8 if wide else 4,
         stages=2,
+        chunk_bytes=CHUNK_BYTES - 1 if cut else 0,  # less than the lag: its gradient follows the next chunk
     )
 
 
@@ -92,7 +95,15 @@ def _launch(
     transposed = are_transposed(new)
     new = new if transposed else [tensor.contiguous() for tensor in new]
     schedule = plan_schedule(shapes, plan, element_bytes, need_gradient, device)
-    addresses = tuple([tensor.data_ptr() for both in zip(new, old, strict=True) for tensor in both])
+    starts = [tensor.data_ptr() for both in zip(new, old, strict=True) for tensor in both]
+    if chunked := len(schedule.chunks) > len(new):
+        steps = [shape.D * old_m.element_size() for shape, old_m in zip(shapes, old, strict=True)]
+        starts = [
+            start
+            for module, row in schedule.chunks
+            for start in (starts[2 * module], starts[2 * module + 1] + row * steps[module])
+        ]
+    addresses = tuple(starts)
     capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
     if capturing:
         _recorded[id(schedule)] = schedule
@@ -106,16 +117,17 @@ def _launch(
         write_addresses(addresses, device) if capturing else _kept_addresses(addresses, device),
         schedule.table,
         schedule.items,
-        torch.zeros(1 + len(new) + schedule.row_blocks, dtype=torch.int32, device=device),
+        torch.zeros(1 + 2 * len(schedule.chunks) + schedule.row_blocks, dtype=torch.int32, device=device),
         empty(schedule.parts, dtype=torch.float32),
         empty(2 * schedule.overlaps, dtype=torch.bfloat16),
         squares,
         gradient,
-        len(new),
+        len(schedule.chunks),
         NEW=ELEMENT_TYPES[new[0].dtype],
         OLD=ELEMENT_TYPES[old[0].dtype],
         HALVES=halves,
         TRANSPOSED=transposed,
+        CHUNKED=chunked,
         ALIGNED=all(number % ALIGNMENT == 0 for number in numbers),
         EVEN=all(shape.D % max(plan.block_d, plan.gradient_d) == 0 for shape in shapes),
         BLOCK_R=plan.block_r,

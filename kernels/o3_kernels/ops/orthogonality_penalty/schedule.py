@@ -27,6 +27,7 @@ class PenaltyPlan(NamedTuple):
             programs read at a time, so that none waits, but less than the cache, which still has the rows.
         warps: of a program.
         stages: of the software pipeline.
+        chunk_bytes: of the rows of a larger module that are processed at once; 0 processes modules as wholes.
     """
 
     block_r: int
@@ -38,6 +39,7 @@ class PenaltyPlan(NamedTuple):
     lag_bytes: int
     warps: int
     stages: int
+    chunk_bytes: int = 0
 
 
 class ModuleShape(NamedTuple):
@@ -49,13 +51,21 @@ class ModuleShape(NamedTuple):
     plane: int = 0
 
 
+class Chunk(NamedTuple):
+    """Some earlier rows of a module: all of them, unless it is cut; the gradients of chunks are added up."""
+
+    module: int
+    first_row: int
+
+
 class Schedule(NamedTuple):
-    """Work items in order, and the sizes of their results over all modules.
+    """Work items in order, and the sizes of their results over all chunks.
 
     Args:
         items: [items,3] int32 on the device.
-        table: [modules,8] int64 on the device: the shapes and the offsets of each module in overlaps,
-            gradient, parts of overlaps and row blocks.
+        table: [chunks,9] int64 on the device: the shapes and the offsets of each chunk in overlaps, gradient,
+            parts of overlaps and row blocks, and the chunk before it of the same module, or -1.
+        chunks: the chunks in the order of the table.
         overlaps: number of elements of the overlaps.
         gradient: number of elements of the gradients.
         parts: number of elements of the parts of overlaps.
@@ -64,6 +74,7 @@ class Schedule(NamedTuple):
 
     items: Tensor
     table: Tensor
+    chunks: tuple[Chunk, ...]
     overlaps: int
     gradient: int
     parts: int
@@ -78,25 +89,42 @@ def plan_schedule(
     need_gradient: bool,
     device: torch.device,
 ) -> Schedule:
-    """Returns the schedule: overlaps module by module, and each gradient `lag_bytes` of history later.
+    """Returns the schedule: overlaps chunk by chunk, and each gradient `lag_bytes` of history later.
 
     Overlaps are padded to whole blocks. Cached, because the shapes are the same in every training step.
     """
-    table, sizes = [], [0, 0, 0, 0]
+    table: list[tuple[int, ...]] = []
+    chunks: list[Chunk] = []
+    sizes = [0, 0, 0, 0]
     items: list[tuple[int, int, int]] = []
-    waiting, read = 0, 0  # next module without a gradient; bytes from its start to the last overlaps
     for module, (R, N, D, plane) in enumerate(shapes):
-        row_blocks, parts = count_blocks(N, plan.block_n), count_blocks(D, plan.part_d)
-        overlap = row_blocks * plan.block_n * plan.block_r
-        table.append((R, N, D, plane, *sizes))
-        for place, size in enumerate((overlap, R * D, parts * overlap, row_blocks)):
-            sizes[place] += size
-        items += [(module, block, part) for block in range(row_blocks) for part in range(parts)]
-        read += N * D * element_bytes
-        while need_gradient and waiting <= module and (read >= plan.lag_bytes or module == len(shapes) - 1):
-            _, rows, width, _ = shapes[waiting]
+        step = _chunk_rows(N, D * element_bytes, plan)
+        for first in range(0, max(N, 1), step):
+            rows = min(step, N - first)
+            row_blocks, parts = count_blocks(rows, plan.block_n), count_blocks(D, plan.part_d)
+            overlap = row_blocks * plan.block_n * plan.block_r
+            table.append((R, rows, D, plane, *sizes, len(table) - 1 if first else -1))
+            chunks.append(Chunk(module, first))
+            gradient = R * D if first + step >= N else 0  # the chunks of a module share its gradient
+            for place, size in enumerate((overlap, gradient, parts * overlap, row_blocks)):
+                sizes[place] += size
+    waiting, read = 0, 0  # next chunk without a gradient; bytes from its start to the last overlaps
+    for chunk, (_, rows, D, *_) in enumerate(table):
+        blocks = range(count_blocks(rows, plan.block_n))
+        items += [(chunk, block, part) for block in blocks for part in range(count_blocks(D, plan.part_d))]
+        read += rows * D * element_bytes
+        while need_gradient and waiting <= chunk and (read >= plan.lag_bytes or chunk == len(table) - 1):
+            _, done, width, *_ = table[waiting]
             items += [(-1 - waiting, block, 0) for block in range(count_blocks(width, plan.gradient_d))]
-            read -= rows * width * element_bytes
+            read -= done * width * element_bytes
             waiting += 1
     on_device = torch.tensor(items, dtype=torch.int32, device=device).view(-1, 3)
-    return Schedule(on_device, torch.tensor(table, dtype=torch.int64, device=device), *sizes)
+    on_device_table = torch.tensor(table, dtype=torch.int64, device=device)
+    return Schedule(on_device, on_device_table, tuple(chunks), *sizes)
+
+
+def _chunk_rows(rows: int, row_bytes: int, plan: PenaltyPlan) -> int:
+    """Returns the rows of a chunk, whole blocks; all rows (at least 1) of a module that is not cut."""
+    if not plan.chunk_bytes or rows * row_bytes <= plan.chunk_bytes:
+        return max(rows, 1)
+    return max(plan.chunk_bytes // row_bytes // plan.block_n, 1) * plan.block_n

@@ -5,9 +5,9 @@ R rank of the new adapter, N rows of all earlier adapters of a module, D width.
 Memory traffic. The gradient of a module needs its complete overlap, so two launches would read the history
 twice from memory: 2 N D elements per module, where the minimum is N D + 2 R D. Here both are items of one
 list: first the overlaps of a module, then its gradient some megabytes of other modules later, when the
-overlaps are finished and the rows are still in the L2 cache. Each earlier adapter is then read from memory
-once, as long as the rows of a module fit into the cache (N D elements; 50 MB on an H200: 64 requests of rank
-32 at width 4096 take 17 MB in bfloat16 and 34 MB in float32).
+overlaps are finished and the rows are still in the L2 cache (50 MB on an H200, in two parts). A module that
+is too large for it (64 requests of rank 32 at width 11,008 take 90 MB in float32) is cut into chunks of rows,
+so that each earlier adapter is read from memory once. The gradients of its chunks are added in their order.
 
 Progress. A program takes the next item by ticket and waits only for items with lower tickets, which running
 programs have already taken; so there is no deadlock, in whatever order the device starts the programs.
@@ -34,7 +34,7 @@ from o3_kernels.halves_triton_kernel import halves_of, load_halves
 __all__ = ["COLUMNS", "orthogonality_penalty_kernel"]
 
 MOST_TURNS = tl.constexpr(1 << 24)  # seconds of waiting, after which the result is NaN
-COLUMNS = tl.constexpr(8)  # of a row of the table
+COLUMNS = tl.constexpr(9)  # of a row of the table
 
 
 @triton.jit
@@ -130,16 +130,30 @@ def _overlap_item(
 
 
 @triton.jit
+def _wait(counter, wanted):
+    """Waits until a counter reaches a number; returns less if it does not within seconds."""
+    count = tl.atomic_add(counter, 0, sem="relaxed")
+    turns = 0
+    while (count < wanted) & (turns < MOST_TURNS):
+        count = tl.atomic_add(counter, 0, sem="relaxed")
+        turns += 1
+    return tl.atomic_add(counter, 0, sem="acquire")  # now what was stored before the signals is visible
+
+
+@triton.jit
 def _gradient_item(
     address,
     row,
     overlaps,
     gradient,
     ready,
+    written,
+    chunk,
     block,
     OLD: tl.constexpr,
     HALVES: tl.constexpr,
     TRANSPOSED: tl.constexpr,
+    CHUNKED: tl.constexpr,
     ALIGNED: tl.constexpr,
     EVEN: tl.constexpr,
     BLOCK_R: tl.constexpr,
@@ -147,18 +161,13 @@ def _gradient_item(
     GRADIENT_N: tl.constexpr,
     GRADIENT_D: tl.constexpr,
 ):
-    """Computes a block of columns of the gradient of a module, once its overlaps are finished."""
+    """Computes a block of columns of the gradient of a chunk, once its overlaps are finished."""
     old = tl.load(address + 1).to(tl.pointer_type(OLD))
     R, N, D, plane = _sizes(row)
     if ALIGNED:
         old, D, plane = tl.multiple_of(old, 16), tl.multiple_of(D, 16), tl.multiple_of(plane, 16)
     wanted = tl.cdiv(N, BLOCK_N).to(tl.int32)
-    finished = tl.atomic_add(ready, 0, sem="relaxed")
-    turns = 0
-    while (finished < wanted) & (turns < MOST_TURNS):
-        finished = tl.atomic_add(ready, 0, sem="relaxed")
-        turns += 1
-    finished = tl.atomic_add(ready, 0, sem="acquire")  # now what was stored before the signals is visible
+    finished = _wait(ready, wanted)
     ranks_R = tl.arange(0, BLOCK_R)
     cols_D = block * GRADIENT_D + tl.arange(0, GRADIENT_D)
     overlaps += 2 * tl.multiple_of(tl.load(row + 4), 16)
@@ -175,28 +184,41 @@ def _gradient_item(
         pairs_NC = tl.load(overlaps + start * (2 * BLOCK_R) + offsets_NC, cache_modifier=".cg")
         # the columns are the long side, which the tensor cores of Hopper need
         sum_DC = add_products(tl.trans(high_ND), tl.trans(low_ND), pairs_NC, sum_DC, OLD, HALVES)
-    sum_DR = tl.sum(tl.reshape(sum_DC, (GRADIENT_D, BLOCK_R, 2)), axis=2)
+    sum_DR = 2 * tl.sum(tl.reshape(sum_DC, (GRADIENT_D, BLOCK_R, 2)), axis=2)
     at_DR = cols_D[:, None] * R + ranks_R[None, :] if TRANSPOSED else cols_D[:, None] + ranks_R[None, :] * D
     in_DR = (ranks_R[None, :] < R) & (cols_D[:, None] < D)
-    tl.store(gradient + tl.load(row + 5) + at_DR, 2 * sum_DR, mask=in_DR)
+    gradient += tl.load(row + 5) + at_DR
+    if CHUNKED:
+        before = tl.load(row + 8)
+        if before >= 0:
+            columns = tl.cdiv(D, GRADIENT_D)
+            if _wait(written + before, columns) < columns:
+                sum_DR += float("nan")
+            sum_DR += tl.load(gradient, mask=in_DR, other=0.0, cache_modifier=".cg")
+    tl.store(gradient, sum_DR, mask=in_DR)
+    if CHUNKED:
+        tl.debug_barrier()
+        tl.atomic_add(written + chunk, 1, sem="release")
 
 
 @triton.jit
 def orthogonality_penalty_kernel(
-    addresses,  # [modules,2] int64: new [R,D], or [D,R] if TRANSPOSED, and old [N,D], or its high halves
-    table,  # [modules,8] int64: R, N, D; from high to low halves of old; offsets of the module in overlaps,
-    # gradient and parts_of_overlaps; its first row block
-    items,  # [items,3] int32: module, block of rows, part of the width; or -1 - module, block of columns, 0
-    counters,  # [1 + modules + row blocks] int32 zeros: tickets, finished row blocks, arrived parts
-    parts_of_overlaps,  # [parts,N,R] for each module, padded to whole blocks, float32
-    overlaps,  # [N,2R] for each module, padded to whole blocks: pairs of halves, bfloat16
+    addresses,  # [chunks,2] int64: new [R,D], or [D,R] if TRANSPOSED, and old [N,D], or its high halves
+    table,  # [chunks,9] int64: R, N, D; from high to low halves of old; offsets of the chunk in overlaps,
+    # gradient and parts_of_overlaps; its first row block; the chunk before it of the same module, or -1
+    items,  # [items,3] int32: chunk, block of rows, part of the width; or -1 - chunk, block of columns, 0
+    counters,  # [1 + 2 chunks + row blocks] int32 zeros: tickets, finished row blocks, written columns,
+    # arrived parts
+    parts_of_overlaps,  # [parts,N,R] for each chunk, padded to whole blocks, float32
+    overlaps,  # [N,2R] for each chunk, padded to whole blocks: pairs of halves, bfloat16
     squares,  # [row blocks] float32
     gradient,  # of the layout of new for each module, float32
-    modules,
+    chunks,
     NEW: tl.constexpr,  # element type of the new adapters
     OLD: tl.constexpr,  # element type of the earlier adapters
     HALVES: tl.constexpr,  # whether the earlier adapters are split
     TRANSPOSED: tl.constexpr,
+    CHUNKED: tl.constexpr,  # whether a module has several chunks, whose gradients are added in their order
     ALIGNED: tl.constexpr,
     EVEN: tl.constexpr,  # whether widths are multiples of BLOCK_D and GRADIENT_D
     BLOCK_R: tl.constexpr,
@@ -213,13 +235,13 @@ def orthogonality_penalty_kernel(
     if code >= 0:
         _overlap_item(
             addresses + code.to(tl.int64) * 2, table + code.to(tl.int64) * COLUMNS, parts_of_overlaps,
-            overlaps, squares, counters + 1 + code, counters + 1 + modules, block, part,
+            overlaps, squares, counters + 1 + code, counters + 1 + 2 * chunks, block, part,
             NEW, OLD, HALVES, TRANSPOSED, ALIGNED, EVEN, BLOCK_R, BLOCK_N, BLOCK_D, PART_D,
         )  # fmt: skip
     else:
-        module = (-1 - code).to(tl.int64)
+        chunk = (-1 - code).to(tl.int64)
         _gradient_item(
-            addresses + module * 2, table + module * COLUMNS, overlaps, gradient,
-            counters + 1 + module, block, OLD, HALVES, TRANSPOSED, ALIGNED, EVEN, BLOCK_R, BLOCK_N,
-            GRADIENT_N, GRADIENT_D,
+            addresses + chunk * 2, table + chunk * COLUMNS, overlaps, gradient, counters + 1 + chunk,
+            counters + 1 + chunks, chunk, block, OLD, HALVES, TRANSPOSED, CHUNKED, ALIGNED, EVEN, BLOCK_R,
+            BLOCK_N, GRADIENT_N, GRADIENT_D,
         )  # fmt: skip
