@@ -45,7 +45,8 @@ def cut_spans(text: str) -> list[str]:
     """
     words = text.split()
     whole = " ".join(words)
-    sentences = thin([part for raw in SENTENCE_END.split(text) if (part := " ".join(raw.split()))], MOST_CUT)
+    parts = thin([part for part in SENTENCE_END.split(text) if part.strip()], MOST_CUT)
+    sentences = [" ".join(part.split()) for part in parts]
     exact = [*sentences, *(rest for sentence in sentences for rest in rests(sentence))]
     found = dict.fromkeys(span for span in exact if span != whole and is_judged(span))
     rest = [
