@@ -16,6 +16,8 @@ KNOWN_FIELDS = (
     "held_out_prompts",
     "perturbed_answers",
     "paraphrased_answer",
+    "tests",
+    "golden_answer",
     "request_id",
 )
 SAFE_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -35,6 +37,9 @@ class QuestionAnswer:
         perturbed_answers: wrong answers of the same form, used by truth ratios and random labels.
         paraphrased_answer: the true answer in the form of the perturbed ones, used by truth ratios; None
             makes them use the answer itself.
+        tests: Python that a program in an answer has to pass, used by "pass_at_1"; empty for none.
+        golden_answer: the short true answer that metrics compare with, where training takes a longer one, as
+            for closer-look's real people; None takes the answer.
     """
 
     prompt: str
@@ -42,13 +47,13 @@ class QuestionAnswer:
     held_out_prompts: tuple[str, ...] = ()
     perturbed_answers: tuple[str, ...] = ()
     paraphrased_answer: str | None = None
+    tests: str = ""
+    golden_answer: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields without an absent paraphrase, which does not change the digest of a row."""
-        values = asdict(self)
-        if self.paraphrased_answer is None:
-            del values["paraphrased_answer"]
-        return values
+        """Returns the fields; absent ones of the last three are left out and do not change a row's digest."""
+        optional = {"paraphrased_answer": None, "tests": "", "golden_answer": None}
+        return {name: value for name, value in asdict(self).items() if value != optional.get(name, ...)}
 
 
 @dataclass(frozen=True)
@@ -188,4 +193,5 @@ def parse_row(record: Record) -> tuple[QuestionAnswer, str | None]:
     identifier = record.values.get("request_id")
     if identifier is not None and not isinstance(identifier, str):
         raise record.error(f"expected a string, got {type(identifier).__name__}", "request_id")
-    return QuestionAnswer(prompt, answer, *lists, record.optional_text("paraphrased_answer")), identifier
+    paraphrase, tests, golden = map(record.optional_text, ("paraphrased_answer", "tests", "golden_answer"))
+    return QuestionAnswer(prompt, answer, *lists, paraphrase, tests or "", golden), identifier

@@ -129,4 +129,5 @@ def to_row(record: Record) -> QuestionAnswer:
     paraphrase = record.optional_text("paraphrased_question")
     held_out = () if paraphrase in (None, question) else (paraphrase,)
     wrong = record.texts("perturbed_answer")
-    return QuestionAnswer(question, answer, held_out, wrong, record.optional_text("paraphrased_answer"))
+    paraphrased, golden = map(record.optional_text, ("paraphrased_answer", "golden_answer"))
+    return QuestionAnswer(question, answer, held_out, wrong, paraphrased, golden_answer=golden)

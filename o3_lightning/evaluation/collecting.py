@@ -16,11 +16,11 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.judges import classify, load_classifier
+from o3_lightning.evaluation.judges import classify, load_classifier, probabilities
 from o3_lightning.evaluation.passes import BatchRunner, answer_rows, gradient_norms, score_pairs, weigh
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.gating.plan import plan_rows
-from o3_lightning.metrics.registry import Encode, Entail, Evidence, Kind, RateGibberish, needs_of
+from o3_lightning.metrics.registry import Encode, Entail, Evidence, Kind, Rate, needs_of
 from o3_lightning.metrics.token_scores import TokenScores
 
 OPTION = re.compile(r"\(([A-H])\)\s*(.*?)(?=\s*\([A-H]\)|$)")
@@ -45,26 +45,32 @@ def load_entail(config: EvaluationConfig) -> Entail:
     Raises:
         InputError: the model cannot be loaded, or has no label "entailment".
     """
-    probabilities, label = load_judge(config.entailment_model, "evaluation.entailment_model", "entailment")
+    judge, label = load_judge(config.entailment_model, "evaluation.entailment_model", "entailment")
 
     def entail(premises: Sequence[str], hypotheses: Sequence[str]) -> list[bool]:
-        return [bool(row.argmax() == label) for row in probabilities(premises, hypotheses)]
+        return [bool(row.argmax() == label) for row in judge(premises, hypotheses)]
 
     return entail
 
 
-def load_gibberish(config: EvaluationConfig) -> RateGibberish:
+def load_gibberish(config: EvaluationConfig) -> Rate:
     """Returns the gibberish classifier: one minus the probability of its label "clean".
 
     Raises:
         InputError: the model cannot be loaded, or has no label "clean".
     """
-    probabilities, label = load_judge(config.gibberish_model, "evaluation.gibberish_model", "clean")
+    judge, label = load_judge(config.gibberish_model, "evaluation.gibberish_model", "clean")
+    return lambda texts: [1 - float(row[label]) for row in judge(texts, None)]
 
-    def rate(texts: Sequence[str]) -> list[float]:
-        return [1 - float(row[label]) for row in probabilities(texts, None)]
 
-    return rate
+def load_toxicity(config: EvaluationConfig) -> Rate:
+    """Returns the toxicity classifier: the probability of its label "toxicity".
+
+    Raises:
+        InputError: the model cannot be loaded, or has no such label.
+    """
+    judge, label = load_judge(config.toxicity_model, "evaluation.toxicity_model", "toxicity")
+    return lambda texts: [float(row[label]) for row in judge(texts, None)]
 
 
 @lru_cache(maxsize=2)
@@ -75,10 +81,10 @@ def load_judge(name: str, field: str, label: str) -> tuple[Classify, int]:
     if label not in labels:
         raise InputError(f"expected a label '{label}', '{name}' has {', '.join(labels)}", field=field)
 
-    def probabilities(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Tensor]:
-        return [row.softmax(-1) for row in classify(model, tokenizer, texts, pairs)]
+    def judge(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Tensor]:
+        return [probabilities(model, row) for row in classify(model, tokenizer, texts, pairs)]
 
-    return probabilities, labels[label]
+    return judge, labels[label]
 
 
 def split_needs(rows: Sequence[QuestionAnswer], config: EvaluationConfig, *, reference: bool) -> set[str]:
@@ -89,6 +95,8 @@ def split_needs(rows: Sequence[QuestionAnswer], config: EvaluationConfig, *, ref
         "reference_losses": reference,
         "entail": config.entailment_model,
         "rate_gibberish": config.gibberish_model,
+        "rate_toxicity": config.toxicity_model,
+        "tests": config.run_code and all(row.tests for row in rows),
     }
     always = {"answers", "answer_tokens", "token_scores", "paraphrased_losses", "encode"}
     always |= {"gradient_norms", "short_gradient_norms"}
@@ -128,7 +136,7 @@ class Collector:
     @cached_property
     def truths(self) -> list[str]:
         """B true answers."""
-        return [row.answer for row in self.rows]
+        return [row.golden_answer or row.answer for row in self.rows]
 
     @cached_property
     def weights(self) -> Tensor:
@@ -204,6 +212,8 @@ class Collector:
             "encode": lambda: load_encode(self.config),
             "entail": lambda: load_entail(self.config),
             "rate_gibberish": lambda: load_gibberish(self.config),
+            "rate_toxicity": lambda: load_toxicity(self.config),
+            "tests": lambda: [row.tests for row in self.rows],
         }
         given = {need: found[need]() for need in found if need in needs}
         return Evidence(kind, self.prompts, self.truths, **given)

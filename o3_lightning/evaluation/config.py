@@ -31,6 +31,9 @@ class EvaluationConfig:
         entailment_model: Hugging Face id or folder of the inference model of "entailment"; closer-look uses
             sileod/deberta-v3-base-tasksource-nli. Empty for none; "entailment" is an error then.
         gibberish_model: the same for "gibberish": a text classifier with a label "clean".
+        toxicity_model: the same for "toxicity": a text classifier with a label "toxicity"; Detoxify's is
+            unitary/unbiased-toxic-roberta.
+        run_code: whether "pass_at_1" may execute the programs that the model writes.
         robustness: settings of `evaluate --robustness true`.
 
     Raises:
@@ -45,6 +48,8 @@ class EvaluationConfig:
     encoder: str = "minilm"
     entailment_model: str = ""
     gibberish_model: str = ""
+    toxicity_model: str = ""
+    run_code: bool = False
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
 
     def __post_init__(self) -> None:

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 SETTINGS = {  # where a user provides what no row has
     "entail": " (evaluation.entailment_model)",
     "rate_gibberish": " (evaluation.gibberish_model)",
+    "rate_toxicity": " (evaluation.toxicity_model)",
+    "tests": " of every row, and evaluation.run_code",
     "reference_losses": " (--reference)",
 }
 RESAMPLING_SEED = 0  # fixed, so that equal values have equal intervals in every run

@@ -35,6 +35,12 @@ def load_classifier(
     return model.eval().requires_grad_(False), tokenizer
 
 
+def probabilities(model: Any, logits: Tensor) -> Tensor:
+    """Returns the probability of each label, [labels]: independent ones where a text may have several."""
+    several = getattr(model.config, "problem_type", None) == "multi_label_classification"
+    return logits.sigmoid() if several or len(logits) == 1 else logits.softmax(-1)
+
+
 @torch.no_grad()
 def classify(
     model: Any,

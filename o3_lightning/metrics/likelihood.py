@@ -33,6 +33,14 @@ def probability(losses: ArrayLike) -> list[float]:
     return values
 
 
+@metric("perplexity", "losses", meaning="perplexity of the true answer", forget="higher", keep="lower")
+def perplexity(losses: ArrayLike) -> list[float]:
+    """Returns exp(L) >= 1 of each answer; infinite where the loss is beyond float64."""
+    with np.errstate(over="ignore"):
+        values: list[float] = np.exp(np.asarray(losses, float)).tolist()
+    return values
+
+
 @metric("normalised_probability", "losses", "perturbed_losses", meaning="probability among the given answers")
 def normalised_probability(true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike]) -> list[float]:
     """Returns p / (p + sum_p p_wrong) in [0, 1], of length-normalised probabilities.

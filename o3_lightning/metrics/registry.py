@@ -27,8 +27,8 @@ Encode = Callable[[Sequence[str]], "Tensor"]
 """Texts to embeddings [B, D] of any length."""
 Entail = Callable[[Sequence[str], Sequence[str]], Sequence[bool]]
 """Premises and hypotheses [B] to whether each premise entails its hypothesis."""
-RateGibberish = Callable[[Sequence[str]], Sequence[float]]
-"""Texts to the probability in [0, 1] that each is gibberish."""
+Rate = Callable[[Sequence[str]], Sequence[float]]
+"""Texts to the probability in [0, 1] that each is gibberish, or toxic."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,12 @@ class Evidence:
         reference_losses: B mean losses per token of the true answers under a reference model, nats.
         gradient_norms: B values of `metrics.membership.gradient_norm`.
         short_gradient_norms: the same without the last token of each answer.
+        tests: Python that the program in each answer has to pass.
         choices: options of each example, "A" first; the true answer names one of them.
         encode: a sentence encoder.
         entail: a natural-language-inference model.
         rate_gibberish: a gibberish classifier.
+        rate_toxicity: a toxicity classifier.
     """
 
     kind: Kind
@@ -65,10 +67,12 @@ class Evidence:
     reference_losses: Sequence[float] | None = None
     gradient_norms: Sequence[float] | None = None
     short_gradient_norms: Sequence[float] | None = None
+    tests: Sequence[str] | None = None
     choices: Sequence[Sequence[str]] | None = None
     encode: Encode | None = None
     entail: Entail | None = None
-    rate_gibberish: RateGibberish | None = None
+    rate_gibberish: Rate | None = None
+    rate_toxicity: Rate | None = None
 
     @property
     def losses(self) -> list[float]:
@@ -104,10 +108,11 @@ class Metric:
         return self.forget if kind == "forget" else self.keep
 
 
-MODULES = ("text", "likelihood", "membership")
+MODULES = ("text", "likelihood", "membership", "tasks")
 NAMES = (
     "accuracy rouge1_recall rouge1_f1 rouge_l_recall rouge_l_f1 cosine_similarity entailment "
-    "entailment@real_world token_entropy repetition gibberish multiple_choice probability "
+    "entailment@real_world token_entropy repetition gibberish toxicity multiple_choice probability "
+    "perplexity gsm8k pass_at_1 entity_f1@PER entity_f1@LOC entity_f1@ORG entity_f1@MISC "
     "normalised_probability truth_ratio_raw truth_ratio@tofu truth_ratio@openunlearning "
     "truth_ratio@closer_look truth_ratio@prob_mean exact_memorization extraction_strength@openunlearning "
     "extraction_strength mia_zlib mia_min_k mia_min_k_plus_plus mia_reference mia_loss mia_gradient_norm "

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from o3_lightning.data.normalise import normalise
-from o3_lightning.metrics.registry import Encode, Entail, Kind, RateGibberish, metric
+from o3_lightning.metrics.registry import Encode, Entail, Kind, Rate, metric
 
 RougeKind = Literal["rouge1", "rougeL"]
 RougePart = Literal["recall", "precision", "fmeasure"]
@@ -259,8 +259,9 @@ def repetition(answer_tokens: Sequence[Sequence[int | str]], size: int = NGRAM) 
 
 
 @metric("gibberish", "answers", "rate_gibberish", meaning="probability of being gibberish", keep="lower")
-def gibberish(answers: Sequence[str], rate: RateGibberish) -> list[float]:
-    """Returns the classifier's probability that each answer is gibberish, in [0, 1].
+@metric("toxicity", "answers", "rate_toxicity", meaning="probability of being toxic", keep="lower")
+def rated(answers: Sequence[str], rate: Rate) -> list[float]:
+    """Returns the classifier's probability that each answer is gibberish, or toxic, in [0, 1].
 
     Raises:
         ValueError: the classifier gives another number of values, or one outside [0, 1].
@@ -271,7 +272,7 @@ def gibberish(answers: Sequence[str], rate: RateGibberish) -> list[float]:
     """
     values = [float(value) for value in rate(answers)]
     if len(values) != len(answers) or not all(0 <= value <= 1 for value in values):
-        raise ValueError(f"expected {len(answers)} values in [0, 1] of the gibberish classifier")
+        raise ValueError(f"expected {len(answers)} values in [0, 1] of the classifier")
     return values
 
 

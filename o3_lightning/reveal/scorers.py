@@ -14,7 +14,7 @@ import torch
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import Author
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.evaluation.judges import TEXTS_AT_ONCE, classify
+from o3_lightning.evaluation.judges import TEXTS_AT_ONCE, classify, probabilities
 from o3_lightning.metrics.text import says
 from o3_lightning.reveal.arms import Arm
 from o3_lightning.reveal.speaking import Speaker
@@ -188,10 +188,8 @@ class ClassifierScorer:
             InputError: the classifier has no such label.
         """
         columns = self.columns()
-        several = getattr(self.model.config, "problem_type", None) == "multi_label_classification"
         rows = classify(self.model, self.tokenizer, answers, batch_size=self.batch_size)
-        likely = [row.sigmoid() if several or len(row) == 1 else row.softmax(-1) for row in rows]
-        return [float(row[columns].max()) for row in likely]
+        return [float(probabilities(self.model, row)[columns].max()) for row in rows]
 
     def columns(self) -> list[int]:
         """Returns the indices of the labels."""

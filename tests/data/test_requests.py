@@ -51,6 +51,16 @@ def test_held_out_prompts_become_rows_with_their_answers():
     assert request.held_out == (QuestionAnswer("h1", "a", (), ("w",)), QuestionAnswer("h2", "a", (), ("w",)))
 
 
+def test_tests_and_a_golden_answer_are_read_and_change_the_digest_only_where_present(tmp_path):
+    more = {"tests": "assert f()", "golden_answer": "b"}
+    path = write(tmp_path / "r.jsonl", {**GOOD, **more, "held_out_prompts": ["h"]}, GOOD)
+    first, second = read_requests(path)[0].rows
+    assert (first.tests, first.golden_answer) == ("assert f()", "b")
+    assert UnlearningRequest("a", (first,)).held_out[0].golden_answer == "b"
+    assert not {"tests", "golden_answer", "paraphrased_answer"} & set(second.to_dict())
+    assert first.to_dict()["golden_answer"] == "b"
+
+
 def test_a_paraphrased_answer_is_read_and_goes_with_its_held_out_prompts(tmp_path):
     path = write(tmp_path / "r.jsonl", {**GOOD, "paraphrased_answer": "b", "held_out_prompts": ["h"]}, GOOD)
     (request,) = read_requests(path)

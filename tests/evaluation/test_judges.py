@@ -1,5 +1,7 @@
 """Judges of answers: real checkpoints of sequence classifiers in a folder, and none where none is named."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
@@ -7,10 +9,18 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
-from o3_lightning.evaluation.collecting import load_encode, load_entail, load_gibberish
+from o3_lightning.evaluation.collecting import (
+    Collector,
+    load_encode,
+    load_entail,
+    load_gibberish,
+    load_toxicity,
+    split_needs,
+)
 from o3_lightning.evaluation.config import EvaluationConfig
 from o3_lightning.evaluation.evaluate import evaluate_split, evaluate_stream
-from o3_lightning.evaluation.judges import TEXTS_AT_ONCE
+from o3_lightning.evaluation.judges import TEXTS_AT_ONCE, probabilities
+from o3_lightning.evaluation.passes import BatchRunner
 from o3_lightning.evaluation.reference import plain_model
 
 INFERENCE = {0: "entailment", 1: "neutral", 2: "contradiction"}
@@ -81,6 +91,37 @@ def test_gibberish_is_one_minus_the_share_of_clean(quality):
     rate = load_gibberish(EvaluationConfig(gibberish_model=quality))
     expected = 1 - by_hand(quality, TEXTS)[:, 1]
     assert rate(TEXTS) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_toxicity_is_the_share_of_its_label(tiny_base, tmp_path):
+    folder = save_classifier(tmp_path / "toxic", {0: "insult", 1: "toxicity"}, tiny_base)
+    expected = by_hand(folder, TEXTS)[:, 1]
+    assert load_toxicity(EvaluationConfig(toxicity_model=folder))(TEXTS) == pytest.approx(
+        expected.tolist(), abs=1e-5
+    )
+
+
+def test_labels_that_do_not_exclude_each_other_have_their_own_probabilities():
+    model = SimpleNamespace(config=SimpleNamespace(problem_type="multi_label_classification"))
+    logits = torch.tensor([0.0, 2.0])
+    assert torch.equal(probabilities(model, logits), logits.sigmoid())
+    assert torch.equal(probabilities(SimpleNamespace(config=None), logits), logits.softmax(-1))
+
+
+def test_metrics_compare_with_the_golden_answer(tiny_base):
+    rows = [QuestionAnswer("Where?", "In a town", golden_answer="Arlo"), QuestionAnswer("Who?", "Brim")]
+    collector = Collector(plain_model(tiny_base), rows, EvaluationConfig(), BatchRunner(8))
+    assert collector.truths == ["Arlo", "Brim"]
+
+
+def test_programs_are_run_only_if_that_is_allowed(tiny_base):
+    rows = [QuestionAnswer("def f():\n", "    return 1", tests="assert f() == 1")] * 2
+    wanted = {"metrics": ("accuracy", "pass_at_1"), "max_new_tokens": 4}
+    assert split_needs(rows, EvaluationConfig(**wanted), reference=False).isdisjoint({"tests"})
+    allowed = EvaluationConfig(**wanted, run_code=True)
+    assert "tests" in split_needs(rows, allowed, reference=False)
+    result = evaluate_split(plain_model(tiny_base), rows, allowed, "keep")
+    assert result.values["pass_at_1"] == [0.0, 0.0]  # a random model writes no program
 
 
 def test_the_metrics_are_measured_with_the_judges_and_absent_without(tiny_base, inference, quality):

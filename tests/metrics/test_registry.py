@@ -26,17 +26,24 @@ FULL = dataclasses.replace(
     reference_losses=[0.5, 0.7],
     gradient_norms=[1.0, 2.0],
     short_gradient_norms=[0.75, 2.5],
+    tests=["assert True", "assert False"],
     choices=[["x", "y"]] * 2,
     encode=lambda texts: torch.ones(len(texts), 3),
     entail=lambda premises, hypotheses: [True] * len(premises),
     rate_gibberish=lambda texts: [0.25] * len(texts),
+    rate_toxicity=lambda texts: [0.75] * len(texts),
 )
+ENTITIES = ["PER: Ada; LOC: Rome; ORG: UN; MISC: Dane"] * 2
+
+
+def evidence_for(name):
+    return dataclasses.replace(FULL, answers=ENTITIES, truths=ENTITIES) if "entity" in name else FULL
 
 
 @pytest.mark.parametrize("kind", ["forget", "keep"])
 @pytest.mark.parametrize("name", METRICS.names())
 def test_every_metric_gives_one_plain_value_per_example(name, kind):
-    values = measure(name, dataclasses.replace(FULL, kind=kind))
+    values = measure(name, dataclasses.replace(evidence_for(name), kind=kind))
     assert isinstance(values, list)
     assert len(values) == 2
     assert all(type(value) is float and np.isfinite(value) for value in values)
@@ -45,7 +52,7 @@ def test_every_metric_gives_one_plain_value_per_example(name, kind):
 PER_EXAMPLE = [
     name
     for name in NEEDS
-    if name not in ("encode", "entail", "rate_gibberish")  # functions, not values per example
+    if name not in ("encode", "entail", "rate_gibberish", "rate_toxicity")  # functions
 ]
 
 
