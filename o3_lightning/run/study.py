@@ -53,14 +53,6 @@ class Job:
     trainer: Plain
     fields: Plain
 
-    @classmethod
-    def of(cls, variant: str, fields: Plain) -> "Job":
-        """Returns the run that sets some fields; InputError names the variant if one is wrong."""
-        try:
-            return cls(*config_from(fields), fields)
-        except InputError as error:
-            raise InputError(f"variant '{variant}': {error}") from error
-
     @property
     def metrics(self) -> Plain | None:
         """The content of its `metrics.json`; None if it is not finished."""
@@ -99,34 +91,20 @@ class Study:
             InputError: the variant has an unknown field or a value outside its range.
         """
         fields = functools.reduce(merge, (self.common, self.variants[variant], *changes))
-        own = {
-            "name": f"{variant}-{suffix or f'seed{seed}'}",
-            "output": str(output / self.name),
-            "seed": seed,
-        }
-        return Job.of(variant, {**fields, **own})
-
-    def settings(self, variant: str, seed: int, output: Path) -> tuple[RunConfig, Plain]:
-        """Returns one run's configuration and trainer options; InputError as `job`."""
-        job = self.job(variant, seed, output)
-        return job.config, job.trainer
+        name = f"{variant}-{suffix or f'seed{seed}'}"
+        fields = {**fields, "name": name, "output": str(output / self.name), "seed": seed}
+        try:
+            return Job(*config_from(fields), fields)
+        except InputError as error:
+            raise InputError(f"variant '{variant}': {error}") from error
 
     def candidates(self, variant: str, output: Path) -> list[tuple[Plain, Job]]:
         """Returns each combination of a variant's grid, by dotted field, and its run for the choice."""
-        return [
-            (
-                values,
-                self.job(
-                    variant,
-                    self.seeds[0],
-                    output,
-                    nested(values),
-                    self.validation,
-                    suffix=f"validation{number}",
-                ),
-            )
-            for number, values in enumerate(combinations(self.grids.get(variant, {})), start=1)
-        ]
+        found = []
+        for number, values in enumerate(combinations(self.grids.get(variant, {})), start=1):
+            name, changes = f"validation{number}", (nested(values), self.validation)
+            found.append((values, self.job(variant, self.seeds[0], output, *changes, suffix=name)))
+        return found
 
 
 def read_study(path: str | Path, over: Sequence[Path] = (), name: str = "") -> Study:

