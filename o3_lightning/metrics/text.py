@@ -260,7 +260,7 @@ def repetition(answer_tokens: Sequence[Sequence[int | str]], size: int = NGRAM) 
 
 @metric("gibberish", "answers", "rate_gibberish", meaning="probability of being gibberish", keep="lower")
 @metric("toxicity", "answers", "rate_toxicity", meaning="probability of being toxic", keep="lower")
-def rated(answers: Sequence[str], rate: Rate) -> list[float]:
+def gibberish(answers: Sequence[str], rate: Rate) -> list[float]:
     """Returns the classifier's probability that each answer is gibberish, or toxic, in [0, 1].
 
     Raises:
