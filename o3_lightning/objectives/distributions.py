@@ -155,7 +155,8 @@ def divergence_from_reference(view: View) -> Tensor:
     """Returns KL(reference || model) at every position of a view, [B, T]."""
     log_p = to_float32(view.logits).log_softmax(-1)
     log_q = to_float32(view.need("reference_logits")).log_softmax(-1).detach()
-    return (log_q.exp() * (log_q - log_p)).sum(-1)
+    divergence: Tensor = (log_q.exp() * (log_q - log_p)).sum(-1)
+    return divergence
 
 
 def mean_divergence(view: View) -> Tensor:
