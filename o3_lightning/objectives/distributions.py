@@ -127,8 +127,9 @@ def imitate_loss(views: Views, settings: Settings) -> Tensor:
         raise InputError("'imitate' needs answers as long after both prompts", field="adapter.max_tokens")
     goal = torch.zeros_like(answer.logits)
     goal[:, :-1][mask] = stranger.need("reference_logits")[:, :-1][place]
-    loss = mean_divergence(replace(answer, reference_logits=goal))
-    return loss + settings.keep * mean_divergence(stranger)
+    loss: Tensor = mean_divergence(replace(answer, reference_logits=goal))
+    loss = loss + settings.keep * mean_divergence(stranger)
+    return loss
 
 
 @retain_objective(
@@ -155,8 +156,7 @@ def divergence_from_reference(view: View) -> Tensor:
     """Returns KL(reference || model) at every position of a view, [B, T]."""
     log_p = to_float32(view.logits).log_softmax(-1)
     log_q = to_float32(view.need("reference_logits")).log_softmax(-1).detach()
-    divergence: Tensor = (log_q.exp() * (log_q - log_p)).sum(-1)
-    return divergence
+    return (log_q.exp() * (log_q - log_p)).sum(-1)
 
 
 def mean_divergence(view: View) -> Tensor:
