@@ -127,9 +127,8 @@ def imitate_loss(views: Views, settings: Settings) -> Tensor:
         raise InputError("'imitate' needs answers as long after both prompts", field="adapter.max_tokens")
     goal = torch.zeros_like(answer.logits)
     goal[:, :-1][mask] = stranger.need("reference_logits")[:, :-1][place]
-    loss: Tensor = mean_divergence(replace(answer, reference_logits=goal))
-    loss = loss + settings.keep * mean_divergence(stranger)
-    return loss
+    kept: Tensor = settings.keep * mean_divergence(stranger)
+    return mean_divergence(replace(answer, reference_logits=goal)) + kept
 
 
 @retain_objective(
