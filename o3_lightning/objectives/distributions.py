@@ -178,7 +178,7 @@ def eul_loss(views: Views, settings: Settings) -> Tensor:
     Source:
         Chen & Yang 2023, "Unlearn What You Want to Forget": the forget part of its selective teacher-student
         loss, with the adapter as unlearning layer; `eul_retain_loss` is the other part. Its masked-LM term is
-        the next-token one here. Its code is not published: the defaults are read from the paper.
+        the next-token one here. The default weights were not compared with those of the paper or its code.
     """
     answer = views[ANSWER]
     loss: Tensor = -settings.alpha * mean_divergence(answer) - settings.gamma * mean_nll(answer)
