@@ -36,7 +36,7 @@ def lora_config(model: nn.Module, config: AdapterConfig, base_id: str) -> LoraCo
         lora_dropout=config.dropout,
         target_modules=targets,
         rank_pattern=ranks,
-        alpha_pattern=ranks,
+        alpha_pattern=dict(ranks),  # a copy: PEFT adds fused experts to each
         bias="none",
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_id,

@@ -111,12 +111,12 @@ class Metric:
 MODULES = ("text", "likelihood", "membership", "tasks")
 NAMES = (
     "accuracy rouge1_recall rouge1_f1 rouge_l_recall rouge_l_f1 cosine_similarity entailment "
-    "entailment@real_world token_entropy repetition gibberish toxicity multiple_choice probability "
-    "perplexity gsm8k pass_at_1 entity_f1@PER entity_f1@LOC entity_f1@ORG entity_f1@MISC "
-    "normalised_probability truth_ratio_raw truth_ratio@tofu truth_ratio@openunlearning "
+    "entailment@real_world token_entropy repetition toxicity gibberish multiple_choice probability "
+    "perplexity normalised_probability truth_ratio_raw truth_ratio@tofu truth_ratio@openunlearning "
     "truth_ratio@closer_look truth_ratio@prob_mean exact_memorization extraction_strength@openunlearning "
     "extraction_strength mia_zlib mia_min_k mia_min_k_plus_plus mia_reference mia_loss mia_gradient_norm "
-    "mia_gradient_norm@openunlearning"
+    "mia_gradient_norm@openunlearning entity_f1@PER entity_f1@LOC entity_f1@ORG entity_f1@MISC gsm8k "
+    "pass_at_1"
 )
 METRICS: Registry[Metric] = Registry(
     "metric", [f"o3_lightning.metrics.{module}" for module in MODULES], NAMES.split()

@@ -28,8 +28,8 @@ FORGET_NAMES = (
     "me",
     "undial",
     "ceu",
-    "eul",
     "imitate",
+    "eul",
     "rmu",
 )
 RETAIN_NAMES = ("gd", "ap", "kl", "eul", "rmu")

@@ -281,7 +281,7 @@ def test_a_reference_that_is_no_evaluation_is_told(content, tmp_path):
     with pytest.raises(InputError, match=r"other\.json: field 'reference'"):
         EvaluationSession(
             make_stream(), settings(), BaseConfig(), DataConfig(), 0, tmp_path, ALONE
-        ).reference(str(path), settings())
+        ).reference(str(path), settings(), None)
 
 
 def test_long_splits_are_sampled_by_the_seed_and_the_result_says_so(plain, caplog):

@@ -271,7 +271,7 @@ def test_there_must_be_a_request_and_something_to_keep(gated, taught):
         ({"relearn_checks": 11}, "relearn_checks': expected no more than the epochs"),
         ({"relearn_learning_rates": ()}, "relearn_learning_rates': expected numbers above 0"),
         ({"relearn_other_rows": -1}, "relearn_other_rows': expected 0 or more"),
-        ({"quantiser": "gptq"}, "expected some of auto, simulated"),
+        ({"quantiser": "gptq"}, "expected some of auto, gguf, simulated"),
     ],
 )
 def test_a_wrong_setting_is_named(changes, message):

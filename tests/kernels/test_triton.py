@@ -142,7 +142,7 @@ def test_every_kernel_is_launched_on_the_device_of_its_tensors(operation, monkey
     elif operation == "gated_lora":
         launch.launch_gated_lora(*gated_inputs(3, 2, 8, 4, (6, 5, 4, 3), dtype=torch.float32))
     else:
-        launch.launch_orthogonality_penalty(*penalty_inputs((8, 9), 2, 3, 2, dtype=torch.float32), True)
+        launch.launch_orthogonality_penalty(*penalty_inputs((8, 9), 4, 3, 2, dtype=torch.float32), True)
     assert stub.launched_on
     assert set(stub.launched_on) == {torch.device("cpu")}
 
