@@ -23,10 +23,11 @@ from o3_lightning.adapter.injection import is_quantised, lora_factors
 from o3_lightning.adapter.optimizers import make_optimizer
 from o3_lightning.adapter.sharding import average_gradients, is_sharding
 from o3_lightning.common.errors import O3Error
-from o3_lightning.objectives.batch_views import Objective, View
+from o3_lightning.objectives.batch_views import DUAL_STEP, Objective, Settings, View
 from o3_lightning.objectives.config import ObjectiveConfig
 
 Fields = Mapping[str, Mapping[str, Tensor]]
+EXCESS, COEFFICIENT = "retain_excess", "retain_coefficient"  # in the curve, if dual ascent adapts the latter
 
 
 class AdapterTrainingError(O3Error):
@@ -102,9 +103,14 @@ class AdapterModule(LightningModule):
         counts = step_counts(fields, self.trainer)
         views = self.views_of(fields, counts, forget.objective)
         parts = {"forget": forget.coefficient * forget.objective(views, forget.settings(self.seed))}
+        dual: dict[str, Tensor] = {}
         if retain.objective is not None:
             views = self.views_of(fields, counts, retain.objective)
-            parts["retain"] = retain.coefficient * retain.objective(views, retain.settings(self.seed))
+            excess, settings = retain.objective(views, retain.settings(self.seed)), retain.settings()
+            coefficient = self.retain_coefficient(settings)
+            parts["retain"] = coefficient * excess
+            if hasattr(settings, DUAL_STEP):
+                dual = {EXCESS: excess, COEFFICIENT: excess.new_tensor(coefficient)}
         penalty = self.penalty()
         if penalty is not None:
             parts["penalty"] = self.config.penalty_coefficient * penalty * step_scale(fields, self.trainer)
@@ -114,8 +120,17 @@ class AdapterModule(LightningModule):
                 "checkpointing of a kind that cuts frozen inputs off is the usual cause"
             )
         loss = torch.stack([part.float() for part in parts.values()]).sum()
-        self.record({"loss": loss, **parts})
+        self.record({"loss": loss, **parts, **dual})
         return loss
+
+    def retain_coefficient(self, settings: Settings) -> float:
+        """Returns the factor of the retain loss; objectives with a `dual_step` adapt it after each batch."""
+        last = self.curve[-1] if self.curve else {}
+        coefficient = last.get(COEFFICIENT, self.objective.retain.coefficient)
+        batches = self.trainer.accumulate_grad_batches
+        if COEFFICIENT in last and len(self.curve) > settings.dual_warmup * self.steps * batches:
+            coefficient = max(0.0, coefficient + settings.dual_step * last[EXCESS] / batches)
+        return coefficient
 
     def views_of(self, fields: Fields, counts: Mapping[str, Tensor], objective: Objective) -> dict[str, View]:
         """Returns the views an objective reads; the reference is computed first, as the model was before."""

@@ -24,6 +24,7 @@ IMITATED = "imitated"  # forget prompts with true answers, wrong ones and refusa
 STRANGER = "stranger"  # the same about a person whom the model never knew
 RETAIN = "retain"  # retained prompts with their true answers
 RETAIN_REFUSAL = "retain_refusal"  # retained prompts with refusals
+DUAL_STEP = "dual_step"  # the parameter of retain objectives whose coefficient dual ascent adapts
 
 
 @dataclass(frozen=True)

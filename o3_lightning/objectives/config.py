@@ -16,7 +16,7 @@ class ForgetObjective:
 
     Args:
         name: "refusal" (learn to say "I don't know"), "random_labels", "ga", "npo", "simnpo", "dpo", "me",
-            "undial", "wga", "satimp", "ceu", "eul", "imitate" (as about a stranger), "rmu" or "llmu".
+            "undial", "wga", "satimp", "ceu", "eul", "pdu", "imitate" (as about a stranger), "rmu" or "llmu".
         coefficient: factor of the loss, above 0.
         parameters: of the objective by name, such as {beta: 0.2}; those left out take the published value.
         refusals: a text file with one refusal per line; None takes the built-in list.
@@ -57,8 +57,8 @@ class RetainObjective:
     """The objective on retained data, which preserves the model's behaviour there.
 
     Args:
-        name: "none", "gd", "kl", "ap", "eul" or "rmu"; all but "none" need retained data.
-        coefficient: factor of the loss, above 0.
+        name: "none", "gd", "kl", "ap", "eul", "pdu" or "rmu"; all but "none" need retained data.
+        coefficient: factor of the loss, above 0; with "pdu" the initial one.
         parameters: of the objective by name, as for the forget set.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Objectives on whole next-token distributions: ME, UNDIAL, CE-U, EUL, imitation, KL on retained data."""
+"""Objectives on whole next-token distributions: ME, UNDIAL, CE-U, EUL, PDU, imitation, retained KL."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,16 @@ from torch import Tensor
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.encoding import IGNORED
-from o3_lightning.objectives.batch_views import ANSWER, IMITATED, RETAIN, STRANGER, Parameter, Settings, View
+from o3_lightning.objectives.batch_views import (
+    ANSWER,
+    DUAL_STEP,
+    IMITATED,
+    RETAIN,
+    STRANGER,
+    Parameter,
+    Settings,
+    View,
+)
 from o3_lightning.objectives.registry import forget_objective, retain_objective
 from o3_lightning.objectives.tokens import mean_nll, mean_of_rows, mean_of_tokens, shift, to_float32
 
@@ -178,7 +187,9 @@ def eul_loss(views: Views, settings: Settings) -> Tensor:
     Source:
         Chen & Yang 2023, "Unlearn What You Want to Forget": the forget part of its selective teacher-student
         loss, with the adapter as unlearning layer; `eul_retain_loss` is the other part. Its masked-LM term is
-        the next-token one here. The default weights were not compared with those of the paper or its code.
+        the next-token one here, and both parts are minimised in each step. The authors' repository holds no
+        training objective (SALT-NLP/Efficient_Unlearning, 6abab5b); 0.8, 0.2 and `task` 1 are alpha, gamma
+        and lambda of re-implementations, some of which give the divergence on forget answers the weight 1.
     """
     answer = views[ANSWER]
     loss: Tensor = -settings.alpha * mean_divergence(answer) - settings.gamma * mean_nll(answer)
@@ -195,3 +206,44 @@ def eul_retain_loss(views: Views, settings: Settings) -> Tensor:
     """Returns KL(reference || model) + task NLL on the retained answers; see `eul_loss`."""
     loss: Tensor = mean_divergence(views[RETAIN]) + settings.task * mean_nll(views[RETAIN])
     return loss
+
+
+@forget_objective(
+    "pdu",
+    ANSWER,
+    parameters=[
+        Parameter("unshifted", False, "use the logits at the labels, as open-unlearning's code does")
+    ],
+)
+def pdu_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns the mean of (largest logit - mean logit)^2 over the answers' tokens; 0 for a uniform model.
+
+    Source:
+        Entesari et al. 2025, "Constrained entropic unlearning" (PDU). The mask of open-unlearning's code is
+        one token late: it counts the logits after each token of the answer, not those that predict it.
+    """
+    answer = views[ANSWER]
+    logits = to_float32(answer.logits if settings.unshifted else answer.logits[:, :-1])
+    return mean_of_tokens((logits.amax(-1) - logits.mean(-1)).square(), answer)
+
+
+@retain_objective(
+    "pdu",
+    RETAIN,
+    parameters=[
+        Parameter("slack", 0.3, "allowed mean negative log-likelihood of retained answers; 0.3 for TOFU"),
+        Parameter(DUAL_STEP, 1.0, "growth of the coefficient per batch and unit of excess; 5 for TOFU"),
+        Parameter("dual_warmup", 0.5, "share of the training before the coefficient first changes"),
+    ],
+)
+def pdu_retain_loss(views: Views, settings: Settings) -> Tensor:
+    """Returns the excess of the retained answers' mean negative log-likelihood over the slack.
+
+    Training multiplies it by a coefficient that dual ascent adapts: max(0, coefficient + dual_step * excess).
+
+    Source:
+        Entesari et al. 2025 and open-unlearning's `PDU`, whose slack has no default: it should lie a little
+        above the loss before unlearning. Its scripts start with a coefficient of 100 (TOFU) or 50 (MUSE) and
+        warm up for 5 of 10 to 30 epochs, or 3 of 10.
+    """
+    return mean_nll(views[RETAIN]) - settings.slack

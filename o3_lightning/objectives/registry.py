@@ -30,9 +30,10 @@ FORGET_NAMES = (
     "ceu",
     "imitate",
     "eul",
+    "pdu",
     "rmu",
 )
-RETAIN_NAMES = ("gd", "ap", "kl", "eul", "rmu")
+RETAIN_NAMES = ("gd", "ap", "kl", "eul", "pdu", "rmu")
 
 
 class ObjectiveRegistry(Registry[Objective]):

@@ -82,6 +82,24 @@ def test_every_retain_objective_trains_and_reads_retained_data(name, tiny_base, 
     assert "retain" in trained.curve[-1]
 
 
+def test_dual_ascent_raises_the_retain_coefficient_while_the_loss_exceeds_its_slack(
+    tiny_base, tiny_request, make_trainer
+):
+    parameters = {"slack": 0.1, "dual_step": 2.0, "dual_warmup": 0.5}
+    objective = ObjectiveConfig(ForgetObjective("pdu"), RetainObjective("pdu", 10.0, parameters))
+    retain = [QuestionAnswer("Sea?", "Wet"), QuestionAnswer("Sun?", "Hot")]
+    curve = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, objective, make_trainer(), 0, retain=retain)
+    ).curve
+    coefficients = [step["retain_coefficient"] for step in curve]
+    excess = [step["retain_excess"] for step in curve]
+    assert coefficients[:3] == [10.0, 10.0, 10.0]  # the third of four batches is the first after the warm-up
+    assert coefficients[3] == pytest.approx(10.0 + 2.0 * excess[2])
+    assert [step["retain"] for step in curve] == pytest.approx(
+        [coefficient * part for coefficient, part in zip(coefficients, excess, strict=True)]
+    )
+
+
 def test_retained_data_is_not_read_unless_declared(tiny_base, tiny_request, make_trainer):
     guard = RetainGuard([QuestionAnswer("Sea?", "Wet")])
     train_adapter(

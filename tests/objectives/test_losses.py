@@ -308,3 +308,14 @@ def test_imitation_needs_answers_of_one_length():
     cut.labels[1, -1] = -100
     with pytest.raises(InputError, match="as long after both prompts"):
         FORGET["imitate"]({**views, STRANGER: cut}, FORGET["imitate"].settings({}))
+
+
+def test_pdu_flattens_the_logits_and_holds_the_retain_loss_below_its_slack():
+    views = random_views()
+    for unshifted in (False, True):  # the published code's mask is one token late
+        logits, labels = views[ANSWER].logits, views[ANSWER].labels
+        rows = logits[labels != -100] if unshifted else logits[:, :-1][labels[:, 1:] != -100]
+        expected = ((rows.max(-1).values - rows.mean(-1)) ** 2).mean()
+        assert on_answers("pdu", views[ANSWER], unshifted=unshifted).item() == pytest.approx(expected.item())
+    excess = RETAIN["pdu"](views, RETAIN["pdu"].settings({"slack": 0.5}))
+    assert excess.item() == pytest.approx(RETAIN["gd"](views, Settings()).item() - 0.5)
