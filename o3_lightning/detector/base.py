@@ -198,6 +198,7 @@ DETECTORS: Registry[type[Evidence]] = Registry(
         "o3_lightning.detector.boundary",
         "o3_lightning.detector.official",
         "o3_lightning.detector.name_evidence",
+        "o3_lightning.detector.curate",
     ),
-    ("fusion", "layers", "official", "names"),
+    ("fusion", "layers", "official", "names", "curate"),
 )

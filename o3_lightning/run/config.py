@@ -17,6 +17,7 @@ from docstring_parser import parse as parse_docstring
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import to_plain
+from o3_lightning.common.registry import Registry
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.requests import check_id
 from o3_lightning.detector.config import DetectorConfig
@@ -37,6 +38,10 @@ TRAINER_HEADER = [
     "# logger and so on; max_epochs overrides adapter.epochs.",
 ]
 MOST_SEEDS = 2**32  # of NumPy
+BASELINES: Registry[Any] = Registry(
+    "baseline", ["o3_lightning.run.baselines"], ("rules", "prompt_guard", "corruption")
+)
+"""By name, the function that returns the model to measure from an `Unlearner` and the requests so far."""
 TRAINER_DEFAULTS: dict[str, Any] = {"accelerator": "auto", "devices": 1, "precision": "32-true"}
 
 
@@ -49,6 +54,10 @@ class RunConfig:
         output: folder that holds the runs, relative to the working directory.
         seed: an integer >= 0; the same seed gives the same metrics, 0 included.
         refuse_only: stop after protection: matching prompts are refused, and no adapter is trained.
+        baseline: with `refuse_only`, what this run measures in place of refusals: "rules" (a system prompt
+            that names what not to tell, as ICCU), "prompt_guard" (the base model judges each prompt first) or
+            "corruption" (noise on the embeddings of matching prompts, as ECO). Other commands on the run's
+            store refuse. Empty measures the gate.
         take_over: folder of a previous run to reuse when new requests have arrived: the detectors and
             adapters of the requests with which both runs begin are copied, and only the others are trained.
             Every setting that decides them must be equal. Empty trains all.
@@ -68,6 +77,7 @@ class RunConfig:
     output: str = "runs"
     seed: int = 0
     refuse_only: bool = False
+    baseline: str = ""
     take_over: str = ""
     plugins: tuple[str, ...] = ()
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -85,6 +95,11 @@ class RunConfig:
             raise InputError(f"expected an integer from 0 to {MOST_SEEDS - 1}, got {self.seed}", field="seed")
         if not self.output or "\0" in self.output:
             raise InputError(f"expected a folder, got {self.output!r}", field="output")
+        if self.baseline and not self.refuse_only:
+            raise InputError("needs refuse_only: true", field="baseline")
+        if self.baseline and self.baseline not in BASELINES:
+            expected = f"expected one of {', '.join(BASELINES.names())}, got {self.baseline!r}"
+            raise InputError(expected, field="baseline")
 
     @property
     def folder(self) -> Path:

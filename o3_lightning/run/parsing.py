@@ -37,7 +37,7 @@ from o3_lightning.data.config import BENCHMARKS
 from o3_lightning.detector.config import preset_names
 from o3_lightning.metrics.registry import METRICS
 from o3_lightning.objectives.registry import FORGET, RETAIN, describe_parameters
-from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig, unfilled
+from o3_lightning.run.config import BASELINES, TRAINER_DEFAULTS, RunConfig, unfilled
 from o3_lightning.training.config import trainer_class
 
 Kind = TypeVar("Kind")
@@ -45,6 +45,7 @@ Kind = TypeVar("Kind")
 PLUGINS = "plugins"
 PARAMETERS = {"objective.forget.parameters": FORGET, "objective.retain.parameters": RETAIN}
 NAMES: dict[str, Callable[[], list[str]]] = {
+    "baseline": BASELINES.names,
     "data.name": BENCHMARKS.names,
     "detector.preset": preset_names,
     "objective.forget.name": FORGET.names,

@@ -27,7 +27,7 @@ from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.evaluation.detectors import evaluate_detectors, gate_errors
 from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
 from o3_lightning.models.settings import with_recorded_date
-from o3_lightning.run.config import RunConfig
+from o3_lightning.run.config import BASELINES, RunConfig
 from o3_lightning.run.inputs import (
     check_finished,
     check_unchanged,
@@ -165,7 +165,11 @@ def train(context: RunContext, request: UnlearningRequest) -> dict[str, Any]:
 
 def measure(context: RunContext, count: int) -> dict[str, Any]:
     """Measures every request and the utility behind the gate of the first `count` requests."""
-    model = context.unlearner.gated_model([request.id for request in context.stream.requests[:count]])
+    requests, unlearner = context.stream.requests[:count], context.unlearner
+    if requests and context.config.baseline:
+        model = BASELINES[context.config.baseline](unlearner, requests)
+    else:
+        model = unlearner.gated_model([request.id for request in requests])
     with evaluating(context.stream):
         shared = EvaluationContext(context.processes, context.config.seed)
         return evaluate_stream(model, context.stream, context.config.evaluation, shared)
