@@ -145,8 +145,8 @@ def read_result(path: Path) -> Result:
 
 
 def decisive(configuration: Result) -> Result:
-    """Returns the fields of a configuration that decide the outcome of a run; the devices do not."""
-    kept = {key: value for key, value in configuration.items() if key not in NOT_DECISIVE}
+    """Returns the fields that decide the outcome of a run; its devices and empty fields do not."""
+    kept = {key: value for key, value in configuration.items() if key not in NOT_DECISIVE and value != ""}
     trainer = kept.get("trainer") or {}
     return {**kept, "trainer": {k: v for k, v in trainer.items() if k not in TRAINER_BOOKKEEPING}}
 

@@ -93,6 +93,17 @@ def test_every_field_that_decides_the_outcome_binds_the_folder(field, tmp_path):
         pass
 
 
+def test_a_field_that_is_new_and_empty_does_not_bind_an_older_folder(tmp_path):
+    for start in ({"seed": 0}, {"seed": 0, "baseline": ""}):
+        with RunFolder(tmp_path).claim(start):
+            pass
+    with (
+        pytest.raises(InputError, match="baseline"),
+        RunFolder(tmp_path).claim({"seed": 0, "baseline": "rules"}),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("field", ["logging", "output", "take_over"])
 def test_a_field_that_decides_nothing_may_change_or_be_new(field, tmp_path):
     folder = RunFolder(tmp_path)
