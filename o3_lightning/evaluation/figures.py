@@ -248,12 +248,16 @@ FIGURES: dict[str, str] = {
 }
 
 
-def headline(metrics: Result) -> dict[str, float]:
-    """Returns the figures of the last column of a run's `metrics.json`, by the names in `FIGURES`.
+def headline(metrics: Result, column: int = -1) -> dict[str, float]:
+    """Returns the figures of one column of a run's `metrics.json`, by the names in `FIGURES`.
 
     They are fractions, except u2r (a ratio) and seconds. A figure that was not measured is left out: held-out
     figures of a benchmark without held-out prompts, drift and figures between two adapters with one request,
     slowdown with fewer than four, utility without a split or with a base model whose accuracy is 0.
+
+    Args:
+        metrics: of the run.
+        column: -1, after the last request, or 0, the base model, without changes, adapters and seconds.
 
     Example:
         >>> matrix = {"values": [[1.0, 0.0, 0.25], [1.0, 1.0, 0.0]]}
@@ -263,31 +267,34 @@ def headline(metrics: Result) -> dict[str, float]:
     """
     held_out = complete(metrics, ACCURACY, "held_out")
     truth = complete(metrics, "probability", "held_out")
-    kept = ratios(metrics["utility"])
+    kept = ratios(metrics["utility"], column)
     spent = [
         seconds for stage, seconds in metrics["seconds"].items() if stage.endswith(("-protect", "-unlearn"))
     ]
     official = (metrics.get("official") or [{"u2r": None}])[-1]
-    columns = [pair[-1] for name, pair in official.items() if name != "u2r"]
-    figures = {
+    columns = [pair[column] for name, pair in official.items() if name != "u2r"]
+    levels = {
         **dict(zip(("su", "du", "rd", "u1", "u2"), columns, strict=False)),
-        "seen": mean_of(row[-1] for row in complete(metrics, ACCURACY, "seen")),
-        "held_out": mean_of(row[-1] for row in held_out),
-        "worst_held_out": max((row[-1] for row in held_out), default=None),
-        "seen_rouge": mean_of(row[-1] for row in complete(metrics, ROUGE, "seen")),
-        "held_out_rouge": mean_of(row[-1] for row in complete(metrics, ROUGE, "held_out")),
-        "utility_rouge": mean_of(ratios(metrics.get("utility_metrics", {}).get(ROUGE, {}))),
-        "truth": mean_of(row[-1] for row in truth),
+        "seen": mean_of(row[column] for row in complete(metrics, ACCURACY, "seen")),
+        "held_out": mean_of(row[column] for row in held_out),
+        "worst_held_out": max((row[column] for row in held_out), default=None),
+        "seen_rouge": mean_of(row[column] for row in complete(metrics, ROUGE, "seen")),
+        "held_out_rouge": mean_of(row[column] for row in complete(metrics, ROUGE, "held_out")),
+        "utility_rouge": mean_of(ratios(metrics.get("utility_metrics", {}).get(ROUGE, {}), column)),
+        "truth": mean_of(row[column] for row in truth),
         "utility": mean_of(kept),
         "worst_utility": min(kept, default=None),
+        "utility_truth": mean_of(ratios(metrics.get("utility_metrics", {}).get("probability", {}), column)),
+    }
+    changes = {
         "drift": drift(matrix_of(metrics, ACCURACY, "held_out")),
-        "utility_truth": mean_of(ratios(metrics.get("utility_metrics", {}).get("probability", {}))),
         "truth_drift": drift(matrix_of(metrics, "probability", "held_out")),
         **between_adapters(metrics.get("overlaps", {})),
         "slowdown": slowdown([item["seconds"] for item in metrics.get("adapters", {}).values()]),
         "u2r": metrics["u2r"],
         "seconds": sum(spent) / len(metrics["requests"]) if spent else None,
     }
+    figures = levels if column == 0 else levels | changes
     return {name: value for name, value in figures.items() if value is not None}
 
 
@@ -312,9 +319,9 @@ def selection_score(figures: Mapping[str, float]) -> float | None:
     return None
 
 
-def ratios(splits: Mapping[str, Sequence[float]]) -> list[float]:
-    """The last column relative to the base model's, of each split where that is not 0."""
-    return [column[-1] / column[0] for column in splits.values() if column[0]]
+def ratios(splits: Mapping[str, Sequence[float]], column: int = -1) -> list[float]:
+    """A column relative to the base model's, of each split where that is not 0."""
+    return [values[column] / values[0] for values in splits.values() if values[0]]
 
 
 def drift(matrix: Sequence[Sequence[float | None]]) -> float | None:

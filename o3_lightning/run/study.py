@@ -227,7 +227,7 @@ def run_study(study: Study, output: Path, results: Path) -> Plain:
         for (variant, seed), job in runs.items():
             if found := figures(job):
                 measured[variant][seed] = found
-        content = summarise(study, measured, choices)
+        content = summarise(study, measured, choices, base_figures(runs))
         write_json(results / f"{study.name}.json", content)
         write_atomically(results / f"{study.name}.md", table(content))
         return content
@@ -242,6 +242,17 @@ def run_study(study: Study, output: Path, results: Path) -> Plain:
 def figures(job: Job) -> dict[str, float] | None:
     """Returns the headline figures of a finished run, otherwise None."""
     return None if (metrics := job.metrics) is None else headline(metrics)
+
+
+def base_figures(runs: Mapping[tuple[str, int], Job]) -> list[dict[str, float]]:
+    """Returns the base model's headline figures by seed; empty where runs of a seed differ in them."""
+    found: dict[int, dict[str, float]] = {}
+    for (_, seed), job in runs.items():
+        if (metrics := job.metrics) is not None:
+            figures = headline(metrics, 0)
+            if found.setdefault(seed, figures) != figures:
+                return []
+    return list(found.values())
 
 
 def work_through(jobs: Sequence[Job], after: Callable[[], Any]) -> list[str]:
@@ -295,16 +306,24 @@ def summarise(
     study: Study,
     measured: Mapping[str, Mapping[int, Mapping[str, float]]],
     choices: Mapping[str, Plain | None] | None = None,
+    base: Sequence[Mapping[str, float]] = (),
 ) -> Plain:
     """Returns the study's results from the headline figures of its runs, by variant and seed.
 
+    Args:
+        study: what was compared.
+        measured: headline figures by variant and seed.
+        choices: what the grid of a variant chose, see `grid.best`.
+        base: headline figures of the base model, one mapping per seed; none if the runs do not share one.
+
     Returns:
-        `study`, `question`, `seeds`, `figures` (the table's columns), `common`, `environment`, and
-        `variants[name]` with `fields`, `seeds` (those that finished) and `figures[name]`: `mean`, `deviation`
-        (of the sample; 0 for a single seed), `values` over these seeds and, beside a variant "ours" with the
-        same two seeds or more, `p` of a paired t-test against it (None where all differences are equal). A
-        figure that some of them lacks is left out; `missing` names the variants of which no run has finished.
-        Variants with a grid have `chosen`, see `grid.best`; `validation` holds the fields of these runs.
+        `study`, `question`, `seeds`, `figures` (the table's columns), `common`, `environment`, `base`
+        (figures as those of a variant), and `variants[name]` with `fields`, `seeds` (those that finished)
+        and `figures[name]`: `mean`, `deviation` (of the sample; 0 for a single seed), `values` over these
+        seeds and, beside a variant "ours" with the same two seeds or more, `p` of a paired t-test against
+        it (None where all differences are equal). A figure that some of them lacks is left out; `missing`
+        names the variants of which no run has finished. Variants with a grid have `chosen`, see
+        `grid.best`; `validation` holds the fields of these runs.
     """
     variants: dict[str, Plain] = {}
     missing = []
@@ -313,14 +332,8 @@ def summarise(
         if not runs:
             missing.append(name)
             continue
-        shared = [figure for figure in FIGURES if all(figure in run for run in runs)]
-        columns = {}
-        for figure in shared:
-            values = [run[figure] for run in runs]
-            found = over_seeds(values)
-            columns[figure] = {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
         seeds = [seed for seed in study.seeds if seed in measured[name]]
-        variants[name] = {"fields": fields, "seeds": seeds, "figures": columns}
+        variants[name] = {"fields": fields, "seeds": seeds, "figures": shared_figures(runs)}
         if choice := (choices or {}).get(name):
             variants[name]["chosen"] = choice
     compare_with_ours(variants)
@@ -330,11 +343,23 @@ def summarise(
         "seeds": list(study.seeds),
         "figures": list(study.figures),
         "common": study.common,
+        "base": shared_figures(base) if base else {},
         "variants": variants,
         "missing": missing,
         **({"validation": study.validation} if study.validation else {}),
         "environment": describe_environment(),
     }
+
+
+def shared_figures(runs: Sequence[Mapping[str, float]]) -> Plain:
+    """Returns mean, deviation and values of each figure that all runs have."""
+    columns = {}
+    for figure in FIGURES:
+        if all(figure in run for run in runs):
+            values = [run[figure] for run in runs]
+            found = over_seeds(values)
+            columns[figure] = {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
+    return columns
 
 
 def compare_with_ours(variants: Mapping[str, Plain]) -> None:
@@ -353,10 +378,10 @@ def compare_with_ours(variants: Mapping[str, Plain]) -> None:
 def table(content: Plain) -> str:
     """Returns the results as a Markdown table, one row per variant, and the meaning of its columns."""
     columns = content["figures"]
-    rows = [
-        [f"`{name}`", *(cell(column, variant["figures"].get(column)) for column in columns)]
-        for name, variant in content["variants"].items()
-    ]
+    each = {f"`{name}`": variant["figures"] for name, variant in content["variants"].items()}
+    if base := content.get("base"):
+        each = {"base model": base, **each}
+    rows = [[name, *(cell(column, found.get(column)) for column in columns)] for name, found in each.items()]
     lines = markdown_table(["variant", *columns], rows)
     meanings = [f"* {column}: {FIGURES[column]}" for column in columns]
     seeds = ", ".join(map(str, content["seeds"]))

@@ -66,6 +66,8 @@ def test_a_study_runs_every_variant_with_every_seed_and_sums_up(tmp_path, monkey
     text = (tmp_path / "results/ranks.md").read_text()
     assert text == table(content)
     assert "| `large` | 0.210 ± 0.071 | 0.900 ± 0.000 |" in text
+    assert "| base model | 1.000 ± 0.000 | 1.000 ± 0.000 |" in text
+    assert "seconds" not in content["base"]
     assert (tmp_path / "runs/ranks/small-seed1/metrics.json").is_file()
 
 
@@ -111,6 +113,19 @@ def test_variants_are_compared_with_ours_pair_by_pair(tmp_path):
     assert "* differs from `ours`" in text
     del measured["large"][2]
     assert "*" not in table(summarise(study, measured)).split("\n\n")[0]
+
+
+def test_the_base_model_has_a_row_only_where_all_variants_share_it(tmp_path, monkeypatch):
+    def fake_run(config, trainer):
+        metrics = metrics_of(0.5, 0.9)
+        metrics["persistence"]["accuracy"]["held_out"] = {"values": [[config.adapter.rank / 20, 0.5, 0.5]]}
+        config.folder.mkdir(parents=True)
+        (config.folder / "metrics.json").write_text(json.dumps(metrics))
+
+    monkeypatch.setattr("o3_lightning.run.pipeline.run_stream", fake_run)
+    content = run_study(read_study(write_study(tmp_path)), tmp_path / "runs", tmp_path / "results")
+    assert content["base"] == {}
+    assert "| base model" not in table(content)
 
 
 def test_results_are_written_after_each_run_and_say_what_is_missing(tmp_path, monkeypatch):
