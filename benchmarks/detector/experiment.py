@@ -22,15 +22,16 @@ from torch import Tensor
 
 from benchmarks.detector.measures import summarise
 from benchmarks.detector.tasks import DEVELOPMENT, TASKS, BenchmarkTask, load_task
+from benchmarks.gate.speed import build
 from o3_lightning.attacks.config import MEMBERS
 from o3_lightning.attacks.registry import ATTACKS, Material
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_json
-from o3_lightning.data.prompts import Prompt
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.detector import Detector, DetectorConfig, Encoder, MultiDetector, fit_detector, load_encoder
 from o3_lightning.gating.config import GateConfig
+from o3_lightning.gating.model import GatedModel
 from o3_lightning.gating.routing import Router
 from o3_lightning.metrics.detection import calibration_error, separation
 
@@ -201,17 +202,16 @@ def measure_task(
     """Returns the measures of one seed by split."""
     started = time.monotonic()
     detectors = {
-        f"request_{number}": fit_detector(encoder, prompts, settings, task.seed)
+        f"r{number}": fit_detector(encoder, prompts, settings, task.seed)
         for number, prompts in enumerate(task.requests)
     }
     fitted = time.monotonic() - started
     multi = MultiDetector(encoder, detectors)
-    inside = {
-        name: judge(multi, limited(prompts, config, task.seed)) for name, prompts in task.inside.items()
-    }
-    outside = {
-        name: judge(multi, limited(prompts, config, task.seed)) for name, prompts in task.outside.items()
-    }
+    gated = build(len(detectors), multi)
+    inside, outside = (
+        {name: judge(gated, multi, limited(prompts, config, task.seed)) for name, prompts in side.items()}
+        for side in (task.inside, task.outside)
+    )
     result: dict[str, dict[str, float]] = {"fit": {"seconds": fitted, **sizes(detectors)}}
     for name, (_, weights) in {**inside, **outside}.items():
         result[name] = {"mean_weight": float(weights.mean())}
@@ -224,10 +224,9 @@ def measure_task(
     return result
 
 
-def judge(multi: MultiDetector, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
-    """Returns the largest score and weight over the requests for each prompt."""
-    scores, weights = multi.judge(prompts)
-    return scores.amax(dim=1), weights.amax(dim=1)
+def judge(gated: GatedModel, multi: MultiDetector, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Returns for each prompt the largest score of a request, and the largest weight that the gate gives."""
+    return multi.scores(prompts).amax(dim=1), gated.weights(prompts).amax(dim=1)
 
 
 def limited(prompts: Sequence[str], config: DetectorBenchmarkConfig, seed: int) -> list[str]:

@@ -193,9 +193,10 @@ class FusionGroup(FeatureGroup):
         )
 
     def names_others(self, encoder: Encoder, texts: Sequence[str]) -> Tensor:
-        """Returns whether each text names a namesake of the people a request is about [S, K].
+        """Returns whether each text names a namesake of a request's people, and none of them [S, K].
 
-        That is a full name of which the request knows one word and lacks another.
+        A namesake is a full name of which the request knows one word and lacks another; somebody whom the
+        request is about has a full name of words that it knows for certain.
         """
         K = len(self.members)
         people = [(row, name) for row, text in enumerate(texts) for name in named_people(text)]
@@ -206,13 +207,21 @@ class FusionGroup(FeatureGroup):
         }
         tokens = encoder.words(encoder.tokenize(list(places)))
         ids = hash_tokens(torch.tensor([token for row in tokens for token in row]), self.known.shape[1])
-        lacking = sum_rows((self.known[:, ids] == 0).T.float(), [len(row) for row in tokens])
+        table, pieces = self.known[:, ids].T, [len(row) for row in tokens]
         words = torch.tensor([places[word] for _, name in people for word in name])
         sizes = [len(name) for _, name in people]
-        known = sum_rows((lacking[words] == 0).float(), sizes)
-        others = self.named & (known > 0) & (known < torch.tensor(sizes)[:, None])
+        length = torch.tensor(sizes)[:, None]
+        known, certain = (
+            sum_rows((sum_rows(lacking.float(), pieces)[words] == 0).float(), sizes)
+            for lacking in (table == 0, table < 1)
+        )
+        others = self.named & (known > 0) & (known < length)
         rows = torch.tensor([row for row, _ in people])
-        return torch.zeros(len(texts), K).index_add_(0, rows, others.float()) > 0
+        found, own = (
+            torch.zeros(len(texts), K).index_add_(0, rows, each.float()) > 0
+            for each in (others, certain == length)
+        )
+        return found & ~own
 
 
 def sum_rows(values: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -15,6 +15,8 @@ from o3_lightning.detector.detector import Detector
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.reading import Reading
 
+TYPICAL = 0.0  # score of a typical forget prompt under a fusion, the only first evidence beside others
+
 
 class Columns(NamedTuple):
     """A group of evidences and the requests that they belong to.
@@ -58,19 +60,23 @@ class MultiDetector:
     def judge(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Returns scores and weights, [B, K] each, from one pass.
 
-        A weight is the largest over the evidences of a request. Scores are those of its first evidence. The
-        gate (`gating.chats`) decides which texts of a chat are judged.
+        A weight is the largest over the evidences of a request. A score is that of its first evidence, at
+        least `TYPICAL` where another one is certain, so that scores rank prompts as weights do. The gate
+        (`gating.chats`) decides which texts of a chat are judged.
         """
         return self._judge([Reading(text) for text in texts])
 
     def _judge(self, readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
         scores = torch.zeros(len(readings), len(self.ids))
         weights = torch.zeros_like(scores)
+        is_certain = torch.zeros_like(scores, dtype=torch.bool)
         for group, columns, is_first in self._groups if len(readings) else ():
             own = group.score(self.encoder, readings, weights[:, columns])
             scores[:, columns[is_first]] = own[:, is_first]
-            weights[:, columns] = torch.maximum(weights[:, columns], group.weight(own))
-        return scores, weights
+            weighed = group.weight(own)
+            weights[:, columns] = torch.maximum(weights[:, columns], weighed)
+            is_certain[:, columns[~is_first]] |= weighed[:, ~is_first] >= 1
+        return torch.where(is_certain, scores.clamp_min(TYPICAL), scores), weights
 
     def scores(self, texts: Sequence[str]) -> Tensor:
         """Returns scores [B, K], higher = closer to the forget set."""
