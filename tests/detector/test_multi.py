@@ -7,7 +7,7 @@ from o3_kernels import split_halves
 from o3_lightning.common.errors import StoreError
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector, load_encoder, score_fusion
 from o3_lightning.detector.config import CHANNELS
-from o3_lightning.detector.fusion import FusionEvidence
+from o3_lightning.detector.fusion import FAR, FusionEvidence
 from o3_lightning.detector.score_fusion import place_state
 
 FILLER = "The museum opens at nine and closes at six. Many visitors come from abroad every summer. " * 3
@@ -170,6 +170,15 @@ def test_a_question_stays_found_beside_other_people(encoder):
     multi = MultiDetector(encoder, {"famous": fit_detector(encoder, request, DetectorConfig(), seed=0)})
     asked = [f"Tom Hanks, Maria Lopez and John Smith. {prompt}" for prompt in request[::3]]
     assert float(multi.weights(asked).min()) >= 0.5
+
+
+def test_a_namesake_beside_the_person_hides_nothing(encoder):
+    request = [question.format(name) for question in QUESTIONS for name in FAMOUS]
+    detector = fit_detector(encoder, request, DetectorConfig(), seed=0)
+    asked = [prompt.replace("?", " beside Sandra Novak?") for prompt in request if "Bullock" not in prompt]
+    assert float(MultiDetector(encoder, {"famous": detector}).scores(asked).min()) >= 0
+    nameless = replace(detector, parts={"fusion": detector.parts["fusion"]})
+    assert float(MultiDetector(encoder, {"famous": nameless}).scores(asked).min()) > FAR
 
 
 def test_a_place_that_the_request_lacks_hides_nothing(encoder):
