@@ -33,8 +33,8 @@ NOISY_LOGGERS = (
 )
 NOISY_MODULES = ("lightning", "transformers")  # deprecations of their own code, which a user cannot fix
 USAGE_ERROR = 2
-# errors of a file system that its owner can fix: full, over quota, read-only, no permission
-FIXABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# errors of a file system that its owner can fix: full, over quota or a limit, read-only, no permission
+FIXABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 # paths that cannot exist: too long, through a file, in a circle, a folder in place of a file
 NO_PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST)
 LONGEST_PATH = 200  # characters in a message

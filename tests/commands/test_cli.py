@@ -84,7 +84,8 @@ def test_a_checkout_without_its_packages_says_how_to_install(capsys, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(errno.ENOSPC, True), (errno.EROFS, True), (errno.ENOENT, False)]
+    ("number", "told"),
+    [(errno.ENOSPC, True), (errno.EFBIG, True), (errno.EROFS, True), (errno.ENOENT, False)],
 )
 def test_a_file_system_that_refuses_is_told_in_one_line_and_a_bug_is_not(number, told, capsys, monkeypatch):
     def fail(words):
