@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from o3_lightning.data.stream import RequestStream
 
 TOO_LONG = ("refuse", "cut", "skip")
-MODULES = ("fictitious", "jsonl", "tofu", "clinc150", "scienceqa", "muse")
+MODULES = ("fictitious", "jsonl", "tofu", "clinc150", "scienceqa", "published")
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class DataConfig:
 
     Args:
         name: benchmark, one of "fictitious" (embedded, offline), "jsonl" (your own files), "tofu",
-            "real_world", "clinc150", "scienceqa", "muse", or one of a plug-in. Those after "jsonl" are read
-            from the folder `root`, or from the Hugging Face Hub if they are not there.
+            "real_world", "clinc150", "scienceqa", "muse", "rwku", "wmdp", "lume", "pch", or one of a plug-in.
+            Those after "jsonl" are read from the folder `root`, or from the Hugging Face Hub if they are not
+            there.
         requests: for "jsonl" the files of the forget sets, in the order of unlearning; for the other
             benchmarks the ids of the requests to use, in order; empty takes the first `count`.
         retain: JSON-lines file in the format of requests whose rows become the utility split "retain", used

@@ -42,9 +42,8 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     by_topic = local_topics(config) or hub_topics(config)
     order = [topic for topic in O3_ORDER if topic in by_topic]
     order += sorted(topic for topic in by_topic if topic not in O3_ORDER)
-    forgotten = list(config.requests) or order
-    check_known(forgotten, order, "topic")
-    forgotten = forgotten[: config.count or None]
+    check_known(config.requests, order, "topic")
+    forgotten = list(config.requests) or order[: config.count or None]
     requests = tuple(UnlearningRequest(topic, by_topic[topic]) for topic in forgotten)
     kept = [row for topic, rows in by_topic.items() if topic not in forgotten for row in rows]
     splits, test = test_splits(config, forgotten)

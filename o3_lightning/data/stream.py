@@ -25,6 +25,7 @@ class RequestStream:
             may be empty.
         test: by request id, rows about the same on which no model is trained, as in the test part of a
             benchmark; a request may have none.
+        verbmem: by request id, beginnings of its texts and how they go on, as in MUSE.
         other_tasks: utility splits of other tasks than the benchmark's.
         taught: utility splits that the benchmark's base model is trained on, beside the requests' rows.
         files: JSON-lines files of the user that the rows come from, so that errors can name the line.
@@ -39,6 +40,7 @@ class RequestStream:
     probes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     holdout: Sequence[QuestionAnswer] = ()
     test: Mapping[str, Sequence[QuestionAnswer]] = field(default_factory=dict)
+    verbmem: Mapping[str, Sequence[QuestionAnswer]] = field(default_factory=dict)
     other_tasks: tuple[str, ...] = ()
     taught: tuple[str, ...] = (RETAIN,)
     files: tuple[str, ...] = ()
@@ -75,16 +77,19 @@ def load_stream(config: DataConfig, seed: int) -> RequestStream:
     requests = requests[: config.count or None]
     if config.rows_per_request:
         requests = tuple(replace(item, rows=item.rows[: config.rows_per_request]) for item in requests)
-    test = {
-        item.id: evenly_spaced(rows, config.utility_rows or len(rows))
-        for item in requests
-        if (rows := stream.test.get(item.id))
-    }
+    test, verbmem = (
+        {
+            item.id: evenly_spaced(rows, config.utility_rows or len(rows))
+            for item in requests
+            if (rows := split.get(item.id))
+        }
+        for split in (stream.test, stream.verbmem)
+    )
     utility = {
         split: evenly_spaced(rows, (split != RETAIN and config.utility_rows) or len(rows))
         for split, rows in stream.utility.items()
     }
-    return replace(stream, requests=requests, utility=utility, test=test)
+    return replace(stream, requests=requests, utility=utility, test=test, verbmem=verbmem)
 
 
 def with_retain(

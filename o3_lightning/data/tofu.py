@@ -51,12 +51,17 @@ def load(config: DataConfig, seed: int) -> RequestStream:
         found = try_records(config, f"tofu/{name}.json", ("question", "answer"), HubFile(REPOSITORY, name))
         if found is not None:
             utility[split] = tuple(to_row(record) for record in found)
+    unseen = variant.replace("forget", "holdout") if variant in FORGET else "holdout10"
+    holdout = try_records(config, f"tofu/{unseen}.json", ("question", "answer"), HubFile(REPOSITORY, unseen))
     if config.retain_rows:
         hub = HubFile(REPOSITORY, "retain90")
         kept = load_records(config, "tofu/retain90.json", ("question", "answer"), hub)
         utility = with_retain(utility, [to_row(record) for record in kept], config.retain_rows)
     taught = (RETAIN, "retained_authors")
-    return RequestStream(f"tofu/{variant}", requests, utility, other_tasks=OTHER_TASKS, taught=taught)
+    rows = tuple(map(to_row, holdout or ()))
+    return RequestStream(
+        f"tofu/{variant}", requests, utility, holdout=rows, other_tasks=OTHER_TASKS, taught=taught
+    )
 
 
 @BENCHMARKS.register("real_world")

@@ -42,9 +42,12 @@ def fit_prompts(stream: RequestStream, base: BaseModel, too_long: str, training_
     limit = min(training_tokens or base.context_tokens, base.context_tokens)
     requests = (replace(each, rows=fit(each.rows, limit)) for each in stream.requests)
     utility = {split: fit(rows, base.context_tokens) for split, rows in stream.utility.items()}
-    test = {name: fit(rows, base.context_tokens) for name, rows in stream.test.items()}
+    test, verbmem = (
+        {name: fit(rows, base.context_tokens) for name, rows in split.items()}
+        for split in (stream.test, stream.verbmem)
+    )
     holdout = fit(stream.holdout, base.context_tokens)
-    fitted = replace(stream, requests=tuple(requests), utility=utility, test=test)
+    fitted = replace(stream, requests=tuple(requests), utility=utility, test=test, verbmem=verbmem)
     return replace(fitted, holdout=holdout, files=())
 
 

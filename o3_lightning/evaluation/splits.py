@@ -26,13 +26,14 @@ HOLDOUT = "holdout"  # rows that no model was trained on, where the stream has s
 def splits_of(stream: RequestStream) -> Iterator[tuple[str, str, Sequence[QuestionAnswer], Kind]]:
     """Yields owner, name, rows and kind of every split; the owner is a request id or "utility".
 
-    A request has the split "seen", and "held_out" and "test" where there are such prompts and rows.
+    A request has the split "seen", and "held_out", "test" and "verbmem" where it has such rows.
     """
     for request in stream.requests:
         for split, rows in (
             ("seen", request.rows),
             ("held_out", request.held_out),
             ("test", stream.test.get(request.id, ())),
+            ("verbmem", stream.verbmem.get(request.id, ())),
         ):
             if rows:
                 yield request.id, split, rows, "forget"

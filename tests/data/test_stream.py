@@ -6,9 +6,10 @@ import pytest
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
-from o3_lightning.data.muse import split_text
+from o3_lightning.data.published import split_text
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream, load_stream, taught_rows
+from o3_lightning.evaluation.splits import splits_of
 
 ROW = QuestionAnswer("q", "a")
 
@@ -195,7 +196,10 @@ def test_a_malformed_benchmark_file_names_file_line_and_field(tmp_path, rows, li
     assert "forget01.json" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["tofu", "real_world", "clinc150", "scienceqa", "muse"])
+OFFLINE = ("tofu", "real_world", "clinc150", "scienceqa", "muse", "rwku", "wmdp", "lume", "pch")
+
+
+@pytest.mark.parametrize("name", OFFLINE)
 def test_missing_files_without_download_are_told(tmp_path, name):
     with pytest.raises(InputError) as caught:
         offline(tmp_path, name)
@@ -222,6 +226,77 @@ def test_the_hub_is_asked_for_what_is_not_local(tmp_path, monkeypatch):
     assert ("muse-bench/MUSE-News", "sust", "forget_3") in asked
     nested = load_stream(DataConfig(name="tofu", variant="nested", root=str(tmp_path)), 0)
     assert [request.id for request in nested.requests] == ["forget01", "forget05", "forget10"]
+
+
+def test_tofu_and_muse_have_rows_that_no_model_was_shown(tmp_path):
+    write_lines(tmp_path / "tofu/forget01.json", tofu_row("1", 0))
+    write_lines(tmp_path / "tofu/holdout01.json", {"question": "H?", "answer": "A"})
+    assert offline(tmp_path, "tofu").holdout == (QuestionAnswer("H?", "A"),)
+    for split in ("raw_forget", "privleak_holdout"):
+        write_lines(tmp_path / f"muse/news/{split}.jsonl", {"text": f"{split} goes on"})
+    for split in ("forget_qa", "retain_qa"):
+        write_lines(tmp_path / f"muse/news/knowmem_{split}.jsonl", {"question": split, "answer": "A"})
+    write_lines(tmp_path / "muse/news/verbmem_forget.jsonl", {"prompt": "It", "gt": "began"})
+    stream = offline(tmp_path, "muse")
+    assert [row.prompt for row in stream.holdout] == ["privleak_holdout"]
+    assert stream.test == {"news_forget": (QuestionAnswer("forget_qa", "A"),)}
+    assert stream.verbmem == {"news_forget": (QuestionAnswer("It", "began"),)}
+    found = {f"{owner}/{split}" for owner, split, _, _ in splits_of(stream)}
+    assert found == {f"news_forget/{one}" for one in ("seen", "test", "verbmem")} | {
+        "utility/retained_knowledge"
+    }
+
+
+def test_rwku_gives_one_request_a_person_with_its_probes_as_test_rows(tmp_path):
+    people = ("Ann Lee", "Duke, Bo")
+    texts = [{"subject": name, "text": f"{name} was born"} for name in people]
+    write_lines(tmp_path / "rwku/train_original_passage_train.jsonl", *texts)
+    for name in ("forget_level1", "forget_level2", "forget_level3", "neighbor_level1", "neighbor_level2"):
+        probes = [{"subject": one, "query": f"{name} {one}?", "answer": "A", "level": "1"} for one in people]
+        write_lines(tmp_path / f"rwku/{name}_test.jsonl", *probes)
+    stream = offline(tmp_path, "rwku", retain_rows=9)
+    assert [request.id for request in stream.requests] == ["Ann_Lee", "Duke_Bo"]
+    assert [row.prompt for row in stream.test["Duke_Bo"]] == [f"forget_level{n} Duke, Bo?" for n in (1, 2, 3)]
+    assert [row.prompt for row in stream.utility["neighbours"]] == [f"neighbor_level2 {n}?" for n in people]
+    assert [row.prompt for row in stream.utility["retain"]] == [f"neighbor_level1 {n}?" for n in people]
+
+
+def test_wmdp_splits_each_topic_as_o3_does(tmp_path):
+    asked = [{"question": f"Q{n}", "choices": ["x", "y"], "answer": 1} for n in range(10)]
+    for topic in ("bio", "chem", "cyber"):
+        write_lines(tmp_path / f"wmdp/wmdp-{topic}_test.jsonl", *asked)
+    write_lines(tmp_path / "mmlu/all_test.jsonl", *asked[:2])
+    stream = offline(tmp_path, "wmdp")
+    assert [(request.id, len(request.rows)) for request in stream.requests] == [
+        ("bio", 7), ("chem", 7), ("cyber", 7)
+    ]  # fmt: skip
+    row = stream.test["bio"][-1]
+    assert "Question: Q9\nOptions: (A) x (B) y" in row.prompt
+    assert (row.answer, row.perturbed_answers) == ("Answer: The answer is B.", ("Answer: The answer is A.",))
+    assert len(stream.test["bio"]) == len(stream.utility["mmlu"]) == 2
+
+
+def test_lume_gives_one_request_a_task(tmp_path):
+    rows = [{"id": f"{n}qa0", "input": f"I{n}", "output": "O", "task": f"Task{n % 3 + 1}"} for n in range(6)]
+    write_lines(tmp_path / "lume/forget.jsonl", *rows)
+    write_lines(tmp_path / "lume/retain.jsonl", *rows[:4])
+    stream = offline(tmp_path, "lume", retain_rows=9)
+    assert [(request.id, request.prompts) for request in stream.requests] == [
+        ("Task1", ["I0", "I3"]), ("Task2", ["I1", "I4"]), ("Task3", ["I2", "I5"])
+    ]  # fmt: skip
+    assert [row.prompt for row in stream.utility["retained"]] == ["I0", "I2"]
+    assert [row.prompt for row in stream.utility["retain"]] == ["I1", "I3"]
+
+
+def test_pch_keeps_a_text_and_its_question_together(tmp_path, monkeypatch):
+    monkeypatch.setattr("o3_lightning.data.published.PCH_REQUESTS", 2)
+    write_lines(tmp_path / "pch/train.jsonl", *[{"text": f"Begin{n} end {n}"} for n in range(6)])
+    write_lines(tmp_path / "pch_qa/train.jsonl", *[{"question": f"Q{n}", "answer": f"{n}"} for n in range(6)])
+    stream = offline(tmp_path, "pch", retain_rows=9)
+    assert [request.id for request in stream.requests] == ["text_1", "text_2"]
+    for request in stream.requests:
+        assert f"end {stream.test[request.id][0].answer}" == request.rows[0].answer
+    assert len(stream.utility["retained"]) == len(stream.utility["retain"]) == 2
 
 
 def test_passages_join_to_the_text_they_were_cut_from():
