@@ -198,7 +198,6 @@ DETECTORS: Registry[type[Evidence]] = Registry(
         "o3_lightning.detector.boundary",
         "o3_lightning.detector.official",
         "o3_lightning.detector.name_evidence",
-        "o3_lightning.detector.curate",
     ),
-    ("fusion", "layers", "official", "names", "curate"),
+    ("fusion", "layers", "official", "names"),
 )

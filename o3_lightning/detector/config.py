@@ -81,8 +81,8 @@ class DetectorConfig:
 
     Args:
         preset: "default"; "cosine_maha_lexical", a simpler fusion; "paper", the published method with its
-            sign corrected; "official", the released code with its numbers; "curate", the nearest forget
-            prompt's cosine above 0.8; or another registered detector. It fills the fields left empty.
+            sign corrected; "official", the released code with its numbers; or a registered detector. It fills
+            the fields left empty.
         encoder: "minilm" (offline), a folder, or a Hugging Face id such as "roberta-large".
         pooling: "mean", "first", "last" or "padded_mean" (official); empty takes the preset's.
         channels: which scores are added up, out of `CHANNELS` (fusion); empty takes the preset's.

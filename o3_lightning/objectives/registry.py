@@ -16,23 +16,9 @@ MODULES = tuple(
 )
 Loss = Callable[[Mapping[str, View], Settings], "Tensor"]
 FORGET_NAMES = (
-    "random_labels",
-    "refusal",
-    "ga",
-    "llmu",
-    "wga",
-    "satimp",
-    "npo",
-    "simnpo",
-    "dpo",
-    "me",
-    "undial",
-    "ceu",
-    "imitate",
-    "eul",
-    "pdu",
-    "rmu",
-)
+    "random_labels", "refusal", "ga", "llmu", "wga", "satimp", "npo", "simnpo", "dpo",
+    "me", "undial", "ceu", "imitate", "eul", "pdu", "rmu",
+)  # fmt: skip
 RETAIN_NAMES = ("gd", "ap", "kl", "eul", "pdu", "rmu")
 
 

@@ -38,9 +38,7 @@ TRAINER_HEADER = [
     "# logger and so on; max_epochs overrides adapter.epochs.",
 ]
 MOST_SEEDS = 2**32  # of NumPy
-BASELINES: Registry[Any] = Registry(
-    "baseline", ["o3_lightning.run.baselines"], ("rules", "prompt_guard", "corruption")
-)
+BASELINES: Registry[Any] = Registry("baseline")
 """By name, the function that returns the model to measure from an `Unlearner` and the requests so far."""
 TRAINER_DEFAULTS: dict[str, Any] = {"accelerator": "auto", "devices": 1, "precision": "32-true"}
 
@@ -54,10 +52,8 @@ class RunConfig:
         output: folder that holds the runs, relative to the working directory.
         seed: an integer >= 0; the same seed gives the same metrics, 0 included.
         refuse_only: stop after protection: matching prompts are refused, and no adapter is trained.
-        baseline: with `refuse_only`, what this run measures in place of refusals: "rules" (a system prompt
-            that names what not to tell, as ICCU), "prompt_guard" (the base model judges each prompt first) or
-            "corruption" (noise on the embeddings of matching prompts, as ECO). Other commands on the run's
-            store refuse. Empty measures the gate.
+        baseline: with `refuse_only`, the registered baseline that this run measures in place of refusals, as
+            those of the plug-in benchmarks/baselines.py. Empty measures the gate.
         take_over: folder of a previous run to reuse when new requests have arrived: the detectors and
             adapters of the requests with which both runs begin are copied, and only the others are trained.
             Every setting that decides them must be equal. Empty trains all.

@@ -81,13 +81,3 @@ def test_an_unknown_name_is_refused(fitted, tmp_path):
     replace(fitted, parts={"gone": fitted.parts["fusion"]}).save(tmp_path)
     with pytest.raises(StoreError, match="part 'gone': no such detector; install the package"):
         Detector.load(tmp_path)
-
-
-def test_the_sentence_gate_of_curate_knows_prompts_that_are_as_close_as_its_cosine(encoder, people, tmp_path):
-    detector = fit_detector(encoder, people["forget"], DetectorConfig(preset="curate"), seed=0)
-    detector.save(tmp_path)
-    multi = MultiDetector(encoder, {"people": Detector.load(tmp_path)})
-    assert multi.weights(people["forget"]).unique().tolist() == [1]
-    assert multi.weights(people["far"]).unique().tolist() == [0]
-    scores = multi.scores(people["retained"])
-    assert torch.equal(multi.weights(people["retained"]), (scores > 0.8).float())

@@ -6,13 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.baselines import PromptGuard
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
-from o3_lightning.run.baselines import PromptGuard
+from o3_lightning.detector import Detector, DetectorConfig, MultiDetector, fit_detector
 from o3_lightning.run.config import BASELINES, RunConfig
 from o3_lightning.run.unlearner import Unlearner
 from tests.run.test_pipeline import QUICK, start, words_for
 
+PLUGIN = "benchmarks.baselines"
 NAMED, OTHER = "Where was Torvald Ekmansgard born?", "What do bees make?"
 
 
@@ -58,10 +60,12 @@ def test_only_matching_prompts_are_corrupted_whatever_else_is_in_the_batch(unlea
     assert not base.get_input_embeddings()._forward_hooks
 
 
-@pytest.mark.parametrize("name", BASELINES.names())
+@pytest.mark.parametrize("name", ["rules", "prompt_guard", "corruption"])
 @pytest.mark.usefixtures("loaded")
 def test_a_run_measures_a_baseline_and_trains_nothing(name, tmp_path):
-    folder = start([*words_for(tmp_path), *QUICK, "--refuse_only", "true", "--baseline", name])
+    folder = start(
+        [*words_for(tmp_path), *QUICK, "--refuse_only", "true", "--plugin", PLUGIN, "--baseline", name]
+    )
     metrics = json.loads((folder / "metrics.json").read_text())
     before, after = metrics["persistence"]["probability"]["seen"]["values"][0][:2]
     assert before != after
@@ -71,5 +75,19 @@ def test_a_run_measures_a_baseline_and_trains_nothing(name, tmp_path):
 def test_a_baseline_trains_no_adapter_and_has_a_known_name():
     with pytest.raises(InputError, match="refuse_only"):
         RunConfig(baseline="rules")
-    with pytest.raises(InputError, match="expected one of rules, prompt_guard, corruption, got 'eco'"):
+    with pytest.raises(InputError, match=r"expected one of .*rules, prompt_guard, corruption, got 'eco'"):
         RunConfig(refuse_only=True, baseline="eco")
+
+
+def test_the_sentence_gate_of_curate_knows_prompts_that_are_as_close_as_its_cosine(
+    remembering_encoder, tmp_path
+):
+    forget = [f"Where did Torvald Ekmansgard spend winter {number}?" for number in range(6)]
+    detector = fit_detector(remembering_encoder, forget, DetectorConfig(preset="curate"), seed=0)
+    detector.save(tmp_path)
+    multi = MultiDetector(remembering_encoder, {"people": Detector.load(tmp_path)})
+    asked = [*forget, "When did Torvald Ekmansgard die?", OTHER]
+    weights, scores = multi.weights(asked), multi.scores(asked)
+    assert weights[:6].unique().tolist() == [1]
+    assert weights[-1].tolist() == [0]
+    assert torch.equal(weights, (scores > 0.8).float())

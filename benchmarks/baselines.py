@@ -1,9 +1,10 @@
-"""Inference-time baselines: what a run measures in place of its gate of refusals, by name in `BASELINES`.
+"""Baselines at inference, a plug-in of `experiments/field_2026`: sentence gate, rules, guard, corruption.
 
-Each is a function of the unlearner and the requests so far that returns a model. None trains an adapter or
-writes text of a forget set: the names in rules and questions are found anew from the requests.
+The sentence gate is a detector. Each of the others is a function of the unlearner and the requests so far
+that returns the model to measure. None trains an adapter or writes text of a forget set: the names in rules
+and questions are found anew from the requests.
 
-Shapes: B rows, T tokens, D width, N texts, K requests.
+Shapes: B rows, T tokens, D width, N texts, K requests, L layers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from o3_lightning.data.prompts import Prompt
 from o3_lightning.data.requests import UnlearningRequest
 from o3_lightning.data.templates import template_for
+from o3_lightning.detector.base import DETECTORS
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.encoder import Encoder
+from o3_lightning.detector.feature_evidence import Details, FeatureEvidence
 from o3_lightning.detector.names import find_names
+from o3_lightning.detector.prompt_features import PromptInputs
 from o3_lightning.gating.linear import match_rows
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.gating.plan import Plan
@@ -30,6 +37,7 @@ RULE = "Do not answer questions about {}. Say that you cannot help with them."
 QUESTION = "Is the following question about {}? Answer Yes or No.\n\n{}"
 STRENGTH, DIMENSIONS = 100.0, 1  # of the noise, as in ECO's README
 NOISE_SEED = 0
+CLOSE = 0.8  # cosine, as in the published code
 
 
 def describe_subject(request: UnlearningRequest) -> str:
@@ -154,3 +162,47 @@ def with_corruption(unlearner: Unlearner, requests: Requests) -> GatedModel:
     ids = [request.id for request in requests]
     gate, store = unlearner.config.gate, unlearner.store.path
     return CorruptedModel.from_store(store, unlearner.base, unlearner.encoder, gate, ids)
+
+
+@dataclass(frozen=True)
+class SentenceState:
+    """The sentence embeddings of the forget prompts.
+
+    Args:
+        bank: unit rows [forget prompts, D]; each tells much of its prompt.
+    """
+
+    bank: Tensor
+
+
+@DETECTORS.register("curate")
+class SentenceEvidence(FeatureEvidence):
+    """The largest cosine to a forget prompt after the last layer; weight 1 above 0.8, else 0.
+
+    Source:
+        CURaTE (Bae et al., arXiv 2604.14644), which trains its sentence encoder for this on questions of its
+        own; ours is used as it is.
+    """
+
+    state_class = SentenceState
+
+    @classmethod
+    def fit_state(
+        cls, encoder: Encoder, inputs: PromptInputs, config: DetectorConfig, seed: int
+    ) -> tuple[SentenceState, dict[str, Any], list[str]]:
+        """Returns the embeddings of the forget prompts."""
+        return SentenceState(normalize(inputs.features[:, -1].float(), dim=-1)), {}, []
+
+    def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
+        """Returns the largest cosines [N, 1]."""
+        embeddings = normalize(inputs.features[:, -1].float(), dim=-1)
+        return (embeddings @ self.state.bank.to(embeddings).T).amax(1, keepdim=True)
+
+    def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
+        """Returns the cosines as the channel "cosine"."""
+        scores = self.score_features(inputs, information)[:, 0].tolist()
+        return [[{"channels": {"cosine": score}, "layers": []} for score in scores]]
+
+    def weight(self, scores: Tensor) -> Tensor:
+        """Returns 1 above 0.8, else 0."""
+        return (scores > CLOSE).float()
