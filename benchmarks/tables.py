@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import small
 from benchmarks import table_rows as rows
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -71,13 +72,14 @@ def written(text: str, table: Table) -> str:
 
 
 def main() -> None:
-    """Writes every table, and names the pages that changed."""
+    """Writes every table, and names the pages that changed; then the page of the small studies."""
     for table in TABLES:
         path = DOCS / f"{table.page}.md"
         before = path.read_text(encoding="utf-8")
         if (after := written(before, table)) != before:
             path.write_text(after, encoding="utf-8")
             sys.stdout.write(f"{path.relative_to(DOCS.parent)}: {table.head}\n")
+    small.write()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import o3_lightning
-from benchmarks import table_rows
+from benchmarks import small, table_rows
 from benchmarks.tables import TABLES, written
 from o3_lightning.commands import common, report, study
 from o3_lightning.commands.cli import COMMANDS, main
@@ -189,6 +189,33 @@ def test_tables_of_the_pages_are_those_of_their_results(table):
     some = next(iter(table.rows()))
     changed = page.replace(some[-1], "0.123")
     assert written(changed, table) != changed
+
+
+def test_the_page_of_the_small_studies_is_that_of_their_results():
+    assert small.page() == PAGES["docs/results/small.md"]
+    assert small.with_links(PAGES["docs/results/papers.md"]) == PAGES["docs/results/papers.md"]
+    for name, content in small.studies():
+        assert all(
+            f">{label}<" in (ROOT / f"docs/results/{name}.svg").read_text() for label in small.places(content)
+        )
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "said"),
+    [
+        ((0.1, 1.0), (0.2, 0.99), "`ours` forgets most: 0.100, next 0.200 (`npo`)"),
+        ((0.2, 1.0), (0.2, 0.99), "`ours` forgets as much as `npo`: 0.200"),
+        ((0.2, 1.0), (0.1, 0.98), "`ours` is not best: 0.200 against 0.100 (`npo`).**"),
+        ((0.2, 1.0), (0.1, 0.97), "No other measured variant keeps 0.98 of the utility"),
+        ((0.2, 0.9), (0.1, 0.97), "**`ours` keeps only 0.900 of the utility.**"),
+    ],
+)
+def test_a_small_study_says_whether_ours_is_best(ours, other, said):
+    variants = {
+        name: {"figures": {"held_out_rouge": {"mean": forget}, "utility_rouge": {"mean": kept}}}
+        for name, (forget, kept) in {"ours": ours, "npo": other}.items()
+    }
+    assert said in small.verdict({"variants": variants})
 
 
 def test_the_table_of_the_readme_is_that_of_the_results():
