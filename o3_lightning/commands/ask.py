@@ -13,11 +13,11 @@ BAR = 20
 
 def main(arguments: list[str]) -> None:
     """Prints both answers to each question, and the weight of every request."""
-    parser = config_parser("ask", COMMANDS["ask"], RunConfig, trainer=True)
-    parser.add_argument("questions", nargs="*", type=str, help="one question or several, each in quotes")
+    words = "one question or several, each in quotes"
+    parser = config_parser("ask", COMMANDS["ask"], RunConfig, trainer=True, words=words)
     namespace = read_arguments(parser, arguments)
     config = build(RunConfig, namespace)
-    questions = list(namespace["questions"] or [])
+    questions = list(namespace["words"] or [])
     if not questions or not all(question.strip() for question in questions):
         raise InputError('expected a question, as in: ask --config FILE "Where was ... born?"')
     gated = open_gated_model(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,12 +47,25 @@ def new_parser(command: str, description: str) -> ConfigParser:
     return ConfigParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
 
 
-def config_parser(command: str, description: str, *kinds: type, trainer: bool = False) -> ConfigParser:
+def config_parser(
+    command: str, description: str, *kinds: type, trainer: bool = False, words: str = ""
+) -> ConfigParser:
     """Returns a parser with the fields of dataclasses, see `add_config_arguments`.
 
+    With `words`, their help, it also takes words that belong to no option, as `words`.
     Its `--help` shows the options of `choices.SHOWN`; `--help-all` shows every option that the command reads.
     """
-    parser = new_parser(command, description)
+    parser = fields_parser(kinds, trainer, words)
+    parser.prog, parser.description = f"{program_name()} {command}", description
+    parser.hidden = NOT_READ.get(command, ())
+    parser.shown = (*ALWAYS_SHOWN, *SHOWN[command]) if command in SHOWN else ()
+    return parser
+
+
+@functools.cache
+def fields_parser(kinds: tuple[type, ...], trainer: bool, words: str) -> ConfigParser:
+    """Returns the parser of `config_parser`, which takes longer to build than a configuration to read."""
+    parser = new_parser("", "")
     parser.usage = "%(prog)s [--config FILE] [--field value ...]"
     parser.epilog = (
         "--help-all lists every option; --print_config prints them as YAML, with the values given."
@@ -60,8 +74,8 @@ def config_parser(command: str, description: str, *kinds: type, trainer: bool = 
         "--help-all", action=HelpAll, nargs=0, default=argparse.SUPPRESS, help="Show every option and exit."
     )
     add_config_arguments(parser, *kinds, trainer=trainer)
-    parser.hidden = NOT_READ.get(command, ())
-    parser.shown = (*ALWAYS_SHOWN, *SHOWN[command]) if command in SHOWN else ()
+    if words:
+        parser.add_argument("words", nargs="*", type=str, help=words)
     return parser
 
 

@@ -53,7 +53,6 @@ NAMES: dict[str, Callable[[], list[str]]] = {
     "evaluation.metrics": METRICS.names,
     "evaluation.robustness.kinds": ATTACKS.names,
 }
-REGISTERED = " Registered: "  # between an option's documentation and the names that it may take
 FIRST_SENTENCE, FEW = re.compile(r"(?<=\.) |; "), 20  # of the short help; names that it lists
 BY_BENCHMARK = "by_benchmark"
 PARSER_MODE = "limited_yaml"
@@ -103,22 +102,30 @@ class ConfigParser(ArgumentParser):
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """Returns the help, with the registered names and parameters beside the options that take them."""
-        for action in self._actions:
-            if action.dest.split(".")[0] in self.hidden or (self.shown and action.dest not in self.shown):
-                action.help = argparse.SUPPRESS
-                continue
-            registered = ""
-            if action.dest in NAMES:
-                names = NAMES[action.dest]()
-                registered = ", ".join(names) if len(names) <= FEW or not self.shown else ""
-            elif action.dest in PARAMETERS:
-                registered = describe_parameters(PARAMETERS[action.dest])
-            documented = (action.help or "").split(REGISTERED)[0]
-            if self.shown:
-                documented = action.help = FIRST_SENTENCE.split(documented)[0]
-            if registered:
-                action.help = f"{documented}{REGISTERED}{registered.replace('%', '%%').removesuffix('.')}."
-        return super().format_help(formatter)
+        documented = {action: action.help for action in self._actions}
+        try:
+            for action in self._actions:
+                action.help = self.help_of(action)
+            return super().format_help(formatter)
+        finally:  # another help may show more
+            for action, text in documented.items():
+                action.help = text
+
+    def help_of(self, action: argparse.Action) -> str:
+        """Returns what this help says about an option."""
+        if action.dest.split(".")[0] in self.hidden or (self.shown and action.dest not in self.shown):
+            return argparse.SUPPRESS
+        documented, registered = action.help or "", ""
+        if action.dest in NAMES:
+            names = NAMES[action.dest]()
+            registered = ", ".join(names) if len(names) <= FEW or not self.shown else ""
+        elif action.dest in PARAMETERS:
+            registered = describe_parameters(PARAMETERS[action.dest])
+        if self.shown:
+            documented = FIRST_SENTENCE.split(documented)[0]
+        if registered:
+            registered = f" Registered: {registered.replace('%', '%%').removesuffix('.')}."
+        return documented + registered
 
 
 class HelpAll(argparse.Action):

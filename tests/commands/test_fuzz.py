@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import importlib
 import io
 import json
@@ -14,7 +13,7 @@ from typing import get_type_hints
 import pytest
 import yaml
 
-from o3_lightning.commands import COMMANDS, common
+from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.choices import NOT_READ
 from o3_lightning.commands.cli import main
 from o3_lightning.release.config import ReleaseConfig
@@ -276,7 +275,6 @@ def cheap(place, monkeypatch):
     for command in COMMANDS:
         importlib.import_module(f"o3_lightning.commands.{command.replace('-', '_')}")
     replaced = [(getattr(modules[owner], name), accept) for owner, names in HEAVY.items() for name in names]
-    replaced.append((common.config_parser, functools.cache(common.config_parser)))  # takes longest to build
     for original, other in replaced:
         for module in [one for key, one in sys.modules.items() if key.startswith("o3_lightning")]:
             if getattr(module, original.__name__, None) is original:
