@@ -8,6 +8,11 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+def pytest_collection_modifyitems(items):
+    """Runs the tests of the store first: they fork hundreds of times, which is slow in a large process."""
+    items.sort(key=lambda item: item.path.parent.name != "store")
+
+
 @pytest.fixture(scope="session")
 def tiny_base():
     """A random Llama, 2 layers x 32, with the embedded benchmark's real tokenizer."""

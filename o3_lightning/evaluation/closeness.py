@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import scipy
 import torch
-from scipy.stats import binomtest, ks_2samp
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -67,9 +67,9 @@ def closeness(
         "to_retrained": mean_of(found["to_retrained"]),
         "to_original": mean_of(found["to_original"]),
         "nearer": sum(nearer) / len(nearer),
-        "p_value": float(binomtest(sum(nearer), len(nearer), alternative="greater").pvalue),
-        "ks_retrained": float(ks_2samp(losses["gated"], losses["retrained"]).statistic),
-        "ks_original": float(ks_2samp(losses["gated"], losses["original"]).statistic),
+        "p_value": float(scipy.stats.binomtest(sum(nearer), len(nearer), alternative="greater").pvalue),
+        "ks_retrained": float(scipy.stats.ks_2samp(losses["gated"], losses["retrained"]).statistic),
+        "ks_original": float(scipy.stats.ks_2samp(losses["gated"], losses["original"]).statistic),
         "depth": mean_of([value for value in found["depth"] if value >= 0]),
     }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+import scipy
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -47,12 +47,12 @@ def confidence_interval(values: Sequence[float | None], seed: int) -> Interval |
     if not len(known):
         return None
     if np.isin(known, (0.0, 1.0)).all():
-        found = binomtest(int(known.sum()), len(known)).proportion_ci(LEVEL, method="wilson")
+        found = scipy.stats.binomtest(int(known.sum()), len(known)).proportion_ci(LEVEL, method="wilson")
         return Interval(float(found.low), float(found.high), "wilson")
     if len(known) == 1:
         return Interval(float(known[0]), float(known[0]), "none")
     rng = np.random.default_rng(seed)
-    resampled = bootstrap(
+    resampled = scipy.stats.bootstrap(
         [known], np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method="percentile", rng=rng
     )
     low, high = sorted(map(float, resampled.confidence_interval))  # of equal values they differ by rounding

@@ -1,13 +1,12 @@
 """Metrics of detectors: separation from other prompts, calibration of weights, confusion of requests.
 
-Shapes: B prompts, K requests.
+Shapes: B prompts, K requests. scikit-learn, which takes seconds to import, is imported on first use.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, roc_curve
 
 BINS = 10
 RECALL = 0.95
@@ -26,11 +25,15 @@ def area_under_roc(inside: Sequence[float], outside: Sequence[float]) -> float:
         >>> area_under_roc([0.9, 0.8], [0.1, 0.8])
         0.875
     """
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(*label(inside, outside)))
 
 
 def average_precision(inside: Sequence[float], outside: Sequence[float]) -> float:
     """Returns the area under the precision-recall curve, forget prompts being positive, in [0, 1]."""
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(*label(inside, outside)))
 
 
@@ -40,6 +43,8 @@ def false_positive_rate(inside: Sequence[float], outside: Sequence[float]) -> fl
     Source:
         scikit-learn's `roc_curve`.
     """
+    from sklearn.metrics import roc_curve
+
     false_positives, true_positives, _ = roc_curve(*label(inside, outside), drop_intermediate=False)
     return float(false_positives[np.argmax(true_positives >= RECALL)])
 
@@ -120,5 +125,7 @@ def request_confusion(weights: ArrayLike, owners: Sequence[int | None]) -> list[
         raise ValueError(f"expected owners from 0 to {requests - 1} or None")
     rows = [requests if owner is None else owner for owner in owners]
     taken = np.where(table.max(1) >= HALF, table.argmax(1), requests)
+    from sklearn.metrics import confusion_matrix
+
     counts: list[list[int]] = confusion_matrix(rows, taken, labels=range(requests + 1)).tolist()
     return counts

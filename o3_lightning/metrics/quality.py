@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.stats import hmean, ks_2samp
 
 from o3_lightning.common.plain import mean_of
 from o3_lightning.metrics.text import unparseable
@@ -81,7 +81,7 @@ def forget_quality(ratios: ArrayLike, retrained_ratios: ArrayLike) -> ForgetQual
         TOFU `aggregate_eval_stat.py`: `scipy.stats.ks_2samp` of the inverse ratios, which gives the same
         values.
     """
-    result = ks_2samp(np.asarray(ratios, float), np.asarray(retrained_ratios, float))
+    result = scipy.stats.ks_2samp(np.asarray(ratios, float), np.asarray(retrained_ratios, float))
     return ForgetQuality(float(result.pvalue), float(result.statistic))
 
 
@@ -114,7 +114,7 @@ def harmonic(aggregates: Aggregates, metrics: Iterable[str]) -> Combined:
     }
     parts = {name: value for name, value in found.items() if value is not None}
     lacking = tuple(name for name in found if name not in parts)
-    return Combined(None if lacking else float(hmean(list(parts.values()))), parts, lacking)
+    return Combined(None if lacking else float(scipy.stats.hmean(list(parts.values()))), parts, lacking)
 
 
 def forget_efficacy(aggregates: Mapping[str, float | None]) -> Combined:

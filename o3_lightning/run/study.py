@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from filelock import FileLock, Timeout
-from scipy.stats import ttest_1samp
 
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError, O3Error
@@ -372,7 +372,7 @@ def compare_with_ours(variants: Mapping[str, Plain]) -> None:
             if figure in ours["figures"]:
                 differences = np.subtract(found["values"], ours["figures"][figure]["values"])
                 spread = float(np.ptp(differences))
-                found["p"] = float(ttest_1samp(differences, 0.0).pvalue) if spread else None
+                found["p"] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue) if spread else None
 
 
 def table(content: Plain) -> str:
