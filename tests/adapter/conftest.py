@@ -21,8 +21,7 @@ def make_tokenizer():
     )
 
 
-@pytest.fixture
-def tiny_base():
+def random_llama():
     torch.manual_seed(0)
     tokenizer = make_tokenizer()
     model = LlamaForCausalLM(
@@ -36,6 +35,17 @@ def tiny_base():
 
 
 @pytest.fixture
+def tiny_base():
+    return random_llama()
+
+
+@pytest.fixture(scope="module")
+def kept_base():
+    """A tiny base for a whole module, whose tests leave it as it is."""
+    return random_llama()
+
+
+@pytest.fixture(scope="session")
 def tiny_request():
     rows = tuple(
         QuestionAnswer(f"Where is {name}?", place, perturbed_answers=("Oslo", "Rome"))

@@ -43,6 +43,12 @@ def start(base, request, path, *, stop=None, number=signal.SIGTERM, batches=None
     return trained
 
 
+@pytest.fixture(scope="module")
+def calm(kept_base, tiny_request):
+    """A fit that was left alone."""
+    return start(kept_base, tiny_request, None)
+
+
 def assert_same(found, expected):
     assert list(found.curve) == list(expected.curve)
     for path, pair in expected.factors.pairs.items():
@@ -50,48 +56,46 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("stops", [(0,), (2,), (4, 1), (8,)])
-def test_a_stopped_fit_goes_on_with_the_same_bits(stops, tiny_base, tiny_request, tmp_path):
-    calm = start(tiny_base, tiny_request, None)
+def test_a_stopped_fit_goes_on_with_the_same_bits(stops, calm, kept_base, tiny_request, tmp_path):
     path, handler = tmp_path / "a.safetensors", signal.getsignal(signal.SIGTERM)
     for stop in stops:
         with pytest.raises(FitStopped) as exit_:
-            start(tiny_base, tiny_request, path, stop=stop)
+            start(kept_base, tiny_request, path, stop=stop)
         assert exit_.value.code == 143
         assert path.is_file()
         assert signal.getsignal(signal.SIGTERM) == handler
     left = BATCHES - sum(stop + 1 for stop in stops)
-    assert_same(start(tiny_base, tiny_request, path, batches=left), calm)
+    assert_same(start(kept_base, tiny_request, path, batches=left), calm)
 
 
-def test_ctrl_c_keeps_the_progress(tiny_base, tiny_request, tmp_path):
+def test_ctrl_c_keeps_the_progress(calm, kept_base, tiny_request, tmp_path):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         path = tmp_path / "a.safetensors"
         with pytest.raises(FitStopped) as exit_:
-            start(tiny_base, tiny_request, path, stop=4, number=signal.SIGINT)
+            start(kept_base, tiny_request, path, stop=4, number=signal.SIGINT)
         assert exit_.value.code == 130
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    calm = start(tiny_base, tiny_request, None)
-    assert_same(start(tiny_base, tiny_request, path, batches=BATCHES - 5), calm)
+    assert_same(start(kept_base, tiny_request, path, batches=BATCHES - 5), calm)
 
 
-def test_several_batches_a_step_are_never_cut(tiny_base, tiny_request, tmp_path):
+def test_several_batches_a_step_are_never_cut(kept_base, tiny_request, tmp_path):
     together = {"accumulate_grad_batches": 2}
-    calm = start(tiny_base, tiny_request, None, **together)
+    calm = start(kept_base, tiny_request, None, **together)
     path = tmp_path / "a.safetensors"
     with pytest.raises(FitStopped):
-        start(tiny_base, tiny_request, path, stop=1, **together)
-    resumed = start(tiny_base, tiny_request, path, batches=6, **together)
+        start(kept_base, tiny_request, path, stop=1, **together)
+    resumed = start(kept_base, tiny_request, path, batches=6, **together)
     assert_same(resumed, calm)
     assert resumed.metrics["steps"] == calm.metrics["steps"] == 6  # two an epoch
 
 
 def test_a_kill_without_warning_loses_what_came_after_the_last_write(
-    tiny_base, tiny_request, tmp_path, monkeypatch
+    calm, kept_base, tiny_request, tmp_path, monkeypatch
 ):
-    calm, path = start(tiny_base, tiny_request, None), tmp_path / "a.safetensors"
+    path = tmp_path / "a.safetensors"
     write, written = StepKeeper.write, []
 
     def write_and_die(self, *arguments):
@@ -103,13 +107,13 @@ def test_a_kill_without_warning_loses_what_came_after_the_last_write(
     monkeypatch.setattr(StepKeeper, "write", write_and_die)
     monkeypatch.setattr("o3_lightning.adapter.unfinished.SECONDS_BETWEEN", 0.0)
     with pytest.raises(RuntimeError):
-        start(tiny_base, tiny_request, path)
+        start(kept_base, tiny_request, path)
     monkeypatch.undo()
     assert written == [1, 2]
-    assert_same(start(tiny_base, tiny_request, path, batches=BATCHES - 2), calm)
+    assert_same(start(kept_base, tiny_request, path, batches=BATCHES - 2), calm)
 
 
-def test_seconds_count_those_of_every_start(tiny_base, tiny_request, tmp_path, monkeypatch):
+def test_seconds_count_those_of_every_start(kept_base, tiny_request, tmp_path, monkeypatch):
     path, slow = tmp_path / "a.safetensors", 1000.0
     real = StepKeeper.write
 
@@ -120,27 +124,27 @@ def test_seconds_count_those_of_every_start(tiny_base, tiny_request, tmp_path, m
     monkeypatch.setattr(StepKeeper, "write", late)
     for stop in (1, 1):
         with pytest.raises(FitStopped):
-            start(tiny_base, tiny_request, path, stop=stop)
-    spent = start(tiny_base, tiny_request, path, batches=BATCHES - 4).metrics["seconds"]
+            start(kept_base, tiny_request, path, stop=stop)
+    spent = start(kept_base, tiny_request, path, batches=BATCHES - 4).metrics["seconds"]
     assert 2 * slow < spent < 3 * slow
 
 
-def test_what_another_fit_has_kept_is_not_taken(tiny_base, tiny_request, tmp_path):
+def test_what_another_fit_has_kept_is_not_taken(calm, kept_base, tiny_request, tmp_path):
     path = tmp_path / "a.safetensors"
     with pytest.raises(FitStopped):
-        start(tiny_base, tiny_request, path, stop=4, seed=4)
-    assert_same(start(tiny_base, tiny_request, path), start(tiny_base, tiny_request, None))
+        start(kept_base, tiny_request, path, stop=4, seed=4)
+    assert_same(start(kept_base, tiny_request, path), calm)
 
 
-def test_a_damaged_file_is_told_and_not_taken(tiny_base, tiny_request, tmp_path, caplog):
+def test_a_damaged_file_is_told_and_not_taken(calm, kept_base, tiny_request, tmp_path, caplog):
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"not tensors")
-    assert_same(start(tiny_base, tiny_request, path), start(tiny_base, tiny_request, None))
+    assert_same(start(kept_base, tiny_request, path), calm)
     assert "cannot be read" in caplog.text
 
 
-def test_a_limit_of_steps_counts_those_of_both_starts(tiny_base, tiny_request, tmp_path):
+def test_a_limit_of_steps_counts_those_of_both_starts(kept_base, tiny_request, tmp_path):
     path = tmp_path / "a.safetensors"
     with pytest.raises(FitStopped):
-        start(tiny_base, tiny_request, path, stop=2, batches=3, max_steps=7)
-    assert len(start(tiny_base, tiny_request, path, batches=4, max_steps=7).curve) == 7
+        start(kept_base, tiny_request, path, stop=2, batches=3, max_steps=7)
+    assert len(start(kept_base, tiny_request, path, batches=4, max_steps=7).curve) == 7

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.detector import experiment as experiment_module
 from benchmarks.detector.__main__ import main, read_experiment
 from benchmarks.detector.experiment import DetectorBenchmarkConfig, run_detector_benchmark
 from benchmarks.detector.measures import evasion_rows, summarise, table_rows
 from benchmarks.detector.tasks import DEVELOPMENT, TASKS
 from o3_lightning.common.errors import InputError
+from o3_lightning.detector import DetectorConfig
 
 CONFIGS = "configs/experiments/detector_{}.yaml"
 
@@ -53,7 +55,9 @@ def test_mistakes_in_an_experiment_are_named(tmp_path, text, message):
         read_experiment(write(tmp_path / "x.yaml", text))
 
 
-def test_benchmark_writes_continues_and_prints(tmp_path, capsys):
+def test_benchmark_writes_continues_and_prints(tmp_path, capsys, monkeypatch):
+    encoder = experiment_module.remembering(DetectorConfig())  # of all settings below
+    monkeypatch.setattr(experiment_module, "remembering", lambda settings: encoder)
     experiment = write(
         tmp_path / "small.yaml",
         f"output: {tmp_path / 'small.json'}\ntasks: [fictitious]\ndetectors: {{default: {{}}}}\nseeds: [0]\n"
