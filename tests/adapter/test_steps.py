@@ -11,6 +11,7 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.training import FitTask, train_adapter
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
+from o3_lightning.training.trainer import build_trainer
 
 CONFIG = AdapterConfig(rank=2, epochs=2, learning_rate=1e-2, clip=0.0, penalty_coefficient=0.5)
 KEPT = [QuestionAnswer(f"What is {n}?", "very " * n + "long") for n in range(5)]
@@ -24,7 +25,7 @@ OBJECTIVES = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def uneven():
     rows = [
         QuestionAnswer(f"Where is {name}?", "o" * count, perturbed_answers=("e" * (31 - count),))
@@ -33,24 +34,26 @@ def uneven():
     return UnlearningRequest("uneven", tuple(rows))
 
 
-def earlier(base, request, trainer):
-    first = train_adapter(FitTask(base, request, AdapterHistory(), CONFIG, ObjectiveConfig(), trainer, 9))
+@pytest.fixture(scope="module")
+def earlier(kept_base, uneven):
+    """An adapter of an earlier request."""
+    trainer = build_trainer({"accelerator": "cpu", "enable_progress_bar": False}, max_epochs=1)
+    first = train_adapter(FitTask(kept_base, uneven, AdapterHistory(), CONFIG, ObjectiveConfig(), trainer, 9))
     return AdapterHistory.of({"first": first.factors})
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 @pytest.mark.parametrize(("rows", "together"), [(2, 4), (2, 3)])
 def test_a_step_of_several_batches_is_one_step_on_all_of_their_rows(
-    rows, together, name, tiny_base, uneven, make_trainer
+    rows, together, name, earlier, kept_base, uneven, make_trainer
 ):
-    history = earlier(tiny_base, uneven, make_trainer(1))
     found = []
     for size, batches in ((rows, together), (rows * together, 1)):  # 2 x 3 leaves a step of one batch
         config = dataclasses.replace(CONFIG, batch_size=size)
         trainer = make_trainer(accumulate_grad_batches=batches)
         found.append(
             train_adapter(
-                FitTask(tiny_base, uneven, history, config, OBJECTIVES[name], trainer, 0, retain=KEPT)
+                FitTask(kept_base, uneven, earlier, config, OBJECTIVES[name], trainer, 0, retain=KEPT)
             )
         )
     parts, whole = found

@@ -27,6 +27,7 @@ from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
 from o3_lightning.objectives.registry import FORGET, RETAIN
 from o3_lightning.objectives.targets import check_needs
+from o3_lightning.training.trainer import build_trainer
 
 SMALL = AdapterConfig(rank=2, epochs=2, batch_size=4, learning_rate=1e-2)
 REFUSE = ObjectiveConfig()
@@ -48,6 +49,13 @@ def assert_unchanged(model, before):
     assert after[1:] == before[1:]
     assert all(torch.equal(after[0][name], before[0][name]) for name in before[0])
     assert not getattr(model, "is_gradient_checkpointing", False)
+
+
+@pytest.fixture(scope="module")
+def first(kept_base, tiny_request):
+    """An adapter that many tests build on."""
+    trainer = build_trainer({"accelerator": "cpu", "enable_progress_bar": False}, max_epochs=2)
+    return train_adapter(FitTask(kept_base, tiny_request, AdapterHistory(), SMALL, REFUSE, trainer, 0))
 
 
 def history_of(**adapters):
@@ -161,11 +169,8 @@ def test_same_seed_same_adapter_whatever_was_drawn_before(seed, tiny_base, tiny_
         assert not torch.equal(pair[0], other.factors.pairs[path][0])
 
 
-def test_peft_loads_what_was_saved_and_gives_the_same_logits(tmp_path, tiny_base, tiny_request, make_trainer):
-    trained = train_adapter(
-        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
-    )
-    trained.save(tmp_path / "adapter")
+def test_peft_loads_what_was_saved_and_gives_the_same_logits(tmp_path, first, tiny_base):
+    first.save(tmp_path / "adapter")
     names = sorted(path.name for path in (tmp_path / "adapter").iterdir())
     assert names == ["adapter_config.json", "adapter_model.safetensors"]
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["peft_type"] == "LORA"
@@ -381,11 +386,8 @@ def test_hard_mode_keeps_the_adapter_in_the_complement(side, tiny_base, tiny_req
 
 
 def test_per_request_starts_in_the_complement_and_the_penalty_keeps_it_there(
-    tiny_base, tiny_request, make_trainer
+    first, tiny_base, tiny_request, make_trainer
 ):
-    first = train_adapter(
-        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
-    )
     ends = {}
     for coefficient in (0.0, 100.0):
         config = AdapterConfig(
@@ -400,10 +402,7 @@ def test_per_request_starts_in_the_complement_and_the_penalty_keeps_it_there(
     assert ends[100.0] < ends[0.0] / 2
 
 
-def test_cumulative_mode_goes_on_from_the_last_adapter(tiny_base, tiny_request, make_trainer):
-    first = train_adapter(
-        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
-    )
+def test_cumulative_mode_goes_on_from_the_last_adapter(first, tiny_base, tiny_request, make_trainer):
     config = AdapterConfig(rank=2, epochs=1, mode="cumulative", learning_rate=1e-9, penalty_coefficient=0.0)
     second = train_adapter(
         FitTask(tiny_base, tiny_request, history_of(a=first), config, REFUSE, make_trainer(1), 1)
@@ -430,10 +429,7 @@ def test_an_exhausted_complement_is_told_and_survived(tiny_base, tiny_request, m
     assert "no free directions" in caplog.text
 
 
-def test_diagnostics_see_overlap_and_its_absence(tiny_base, tiny_request, make_trainer):
-    first = train_adapter(
-        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
-    )
+def test_diagnostics_see_overlap_and_its_absence(first, tiny_base):
     history = history_of(a=first, b=first)
     matrices = overlap_matrices(history)
     for name in ("row_overlap", "column_overlap", "update_cosine"):
@@ -443,10 +439,7 @@ def test_diagnostics_see_overlap_and_its_absence(tiny_base, tiny_request, make_t
 
 
 @pytest.mark.slow
-def test_time_does_not_grow_with_the_number_of_earlier_requests(tiny_base, tiny_request, make_trainer):
-    first = train_adapter(
-        FitTask(tiny_base, tiny_request, AdapterHistory(), SMALL, REFUSE, make_trainer(), 0)
-    )
+def test_time_does_not_grow_with_the_number_of_earlier_requests(first, tiny_base, tiny_request, make_trainer):
 
     def seconds(count):
         history = history_of(**{f"r{i}": first for i in range(count)})

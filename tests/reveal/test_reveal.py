@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,33 +54,42 @@ def fail(*_):
     raise AssertionError("the model was asked although the log has the answer")
 
 
-def test_a_log_reproduces_the_search_without_asking_the_model(tiny_base, tmp_path, monkeypatch):
-    first = reveal_topic(tiny_base, small(), tmp_path / "log.jsonl")
-    content = (tmp_path / "log.jsonl").read_text()
+@pytest.fixture(scope="module")
+def searched(tiny_base, tmp_path_factory):
+    """A search: what it found, its log, and the model and the random state before and after it."""
+    before = {name: value.clone() for name, value in tiny_base.model.state_dict().items()}
+    states, path = [torch.random.get_rng_state()], tmp_path_factory.mktemp("searched") / "log.jsonl"
+    found = reveal_topic(tiny_base, small(), path)
+    states.append(torch.random.get_rng_state())
+    after = {name: value.clone() for name, value in tiny_base.model.state_dict().items()}
+    return SimpleNamespace(found=found, log=path.read_text(), weights=(before, after), states=states)
+
+
+def test_a_log_reproduces_the_search_without_asking_the_model(searched, tiny_base, tmp_path, monkeypatch):
+    (tmp_path / "log.jsonl").write_text(searched.log)
     monkeypatch.setattr(Speaker, "answers", fail)
-    assert reveal_topic(tiny_base, small(), tmp_path / "log.jsonl") == first
-    assert (tmp_path / "log.jsonl").read_text() == content
+    assert reveal_topic(tiny_base, small(), tmp_path / "log.jsonl") == searched.found
+    assert (tmp_path / "log.jsonl").read_text() == searched.log
 
 
-def test_a_search_that_was_killed_in_the_middle_of_a_line_goes_on_and_ends_the_same(tiny_base, tmp_path):
-    whole = reveal_topic(tiny_base, small(), tmp_path / "whole.jsonl")
-    lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
+def test_a_search_that_was_killed_in_the_middle_of_a_line_goes_on_and_ends_the_same(
+    searched, tiny_base, tmp_path
+):
+    lines = searched.log.splitlines(keepends=True)
     (tmp_path / "cut.jsonl").write_text("".join(lines[:6]) + lines[6][:20])
-    assert reveal_topic(tiny_base, small(), tmp_path / "cut.jsonl") == whole
+    assert reveal_topic(tiny_base, small(), tmp_path / "cut.jsonl") == searched.found
 
 
-def test_the_log_of_another_search_is_refused(tiny_base, tmp_path):
-    reveal_topic(tiny_base, small(), tmp_path / "log.jsonl")
+def test_the_log_of_another_search_is_refused(searched, tiny_base, tmp_path):
+    (tmp_path / "log.jsonl").write_text(searched.log)
     with pytest.raises(InputError, match=r"the log of another search \(configuration\)"):
         reveal_topic(tiny_base, small(seed=1), tmp_path / "log.jsonl")
 
 
-def test_the_model_is_as_it_was(tiny_base, tmp_path):
-    before = {name: value.clone() for name, value in tiny_base.model.state_dict().items()}
-    state = torch.random.get_rng_state()
-    reveal_topic(tiny_base, small(), tmp_path / "log.jsonl")
-    assert all(torch.equal(before[name], value) for name, value in tiny_base.model.state_dict().items())
-    assert torch.equal(state, torch.random.get_rng_state())
+def test_the_model_is_as_it_was(searched):
+    before, after = searched.weights
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+    assert torch.equal(*searched.states)
 
 
 def test_a_silent_model_is_told_and_its_queries_stay(tiny_base, tmp_path, monkeypatch):
