@@ -6,6 +6,7 @@ from o3_lightning.common.checks import (
     ANY_POSITIVE,
     AT_LEAST_0,
     AT_LEAST_1,
+    BELOW_1,
     check_choice,
     check_ranges,
     refuse,
@@ -93,9 +94,7 @@ class AdapterConfig:
         check_ranges(self, "adapter", alpha=ANY_POSITIVE, learning_rate=ANY_POSITIVE)
         check_ranges(self, "adapter", penalty_coefficient=AT_LEAST_0, weight_decay=AT_LEAST_0)
         check_ranges(self, "adapter", clip=AT_LEAST_0, max_tokens=AT_LEAST_0, noise=AT_LEAST_0)
-        for field in ("dropout", "warmup_fraction"):
-            if not 0 <= getattr(self, field) < 1:
-                refuse("adapter", field, "a number in [0, 1)", getattr(self, field))
+        check_ranges(self, "adapter", dropout=BELOW_1, warmup_fraction=BELOW_1)
         if self.kind == FULL and (self.penalty_coefficient or self.dropout or self.mode == "hard"):
             got = f"{self.penalty_coefficient:g}, {self.dropout:g} and {self.mode}"
             expected = "penalty_coefficient 0, dropout 0 and a mode other than hard with kind full"

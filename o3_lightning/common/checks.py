@@ -8,10 +8,15 @@ from typing import Any
 from o3_lightning.common.errors import InputError
 
 Range = tuple[float, float]  # both ends included; NaN and infinity are in no range
-AT_LEAST_0: Range = (0, sys.float_info.max)
-AT_LEAST_1: Range = (1, sys.float_info.max)
-ANY_POSITIVE: Range = (math.ulp(0.0), sys.float_info.max)
+MOST, ABOVE_0, UNDER_1 = sys.float_info.max, math.ulp(0.0), math.nextafter(1, 0)
+AT_LEAST_0: Range = (0, MOST)
+AT_LEAST_1: Range = (1, MOST)
+ANY_POSITIVE: Range = (ABOVE_0, MOST)
 FRACTION: Range = (0, 1)
+BELOW_1: Range = (0, UNDER_1)
+UP_TO_1: Range = (ABOVE_0, 1)
+INSIDE: Range = (ABOVE_0, UNDER_1)
+OPEN = {ANY_POSITIVE: "above 0", BELOW_1: "in [0, 1)", UP_TO_1: "in (0, 1]", INSIDE: "in (0, 1)"}
 
 
 def check_ranges(config: object, section: str = "", /, **ranges: Range) -> None:
@@ -28,9 +33,8 @@ def check_ranges(config: object, section: str = "", /, **ranges: Range) -> None:
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
         if not low <= value <= high:
-            expected = f"{low:g} to {high:g}" if high < sys.float_info.max else f"{low:g} or more"
-            expected = "a number above 0" if (low, high) == ANY_POSITIVE else expected
-            refuse(section, name, expected, value)
+            closed = f"{low:g} to {high:g}" if high < MOST else f"{low:g} or more"
+            refuse(section, name, f"a number {OPEN[low, high]}" if (low, high) in OPEN else closed, value)
 
 
 def check_choice(config: object, section: str, name: str, choices: Collection[str]) -> None:

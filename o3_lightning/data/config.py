@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from o3_lightning.common.checks import AT_LEAST_0, AT_LEAST_1, check_ranges
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import AT_LEAST_0, AT_LEAST_1, check_choice, check_ranges, refuse
 from o3_lightning.common.registry import Registry
 
 if TYPE_CHECKING:
@@ -70,16 +69,12 @@ class DataConfig:
     download: bool = True
 
     def __post_init__(self) -> None:
-        if self.name not in BENCHMARKS:
-            known = ", ".join(BENCHMARKS.names())
-            raise InputError(f"expected one of {known}, got {self.name!r}", field="data.name")
-        if self.too_long not in TOO_LONG:
-            expected = f"expected one of {', '.join(TOO_LONG)}, got {self.too_long!r}"
-            raise InputError(expected, field="data.too_long")
+        check_choice(self, "data", "name", BENCHMARKS.names())
+        check_choice(self, "data", "too_long", TOO_LONG)
         limits = ("count", "retain_rows", "retain_authors", "rows_per_request", "utility_rows")
         check_ranges(self, "data", authors_per_request=AT_LEAST_1, **dict.fromkeys(limits, AT_LEAST_0))
         if self.name == "jsonl" and not self.requests:
-            raise InputError("expected at least one JSON-lines file, got none", field="data.requests")
+            refuse("data", "requests", "at least one JSON-lines file", "none")
 
 
 BENCHMARKS: Registry[Callable[[DataConfig, int], RequestStream]] = Registry(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BELOW_1,
+    INSIDE,
+    UP_TO_1,
+    check_choice,
+    check_ranges,
+    refuse,
+)
 
 RULES = ("routed", "max", "top_k", "sum", "last")
 CHECKS = ("off", "on", "suspect")
@@ -57,25 +65,10 @@ class GateConfig:
     max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
-        if self.combine not in RULES:
-            message = f"expected one of {', '.join(RULES)}, got {self.combine!r}"
-            raise InputError(message, field="gate.combine")
-        if self.check_answers not in CHECKS:
-            message = f"expected one of {', '.join(CHECKS)}, got {self.check_answers!r}"
-            raise InputError(message, field="gate.check_answers")
-        for name in ("top_k", "batch_size", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"expected 1 or more, got {getattr(self, name)}", field=f"gate.{name}")
-        if not 0 <= self.timeout_seconds < math.inf:
-            message = f"expected a number >= 0, got {self.timeout_seconds}"
-            raise InputError(message, field="gate.timeout_seconds")
-        if not 0 <= self.floor < 1:
-            raise InputError(f"expected a number in [0, 1), got {self.floor}", field="gate.floor")
-        if not 0 < self.refuse_threshold <= 1:
-            message = f"expected a number in (0, 1], got {self.refuse_threshold}"
-            raise InputError(message, field="gate.refuse_threshold")
-        if not 0 < self.refusal_confidence < 1:
-            message = f"expected a number in (0, 1), got {self.refusal_confidence}"
-            raise InputError(message, field="gate.refusal_confidence")
+        check_choice(self, "gate", "combine", RULES)
+        check_choice(self, "gate", "check_answers", CHECKS)
+        check_ranges(self, "gate", top_k=AT_LEAST_1, batch_size=AT_LEAST_1, max_new_tokens=AT_LEAST_1)
+        check_ranges(self, "gate", timeout_seconds=AT_LEAST_0, floor=BELOW_1)
+        check_ranges(self, "gate", refuse_threshold=UP_TO_1, refusal_confidence=INSIDE)
         if not self.refusal.strip():
-            raise InputError("expected some text, got none", field="gate.refusal")
+            refuse("gate", "refusal", "some text", "none")

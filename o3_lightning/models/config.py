@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import ANY_POSITIVE, AT_LEAST_0, check_choice, check_ranges, refuse
 from o3_lightning.data.chat_format import read_date
 
 QUANTISATIONS = ("none", "4bit")
@@ -80,10 +80,8 @@ class FinetuneConfig:
     max_tokens: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "batch_size", "max_tokens"):
-            if not getattr(self, name) > 0:
-                message = f"expected a number above 0, got {getattr(self, name)}"
-                raise InputError(message, field=f"base.finetune_on.{name}")
+        numbers = ("epochs", "learning_rate", "batch_size", "max_tokens")
+        check_ranges(self, "base.finetune_on", **dict.fromkeys(numbers, ANY_POSITIVE))
 
     @property
     def teaches(self) -> bool:
@@ -132,13 +130,9 @@ class BaseConfig:
 
     def __post_init__(self) -> None:
         if not self.id.strip():
-            raise InputError("expected a model id, a folder or a file, got nothing", field="base.id")
-        if self.dtype != "auto" and self.dtype not in DTYPES:
-            raise InputError(f"expected auto, {', '.join(DTYPES)}, got {self.dtype!r}", field="base.dtype")
-        if self.context_tokens < 0:
-            raise InputError(f"expected 0 or more, got {self.context_tokens}", field="base.context_tokens")
-        if self.quantise not in QUANTISATIONS:
-            expected = f"expected one of {', '.join(QUANTISATIONS)}, got {self.quantise!r}"
-            raise InputError(expected, field="base.quantise")
+            refuse("base", "id", "a model id, a folder or a file", "nothing")
+        check_choice(self, "base", "dtype", ("auto", *DTYPES))
+        check_choice(self, "base", "quantise", QUANTISATIONS)
+        check_ranges(self, "base", context_tokens=AT_LEAST_0)
         if self.date_string:
             read_date(self.date_string)

@@ -3,7 +3,16 @@
 from dataclasses import dataclass, field, fields
 
 from o3_lightning.adapter.config import AdapterConfig
-from o3_lightning.common import checks
+from o3_lightning.common.checks import (
+    ANY_POSITIVE,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    FRACTION,
+    MOST,
+    check_choice,
+    check_ranges,
+    refuse,
+)
 from o3_lightning.reveal.config import RevealConfig, TopicConfig
 
 MODES = ("naive", "ext_sub", "orthogonal")
@@ -72,22 +81,14 @@ class ReleaseConfig(TopicConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.check_choice(self, "", "mode", MODES)
+        check_choice(self, "", "mode", MODES)
         if self.measure not in MEASURES:
-            checks.refuse("", "measure", "fictitious or nothing", repr(self.measure))
+            refuse("", "measure", "fictitious or nothing", repr(self.measure))
         if not self.lambdas or not all(0 < value < float("inf") for value in self.lambdas):
-            checks.refuse("", "lambdas", "numbers above 0", list(self.lambdas))
-        checks.check_ranges(
-            self,
-            rounds=checks.AT_LEAST_1,
-            steps=checks.AT_LEAST_1,
-            neutral=(4, checks.AT_LEAST_1[1]),
-            stop=checks.FRACTION,
-        )
+            refuse("", "lambdas", "numbers above 0", list(self.lambdas))
         any_size = ("further", "retain_lambda", "budget", "keep")
-        checks.check_ranges(
-            self, temperature=checks.ANY_POSITIVE, **dict.fromkeys(any_size, checks.AT_LEAST_0)
-        )
+        check_ranges(self, rounds=AT_LEAST_1, steps=AT_LEAST_1, neutral=(4, MOST), stop=FRACTION)
+        check_ranges(self, temperature=ANY_POSITIVE, **dict.fromkeys(any_size, AT_LEAST_0))
 
     def revealing(self) -> RevealConfig:
         """Returns the configuration of the search of a round."""

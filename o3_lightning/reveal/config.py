@@ -10,9 +10,9 @@ from o3_lightning.common.checks import (
     AT_LEAST_0,
     AT_LEAST_1,
     FRACTION,
+    INSIDE,
     check_choice,
     check_ranges,
-    refuse,
 )
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.requests import check_id
@@ -194,9 +194,7 @@ class RewardConfig:
                 raise InputError(f"the scorer '{self.scorer}' needs it, got none", field=f"reward.{name}")
         check_choice(self, "reward", "diversity", DIVERSITIES)
         check_ranges(self, "reward", relevance_weight=ANY_POSITIVE, diversity_weight=AT_LEAST_0)
-        check_ranges(self, "reward", saturation=AT_LEAST_1, phrasing=FRACTION)
-        if not 0 < self.floor < 1:
-            refuse("reward", "floor", "a number in (0, 1)", self.floor)
+        check_ranges(self, "reward", saturation=AT_LEAST_1, phrasing=FRACTION, floor=INSIDE)
 
 
 @dataclass(frozen=True)
