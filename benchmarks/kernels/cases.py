@@ -21,8 +21,6 @@ from o3_kernels import (
 )
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
 
-__all__ = ["OPERATIONS", "Case", "cases_for", "with_gradient"]
-
 OPERATIONS = ("layer_scores", "orthogonality_penalty", "gated_lora")
 LLAMA_WIDTHS = {  # input widths of q, k, v, o, gate, up, down
     "llama-2-7b": (4096, 4096, 4096, 4096, 4096, 4096, 11008),

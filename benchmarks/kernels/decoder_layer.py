@@ -12,8 +12,6 @@ from benchmarks.kernels.cases import Case
 from o3_kernels import gated_lora_group
 from o3_kernels.ops.gated_lora.reference import gated_lora_reference
 
-__all__ = ["decoder_layer_case"]
-
 INPUT_WIDTHS = (4096, 4096, 4096, 14336)  # of query, key and value; of output; of gate and up; of down
 OUTPUT_WIDTHS = ((4096, 1024, 1024), (4096,), (14336, 14336), (4096,))
 

@@ -216,11 +216,17 @@ def orthogonality(dtype, rank, plan=None, arguments=USUAL, history="halves", tra
     constants |= {"PART_D": plan.part_d, "GRADIENT_N": plan.gradient_n, "GRADIENT_D": plan.gradient_d}
     constants |= {"ALIGNED": arguments.divisible, "EVEN": arguments.divisible, "CHUNKED": chunked}
     kernel = penalty.orthogonality_penalty_kernel
-    numbers = sizes("chunks")
+    numbers = sizes("length", "chunks")
     facts = compiled(kernel, pointers, numbers, constants, plan, arguments)
     new = plan.block_n * own / (plan.block_n * own + plan.block_r * DTYPES[dtype][1])
     overlaps = plan.gradient_d * own / (plan.gradient_d * own + plan.block_r * 4)
-    return facts | per_kb(facts, new, overlaps)
+    return facts | per_kb(facts, new, overlaps) | {"programs": plan.programs, "fitting": fitting(facts, plan)}
+
+
+def fitting(facts, plan):
+    """Returns how many programs the registers and the shared memory of a multiprocessor hold at a time."""
+    registers = 32 * plan.warps * -(-facts["registers"] // 8) * 8  # a warp is given them by 8 a thread
+    return min(65536 // registers, 228 * 1024 // (facts["shared_bytes"] + 1024))
 
 
 def plan_gated(rows, layers=3):
@@ -321,7 +327,7 @@ def candidates():
 
 
 def main(arguments=None):
-    """Prints what compiling gives, or keeps it as "now" beside "before" in a file."""
+    """Prints what compiling gives, or keeps it in a file beside other versions of Triton and "before"."""
     parser = argparse.ArgumentParser("python -m benchmarks.kernels.hopper", description=__doc__)
     parser.add_argument(
         "--every", action="store_true", help="unusual arguments and the tuner's plans instead"
@@ -335,8 +341,8 @@ def main(arguments=None):
     for name, facts in results.items():
         facts["instructions_per_kb"] = round(instructions_per_kb(name, facts), 1)
     if options.out:
-        kept = json.loads(options.out.read_text()) if options.out.exists() else {}
-        kept |= {"triton": triton.__version__, "now": results}
+        kept = json.loads(options.out.read_text()) if options.out.exists() else {"now": {}}
+        kept["now"][triton.__version__] = results
         options.out.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     sys.stdout.write(json.dumps(results) + "\n")
     return 0

@@ -10,16 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = [
-    "gated_lora_official",
-    "layer_scores_eager",
-    "layer_scores_loop",
-    "layer_scores_official",
-    "penalty_eager",
-    "penalty_official",
-    "whitened_cosines_eager",
-]
-
 
 def layer_scores_loop(features: Tensor, means: Tensor, precision: Tensor, bank: Tensor) -> Tensor:
     """Returns -1000 max cos - 0.5 Mahalanobis, summed over layers, [K,B]; loops over requests and layers."""

@@ -14,16 +14,6 @@ from torch import Tensor
 from benchmarks.kernels.cases import Case, with_gradient
 from benchmarks.kernels.memory import peak_mib
 
-__all__ = [
-    "Roofs",
-    "cache_cleaner",
-    "measure_case",
-    "measure_roofs",
-    "relative_error",
-    "tensors_of",
-    "time_ms",
-]
-
 logger = logging.getLogger(__name__)
 ROUNDS = 50
 FEWEST_ROUNDS = 9

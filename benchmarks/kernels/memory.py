@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["peak_mib"]
-
 
 def peak_mib(run: Callable[[], Any], device: torch.device) -> float:
     """Returns the largest memory that a call holds at once, inputs not counted: torch's own count, in MiB."""

@@ -7,8 +7,6 @@ from typing import Any
 
 from benchmarks.kernels.report import OTHERS
 
-__all__ = ["main", "markdown_tables", "with_tables"]
-
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/results/kernels.md"
 RESULTS = ROOT / "kernels" / "results"
@@ -47,16 +45,24 @@ def with_tables(text: str, tables: str, begin_mark: str = BEGIN) -> str:
 
 
 def compiled_table(results: dict[str, Any]) -> str:
-    """Returns what `benchmarks.kernels.hopper` found, before the kernels read halves and now."""
+    """Returns what `benchmarks.kernels.hopper` found, before the kernels read halves and now.
+
+    Now are the figures of the newest Triton; the last column has those of the older versions, oldest first.
+    """
     columns = {"instructions_per_kb": 1, "registers": 1, "stack_bytes": 1, "shared_bytes": 1024}
+    *older, newest = sorted(results["now"], key=lambda version: [int(part) for part in version.split(".")])
     rows = [
-        "| kernel | instructions per KB | registers | spilled bytes | shared KiB |",
-        "|---|---|---|---|---|",
+        "| kernel | instructions per KB | registers | spilled bytes | shared KiB | per KB, spilled by Triton "
+        f"{', '.join(older)} |",
+        "|---|---|---|---|---|---|",
     ]
-    before, now = results["before"], results.get("now", {})
-    for name in now or before:
-        both = [facts[name] for facts in (before, now) if name in facts]
+    now = results["now"][newest]
+    for name in now:
+        both = [facts[name] for facts in (results["before"], now) if name in facts]
         cells = [" -> ".join(f"{facts[key] / unit:.0f}" for facts in both) for key, unit in columns.items()]
+        others = [results["now"][version][name] for version in older]
+        cells.append(", ".join(f"{facts['instructions_per_kb']:.0f}" for facts in others))
+        cells[-1] += f"; {max((facts['stack_bytes'] for facts in others), default=0)}"
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n" + "\n".join(rows) + "\n\n"
 

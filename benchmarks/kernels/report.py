@@ -4,17 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "OTHERS",
-    "earlier_results",
-    "is_measured",
-    "put_result",
-    "shape_text",
-    "summary_table",
-    "write_plot",
-    "write_results",
-]
-
 GIT_FACTS = ("commit", "clean")
 SAME_SHAPE = ("operation", "name", "sizes", "tuned")
 

@@ -20,8 +20,6 @@ from o3_kernels.ops.gated_lora.reference import gated_lora_reference
 from o3_kernels.ops.orthogonality_penalty.vectorised import HISTORY_AXES
 from o3_kernels.tuning import device_file_name, shape_key
 
-__all__ = ["CHANGES", "TUNABLE", "Tunable", "WrongResultError", "tune_case", "tune_cases", "variations"]
-
 logger = logging.getLogger(__name__)
 ROUNDS = 20
 LEAST_GAIN = 0.98  # of the rule's time: closer than that is noise, and the rule stays
@@ -58,6 +56,10 @@ CHANGES: dict[str, tuple[Mapping[str, int | float], ...]] = {
         {"chunk_bytes": 1 << 23},
         {"stages": 2},
         {"stages": 4},
+        {"programs": 1},
+        {"programs": 2},
+        {"programs": 4},
+        {"programs": 1 << 10},
         {"warps": 8},
         {"warps": 8, "gradient_d": 2.0},
     ),

@@ -6,18 +6,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = [
-    "SMALLEST_BLOCK",
-    "count_blocks",
-    "device_of",
-    "dot_precision",
-    "launches_early",
-    "next_power_of_two",
-    "power_of_two",
-    "processors",
-    "sum_type",
-]
-
 SMALLEST_BLOCK = 16  # smallest side of a tile that tensor cores accept
 CPU_PROCESSORS = 8  # assumed where kernels run in Triton's interpreter
 EARLY_CAPABILITY = 9  # first compute capability with programmatic dependent launch

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["check_devices", "check_floating", "check_shape", "runs_on_triton"]
-
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SWITCH = "O3_KERNELS"  # environment variable
 SETTINGS = ("triton", "torch")

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from o3_kernels.checks import runs_on_triton
 
-__all__ = ["are_halves", "join_halves", "split_halves", "split_on_gpu"]
-
 
 def split_halves(tensor: Tensor) -> Tensor:
     """Returns [2, *shape] in bfloat16: the high halves of a tensor, then the low ones.

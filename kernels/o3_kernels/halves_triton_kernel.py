@@ -7,8 +7,6 @@
 import triton
 import triton.language as tl
 
-__all__ = ["halves_of", "load_halves", "multiply_halves"]
-
 
 @triton.jit
 def halves_of(numbers):

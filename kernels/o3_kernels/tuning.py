@@ -16,8 +16,6 @@ import torch
 
 from o3_kernels.blocks import next_power_of_two
 
-__all__ = ["TABLES", "chosen_plan", "device_file_name", "shape_key"]
-
 TABLES = Path(__file__).parent / "tuned"
 Plan = TypeVar("Plan")
 

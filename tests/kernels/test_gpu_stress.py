@@ -68,6 +68,21 @@ def test_penalty_on_another_stream():
             assert torch.equal(got, first)
 
 
+def test_two_penalties_at_a_time_finish_although_neither_has_the_device_to_itself():
+    new, old = penalty_case()
+    wanted = with_gradients(new, old)
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    torch.cuda.synchronize()
+    results = []
+    for call in range(40):
+        with torch.cuda.stream(streams[call % 2]):
+            results.append(with_gradients(new, old))
+    torch.cuda.synchronize()
+    for result in results:
+        for got, first in zip(result, wanted, strict=True):
+            assert torch.equal(got, first)
+
+
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_penalty_recorded_with_addresses_that_no_call_has_seen(side):
     new, old = penalty_case((512, 256, 512))

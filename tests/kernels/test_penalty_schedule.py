@@ -12,7 +12,7 @@ SIZES = st.tuples(st.integers(1, 3), st.integers(0, 70), st.integers(1, 90))
 
 
 def plan(lag_bytes):
-    return PenaltyPlan(16, 16, 16, 32, 16, 32, lag_bytes, 4, 3)
+    return PenaltyPlan(16, 16, 16, 32, 16, 32, lag_bytes, 4, 3, 2)
 
 
 @settings(max_examples=50, deadline=None)

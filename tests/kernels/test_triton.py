@@ -14,10 +14,10 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from kernel_cases import gated_inputs, penalty_inputs, score_inputs
+from kernel_cases import gated_inputs, penalty_inputs, relative_error, score_inputs
 
-from o3_kernels import RequestStatistics
-from o3_kernels.blocks import allows_tf32
+from o3_kernels import RequestStatistics, orthogonality_penalty_reference
+from o3_kernels.blocks import CPU_PROCESSORS, allows_tf32
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -57,6 +57,7 @@ def check_planned(name, facts, hopper):
     assert facts["stack_bytes"] == 0, (name, facts)
     assert facts["shared_bytes"] <= hopper.SHARED_KIB.get(name, 227) * 1024, (name, facts)
     assert facts["matrix_units"] == ("combine" not in name), (name, facts)
+    assert facts.get("programs", 1) <= facts.get("fitting", 1), (name, facts)
     limit = hopper.LIMITS.get(name, math.inf)
     assert hopper.instructions_per_kb(name, facts) <= limit, (name, facts, limit)
 
@@ -93,33 +94,17 @@ def test_kernels_compile_for_hopper_with_every_plan_and_argument(tmp_path):
         assert facts["shared_bytes"] <= 227 * 1024 or "stages=4" in name, (name, facts)
 
 
-def test_any_number_of_requests_and_layers_fits_the_grid(monkeypatch):
-    launch = pytest.importorskip("o3_kernels.ops.layer_scores.launch")
-    grids = []
-
-    class Recorder:
-        def __getitem__(self, grid):
-            grids.append(grid)
-            return lambda *_, **__: None
-
-    for name in ("layer_scores_rows_kernel", "layer_scores_tiles_kernel", "layer_scores_combine_kernel"):
-        monkeypatch.setattr(launch, name, Recorder())
-    K, one = 70000, torch.ones(1, 1, 1)
-    tiles = one.expand(K, 1, 1, 1)
-    flat = torch.ones(K, 1)
-    launch.launch_layer_scores(one, (None, flat, tiles, tiles, None, flat, flat, 1, False))
-    assert len(grids) == 3
-    for grid in grids:
-        assert all(size <= 65535 for size in grid[1:])
-
-
 class Stub:
-    """A kernel that notes whether it was launched on the device of its tensors."""
+    """A kernel that notes its grids, and whether it was launched on the device of its tensors."""
 
-    def __init__(self):
-        self.current, self.launched_on = None, []
+    def __init__(self, launch, monkeypatch):
+        self.grids, self.current, self.launched_on = [], None, []
+        for name in [name for name in vars(launch) if name.endswith("_kernel")]:
+            monkeypatch.setattr(launch, name, self)
+        monkeypatch.setattr(launch, "device_of", self.device_of)
 
     def __getitem__(self, grid):
+        self.grids.append(grid)
         return lambda *_, **__: self.launched_on.append(self.current)
 
     @contextmanager
@@ -129,13 +114,41 @@ class Stub:
         self.current = None
 
 
+def test_any_number_of_requests_and_layers_fits_the_grid(monkeypatch):
+    launch = pytest.importorskip("o3_kernels.ops.layer_scores.launch")
+    stub = Stub(launch, monkeypatch)
+    K, one = 70000, torch.ones(1, 1, 1)
+    tiles = one.expand(K, 1, 1, 1)
+    flat = torch.ones(K, 1)
+    launch.launch_layer_scores(one, (None, flat, tiles, tiles, None, flat, flat, 1, False))
+    assert len(stub.grids) == 3
+    for grid in stub.grids:
+        assert all(size <= 65535 for size in grid[1:])
+
+
+@pytest.mark.parametrize(("modules", "programs"), [(2, 6), (40, 3 * CPU_PROCESSORS)])
+def test_no_more_programs_of_the_penalty_are_started_than_run_at_a_time(modules, programs, monkeypatch):
+    launch = pytest.importorskip("o3_kernels.ops.orthogonality_penalty.launch")
+    stub = Stub(launch, monkeypatch)
+    new, old = penalty_inputs((130,) * modules, 8, 2, 8, dtype=torch.bfloat16)
+    launch.launch_orthogonality_penalty(new, old, True)  # an item of overlaps, two of the gradient each
+    assert stub.grids == [(programs,)]
+
+
+@pytest.mark.parametrize("rank", [65, 256])
+def test_ranks_beyond_a_tile_are_computed_without_the_kernel(rank, monkeypatch):
+    launch = pytest.importorskip("o3_kernels.ops.orthogonality_penalty.launch")
+    stub = Stub(launch, monkeypatch)
+    new, old = penalty_inputs((300,), rank, 2, rank)
+    value, _ = launch.launch_orthogonality_penalty(new, old, True)
+    assert relative_error(value, orthogonality_penalty_reference(new, old)) <= 1e-12
+    assert not stub.grids
+
+
 @pytest.mark.parametrize("operation", ["layer_scores", "orthogonality_penalty", "gated_lora"])
 def test_every_kernel_is_launched_on_the_device_of_its_tensors(operation, monkeypatch):
     launch = pytest.importorskip(f"o3_kernels.ops.{operation}.launch")
-    stub = Stub()
-    monkeypatch.setattr(launch, "device_of", stub.device_of)
-    for name in [name for name in vars(launch) if name.endswith("_kernel")]:
-        monkeypatch.setattr(launch, name, stub)
+    stub = Stub(launch, monkeypatch)
     if operation == "layer_scores":
         features, *statistics = score_inputs(3, 2, 8, 2, 3, 4, dtype=torch.float32)
         launch.launch_layer_scores(features, RequestStatistics(*statistics))

@@ -15,8 +15,6 @@ from o3_kernels.ops.gated_lora.triton_kernel import (
 )
 from o3_kernels.tuning import chosen_plan
 
-__all__ = ["GatedLoRAPlan", "launch_gated_lora", "plan_gated_lora"]
-
 MAX_PARTS = 4  # each part adds one read of the hidden states to every program of the second launch
 DECODE_ROWS = 16  # up to here the second launch reads its B while it waits for the first
 

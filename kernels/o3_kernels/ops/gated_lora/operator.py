@@ -9,8 +9,6 @@ from torch import Tensor
 from o3_kernels.checks import check_devices, check_floating, check_shape, runs_on_triton
 from o3_kernels.ops.gated_lora.vectorised import add_gated_lora
 
-__all__ = ["gated_lora", "gated_lora_group"]
-
 
 def gated_lora(
     y: Tensor,

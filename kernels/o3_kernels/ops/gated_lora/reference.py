@@ -2,8 +2,6 @@
 
 from torch import Tensor
 
-__all__ = ["gated_lora_reference"]
-
 
 def gated_lora_reference(y: Tensor, x: Tensor, a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     """Returns y + ((x a^T) * weights[:, None, :]) b^T, of the shape and dtype of y."""

@@ -12,8 +12,6 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-__all__ = ["LAYERS_PER_LAUNCH", "gated_lora_expand_kernel", "gated_lora_shrink_kernel"]
-
 LAYERS_PER_LAUNCH = 3  # query, key and value
 
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-__all__ = ["add_gated_lora", "live_rows"]
-
 # B rows, T tokens, D width in, O width out, S stacked rank, J layers that share their input
 
 

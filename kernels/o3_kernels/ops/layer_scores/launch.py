@@ -15,8 +15,6 @@ from o3_kernels.ops.layer_scores.triton_kernel import (
 )
 from o3_kernels.tuning import chosen_plan
 
-__all__ = ["LayerScoresPlan", "launch_layer_scores", "plan_layer_scores"]
-
 
 class LayerScoresPlan(NamedTuple):
     """Block sizes: batch rows, tile rows and columns; number of warps and pipeline stages."""

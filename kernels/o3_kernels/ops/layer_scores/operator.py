@@ -10,8 +10,6 @@ from o3_kernels.checks import check_shape, runs_on_triton
 from o3_kernels.ops.layer_scores.statistics import RequestStatistics, check_statistics
 from o3_kernels.ops.layer_scores.vectorised import layer_scores_vectorised
 
-__all__ = ["LayerScores", "layer_scores"]
-
 SCHEMA = (
     "(Tensor features, Tensor? means, Tensor precision_scale, Tensor whitening, Tensor bank,"
     " Tensor? bank_mask, Tensor maha_weights, Tensor cosine_weights, int whitening_sign, bool whiten_cosine)"

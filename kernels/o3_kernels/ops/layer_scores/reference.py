@@ -5,8 +5,6 @@ from torch import Tensor
 
 from o3_kernels.ops.layer_scores.statistics import SMALLEST_DISTANCE, RequestStatistics
 
-__all__ = ["layer_scores_reference"]
-
 
 def layer_scores_reference(features: Tensor, statistics: RequestStatistics) -> tuple[Tensor, Tensor, Tensor]:
     """Returns squared Mahalanobis distances [K,B,L], maximum cosines [K,B,L] and their weighted sum [K,B].

@@ -8,8 +8,6 @@ from torch import Tensor
 from o3_kernels.checks import check_devices, check_floating, check_shape
 from o3_kernels.halves import are_halves
 
-__all__ = ["SMALLEST_DISTANCE", "TILE_AXES", "RequestStatistics", "check_statistics"]
-
 TILE_AXES = 4  # of whitening and bank; their halves have one more
 SMALLEST_DISTANCE = torch.finfo(torch.float32).eps  # lower bound of the squared distance in whitened cosines
 

@@ -17,8 +17,6 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from o3_kernels.halves_triton_kernel import halves_of, load_halves, multiply_halves
 
-__all__ = ["layer_scores_combine_kernel", "layer_scores_rows_kernel", "layer_scores_tiles_kernel"]
-
 
 @triton.jit
 def layer_scores_rows_kernel(

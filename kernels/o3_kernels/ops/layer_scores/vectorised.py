@@ -9,8 +9,6 @@ from o3_kernels.blocks import sum_type
 from o3_kernels.halves import join_halves
 from o3_kernels.ops.layer_scores.statistics import SMALLEST_DISTANCE, TILE_AXES, RequestStatistics
 
-__all__ = ["layer_scores_vectorised"]
-
 BLOCK_NUMBERS = 1 << 19  # of an intermediate result: 2 MiB of float32, about the cache of a core
 
 # L layers, K requests, B rows, D width, R whitening rows, M bank rows

@@ -7,7 +7,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from o3_kernels.blocks import device_of, power_of_two
+from o3_kernels.blocks import device_of, power_of_two, processors
 from o3_kernels.halves import are_halves
 from o3_kernels.ops.orthogonality_penalty.schedule import ModuleShape, PenaltyPlan, Schedule, plan_schedule
 from o3_kernels.ops.orthogonality_penalty.triton_kernel import orthogonality_penalty_kernel
@@ -18,13 +18,11 @@ from o3_kernels.ops.orthogonality_penalty.vectorised import (
 )
 from o3_kernels.tuning import chosen_plan
 
-__all__ = ["launch_orthogonality_penalty", "plan_penalty"]
-
 ELEMENT_TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 MAX_RANK = 64  # a tile contains all ranks of the new adapter; PyTorch computes larger ones
 MOST_NUMBERS = 1 << 31  # of the history of a module, addressed by int32
 FEWEST_OVERLAPS = 16  # whose roundings to halves average out; PyTorch computes fewer in float32
-WIDE_RANK = 32  # above it tiles are smaller
+NARROW_RANK, WIDE_RANK = 8, 32  # above them fewer programs run at a time; above the second tiles are smaller
 ALIGNMENT = 16  # of addresses in bytes and of widths in elements, which allows vectorised loads
 ITEM_BYTES = 1 << 18  # of an overlap item: long enough to hide its latency, short enough to balance the load
 WHOLE_BYTES = 1 << 25  # larger modules do not stay in the cache for their second pass
@@ -48,11 +46,12 @@ def plan_penalty(rank: int, rows: int, width: int, splits: int, element_bytes: i
         block_n=block_n,
         block_d=block_d,
         part_d=max(power_of_two(width, 16, ITEM_BYTES // (block_n * element_bytes)), block_d),
-        gradient_n=min(block_n, 32 if wide else 64),
+        gradient_n=min(block_n, 32 if wide or splits else 64),
         gradient_d=power_of_two(width, 16, 128),
         lag_bytes=CHUNK_BYTES if cut else LAG_BYTES,
         warps=8 if wide else 4,
         stages=2,
+        programs=1 if wide else 2 if splits or rank > NARROW_RANK else 3,
         chunk_bytes=CHUNK_BYTES - 1 if cut else 0,  # less than the lag: its gradient follows the next chunk
     )
 
@@ -113,7 +112,8 @@ def _launch(
     squares = empty(schedule.row_blocks, dtype=torch.float32)
     if not len(schedule.items):
         return squares.sum(), gradient
-    orthogonality_penalty_kernel[(len(schedule.items),)](
+    grid = min(len(schedule.items), plan.programs * processors(new[0]))
+    orthogonality_penalty_kernel[(grid,)](
         write_addresses(addresses, device) if capturing else _kept_addresses(addresses, device),
         schedule.table,
         schedule.items,
@@ -122,6 +122,7 @@ def _launch(
         empty(2 * schedule.overlaps, dtype=torch.bfloat16),
         squares,
         gradient,
+        len(schedule.items),
         len(schedule.chunks),
         NEW=ELEMENT_TYPES[new[0].dtype],
         OLD=ELEMENT_TYPES[old[0].dtype],

@@ -19,8 +19,6 @@ from o3_kernels.ops.orthogonality_penalty.vectorised import (
     penalty_of_short_history,
 )
 
-__all__ = ["orthogonality_penalty"]
-
 
 def orthogonality_penalty(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tensor:
     """Returns the sum over modules m and earlier requests p of ||old[m][p] new[m]^T||_F^2.
@@ -69,7 +67,7 @@ def orthogonality_penalty(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tenso
 class Penalty(torch.autograd.Function):
     """Computes the gradient with the value, without the overhead of a registered operator.
 
-    The backward pass scales the stored gradient in place and releases it; a second one computes it again.
+    The backward pass scales it in place and releases it; a second one computes it again.
     """
 
     @staticmethod
@@ -79,6 +77,7 @@ class Penalty(torch.autograd.Function):
         old: Sequence[Tensor],
         *new: Tensor,
     ) -> Tensor:
+        """Returns the penalty; stores its gradient if one is needed."""
         penalty, ctx.gradients = compute(new, old, any(ctx.needs_input_grad[2:]))
         ctx.compute, ctx.old = compute, old
         ctx.save_for_backward(*new)
@@ -87,6 +86,7 @@ class Penalty(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_penalty: Tensor) -> tuple[Tensor | None, ...]:
+        """Returns the stored gradient, scaled."""
         new = ctx.saved_tensors
         gradients = ctx.gradients or ctx.compute(new, ctx.old, True)[1]
         ctx.gradients = None

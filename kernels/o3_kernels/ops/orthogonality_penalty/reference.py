@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-__all__ = ["orthogonality_penalty_reference"]
-
 
 def orthogonality_penalty_reference(new: Sequence[Tensor], old: Sequence[Tensor]) -> Tensor:
     """Returns the sum over modules m and earlier requests p of ||old[m][p] new[m]^T||_F^2, a scalar."""

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from o3_kernels.blocks import count_blocks
 
-__all__ = ["ModuleShape", "PenaltyPlan", "Schedule", "plan_schedule"]
-
 KEPT_SCHEDULES = 16  # training uses one, or two if it penalises both sides
 
 
@@ -27,6 +25,7 @@ class PenaltyPlan(NamedTuple):
             programs read at a time, so that none waits, but less than the cache, which still has the rows.
         warps: of a program.
         stages: of the software pipeline.
+        programs: running on a multiprocessor at a time, as many as its registers and shared memory hold.
         chunk_bytes: of the rows of a larger module that are processed at once; 0 processes modules as wholes.
     """
 
@@ -39,6 +38,7 @@ class PenaltyPlan(NamedTuple):
     lag_bytes: int
     warps: int
     stages: int
+    programs: int
     chunk_bytes: int = 0
 
 

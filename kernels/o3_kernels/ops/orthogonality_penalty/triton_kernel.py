@@ -1,4 +1,4 @@
-"""Triton kernel of `orthogonality_penalty`: value and gradient of all modules in one launch.
+"""Persistent Triton kernel of `orthogonality_penalty`: value and gradient of all modules in one launch.
 
 R rank of the new adapter, N rows of all earlier adapters of a module, D width.
 
@@ -9,10 +9,12 @@ overlaps are finished and the rows are still in the L2 cache (50 MB on an H200, 
 is too large for it (64 requests of rank 32 at width 11,008 take 90 MB in float32) is cut into chunks of rows,
 so that each earlier adapter is read from memory once. The gradients of its chunks are added in their order.
 
-Progress. A program takes the next item by ticket and waits only for items with lower tickets, which running
-programs have already taken; so there is no deadlock, in whatever order the device starts the programs.
+Progress. As many programs as fit the device take items by ticket until none is left. A program waits only for
+items with lower tickets, which running programs have already taken; so there is no deadlock, however many
+programs run at a time and in whatever order they start. A fixed stride would need all of them to run at once,
+which a device that is shared with other kernels does not promise.
 
-Determinism. Sums have a fixed order, so the results are bitwise reproducible.
+Determinism. Sums have a fixed order, whichever program computes them: the results are bitwise reproducible.
 
 Precision. Every number enters a product with 16 significant bits, as two bfloat16 halves (`halves.py`). The
 history should be split once per request; halves of the new adapters and of the overlaps are computed here.
@@ -31,21 +33,19 @@ import triton.language as tl
 
 from o3_kernels.halves_triton_kernel import halves_of, load_halves
 
-__all__ = ["COLUMNS", "orthogonality_penalty_kernel"]
-
 MOST_TURNS = tl.constexpr(1 << 24)  # seconds of waiting, after which the result is NaN
 COLUMNS = tl.constexpr(9)  # of a row of the table
 
 
 @triton.jit
-def _sizes(row):
+def _sizes(row, ALIGNED: tl.constexpr):
     """Returns R, N and D of a module as int32, which addresses tiles in few instructions, and its plane."""
-    return (
-        tl.load(row).to(tl.int32),
-        tl.load(row + 1).to(tl.int32),
-        tl.load(row + 2).to(tl.int32),
-        tl.load(row + 3),
-    )
+    D, plane = tl.load(row + 2).to(tl.int32), tl.load(row + 3)
+    # Triton before 3.9 ignores the hints of callers on what this returns, and would load single numbers; with
+    # theirs, too, the loops of 3.9 are shorter
+    if ALIGNED:
+        D, plane = tl.multiple_of(D, 16), tl.multiple_of(plane, 16)
+    return tl.load(row).to(tl.int32), tl.load(row + 1).to(tl.int32), D, plane
 
 
 @triton.jit
@@ -88,7 +88,7 @@ def _overlap_item(
     """Computes the overlap of some earlier rows over a part of the width; the last part adds up all parts."""
     new = tl.load(address).to(tl.pointer_type(NEW))
     old = tl.load(address + 1).to(tl.pointer_type(OLD))
-    R, N, D, plane = _sizes(row)
+    R, N, D, plane = _sizes(row, ALIGNED)
     if ALIGNED:
         new, old = tl.multiple_of(new, 16), tl.multiple_of(old, 16)
         D, plane = tl.multiple_of(D, 16), tl.multiple_of(plane, 16)
@@ -163,9 +163,10 @@ def _gradient_item(
 ):
     """Computes a block of columns of the gradient of a chunk, once its overlaps are finished."""
     old = tl.load(address + 1).to(tl.pointer_type(OLD))
-    R, N, D, plane = _sizes(row)
+    R, N, D, plane = _sizes(row, ALIGNED)
     if ALIGNED:
-        old, D, plane = tl.multiple_of(old, 16), tl.multiple_of(D, 16), tl.multiple_of(plane, 16)
+        old = tl.multiple_of(old, 16)
+        D, plane = tl.multiple_of(D, 16), tl.multiple_of(plane, 16)
     wanted = tl.cdiv(N, BLOCK_N).to(tl.int32)
     finished = _wait(ready, wanted)
     ranks_R = tl.arange(0, BLOCK_R)
@@ -213,6 +214,7 @@ def orthogonality_penalty_kernel(
     overlaps,  # [N,2R] for each chunk, padded to whole blocks: pairs of halves, bfloat16
     squares,  # [row blocks] float32
     gradient,  # of the layout of new for each module, float32
+    length,  # of items
     chunks,
     NEW: tl.constexpr,  # element type of the new adapters
     OLD: tl.constexpr,  # element type of the earlier adapters
@@ -228,20 +230,23 @@ def orthogonality_penalty_kernel(
     GRADIENT_N: tl.constexpr,  # a divisor of BLOCK_N
     GRADIENT_D: tl.constexpr,
 ):
-    """Processes one item: the overlaps of some rows, or some columns of a gradient."""
-    item = items + tl.atomic_add(counters, 1, sem="relaxed").to(tl.int64) * 3
-    code = tl.load(item)
-    block, part = tl.load(item + 1), tl.load(item + 2)
-    if code >= 0:
-        _overlap_item(
-            addresses + code.to(tl.int64) * 2, table + code.to(tl.int64) * COLUMNS, parts_of_overlaps,
-            overlaps, squares, counters + 1 + code, counters + 1 + 2 * chunks, block, part,
-            NEW, OLD, HALVES, TRANSPOSED, ALIGNED, EVEN, BLOCK_R, BLOCK_N, BLOCK_D, PART_D,
-        )  # fmt: skip
-    else:
-        chunk = (-1 - code).to(tl.int64)
-        _gradient_item(
-            addresses + chunk * 2, table + chunk * COLUMNS, overlaps, gradient, counters + 1 + chunk,
-            counters + 1 + chunks, chunk, block, OLD, HALVES, TRANSPOSED, CHUNKED, ALIGNED, EVEN, BLOCK_R,
-            BLOCK_N, GRADIENT_N, GRADIENT_D,
-        )  # fmt: skip
+    """Processes items, the overlaps of some rows or some columns of a gradient, until none is left."""
+    ticket = tl.atomic_add(counters, 1, sem="relaxed")
+    while ticket < length:
+        item = items + ticket.to(tl.int64) * 3
+        code = tl.load(item)
+        block, part = tl.load(item + 1), tl.load(item + 2)
+        if code >= 0:
+            _overlap_item(
+                addresses + code.to(tl.int64) * 2, table + code.to(tl.int64) * COLUMNS, parts_of_overlaps,
+                overlaps, squares, counters + 1 + code, counters + 1 + 2 * chunks, block, part,
+                NEW, OLD, HALVES, TRANSPOSED, ALIGNED, EVEN, BLOCK_R, BLOCK_N, BLOCK_D, PART_D,
+            )  # fmt: skip
+        else:
+            chunk = (-1 - code).to(tl.int64)
+            _gradient_item(
+                addresses + chunk * 2, table + chunk * COLUMNS, overlaps, gradient, counters + 1 + chunk,
+                counters + 1 + chunks, chunk, block, OLD, HALVES, TRANSPOSED, CHUNKED, ALIGNED, EVEN, BLOCK_R,
+                BLOCK_N, GRADIENT_N, GRADIENT_D,
+            )  # fmt: skip
+        ticket = tl.atomic_add(counters, 1, sem="relaxed")

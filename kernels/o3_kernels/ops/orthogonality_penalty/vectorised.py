@@ -16,18 +16,6 @@ from torch import Tensor
 from o3_kernels.blocks import sum_type
 from o3_kernels.halves import are_halves, join_halves, split_on_gpu
 
-__all__ = [
-    "HISTORY_AXES",
-    "Gradients",
-    "are_transposed",
-    "group_modules",
-    "is_short",
-    "orthogonality_penalty_vectorised",
-    "penalty_by_group",
-    "penalty_of_short_history",
-    "stack_history",
-]
-
 # P earlier requests, R rank of the new adapter, Q rank of an earlier one, D width
 
 HISTORY_AXES = 3  # of earlier adapters [P,Q,D]; their halves have one more
