@@ -13,6 +13,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.parent.name != "store")
 
 
+def pytest_collection_finish(session):
+    """Says once that there is no GPU, instead of in every test that was asked for and needs one."""
+    if any(item.get_closest_marker("gpu") for item in session.items):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.exit("these tests need a CUDA device, and torch sees none", pytest.ExitCode.USAGE_ERROR)
+
+
 @pytest.fixture(scope="session")
 def tiny_base():
     """A random Llama, 2 layers x 32, with the embedded benchmark's real tokenizer."""

@@ -47,6 +47,9 @@ OTHER_PROGRAMS = (
     "sh",
     "nvidia-smi",
     "compute-sanitizer",
+    "ncu",
+    "mkdir",
+    "cp",
 )
 
 
@@ -134,7 +137,7 @@ def check_other_program(line):
         assert all(f"\n{word}:" in makefile for word in words if "=" not in word)
     elif program == "python" and words[0].startswith("scripts/"):
         assert (ROOT / words[0]).is_file()
-    elif program in ("python", "torchrun") and "-m" in words:
+    elif program in ("python", "python3", "torchrun") and "-m" in words:
         name = words[words.index("-m") + 1]
         path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").is_file() or path.is_dir() or importlib.util.find_spec(name)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.kernels import __main__ as command
-from benchmarks.kernels import cases, loops, measure, others, readme, report, tune
+from benchmarks.kernels import cases, loops, measure, others, readme, report, training_step, tune
 from benchmarks.kernels.decoder_layer import INPUT_WIDTHS, decoder_layer_case
 from benchmarks.kernels.measure import measure_case, relative_error
 from benchmarks.kernels.memory import peak_mib
@@ -333,6 +333,7 @@ def test_command_refuses_what_it_cannot_do(arguments, capsys, monkeypatch):
     assert ended.value.code == 2
     message = capsys.readouterr().err
     assert "error:" in message
+    assert message.count("\n") == 1 or arguments[0] == "--op"
     assert "CUDA" in message or arguments[0] == "--op"
 
 
@@ -343,3 +344,20 @@ def test_command_does_not_call_pytorch_ours(capsys, monkeypatch):
         command.main(["--everything"])
     assert ended.value.code == 2
     assert "left out by O3_KERNELS" in capsys.readouterr().err
+
+
+def test_share_of_the_penalty_in_a_training_step(tmp_path, capsys):
+    sizes = ["--layers", "1", "--width", "64", "--tokens", "3", "--requests", "2", "--rounds", "1"]
+    assert training_step.main(["--device", "cpu", *sizes, "--out", str(tmp_path / "new" / "step.json")]) == 0
+    results = json.loads((tmp_path / "new" / "step.json").read_text())
+    assert results == json.loads(capsys.readouterr().out)
+    assert results["median_ms"].keys() == {"with_penalty", "without_penalty"}
+    assert results["penalty_share"] < 1
+
+
+def test_training_step_without_a_gpu_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        training_step.main([])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
