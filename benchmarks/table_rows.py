@@ -274,6 +274,18 @@ def reference() -> Iterator[Row]:
         yield [label, *accuracies, distance, chance, auc, f"{leak} %"]
 
 
+def nearness() -> Iterator[Row]:
+    """Yields how near the demo's gated model is to the retrained one, by objective; other phrasings."""
+    seeds = results("closeness_demo")["seeds"].values()
+    for objective in dict.fromkeys(name for one in seeds for name in one):
+        found = [one[objective] for one in seeds if objective in one]
+        audits = [part for one in found for name, part in one["splits"].items() if name.endswith("held_out")]
+        figures = ("nearer", "to_retrained", "to_original", "ks_retrained", "depth")
+        cells = [span((part[figure] for part in audits), "{:.2f}") for figure in figures]
+        sides = [f"{mean(one[name] for one in found):.2f}" for name in ("leak", "utility")]
+        yield [f"`{objective}`", *cells, *sides]
+
+
 def count(rows: Iterable[dict[str, Any]], share: str, of: str = "attempts") -> int:
     """Returns the number of cases behind the shares of some rows."""
     return sum(round((row[share] or 0) * row[of]) for row in rows)

@@ -25,6 +25,7 @@ class Table(NamedTuple):
 TABLES = (
     Table("results/methods", "| variant |", rows.study("baselines")),
     Table("results/methods", "| model | forgotten |", rows.reference),
+    Table("results/methods", "| objective | nearer |", rows.nearness),
     Table("results/gate", "| variant |", rows.study("gate_rules")),
     Table("results/gate", "| without |", rows.ablation),
     Table("results/adapters", "| mode, penalty on |", rows.adapter_modes),
