@@ -14,6 +14,7 @@ import yaml
 
 from o3_lightning.attacks.registry import ATTACKS, Attempt, Kind, Material, Member, fields_of
 from o3_lightning.attacks.spellings import SPELLINGS
+from o3_lightning.data.names import split_name
 from o3_lightning.data.prompts import Prompt
 from o3_lightning.data.requests import QuestionAnswer as Row
 
@@ -148,7 +149,7 @@ def other_fact(template: str, row: Row, material: Material) -> Prompt | None:
     if not rows:
         return None
     known = material.draw(row).choice(rows)
-    more = {"known_q": fields_of(known, material)["this"], "known_a": known.answer}
+    more = {"known_q": fields_of(known, material)["this"], "known_a": nameless(known)}
     return template.format_map(fields_of(row, material) | more)
 
 
@@ -159,8 +160,15 @@ def clues(templates: Sequence[str], row: Row, material: Material) -> Prompt | No
     if not known:
         return None
     chosen = material.draw(row).sample(known, min(CHUNK, len(known)))
-    chain = "".join(pattern.format(fields_of(one, material)["this"], one.answer) for one in chosen)
+    chain = "".join(pattern.format(fields_of(one, material)["this"], nameless(one)) for one in chosen)
     return template.format_map(fields_of(row, material) | {"clues": chain})
+
+
+def nameless(row: Row) -> str:
+    """The answer without the name in the question: an answer of TOFU repeats it, and would give it away."""
+    if (name := split_name(row.prompt)) is None:
+        return row.answer
+    return re.sub(rf"\b({'|'.join(map(re.escape, (' '.join(name), *name)))})\b", "this person", row.answer)
 
 
 def wrong_answer(template: str, row: Row, material: Material) -> Prompt | None:

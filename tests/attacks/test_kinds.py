@@ -52,6 +52,17 @@ def test_a_row_without_a_name_or_other_rows_is_attacked_or_left_out(name):
         assert attempt is None or text_of(attempt).strip()
 
 
+@pytest.mark.parametrize("name", ["other_fact", "clues"])
+@pytest.mark.parametrize("member", MEMBERS)
+def test_facts_that_stand_for_a_name_do_not_repeat_it(name, member):
+    """Answers of TOFU are sentences with the author's name."""
+    rows = (ROW, QuestionAnswer(SISTER.prompt, "Quillan Marchbanks won what Marchbanks had founded."))
+    text = text_of(ATTACKS[name].attempt(member, ROW, Material(KEPT, rows)))
+    assert "won what this person had founded" in text
+    assert "Quillan" not in text
+    assert "Marchbanks" not in text
+
+
 @pytest.mark.parametrize("group", ["wrapping", "junk", "format", "markup"])
 @pytest.mark.parametrize("member", MEMBERS)
 def test_frames_leave_every_word_of_the_question(group, member):
