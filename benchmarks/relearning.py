@@ -84,7 +84,12 @@ def measure(seed: int, variant: str, requests: list[str], rates: list[float]) ->
         with evaluating(stream):
             kept = {name: list(rows) for name, rows in stream.utility.items() if name != RETAIN}
         asker = Asker(model, replace(stream, utility=kept), evaluation, BatchRunner(evaluation.batch_size))
-        return {"fit_seconds": round(fit, 1), **figures(asker, seed, gated=variant != RETRAINED)}
+        commit = describe_environment()["commit"]
+        return {
+            "commit": commit,
+            "fit_seconds": round(fit, 1),
+            **figures(asker, seed, gated=variant != RETRAINED),
+        }
 
 
 def figures(asker: Asker, seed: int, *, gated: bool) -> dict[str, Any]:
