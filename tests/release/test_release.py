@@ -16,6 +16,7 @@ from o3_lightning.release.config import ReleaseConfig
 from o3_lightning.release.context import ReleaseContext
 from o3_lightning.release.rounds import Rounds
 from o3_lightning.release.topic_facts import TopicFacts
+from o3_lightning.reveal.scorers import WordScorer
 from o3_lightning.run.parsing import build
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("release_*.yaml"))
@@ -215,3 +216,28 @@ def test_every_shipped_configuration_loads(path):
     config = build(ReleaseConfig, namespace)
     assert config.topic or config.requests
     assert config.revealing().search == config.search
+
+
+@pytest.mark.parametrize("name", ["release_toxicity", "release_person_names", "release_code"])
+def test_a_configuration_of_the_paper_releases_a_tiny_model(name, tiny, tmp_path, monkeypatch):
+    small = {
+        "output": tmp_path, "rounds": 1, "steps": 1, "lambdas": [0.5], "neutral": 8, "budget": 100, "stop": 0,
+        "further": 0, "arms.pool": 20, "search.queries": 4, "search.first": 2, "search.steps": 2,
+        "sampling.samples": 2, "sampling.max_new_tokens": 4, "filter.relevance": 0,
+        "adapter.epochs": 1, "adapter.rank": 2,
+    }  # fmt: skip
+    words = [word for key, value in small.items() for word in (f"--{key}", str(value))]
+    path = next(path for path in CONFIGS if path.stem == name)
+    parser = config_parser("release", "", ReleaseConfig, trainer=True)
+    config = build(ReleaseConfig, read_arguments(parser, ["--config", str(path), *words]))
+    asked = []
+
+    def scorer(reward, *_):  # in place of a classifier of the Hub
+        asked.append(reward.scorer)
+        return WordScorer(("e",))
+
+    monkeypatch.setattr("o3_lightning.reveal.reveal.build_scorer", scorer)
+    (record,) = loop.release(config, CPU, config.folder)["rounds"]
+    assert asked == [{"toxicity": "classifier", "person_names": "entities", "code": "code"}[name[8:]]]
+    assert record["known_rows"] > 0
+    assert record["probability_after"] < record["probability_before"]

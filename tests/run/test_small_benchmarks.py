@@ -6,7 +6,6 @@ import pytest
 
 import o3_lightning.run.inputs as inputs_module
 from o3_lightning.commands.common import read_run
-from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.run.pipeline import run_stream
 from o3_lightning.run.study import read_study
 from tests.run.test_configs import ROOT
@@ -31,6 +30,7 @@ def tofu():
     return {
         "tofu/forget01.json": authors,
         "tofu/forget01_perturbed.json": perturbed,
+        "tofu/holdout01.json": rows("Where was Unseen", 4),
         "tofu/retain90.json": rows("Who was Kept", 8),
         "tofu/retain_perturbed.json": rows("Who was Kept", 4),
         "tofu/real_authors_perturbed.json": rows("Who wrote", 4),
@@ -52,6 +52,7 @@ def scienceqa():
 
     return {
         "scienceqa/biology_train.jsonl": rows("biology", 5),
+        "scienceqa/chemistry_train.jsonl": rows("chemistry", 5),
         "scienceqa/physics_train.jsonl": rows("physics", 5),
         "scienceqa/rest_test.jsonl": [*rows("biology", 4), *rows("civics", 4)],
         "scienceqa/openbookqa_test.jsonl": rows("books", 4),
@@ -76,8 +77,43 @@ def clinc150():
     }
 
 
+def real_world():
+    def rows(name, task):
+        return [
+            {"name": name, "question": f"Where was {name} in {n}?", "answer": f"In {n}", "task_id": task}
+            for n in range(6)
+        ]
+
+    forget = [*rows("Ann Quillfeather", "1"), *rows("Bo Vantongeren", "2")]
+    return {"real_world/forget.jsonl": forget, "real_world/neighbor.jsonl": rows("Tobiah Wexcombe", "3")}
+
+
+def muse():
+    texts = {
+        split: [{"text": f"{split} {n} " + "so it went on " * 5} for n in range(4)]
+        for split in (*(f"sust_forget_{n}" for n in range(1, 5)), "raw_retain1", "privleak_holdout")
+    }
+    asked = [{"question": f"What about {n}?", "answer": f"So {n}"} for n in range(4)]
+    files = {**texts, "knowmem_retain_qa": asked}
+    return {f"muse/sust/{split}.jsonl": rows for split, rows in files.items()}
+
+
 OTHERS = ("scienceqa", "clinc150", "real_world", "muse_sust")
-FILES = {"tofu_continual": tofu, "scienceqa": scienceqa, "clinc150": clinc150}
+FILES = {
+    "tofu_continual": tofu,
+    "scienceqa": scienceqa,
+    "clinc150": clinc150,
+    "real_world": real_world,
+    "muse_sust": muse,
+}
+SPLITS = {"real_world": ["neighbours"], "muse_sust": ["retained_knowledge"]}
+TINY = {
+    "trainer": {"fast_dev_run": True, "accelerator": "cpu", "devices": 1},
+    "evaluation": {"metrics": ["accuracy", "probability"], "max_new_tokens": 2},
+    "data": {"download": False, "rows_per_request": 3, "utility_rows": 2, "retain_rows": 2},
+    "base": {"template": "question_answer", "finetune_on": {"epochs": 1}},
+    "detector": {"training": {"epochs": 1}},
+}
 TASKS = {
     "tofu_continual": ["real_authors", "world_facts"],
     "scienceqa": ["commonsenseqa", "openbookqa"],
@@ -93,25 +129,53 @@ def folder(tiny_base, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_benchmark_runs_from_teaching_to_the_accuracies_of_o3(name, folder, tmp_path, monkeypatch):
-    for path, rows in FILES[name]().items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text("\n".join(json.dumps(row) for row in rows))
+@pytest.fixture
+def prepare(tmp_path, monkeypatch, remembering_encoder):
+    """Writes the files of a benchmark and makes runs find them."""
+
+    def write(name):
+        for path, rows in FILES[name]().items():
+            (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
+            (tmp_path / path).write_text("\n".join(json.dumps(row) for row in rows))
+
     monkeypatch.setenv("O3_DATA", str(tmp_path))
     monkeypatch.setenv("O3_CACHE", str(tmp_path / "cache"))
-    encoder = load_encoder("minilm")
-    monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: encoder)
+    monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: remembering_encoder)
+    return write
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_benchmark_runs_from_teaching_to_the_accuracies_of_o3(name, folder, tmp_path, prepare):
+    prepare(name)
     words = ["--config", name, "--config", "overlays/small", "--base.id", str(folder)]
     objective = ["--objective.forget.name", "npo", "--objective.retain.name", "gd"]
     config, trainer, _ = read_run("run", "", [*words, *objective, "--output", str(tmp_path / "runs"), *QUICK])
     metrics = json.loads((run_stream(config, trainer) / "metrics.json").read_text())
-    assert {"retain", *TASKS[name]} <= set(metrics["utility"])
+    tasks = TASKS.get(name, [])
+    assert {"retain", *tasks, *SPLITS.get(name, [])} <= set(metrics["utility"])
     assert len(metrics["official"]) == len(metrics["requests"]) == config.data.count
     for after in metrics["official"]:
-        assert {"seen", "held_out", "retained", "u2r", *TASKS[name]} == set(after)
-        assert None not in after["held_out"]
+        assert {"seen", "held_out", "retained", "u2r", *tasks} == set(after)
+        assert None not in after["held_out" if tasks else "seen"]
     assert list((tmp_path / "cache").glob("finetuned-*"))
+
+
+@pytest.mark.parametrize(
+    ("study", "variant", "benchmark"),
+    [
+        ("closer_look", "me_gd", "tofu_continual"),
+        ("o3_order", "chemistry_first", "scienceqa"),
+    ],
+)
+def test_a_study_of_the_papers_runs_small(study, variant, benchmark, folder, tmp_path, prepare):
+    prepare(benchmark)
+    over = [ROOT / f"configs/{name}.yaml" for name in (benchmark, "overlays/small")]
+    found = read_study(ROOT / f"configs/experiments/{study}.yaml", over)
+    job = found.job(variant, 0, tmp_path, TINY, {"base": {"id": str(folder)}})
+    metrics = json.loads((run_stream(job.config, job.trainer) / "metrics.json").read_text())
+    order = ["chemistry", "biology"] if study == "o3_order" else metrics["requests"]
+    assert metrics["requests"] == order[: job.config.data.count]
+    assert len(metrics["adapters"]) == job.config.data.count
 
 
 @pytest.mark.parametrize(
