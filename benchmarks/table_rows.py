@@ -335,14 +335,18 @@ def releases() -> Iterator[Row]:
         yield [name, *("{:.3f} ± {:.3f}".format(*splits[split]) for split in RELEASED)]
 
 
-def weight_attacks() -> Iterator[Row]:
-    """Yields the attacks of those who have the weights, on the demo."""
-    table = [row for row in results("robustness_demo")["table"] if row["group"] == "weights"]
-    for attack in dict.fromkeys(row["attack"] for row in table):
-        rows = [row for row in table if row["attack"] == attack]
-        figures = ("leak", "base_leak", "caught", "false_alarm", "utility", "base_utility")
-        means = [mean(row[figure] for row in rows) if figure in rows[0] else None for figure in figures]
-        yield [f"`{attack}`", *("–" if value is None else f"{value:.2f}" for value in means)]
+def weight_attacks(name: str) -> Callable[[], Iterator[Row]]:
+    """Returns the rows of the attacks of those who have the weights, means over the requests of one run."""
+
+    def rows() -> Iterator[Row]:
+        table = [row for row in results(name)["table"] if row["group"] == "weights"]
+        for attack in dict.fromkeys(row["attack"] for row in table):
+            own = [row for row in table if row["attack"] == attack]
+            figures = ("leak", "base_leak", "caught", "false_alarm", "utility", "base_utility")
+            means = [mean(row[figure] for row in own) if figure in own[0] else None for figure in figures]
+            yield [f"`{attack}`", *("–" if value is None else f"{value:.2f}" for value in means)]
+
+    return rows
 
 
 def weight_attacks_over_seeds() -> Iterator[Row]:
