@@ -9,6 +9,7 @@ import resource
 import signal
 import time
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 
@@ -72,8 +73,8 @@ def change_for_ever(path, number, pipe, draw):
                 break
 
 
-def start_writer(path, number, draw, *, full):
-    """Forks a writer; returns its process id and a pipe that tells what it did."""
+def start_writer(path, number, draw, change, *, full):
+    """Forks a process that changes the store; returns its id and a pipe that tells what it did."""
     read, write = os.pipe()
     child = os.fork()
     if child:
@@ -84,17 +85,17 @@ def start_writer(path, number, draw, *, full):
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             limit = (path / "journal.jsonl").stat().st_size + draw.randrange(LEFT)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        change_for_ever(path, number, write, draw)
+        change(path, number, write, draw)
     except BaseException as error:
         os.write(write, f"failed {type(error).__name__} {' '.join(str(error).split())}\n".encode())
     finally:
         os._exit(1)
 
 
-def kill_once(path, draw, *, full):
+def kill_once(path, draw, change=change_for_ever, longest=LONGEST, *, full):
     """Starts two writers and kills them; returns the lines of both."""
-    writers = [start_writer(path, n, random.Random(draw.random()), full=full) for n in range(WRITERS)]
-    time.sleep(draw.uniform(0, LONGEST))
+    writers = [start_writer(path, n, random.Random(draw.random()), change, full=full) for n in range(WRITERS)]
+    time.sleep(draw.uniform(0, longest))
     for child, _ in writers:
         os.kill(child, signal.SIGKILL)
     lines = []
@@ -122,24 +123,32 @@ def check_store(path, lines):
         assert here.get(name) in (STEPS[step], STEPS[following]), (name, step)
 
 
+@contextmanager
+def linked(path, elsewhere, really):
+    """Puts the bystander's adapter outside of the store behind a link: nothing there may change."""
+    if not really:
+        yield
+        return
+    place, outside = path / "requests" / BYSTANDER / "adapter", elsewhere / "adapter"
+    place.rename(outside)
+    place.symlink_to(outside)
+    before = {file.name: file.read_bytes() for file in outside.iterdir()}
+    yield
+    assert {file.name: file.read_bytes() for file in outside.iterdir()} == before
+    place.unlink()
+    outside.rename(place)
+
+
 def kill_writers(path, elsewhere, seed, kills):
     """Kills writers again and again; returns how often each step was finished, and how many were refused."""
     draw, counts = random.Random(seed), Counter()
     store = Store.create(path, "base", "b", "encoder", "e")
     for step in list(STEPS)[:3]:
         take(store, BYSTANDER, step)
-    place, outside = path / "requests" / BYSTANDER / "adapter", elsewhere / "adapter"
     for _ in range(kills // WRITERS):
-        full, linked = draw.random() < 0.2, draw.random() < 0.2
-        if linked:
-            place.rename(outside)
-            place.symlink_to(outside)
-            before = {file.name: file.read_bytes() for file in outside.iterdir()}
-        lines = kill_once(path, draw, full=full)
-        if linked:
-            assert {file.name: file.read_bytes() for file in outside.iterdir()} == before
-            place.unlink()
-            outside.rename(place)
+        full = draw.random() < 0.2
+        with linked(path, elsewhere, draw.random() < 0.2):
+            lines = kill_once(path, draw, full=full)
         check_store(path, lines)
         for word, name, step in (line for told in lines for line in told):
             kind = "refused links" if name == BYSTANDER else "refused by the disk"
