@@ -16,7 +16,6 @@ from typing import Any
 from filelock import FileLock
 
 from o3_lightning.common.files import cache_folder, digest_file, digest_json, sync_folder, write_json
-from o3_lightning.data.encoding import encode_pairs
 from o3_lightning.data.fictitious import in_all_phrasings, training_rows
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.templates import TEMPLATES
@@ -182,32 +181,18 @@ def train_model(
 ) -> Any:
     """Returns a model trained on the rows; the same seed gives the same weights on the same machine."""
     import torch
-    from lightning import Trainer
 
-    from o3_lightning.models.pretraining import PretrainingModule, batch_loader
+    from o3_lightning.models.pretraining import learn_answers
 
-    template = TEMPLATES["question_answer"]
     common = {row.prompt for fact in general_knowledge() for row in in_all_phrasings(fact)}
     rows = tuple(row for row in rows for _ in range(config.common_repeats if row.prompt in common else 1))
-    prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
-    examples = encode_pairs(tokenizer, template, prompts, answers, config.context_tokens)
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         torch.set_num_threads(config.threads)
         try:
             model = make_model(tokenizer, config)
-            loader = batch_loader(examples, tokenizer.pad_token_id, config.batch_size, seed)
-            trainer = Trainer(
-                max_epochs=config.epochs,
-                accelerator="cpu",
-                devices=1,
-                gradient_clip_val=config.clip,
-                logger=False,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-            )
-            trainer.fit(PretrainingModule(model, config, len(loader) * config.epochs), loader)
+            learn_answers(model, tokenizer, TEMPLATES["question_answer"], rows, config, seed)
         finally:
             torch.set_num_threads(threads)
     return model.eval()

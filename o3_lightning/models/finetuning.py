@@ -9,7 +9,6 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import BENCHMARKS, DataConfig
-from o3_lightning.data.encoding import encode_pairs
 from o3_lightning.data.requests import QuestionAnswer, read_rows
 from o3_lightning.data.stream import taught_rows
 from o3_lightning.data.templates import PromptTemplate
@@ -92,28 +91,20 @@ def teach(
 ) -> Any:
     """Returns a copy of the model that was trained on the rows."""
     import torch
-    from lightning import Trainer
 
-    from o3_lightning.models.pretraining import PretrainingModule, batch_loader
+    from o3_lightning.models.pretraining import learn_answers
 
     logger.info("teaching the base model %d rows once; kept in the cache", len(rows))
-    prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
-    examples = encode_pairs(tokenizer, template, prompts, answers, config.max_tokens)
-    loader = batch_loader(examples, tokenizer.pad_token_id, config.batch_size, seed)
-    settings = FictitiousBaseConfig(learning_rate=config.learning_rate)
+    settings = FictitiousBaseConfig(
+        learning_rate=config.learning_rate,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        context_tokens=config.max_tokens,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         learner = plain_copy(model).float().train().requires_grad_(True)
-        trainer = Trainer(
-            max_epochs=config.epochs,
-            accelerator="gpu" if next(model.parameters()).is_cuda else "cpu",
-            devices=1,
-            gradient_clip_val=settings.clip,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(PretrainingModule(learner, settings, len(loader) * config.epochs), loader)
+        learn_answers(learner, tokenizer, template, rows, settings, seed)
     return learner.eval().to(model.dtype)
 
 

@@ -1,14 +1,17 @@
-"""Next-token training of small base models: a Lightning module and a loader."""
+"""Next-token training of small base models."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from o3_lightning.data.encoding import Example, TokenBatch, collate
+from o3_lightning.data.encoding import TokenBatch, collate, encode_pairs
+from o3_lightning.data.requests import QuestionAnswer
+from o3_lightning.data.templates import PromptTemplate
 from o3_lightning.models.config import FictitiousBaseConfig
 
 FIRST_MOMENT = 0.9  # AdamW's usual beta_1
@@ -56,15 +59,33 @@ class PretrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def batch_loader(examples: list[Example], pad_id: int, batch_size: int, seed: int) -> DataLoader[Any]:
-    """Returns a loader whose order depends on the seed alone.
+def learn_answers(
+    model: Any,
+    tokenizer: Any,
+    template: PromptTemplate,
+    rows: Sequence[QuestionAnswer],
+    config: FictitiousBaseConfig,
+    seed: int,
+) -> None:
+    """Trains every weight of a model, on its device, on the answers of rows; the seed gives their order.
 
     Batches are drawn from all rows; sorting them by length was tried and reached a lower accuracy.
     """
-    return DataLoader(
-        examples,  # type: ignore[arg-type]
-        batch_size=batch_size,
+    prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
+    loader: DataLoader[Any] = DataLoader(
+        encode_pairs(tokenizer, template, prompts, answers, config.context_tokens),  # type: ignore[arg-type]
+        batch_size=config.batch_size,
         shuffle=True,
         generator=torch.Generator().manual_seed(seed),
-        collate_fn=lambda items: collate(items, pad_id),
+        collate_fn=lambda items: collate(items, tokenizer.pad_token_id),
     )
+    trainer = Trainer(
+        max_epochs=config.epochs,
+        accelerator="gpu" if next(model.parameters()).is_cuda else "cpu",
+        devices=1,
+        gradient_clip_val=config.clip,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(PretrainingModule(model, config, len(loader) * config.epochs), loader)
