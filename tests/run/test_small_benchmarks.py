@@ -6,6 +6,7 @@ import pytest
 
 import o3_lightning.run.inputs as inputs_module
 from o3_lightning.commands.common import read_run
+from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.run.pipeline import run_stream
 from o3_lightning.run.study import read_study
 from tests.run.test_configs import ROOT
@@ -140,7 +141,8 @@ def prepare(tmp_path, monkeypatch, remembering_encoder):
 
     monkeypatch.setenv("O3_DATA", str(tmp_path))
     monkeypatch.setenv("O3_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: remembering_encoder)
+    by_pooling = {"mean": remembering_encoder, "padded_mean": load_encoder("minilm", pooling="padded_mean")}
+    monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: by_pooling[config.pooling])
     return write
 
 
@@ -164,6 +166,7 @@ def test_a_benchmark_runs_from_teaching_to_the_accuracies_of_o3(name, folder, tm
     ("study", "variant", "benchmark"),
     [
         ("closer_look", "me_gd", "tofu_continual"),
+        ("o3_ablations", "zeta_5", "scienceqa"),
         ("o3_order", "chemistry_first", "scienceqa"),
     ],
 )
