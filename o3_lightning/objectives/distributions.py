@@ -246,4 +246,5 @@ def pdu_retain_loss(views: Views, settings: Settings) -> Tensor:
         above the loss before unlearning. Its scripts start with a coefficient of 100 (TOFU) or 50 (MUSE) and
         warm up for 5 of 10 to 30 epochs, or 3 of 10.
     """
-    return mean_nll(views[RETAIN]) - settings.slack
+    slack: float = settings.slack
+    return mean_nll(views[RETAIN]) - slack
