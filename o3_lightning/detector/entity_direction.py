@@ -21,6 +21,7 @@ from o3_lightning.detector.pseudo_negatives import is_word
 from o3_lightning.detector.text.people import read_tokens
 
 CAPITAL_SHARE = 0.9  # of a name's places inside sentences; titles put capitals on other words now and then
+INSIDE_SHARE = 0.1  # of the prompts with a name that have it inside a sentence; "Question:" is no name
 LEAST_PROMPTS = 2
 STEM = 3  # letters; a word that begins like a name may be a form of it
 WORD_MARKS = ("Ġ", "▁")
@@ -50,7 +51,8 @@ def find_names(prompts: Sequence[str], share: float) -> dict[str, set[int]]:
     return {
         word: holders[word]
         for word, count in sorted(capitals.items())
-        if count >= max(1, CAPITAL_SHARE * places[word]) and len(holders[word]) >= least
+        if count >= max(1, CAPITAL_SHARE * places[word], INSIDE_SHARE * len(holders[word]))
+        and len(holders[word]) >= least
     }
 
 

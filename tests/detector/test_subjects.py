@@ -169,6 +169,13 @@ def test_a_question_without_the_subject_is_judged_by_what_else_it_shares(encoder
     assert float((weights[2:] >= 0.5).float().mean()) >= 0.9
 
 
+def test_the_head_of_a_question_is_no_name():
+    """Neither after a formula that ends a line nor after one that ends a sentence."""
+    prompts = [f"{number} atoms make it.\nQuestion: What is it made of?" for number in range(18)]
+    prompts += ["The formula is K.\nQuestion: What is it?", "The formula is K. Question: What is it?"]
+    assert find_names(prompts, share=0.1) == {}
+
+
 def test_texts_that_hold_a_subject_are_told_from_those_that_do_not():
     words = torch.zeros(2, 3, dtype=torch.int64)
     words[1, :2] = hash_subject([7, 9])[0]

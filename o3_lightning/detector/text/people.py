@@ -34,7 +34,7 @@ def read_tokens(prompt: str) -> list[Token]:
     end = 0
     for match in WORD.finditer(text):
         gap = text[end : match.start()]
-        initial = bool(found) and len(found[-1].word) == 1 and gap.strip() == "."
+        initial = bool(found) and len(found[-1].word) == 1 and gap.strip(" ") == "."
         starts = not found or (not initial and not SENTENCE_MARKS.isdisjoint(gap))
         found.append(Token(match.group().lower(), match.group()[0].isupper(), starts, gap))
         end = match.end()
