@@ -70,9 +70,11 @@ def test_the_largest_weight_of_several_evidences_counts(encoder, fitted, people,
     assert list(loaded.parts) == ["fusion", "names", "shared_words"]
     prompts = [people["held_out"][0], "a rose", "hello"]
     alone, joined = (MultiDetector(encoder, {"r": detector}) for detector in (fitted, loaded))
-    expected = torch.maximum(alone.weights(prompts)[:, 0], words.weight(words.score(encoder, prompts)))
-    assert torch.equal(joined.weights(prompts)[:, 0], expected)
-    assert torch.equal(joined.scores(prompts), alone.scores(prompts))
+    found = words.weight(words.score(encoder, prompts))
+    assert torch.equal(joined.weights(prompts)[:, 0], torch.maximum(alone.weights(prompts)[:, 0], found))
+    scores = alone.scores(prompts)[:, 0]
+    assert found.tolist() == [0, 1, 0]
+    assert torch.equal(joined.scores(prompts)[:, 0], torch.where(found >= 1, scores.clamp_min(0), scores))
 
 
 def test_an_unknown_name_is_refused(fitted, tmp_path):
