@@ -21,6 +21,11 @@ from o3_lightning.metrics.text import unparseable
 ACCURACY = "accuracy"
 CHOICE = "multiple_choice"
 ROUGE = "rouge_l_recall"
+GROUPS = (
+    "seen",
+    "held_out",
+    "retained",
+)  # O3's S.U., D.U. and R.D.; U.1 and U.2 are the other tasks, by name
 SEED = 0  # of the interval; used only if accuracies are not all 0 or 1
 Place = dict[str, dict[str, float]]
 Result = Mapping[str, Any]
@@ -84,7 +89,7 @@ def official_series(identifiers: Sequence[str], measured: Sequence[Result]) -> l
         base, now = (pooled_accuracies(stage, identifiers[:count]) for stage in stages)
         if not base:
             return []
-        pairs = {name: [base[name].pooled, now[name].pooled] for name in ("seen", "held_out", "retained")}
+        pairs = {name: [base[name].pooled, now[name].pooled] for name in GROUPS}
         tasks = base["utility"].groups
         pairs |= {name: [tasks[name], now["utility"].groups[name]] for name in tasks}
         whole = {
@@ -272,7 +277,8 @@ def headline(metrics: Result, column: int = -1) -> dict[str, float]:
         seconds for stage, seconds in metrics["seconds"].items() if stage.endswith(("-protect", "-unlearn"))
     ]
     official = (metrics.get("official") or [{"u2r": None}])[-1]
-    columns = [pair[column] for name, pair in official.items() if name != "u2r"]
+    tasks = sorted(official.keys() - {*GROUPS, "u2r"})
+    columns = [official[name][column] for name in (*GROUPS, *tasks) if name in official]
     levels = {
         **dict(zip(("su", "du", "rd", "u1", "u2"), columns, strict=False)),
         "seen": mean_of(row[column] for row in complete(metrics, ACCURACY, "seen")),

@@ -115,6 +115,16 @@ def test_variants_are_compared_with_ours_pair_by_pair(tmp_path):
     assert "*" not in table(summarise(study, measured)).split("\n\n")[0]
 
 
+def test_the_accuracies_of_o3_are_found_by_name_since_files_are_sorted():
+    official = {"seen": 0.1, "held_out": 0.2, "retained": 0.3, "commonsenseqa": 0.4, "openbookqa": 0.5}
+    pairs = {name: [value + 0.5, value] for name, value in sorted(official.items())}
+    metrics = {**metrics_of(0.5, 0.9), "official": [{**pairs, "u2r": 1.0}]}
+    for column, added in ((-1, 0.0), (0, 0.5)):
+        figures = headline(metrics, column)
+        found = [figures[name] - added for name in ("su", "du", "rd", "u1", "u2")]
+        assert found == pytest.approx(list(official.values()))
+
+
 def test_the_base_model_has_a_row_only_where_all_variants_share_it(tmp_path, monkeypatch):
     def fake_run(config, trainer):
         metrics = metrics_of(0.5, 0.9)
