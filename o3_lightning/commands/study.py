@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> None:
     if words.config is None:
         raise InputError(f"give --config FILE, a study such as {EXAMPLE}")
     path, *over = (find_file(name) for name in words.config)
-    from o3_lightning.run.study import read_study, run_study, table
+    from o3_lightning.run.study import read_study, run_study
+    from o3_lightning.run.study_table import table
 
     study = read_study(path, over, words.name)
     if words.dry_run:

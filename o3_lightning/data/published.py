@@ -28,10 +28,7 @@ ANSWER_WORDS = 100
 PASSAGES = 20  # at most per text; a book would give thousands
 RWKU, PCH = "jinzhuoran/RWKU", "XUJA231/PCH"
 PROBES = ("forget_level1", "forget_level2", "forget_level3")
-TRAINED, TESTED = (
-    0.7,
-    0.8,
-)  # of WMDP's questions the first 70 % are forgotten and the last 20 % test, as in O3
+TRAINED, TESTED = 0.7, 0.8  # of WMDP's questions the first 70 % are forgotten, the last 20 % test, as in O3
 PCH_REQUESTS = 300  # of 600 texts
 ASKED, TEXT = ("question", "answer"), ("text",)
 
@@ -69,11 +66,11 @@ def rows_of(records: Iterable[Record], make: Make) -> Rows:
 
 def by_field(records: Iterable[Record], field: str, make: Make) -> dict[str, Rows]:
     """Returns the rows of the records by the text of a field, made an id, in order of appearance."""
-    groups: dict[str, Rows] = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
         name = re.sub(r"[^A-Za-z0-9]+", "_", record.text(field)).strip("_")
-        groups[name] = groups.get(name, ()) + make(record)
-    return groups
+        groups.setdefault(name, []).append(record)
+    return {name: rows_of(own, make) for name, own in groups.items()}
 
 
 def requests_of(groups: dict[str, Rows]) -> tuple[UnlearningRequest, ...]:

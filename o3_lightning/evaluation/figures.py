@@ -21,11 +21,7 @@ from o3_lightning.metrics.text import unparseable
 ACCURACY = "accuracy"
 CHOICE = "multiple_choice"
 ROUGE = "rouge_l_recall"
-GROUPS = (
-    "seen",
-    "held_out",
-    "retained",
-)  # O3's S.U., D.U. and R.D.; U.1 and U.2 are the other tasks, by name
+GROUPS = ("seen", "held_out", "retained")  # O3's S.U., D.U. and R.D.; any other is a task, U.1 or U.2
 SEED = 0  # of the interval; used only if accuracies are not all 0 or 1
 Place = dict[str, dict[str, float]]
 Result = Mapping[str, Any]

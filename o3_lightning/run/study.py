@@ -1,4 +1,4 @@
-"""Studies: runs of every variant of a configuration with every seed, and a table of means and deviations.
+"""Studies: runs of every variant of a configuration with every seed, and their means and deviations.
 
 A study is a YAML file: the configuration that the variants share, the fields that differ in each, the seeds,
 the columns of the table, and optionally grids of values of which each variant takes the best on validation
@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError, O3Error
 from o3_lightning.common.files import digest_json, write_atomically, write_json
-from o3_lightning.common.plain import markdown_table, to_plain
+from o3_lightning.common.plain import to_plain
 from o3_lightning.common.shipped import find_file
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.data.requests import check_id
@@ -32,15 +32,14 @@ from o3_lightning.metrics.aggregate import over_seeds
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.grid import best, combinations, grids_of, nested
 from o3_lightning.run.parsing import config_from, for_benchmark, merge
+from o3_lightning.run.study_table import OURS, table
 from o3_lightning.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
 KEYS = ("question", "config", "common", "variants", "seeds", "figures", "grid", "validation")
 DEFAULT_FIGURES = ("held_out", "truth", "utility", "drift", "seconds")
-OURS, SIGNIFICANT = "ours", 0.05
 POLL_SECONDS = 10.0  # between two looks at the runs of other processes
-RANGED = ("seconds", "u2r")  # not fractions: fewer decimals
 
 Plain = dict[str, Any]
 
@@ -223,11 +222,11 @@ def run_study(study: Study, output: Path, results: Path) -> Plain:
                 runs[variant, seed] = study.job(variant, seed, output, nested(choice["values"]))
 
     def write() -> Plain:
+        finished = {place: found for place, job in runs.items() if (found := job.metrics) is not None}
         measured: dict[str, dict[int, dict[str, float]]] = {variant: {} for variant in study.variants}
-        for (variant, seed), job in runs.items():
-            if found := figures(job):
-                measured[variant][seed] = found
-        content = summarise(study, measured, choices, base_figures(runs))
+        for (variant, seed), found in finished.items():
+            measured[variant][seed] = headline(found)
+        content = summarise(study, measured, choices, base_figures(finished))
         write_json(results / f"{study.name}.json", content)
         write_atomically(results / f"{study.name}.md", table(content))
         return content
@@ -244,14 +243,13 @@ def figures(job: Job) -> dict[str, float] | None:
     return None if (metrics := job.metrics) is None else headline(metrics)
 
 
-def base_figures(runs: Mapping[tuple[str, int], Job]) -> list[dict[str, float]]:
+def base_figures(finished: Mapping[tuple[str, int], Plain]) -> list[dict[str, float]]:
     """Returns the base model's headline figures by seed; empty where runs of a seed differ in them."""
     found: dict[int, dict[str, float]] = {}
-    for (_, seed), job in runs.items():
-        if (metrics := job.metrics) is not None:
-            figures = headline(metrics, 0)
-            if found.setdefault(seed, figures) != figures:
-                return []
+    for (_, seed), metrics in finished.items():
+        own = headline(metrics, 0)
+        if found.setdefault(seed, own) != own:
+            return []
     return list(found.values())
 
 
@@ -373,42 +371,3 @@ def compare_with_ours(variants: Mapping[str, Plain]) -> None:
                 differences = np.subtract(found["values"], ours["figures"][figure]["values"])
                 spread = float(np.ptp(differences))
                 found["p"] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue) if spread else None
-
-
-def table(content: Plain) -> str:
-    """Returns the results as a Markdown table, one row per variant, and the meaning of its columns."""
-    columns = content["figures"]
-    each = {f"`{name}`": variant["figures"] for name, variant in content["variants"].items()}
-    if base := content.get("base"):
-        each = {"base model": base, **each}
-    rows = [[name, *(cell(column, found.get(column)) for column in columns)] for name, found in each.items()]
-    lines = markdown_table(["variant", *columns], rows)
-    meanings = [f"* {column}: {FIGURES[column]}" for column in columns]
-    seeds = ", ".join(map(str, content["seeds"]))
-    notes = [f"Mean ± deviation over seeds {seeds}." if len(content["seeds"]) > 1 else f"Seed {seeds}."]
-    if any("*" in "".join(row[1:]) for row in rows):
-        notes += ["", f"* differs from `{OURS}`: paired t-test over seeds, p < {SIGNIFICANT}, not corrected."]
-    chosen = [
-        f"`{name}` {label(one['chosen'])}" for name, one in content["variants"].items() if "chosen" in one
-    ]
-    if chosen:
-        notes += ["", f"Chosen on validation requests, not on those of the table: {'; '.join(chosen)}."]
-    if content.get("missing"):
-        notes += ["", f"Not run yet: {', '.join(f'`{name}`' for name in content['missing'])}."]
-    return "\n".join([*lines, "", *notes, "", *meanings, ""])
-
-
-def label(choice: Plain) -> str:
-    """Returns the values that a variant took from its grid."""
-    values = ", ".join(f"{name.rsplit('.', 1)[-1]} {value}" for name, value in choice["values"].items())
-    return f"{values} (best of {len(choice['tried'])})"
-
-
-def cell(figure: str, value: Plain | None) -> str:
-    """Returns one cell of the table."""
-    if value is None:
-        return "–"
-    digits = 1 if figure in RANGED else 3
-    deviation = f" ± {value['deviation']:.{digits}f}" if len(value["values"]) > 1 else ""
-    star = "*" if value.get("p") is not None and value["p"] < SIGNIFICANT else ""
-    return f"{value['mean']:.{digits}f}{deviation}{star}"

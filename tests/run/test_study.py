@@ -16,7 +16,8 @@ from o3_lightning.commands.common import read_run
 from o3_lightning.common.errors import InputError
 from o3_lightning.evaluation.figures import headline
 from o3_lightning.run.dry_run import command_of, lines_of
-from o3_lightning.run.study import merge, read_study, run_study, summarise, table
+from o3_lightning.run.study import merge, read_study, run_study, summarise
+from o3_lightning.run.study_table import cell, table
 from tests.run.test_configs import ROOT
 
 STUDY = """
@@ -238,7 +239,7 @@ def test_a_request_without_held_out_prompts_moves_no_column_of_another(rows, dri
 def test_headline_leaves_out_what_was_not_measured():
     figures = headline({"requests": ["a"], "persistence": {}, "utility": {}, "u2r": None, "seconds": {}})
     assert figures == {}
-    assert study_module.cell("drift", None) == "–"
+    assert cell("drift", None) == "–"
 
 
 GRID = """
