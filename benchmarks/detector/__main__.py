@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser
-
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.yaml import read_mapping
-from o3_lightning.run.parsing import config_from, parse
+from o3_lightning.run.parsing import ConfigParser, config_from, parse
 
 if TYPE_CHECKING:
     from benchmarks.detector.experiment import DetectorBenchmarkConfig
@@ -29,7 +27,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: no experiment was named, or a part of it is wrong.
     """
-    parser = ArgumentParser(
+    parser = ConfigParser(
         prog="benchmarks.detector",
         description="Measures detectors on benchmarks: AUROC, FPR95, weights, disguised prompts.",
         exit_on_error=False,
