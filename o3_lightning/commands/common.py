@@ -160,10 +160,11 @@ def open_gated_model(config: RunConfig) -> GatedModel:
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.gating.model import GatedModel
     from o3_lightning.run.recorded_base import load_base_for
+    from o3_lightning.store.verify import STORE
     from o3_lightning.training.run_folder import RunFolder
 
     folder = RunFolder(config.folder)
-    if not folder.store.is_dir():
+    if not (folder.store / STORE).is_file():  # a base may take minutes to make
         command = f"{program_name()} run --name {config.name}"
         raise InputError(f"there is no store yet; '{command}' creates it", path=folder.store)
     base = load_base_for(folder.store, config)

@@ -11,6 +11,11 @@ import pytest
 
 from o3_lightning.commands.choices import SHOWN
 from o3_lightning.commands.cli import COMMANDS, main
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.models.base import BaseConfig, load_base
+from o3_lightning.run.config import RunConfig
+from o3_lightning.run.live import protect_request
+from o3_lightning.store import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,14 +46,18 @@ def test_every_command_explains_itself(command, capsys):
         (["ask", "--name", "a"], "expected a question"),
         (["ask", "--name", "a", "Who?", " "], "expected a question"),
         (["ask", "--name", "never_run", "Who?"], "there is no store"),
+        (["ask", "--output", ".", "--name", "empty", "Who?"], "there is no store"),
         (["detector", "--name", "a", "--request", "nobody"], "no request 'nobody'"),
     ],
 )
 def test_a_mistake_gives_one_line_and_status_two(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("O3_CACHE", "cache")
+    Path("empty/store").mkdir(parents=True)
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 2
+    assert not Path("cache").exists()  # nothing was trained before the mistake was told
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ")
     assert "\n" not in error
@@ -193,26 +202,41 @@ import importlib.util, sys
 from o3_lightning.commands.cli import main
 from o3_lightning.detector.base import DETECTORS
 DETECTORS.names()
-try:
-    main(["ask", "--name", "a", "--output", sys.argv[1], "Who?"])
-except SystemExit:
-    print(sorted({name.split(".")[0] for name in sys.modules}))
+main(["ask", "--name", "a", "--output", sys.argv[1], "--base.id", sys.argv[2], "Where was Quillan born?"])
+print(sorted({name.split(".")[0] for name in sys.modules}))
 spec = importlib.util.find_spec("kernels")  # transformers would import a package of this name
 assert spec is None or spec.origin is None, spec
 """
 
 
-def test_asking_imports_nothing_that_only_training_and_reports_need(tmp_path):
-    (tmp_path / "a/store").mkdir(parents=True)  # it holds nothing, which is found after the imports
+@pytest.fixture
+def saved_base(tiny_base, tmp_path):
+    """A folder from which a command loads the tiny model."""
+    folder = tmp_path / "base"
+    tiny_base.model.save_pretrained(folder)
+    tiny_base.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_asking_imports_nothing_that_only_training_and_reports_need(
+    saved_base, remembering_encoder, tmp_path
+):
+    base = load_base(BaseConfig(id=str(saved_base)))
+    store = Store.create(
+        tmp_path / "a/store", base.id, base.digest, remembering_encoder.id, remembering_encoder.digest
+    )
+    rows = tuple(QuestionAnswer(f"Where was Quillan Osterhaus born, part {n}?", "In Arlo") for n in range(4))
+    protect_request(store, remembering_encoder, UnlearningRequest("quillan", rows), RunConfig())
     done = subprocess.run(
-        [sys.executable, "-c", ASKED, str(tmp_path)],
+        [sys.executable, "-c", ASKED, str(tmp_path), str(saved_base)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "'transformers'" in done.stdout, done.stderr
+    assert "gated" in done.stdout
+    assert "'transformers'" in done.stdout
     training = (
         "peft",
         "lightning",
