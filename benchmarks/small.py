@@ -13,16 +13,44 @@ import yaml
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from o3_lightning.evaluation.figures import FIGURES
+from o3_lightning.run.study_table import table
+
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs/results"
-FORGET, KEEP = ("held_out_rouge", "seen_rouge"), "utility_rouge"
+CHOICES = ("scienceqa", "clinc150")  # benchmarks whose answers are right or wrong, one of a few
+FORGET = {True: ("su", "du"), False: ("seen_rouge", "held_out_rouge", "truth")}
+KEEP = {True: "utility", False: "utility_rouge"}
+LEFT_OUT = {True: ("seen_rouge", "held_out_rouge", "utility_rouge"), False: ()}  # where answers are choices
+LABELS = {True: "accuracy", False: "ROUGE-L"}
 LEAST_KEPT = 0.98
 OURS = "ours"
+ARROWS = {"lower is better": " ↓", "higher is better": " ↑"}
 HEAD = """# The papers' tables, small
 
-Studies with `--config overlays/small`: SmolLM2-135M, taught a few rows of the benchmark, on one core. They
-compare methods at one size, and few rows make single digits uncertain. [The papers' tables](papers.md) lists
-the commands for GPUs. `python -m benchmarks.tables` writes this page from `results/`.
+Studies with `--config overlays/small` on one core: SmolLM2-135M is taught some rows of a benchmark, and then
+each method has to make it forget a few of them, one request after the other. They compare methods at one
+size; a split has 10 to 30 rows, so differences of a few hundredths say nothing. [The papers'
+tables](papers.md) lists the commands for GPUs.
+
+A variant is a method as the papers have it, see `configs/experiments/methods.yaml`: what its name begins with
+acts on the rows to forget (`ga` is gradient ascent, `idk` trains refusals, `me` maximal entropy), and `_gd`,
+`_kl` or `_ap` keep retained rows by their likelihood, by the divergence from the model before or by answer
+preservation. Those, and `random_labels`, `rmu`, `llmu`, `undial`, `eul`, `pdu`, `sogd` and `sopo`, edit the
+model for every prompt; `ours`, `o3_paper`, `o3_official` and `refusal_gate` have a gate. All share the
+learning rate of the small overlay, which was searched for none of them: a method that broke the model here
+may do better at a rate of its own.
+
+"""
+END = """
+Forget prompts are those that the model was trained to answer; held-out prompts ask for the same in other
+words, and test rows are others of the subject. Utility rows are retained rows, other subjects of the
+benchmark and other tasks. Accuracy counts answers that contain the true one's words, ROUGE-L recall the share
+of the true answer that comes in order, both of generated text. `truth` is the probability of the true
+answer's tokens, each given the true ones before it: a model that was trained to begin with a refusal still
+finds the later words likely, as the `idk` variants and `ours` do, while `refusal_gate` scores a fixed
+refusal. Variants are in the order of what they keep. `python -m benchmarks.tables` writes this page from
+`results/`.
 """
 STYLE: dict[Any, Any] = {"svg.hashsalt": "o3-lightning", "svg.fonttype": "none", "font.size": 9}
 Plain = Mapping[str, Any]
@@ -36,38 +64,50 @@ def studies() -> Iterator[tuple[str, Plain]]:
             yield path.stem, content
 
 
-def places(content: Plain) -> dict[str, tuple[Plain, Plain]]:
-    """Returns ROUGE-L on forgotten prompts and kept utility of each variant, as a study's figures."""
-    found = {}
-    for name, variant in content["variants"].items():
-        figures = variant["figures"]
-        forget = next((figures[key] for key in FORGET if key in figures), None)
-        if forget is not None and KEEP in figures:
-            found[name] = (forget, figures[KEEP])
-    return found
+def has_choices(content: Plain) -> bool:
+    """Whether the answers of a study's benchmark are choices, which accuracy judges best."""
+    return content["common"]["data"]["name"] in CHOICES
+
+
+def means_of(content: Plain) -> dict[str, dict[str, float]]:
+    """Returns what each variant forgets and keeps, by figure, as means over seeds."""
+    kind = has_choices(content)
+    return {
+        name: {key: figures[key]["mean"] for key in (*FORGET[kind], KEEP[kind]) if key in figures}
+        for name, variant in content["variants"].items()
+        if KEEP[kind] in (figures := variant["figures"])
+    }
 
 
 def verdict(content: Plain) -> str:
-    """Returns whether ours forgets most among the variants that keep at least 0.98 of the utility."""
-    means = {name: (forget["mean"], kept["mean"]) for name, (forget, kept) in places(content).items()}
+    """Returns by which figures ours forgets most among the variants that keep 0.98 of the utility."""
+    means, keep = means_of(content), KEEP[has_choices(content)]
     if OURS not in means:
         return f"`{OURS}` has not been measured."
-    forget, kept = means[OURS]
-    if kept < LEAST_KEPT:
+    own = dict(means[OURS])
+    if (kept := own.pop(keep)) < LEAST_KEPT:
         return f"**`{OURS}` keeps only {kept:.3f} of the utility.**"
-    others = {name: one for name, (one, rest) in means.items() if rest >= LEAST_KEPT and name != OURS}
+    others = {name: one for name, one in means.items() if name != OURS and one[keep] >= LEAST_KEPT}
     if not others:
-        return (
-            f"No other measured variant keeps {LEAST_KEPT} of the utility; `{OURS}` forgets to {forget:.3f}."
-        )
+        told = ", ".join(f"{figure} {value:.3f}" for figure, value in own.items())
+        return f"No other measured variant keeps {LEAST_KEPT} of the utility ({keep}); `{OURS}` has {told}."
+    told = "; ".join(
+        compared(figure, value, {name: one[figure] for name, one in others.items() if figure in one})
+        for figure, value in own.items()
+    )
+    names = ", ".join(f"`{name}`" for name in (OURS, *others))
+    return f"{names} keep {LEAST_KEPT} of the utility ({keep}). Among them `{OURS}` forgets {told}."
+
+
+def compared(figure: str, value: float, others: Mapping[str, float]) -> str:
+    """Returns how a figure of ours, of which less is better, compares with the best of the others."""
     best = min(others.values())
-    beside = ", ".join(f"`{name}`" for name, one in others.items() if one == best)
-    start = f"Among the variants that keep {LEAST_KEPT} of the utility"
-    if forget < best:
-        return f"{start} `{OURS}` forgets most: {forget:.3f}, next {best:.3f} ({beside})."
-    if forget == best:
-        return f"{start} `{OURS}` forgets as much as {beside}: {forget:.3f}."
-    return f"**{start} `{OURS}` is not best: {forget:.3f} against {best:.3f} ({beside}).**"
+    beside = ", ".join(f"`{name}`" for name, other in others.items() if other == best)
+    if value > best:
+        return f"**less than {beside} by {figure} ({value:.3f} against {best:.3f})**"
+    if value == best:
+        return f"as much as {beside} by {figure} ({value:.3f})"
+    return f"most by {figure} ({value:.3f}, next {best:.3f} of {beside})"
 
 
 def unfinished(content: Plain) -> str:
@@ -76,19 +116,49 @@ def unfinished(content: Plain) -> str:
     return f" So far {measured} of {measured + missing} variants have been run." if missing else ""
 
 
+def rows_of(content: Plain) -> str:
+    """Returns a study's table and the notes below it, without the meanings of its columns."""
+    kind = has_choices(content)
+    found = (figure for variant in content["variants"].values() for figure in variant["figures"])
+    measured, hidden = set(found), LEFT_OUT[kind]
+    columns = [figure for figure in content["figures"] if figure in measured and figure not in hidden]
+    if kind:
+        columns.insert(columns.index("rd"), KEEP[True])
+    variants = dict(sorted(content["variants"].items(), key=lambda one: -kept_by(one[1], KEEP[kind])))
+    _, *lines = table({**content, "figures": columns, "variants": variants}).split("\n")
+    titles = [figure + arrow_of(figure) for figure in columns]
+    return "\n".join(
+        [f"| variant | {' | '.join(titles)} |", *(line for line in lines if not line.startswith("* "))]
+    ).strip()
+
+
+def kept_by(variant: Plain, figure: str) -> float:
+    """Returns what a variant keeps; less than any fraction where it was not measured."""
+    return float(variant["figures"].get(figure, {"mean": -1.0})["mean"])
+
+
+def arrow_of(figure: str) -> str:
+    """Returns in which direction a figure is better, as an arrow; nothing for others."""
+    return next((arrow for words, arrow in ARROWS.items() if f"({words})" in FIGURES[figure]), "")
+
+
 def page() -> str:
     """Returns the text of the page."""
     commands = yaml.safe_load((RESULTS / "commands.yaml").read_text(encoding="utf-8"))
-    parts = [HEAD]
-    for name, content in studies():
-        table = (RESULTS / f"{name}.md").read_text(encoding="utf-8").strip()
+    found = dict(studies())
+    named = {figure for content in found.values() for figure in (*content["figures"], *KEEP.values())}
+    meanings = [f"* {figure}: {text}" for figure, text in FIGURES.items() if figure in named]
+    parts = [HEAD + "\n".join(meanings) + "\n" + END]
+    for name, content in found.items():
         commit = content["environment"].get("commit") or "unknown"
+        data = content["common"]["data"]
         parts += [
             f"## {name}\n",
-            f"`{commands.get(name, 'no command')}`, commit {commit}.\n",
+            f"`{commands.get(name, 'no command')}`, commit {commit}. Requests: {data['count']}, of "
+            f"{data['rows_per_request']} rows each; utility splits of {data['utility_rows']} rows.\n",
             f"{verdict(content)}{unfinished(content)}\n",
             f"![What each variant forgets and keeps]({name}.svg)\n",
-            f"{table}\n",
+            f"{rows_of(content)}\n",
         ]
     return "\n".join(parts)
 
@@ -110,12 +180,16 @@ def with_links(text: str) -> str:
 
 def draw(content: Plain, path: Path) -> None:
     """Draws forgotten against kept, one point a variant, with deviations where there are several seeds."""
+    kind = has_choices(content)
     with rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="tight")
-        axes = figure.add_subplot(xlabel="ROUGE-L on forgotten prompts (lower is better)")
-        axes.set_ylabel("ROUGE-L kept on the rest (1 is best)")
+        axes = figure.add_subplot(xlabel=f"{LABELS[kind]} on forgotten prompts (lower is better)")
+        axes.set_ylabel(f"{LABELS[kind]} kept on the rest (1 is best)")
         axes.axhline(LEAST_KEPT, color="grey", linewidth=0.5)
-        for name, (forget, kept) in places(content).items():
+        for name in means_of(content):
+            figures = content["variants"][name]["figures"]
+            forget = next(figures[key] for key in reversed(FORGET[kind][:2]) if key in figures)
+            kept = figures[KEEP[kind]]
             x, y = forget["mean"], kept["mean"]
             style = {"fmt": "*" if name == OURS else "o", "markersize": 10 if name == OURS else 4}
             axes.errorbar(x, y, kept["deviation"] or None, forget["deviation"] or None, **style)

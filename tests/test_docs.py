@@ -199,26 +199,45 @@ def test_the_page_of_the_small_studies_is_that_of_their_results():
     assert small.with_links(PAGES["docs/results/papers.md"]) == PAGES["docs/results/papers.md"]
     for name, content in small.studies():
         assert all(
-            f">{label}<" in (ROOT / f"docs/results/{name}.svg").read_text() for label in small.places(content)
+            f">{label}<" in (ROOT / f"docs/results/{name}.svg").read_text()
+            for label in small.means_of(content)
         )
 
 
 @pytest.mark.parametrize(
     ("ours", "other", "said"),
     [
-        ((0.1, 1.0), (0.2, 0.99), "`ours` forgets most: 0.100, next 0.200 (`npo`)"),
-        ((0.2, 1.0), (0.2, 0.99), "`ours` forgets as much as `npo`: 0.200"),
-        ((0.2, 1.0), (0.1, 0.98), "`ours` is not best: 0.200 against 0.100 (`npo`).**"),
+        ((0.1, 1.0), (0.2, 0.99), "forgets most by {} (0.100, next 0.200 of `npo`)"),
+        ((0.2, 1.0), (0.2, 0.99), "forgets as much as `npo` by {} (0.200)"),
+        ((0.2, 1.0), (0.1, 0.98), "forgets **less than `npo` by {} (0.200 against 0.100)**"),
         ((0.2, 1.0), (0.1, 0.97), "No other measured variant keeps 0.98 of the utility"),
         ((0.2, 0.9), (0.1, 0.97), "**`ours` keeps only 0.900 of the utility.**"),
     ],
 )
-def test_a_small_study_says_whether_ours_is_best(ours, other, said):
+@pytest.mark.parametrize(
+    ("benchmark", "forget", "keep"),
+    [("tofu", "held_out_rouge", "utility_rouge"), ("clinc150", "du", "utility")],
+)
+def test_a_small_study_says_whether_ours_is_best(ours, other, said, benchmark, forget, keep):
     variants = {
-        name: {"figures": {"held_out_rouge": {"mean": forget}, "utility_rouge": {"mean": kept}}}
-        for name, (forget, kept) in {"ours": ours, "npo": other}.items()
+        name: {"figures": {forget: {"mean": forgotten}, keep: {"mean": kept}}}
+        for name, (forgotten, kept) in {"ours": ours, "npo": other}.items()
     }
-    assert said in small.verdict({"variants": variants})
+    content = {"common": {"data": {"name": benchmark}}, "variants": variants}
+    assert said.format(forget) in small.verdict(content)
+
+
+def test_a_small_study_of_choices_shows_accuracies():
+    figures = {name: {"mean": 0.5, "values": [0.5]} for name in ("seen_rouge", "su", "rd", "utility")}
+    content = {
+        "common": {"data": {"name": "clinc150"}},
+        "variants": {"ours": {"figures": figures}},
+        "figures": ["seen_rouge", "su", "du", "rd"],
+        "seeds": [0],
+    }
+    head, _, row, *_ = small.rows_of(content).split("\n")
+    assert head == "| variant | su ↓ | utility ↑ | rd ↑ |"
+    assert row == "| `ours` | 0.500 | 0.500 | 0.500 |"
 
 
 def test_the_table_of_the_readme_is_that_of_the_results():
