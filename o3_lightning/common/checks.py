@@ -38,13 +38,14 @@ def check_ranges(config: object, section: str = "", /, **ranges: Range) -> None:
 
 
 def check_choice(config: object, section: str, name: str, choices: Collection[str]) -> None:
-    """Checks that a field is one of the choices.
+    """Raises InputError if a field of a configuration is none of the choices."""
+    check_among(getattr(config, name), choices, f"{section}.{name}" if section else name)
 
-    Raises:
-        InputError: it is not.
-    """
-    if getattr(config, name) not in choices:
-        refuse(section, name, f"one of {', '.join(choices)}", repr(getattr(config, name)))
+
+def check_among(value: object, choices: Collection[str], field: str) -> None:
+    """Raises InputError if the value of a field is none of the choices."""
+    if value not in choices:
+        raise InputError(f"expected one of {', '.join(choices)}, got {value!r}", field=field)
 
 
 def refuse(section: str, name: str, expected: str, value: Any) -> None:

@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import check_among
 from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
@@ -113,8 +113,7 @@ def load_muse(config: DataConfig, seed: int) -> RequestStream:
         prompts and continuations, because the gate needs a prompt.
     """
     variant = config.variant or "news"
-    if variant not in REPOSITORIES:
-        raise InputError(f"expected one of {', '.join(REPOSITORIES)}, got {variant!r}", field="data.variant")
+    check_among(variant, REPOSITORIES, "data.variant")
 
     def part(subset: str, split: str, fields: Sequence[str], optional: bool = False) -> list[Record]:
         hub = HubFile(REPOSITORIES[variant], subset, split)

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from o3_lightning.common.checks import check_among
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.chat_format import ChatFormat
 from o3_lightning.data.prompts import Turn
@@ -144,9 +145,7 @@ def template_for(tokenizer: Any, name: str = "auto", chat: ChatFormat | None = N
         if not has_chat:
             raise InputError("the tokenizer has no chat template", field="base.template")
         return chat_template(chat, special)
-    if name not in TEMPLATES:
-        known = ", ".join(["auto", "chat", *TEMPLATES])
-        raise InputError(f"expected one of {known}, got {name!r}", field="base.template")
+    check_among(name, ("auto", "chat", *TEMPLATES), "base.template")
     if chat.system_prompt:
         raise InputError(f"needs a chat template, got the template {name!r}", field="base.system_prompt")
     return replace(TEMPLATES[name], special_tokens=special, chat=chat if has_chat else None)

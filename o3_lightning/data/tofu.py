@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from o3_lightning.common.errors import InputError
+from o3_lightning.common.checks import check_among
 from o3_lightning.data.config import BENCHMARKS, DataConfig
 from o3_lightning.data.records import Record
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
@@ -39,13 +39,11 @@ def load(config: DataConfig, seed: int) -> RequestStream:
         2025) for the nested order.
     """
     variant = config.variant or FORGET[0]
+    check_among(variant, (*FORGET, "nested"), "data.variant")
     if variant == "nested":
         requests = tuple(UnlearningRequest(name, whole_split(config, name)) for name in FORGET)
-    elif variant in FORGET:
-        requests = group_by_task(forget_records(config, variant), variant)
     else:
-        expected = ", ".join([*FORGET, "nested"])
-        raise InputError(f"expected one of {expected}, got {variant!r}", field="data.variant")
+        requests = group_by_task(forget_records(config, variant), variant)
     utility: dict[str, Sequence[QuestionAnswer]] = {}
     for split, name in UTILITY.items():
         found = try_records(config, f"tofu/{name}.json", ("question", "answer"), HubFile(REPOSITORY, name))

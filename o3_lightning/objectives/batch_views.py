@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from o3_lightning.common.checks import check_among
 from o3_lightning.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ class Parameter:
     def check(self, value: Number, field: str) -> None:
         """Raises InputError, with the field and the expected values, for a value of another type or range."""
         if self.choices:
-            if value not in self.choices:
-                raise InputError(f"expected one of {', '.join(self.choices)}, got {value!r}", field=field)
+            check_among(value, self.choices, field)
         elif isinstance(self.default, bool):
             if not isinstance(value, bool):
                 raise InputError(f"expected true or false, got {value!r}", field=field)

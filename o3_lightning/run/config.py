@@ -15,6 +15,7 @@ import yaml
 from docstring_parser import parse as parse_docstring
 
 from o3_lightning.adapter.config import AdapterConfig
+from o3_lightning.common.checks import check_choice
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import to_plain
 from o3_lightning.common.registry import Registry
@@ -93,9 +94,8 @@ class RunConfig:
             raise InputError(f"expected a folder, got {self.output!r}", field="output")
         if self.baseline and not self.refuse_only:
             raise InputError("needs refuse_only: true", field="baseline")
-        if self.baseline and self.baseline not in BASELINES:
-            expected = f"expected one of {', '.join(BASELINES.names())}, got {self.baseline!r}"
-            raise InputError(expected, field="baseline")
+        if self.baseline:
+            check_choice(self, "", "baseline", BASELINES.names())
 
     @property
     def folder(self) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from o3_lightning.common.checks import check_among
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import read_result, write_atomically, write_json
 from o3_lightning.gating.config import GateConfig
@@ -84,9 +85,7 @@ def export_llama_cpp(store: StoreView, folder: Path) -> list[str]:
     except ModuleNotFoundError as error:
         raise InputError("GGUF files need the package gguf; try: pip install gguf") from error
     config = read_result(weights_folder(store) / "config.json", "num_hidden_layers", "num_attention_heads")
-    if config.get("model_type") not in GGUF_ARCHITECTURES:
-        known = ", ".join(GGUF_ARCHITECTURES)
-        raise InputError(f"expected one of {known}, got {config.get('model_type')!r}", field="model_type")
+    check_among(config.get("model_type"), GGUF_ARCHITECTURES, "model_type")
     architecture = GGUF_ARCHITECTURES[config["model_type"]]
     names = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
     table = gguf.get_tensor_name_map(names[architecture], config["num_hidden_layers"])

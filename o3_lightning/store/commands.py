@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from o3_lightning.common.checks import check_among
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.common.files import to_json
 from o3_lightning.store.record import RequestRecord
@@ -25,8 +26,7 @@ def run_store_command(store_path: str | Path, verb: str, request_id: str | None 
         InputError: an unknown verb, a request id that is missing or not accepted, or an unknown request.
         StoreError: the store is missing or damaged; for "verify" the message lists every damaged file.
     """
-    if verb not in VERBS:
-        raise InputError(f"expected one of {', '.join(VERBS)}, got {verb!r}", field="verb")
+    check_among(verb, VERBS, "verb")
     if (request_id is None) != (verb in WITHOUT_REQUEST):
         expected = "takes no request" if verb in WITHOUT_REQUEST else "needs the id of a request"
         raise InputError(f"'{verb}' {expected}", field="request_id")
