@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,19 +34,17 @@ def run_together(folder, strategy, cases, processes=2):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    started = []
-    for rank in range(processes):
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        environment = {**os.environ, **{key: str(value) for key, value in places.items()}}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-        words = [sys.executable, str(PROGRAM), str(folder), strategy, *cases]
-        started.append(subprocess.Popen(words, env=environment))
+    places = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
+    environment = {**os.environ, **{key: str(value) for key, value in places.items()}}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    words = [sys.executable, str(PROGRAM), str(folder), strategy, *cases]
+    program = subprocess.Popen(words, env=environment, start_new_session=True)
     try:
-        assert [process.wait(240) for process in started] == [0] * processes
+        assert program.wait(240) == 0
     finally:
-        for process in started:
-            process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
 
 
 def tensors_of(folder, case, processes=2):

@@ -1,10 +1,13 @@
 """Trains adapters of a tiny random model, alone or with other processes; run as a program it writes them.
 
-With `measure` among its cases it also evaluates the model and collects rows: one start serves all tests.
+With `measure` among its cases it also evaluates the model and collects rows: one start serves all tests. The
+imports serve all of its processes: they are forked before there is any thread.
 """
 
 import json
+import os
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -164,5 +167,16 @@ def main(folder, strategy, cases):
         assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def begin(rank, words):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    main(words[0], words[1], words[2:])
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    fork, count = get_context("fork"), int(os.environ["WORLD_SIZE"])
+    started = [fork.Process(target=begin, args=(rank, sys.argv[1:]), daemon=True) for rank in range(count)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    sys.exit(any(process.exitcode for process in started))
