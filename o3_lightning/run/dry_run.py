@@ -53,4 +53,4 @@ def lines_of(
         first = left[0].config
         each, source = estimate(first, left[0].trainer), f"estimated from a few steps of {first.name}"
     hours = each * len(left) / 3600
-    yield f"# {len(left)} runs, about {each / 60:.1f} minutes each ({source}): {hours:.1f} hours"
+    yield f"# runs: {len(left)}, about {each / 60:.1f} minutes each ({source}): {hours:.2f} hours"

@@ -346,7 +346,7 @@ def known_keys(parser: ArgumentParser) -> list[str]:
 def explain(message: str, keys: Sequence[str]) -> str:
     """Returns a parser's message in one line, with the nearest known key for an unknown one."""
     text = " ".join(message.split())
-    unknown = re.search(r"(?:unrecognized arguments: --|accept option '|Key '|key ')([\w.-]+)", text)
+    unknown = re.search(r"(?:unrecognized arguments: --|accept option '|Option '|Key '|key ')([\w.-]+)", text)
     if unknown is None or unknown.group(1) in keys:
         return f"{text}; a list is written '[one, two]'" if "<class 'tuple'>" in text else text
     section = re.search(r"Group '([\w.]+)' does not accept", text)

@@ -38,6 +38,7 @@ from o3_lightning.training.run_folder import RunFolder
 logger = logging.getLogger(__name__)
 
 KEYS = ("question", "config", "common", "variants", "seeds", "figures", "grid", "validation")
+OF_STUDIES = {"name", "output", "seed"}  # fields that no variant has
 DEFAULT_FIGURES = ("held_out", "truth", "utility", "drift", "seconds")
 POLL_SECONDS = 10.0  # between two looks at the runs of other processes
 
@@ -164,16 +165,18 @@ def variants_of(value: Any, path: Path) -> dict[str, Plain]:
     """Returns the checked variants of a study, at least one."""
     if not isinstance(value, dict) or not value:
         raise InputError("expected names with the fields that differ, got none", path=path, field="variants")
-    for name in value:
-        check_id(str(name), path=path)
-    return {str(name): fields_of(fields, path, f"variants.{name}") for name, fields in value.items()}
+    for name, fields in value.items():
+        check_id(str(name), path=path, field="variants")
+        if own := OF_STUDIES.intersection(fields_of(fields, path, f"variants.{name}")):
+            raise InputError(f"the study sets '{min(own)}' itself", path=path, field=f"variants.{name}")
+    return {str(name): fields or {} for name, fields in value.items()}
 
 
 def seeds_of(value: Any, path: Path) -> tuple[int, ...]:
     """Returns the checked seeds of a study, at least one."""
     whole = isinstance(value, list) and all(isinstance(seed, int) and seed >= 0 for seed in value)
-    if not value or not whole:
-        raise InputError(f"expected integers >= 0, got {value or []}", path=path, field="seeds")
+    if not value or not whole or len({*value}) < len(value):
+        raise InputError(f"expected different integers >= 0, got {value or []}", path=path, field="seeds")
     return tuple(value)
 
 

@@ -168,7 +168,10 @@ def test_results_are_written_after_each_run_and_say_what_is_missing(tmp_path, mo
         (("rank: 2", "rank: 0"), "variant 'small': field 'adapter.rank'"),
         (("rank: 2", "rnk: 2"), "did you mean 'adapter.rank'"),
         (("{adapter: {rank: 2}}", "{adapter: {rank: 2"), "is not YAML"),
-        (("small:", "../small:"), "ranks.yaml"),
+        (("adapter: {rank: 2}", "adaptr: {rank: 2}"), "did you mean 'adapter.rank'"),
+        (("small:", "../small:"), "ranks.yaml: field 'variants'"),
+        (("rank: 2}", "rank: 2}, seed: 3"), "field 'variants.small': the study sets 'seed' itself"),
+        (("[0, 1]", "[1, 1]"), "field 'seeds': expected different integers"),
         (("[0, 1]", "5"), "field 'seeds'"),
         (("[held_out, utility]", "5"), "field 'figures'"),
         (("[held_out, utility]", "utility"), "field 'figures'"),
@@ -341,7 +344,7 @@ def test_a_dry_run_lists_commands_that_give_the_same_configurations(tmp_path, ca
     finished.write_text(json.dumps(metrics_of(0.1, 0.9)))
     main(["study", "--config", str(path), "--output", str(output), "--dry_run", "true"])
     *commands, summary = capsys.readouterr().out.splitlines()
-    assert summary == "# 6 runs, about 0.2 minutes each (mean of 1 finished): 0.0 hours"
+    assert summary == "# runs: 6, about 0.2 minutes each (mean of 1 finished): 0.02 hours"
     configs = [read_run("run", "", shlex.split(line.split(" run ", 1)[1]))[0] for line in commands]
     assert configs[0] == study.candidates("other", output)[0][1].config
     assert [one.name for one in configs[3:]] == ["other-seed0", "ours-seed1", "other-seed1"]
@@ -351,7 +354,7 @@ def test_a_dry_run_lists_commands_that_give_the_same_configurations(tmp_path, ca
 def test_an_estimate_replaces_the_finished_runs_that_are_missing(tmp_path):
     study = read_study(write_study(tmp_path))
     *commands, summary = lines_of(study, tmp_path / "runs", lambda config, trainer: 1800.0)
-    assert (len(commands), summary.split(": ")[-1]) == (4, "2.0 hours")
+    assert (len(commands), summary.split(": ")[-1]) == (4, "2.00 hours")
     assert "estimated from a few steps of small-seed0" in summary
 
 
