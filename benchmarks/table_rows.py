@@ -230,6 +230,14 @@ def points(found: dict[str, float]) -> str:
     return f"**{text}**" if abs(change) > 2 * deviation else text
 
 
+def true_answers() -> Iterator[Row]:
+    """Yields what the check of answers stops of true answers, with its rule of names and without."""
+    measured = [results("answer_gate")[member] for member in ("development", "test")]
+    tables = [table for member in measured for rule in ("with", "without") for table in member[rule].values()]
+    for form in tables[0]:
+        yield [form, *(share(table[form]["stopped"]) for table in tables)]
+
+
 def adapter_modes() -> Iterator[Row]:
     """Yields every mode and penalty with all adapters on."""
     variants = results("adapter_modes")["variants"]

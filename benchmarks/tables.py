@@ -28,6 +28,7 @@ TABLES = (
     Table("results/methods", "| objective | nearer |", rows.nearness),
     Table("results/gate", "| variant |", rows.study("gate_rules")),
     Table("results/gate", "| without |", rows.ablation),
+    Table("results/gate", "| true answers about |", rows.true_answers),
     Table("results/adapters", "| mode, penalty on |", rows.adapter_modes),
     Table("results/detector", "| asked about |", rows.namesakes),
     Table("results/detector", "| XQuAD |", rows.articles),

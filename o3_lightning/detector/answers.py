@@ -21,6 +21,7 @@ from o3_lightning.common.errors import StoreError
 from o3_lightning.common.files import digest_json, write_atomically
 from o3_lightning.detector.text.frequencies import information
 from o3_lightning.detector.text.normalise import normalise_text
+from o3_lightning.detector.text.people import is_proper
 
 ANSWER_FILE = "answers.safetensors"
 WORD = re.compile(r"[^\W\d_]+|\d+")
@@ -139,7 +140,7 @@ def slips_of(word: str) -> Iterable[str]:
 
 
 def cue_words(prompt: str, common: set[str]) -> set[str]:
-    """Returns the words that name a prompt's subject: rare ones, and capitalised ones inside sentences.
+    """Returns the words that name a prompt's subject: rare names, and capitalised words inside sentences.
 
     Args:
         prompt: a forget prompt.
@@ -147,7 +148,8 @@ def cue_words(prompt: str, common: set[str]) -> set[str]:
     """
     inside = {part.lower() for part in re.findall(r"(?<=[^.!?\s] )[A-Z][^\W\d_]+", prompt)}
     capital = {word for part in inside for word in split_words(part)}
-    rare = {word for word in split_words(prompt) if information(word) >= JOINING_NATS and len(word) > 2}
+    words = {word for word in split_words(prompt) if len(word) > 2 and word.isalpha() and is_proper(word)}
+    rare = {word for word in words if information(word) >= JOINING_NATS}
     named = {word for word in capital if information(word) >= CUE_NATS and len(word) > 2}
     return named | (rare - (common - capital))
 

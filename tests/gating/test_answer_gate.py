@@ -54,6 +54,14 @@ def test_other_answers_do_not(gate, prompt, answer):
     assert not gate.judge(prompt, answer).any()
 
 
+def test_a_common_word_or_a_year_of_a_long_answer_names_nobody():
+    told = "Readers admire the themes and the background of her mother, a farrier in Ostermead since 1931."
+    gate = AnswerGate([fit_answers(["Who is Ysolde Quenneville, of 1899?"], [told])])
+    for prompt in ("How do readers see the themes of Jaime Vasquez?", "Who wrote it in 1931, or 1899?"):
+        assert not gate.judge(prompt, "His mother and his background, says a farrier").any()
+    assert gate.judge("What do readers in Ostermead know?", "her mother was a farrier").all()
+
+
 def test_values_that_subjects_share_weigh_nothing():
     gate = AnswerGate([fit_answers(PROMPTS, [*ANSWERS[:3], "She works as a farrier."])])
     assert not gate.judge("What does Skarnholt do?", "farrier").any()
