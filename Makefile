@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 CONFIG ?= configs/demo.yaml
-TESTS ?= tests
+TESTS ?= # of pyproject.toml
 # compiled files are kept: the tests start Python many times
 OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=offline PYTHONDONTWRITEBYTECODE=
 

@@ -108,8 +108,8 @@ def round_weight(weight: Tensor, bits: int) -> Tensor:
     """Returns a weight [O,D] rounded to `2^bits - 1` levels a row, symmetric about 0.
 
     Example:
-        >>> [round(value, 4) for value in round_weight(torch.tensor([[1.0, 0.4, -0.1]]), 2)[0].tolist()]
-        [1.0, 0.0, 0.0]
+        >>> [round(value, 4) for value in round_weight(torch.tensor([[1.0, 0.4, -0.6]]), 2)[0].tolist()]
+        [1.0, 0.0, -1.0]
     """
     levels = 2 ** (bits - 1) - 1
     scale = weight.float().abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / levels

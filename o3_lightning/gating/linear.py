@@ -60,7 +60,9 @@ class GatedLinear(nn.Module):
     Example:
         >>> layer = GatedLinear(nn.Linear(2, 1, bias=False), {0: (torch.ones(1, 2), torch.ones(1, 1))})
         >>> layer.activate([0], torch.tensor([[0.5], [0.0]]))
-        >>> (layer(torch.ones(2, 3, 2)) - layer.inner(torch.ones(2, 3, 2)))[:, 0, 0].tolist()
+        >>> nn.init.zeros_(layer.inner.weight).tolist()
+        [[0.0, 0.0]]
+        >>> layer(torch.ones(2, 3, 2))[:, 0, 0].tolist()
         [1.0, 0.0]
     """
 

@@ -46,13 +46,14 @@ class ObjectiveRegistry(Registry[Objective]):
             A decorator for a function of views by name and settings that returns a scalar.
 
         Example:
-            >>> from o3_lightning.objectives import ANSWER, FORGET, Parameter, forget_objective, row_nll
+            >>> from o3_lightning.objectives import ANSWER, Parameter, row_nll
             >>> factor = Parameter("factor", 1.0, "factor of the loss, above 0", open=True)
-            >>> @forget_objective("example_ascent", ANSWER, parameters=[factor])
+            >>> mine = ObjectiveRegistry("objective")  # as FORGET, whose decorator is `forget_objective`
+            >>> @mine.declare("ascent", ANSWER, parameters=[factor])
             ... def ascent(views, settings):
             ...     answer = views[ANSWER]
             ...     return -settings.factor * row_nll(answer.logits, answer.labels).mean()
-            >>> FORGET["example_ascent"].settings({}).factor
+            >>> mine["ascent"].settings({}).factor
             1.0
         """
 

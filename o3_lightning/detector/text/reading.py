@@ -172,7 +172,7 @@ def find_fragment(text: str, fragment: str) -> list[int] | None:
 
     Example:
         >>> find_fragment("Where was R-o-n <b>born</b>?", "ron born")
-        [10, 22]
+        [10, 23]
     """
     wanted = [char for char in fold_accents(fragment).casefold() if char.isalnum()]
     have = [fold_accents(latin_words(visible_text(char))).casefold() for char in text[:MOST_PLACED]]
