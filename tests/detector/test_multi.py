@@ -38,12 +38,12 @@ def disguised(prompts):
 
 
 def test_a_text_has_the_same_weights_alone_and_among_any_others(two, people):
-    asked = disguised(people["held_out"][:4] + people["retained"][:2])
+    asked = disguised(people["held_out"][:2] + people["retained"][:1])
     junk = [f"Xqz Vrbt {number} Wvbn Trlk" for number in range(500 - len(asked))]
     alone = torch.cat([two.weights([text]) for text in asked])
     batch = two.weights([*junk[:250], *asked, *junk[250:]])[250 : 250 + len(asked)]
     turned = two.weights(asked[::-1]).flip(0)
-    assert float(alone[:20].max()) == 1
+    assert float(alone[:10].max()) == 1
     torch.testing.assert_close(batch, alone, rtol=0, atol=1e-4)
     torch.testing.assert_close(turned, alone, rtol=0, atol=1e-4)
 
@@ -58,7 +58,7 @@ def test_a_request_has_the_same_weights_alone_and_beside_others(encoder, fitted,
     mixed = [
         " ".join([FILLER, *topics["tea"], *topics["trains"], question, FILLER]),
         " ".join([*topics["trains"], FILLER, question]),
-        *disguised(people["held_out"][:3] + people["far"]),
+        *disguised([people["held_out"][1], people["far"][0]]),
     ]
     together = MultiDetector(encoder, {**others, "people": fitted})
     for column, (name, detector) in enumerate(together.detectors.items()):
