@@ -3,9 +3,10 @@
     python -m benchmarks.gate.latency RESULTS.json [LABEL]
 
 The requests are the people of the fictitious world, the encoder is the packaged MiniLM, in float32 and with
-linear layers in bfloat16; nothing is downloaded. Figures are milliseconds of processor time on one thread, which other work on the machine disturbs
-little; every prompt is asked once, so that nothing remembered from an earlier one counts. Each label is a row
-of the file: measure another commit by running this file from its checkout, in the same session.
+linear layers in bfloat16; nothing is downloaded. Figures are milliseconds of processor time on one thread,
+which other work on the machine disturbs little; every prompt is asked once, so that nothing remembered from
+an earlier one counts. Each label is a row of the file: measure another commit by running this file from its
+checkout, in the same session.
 """
 
 from __future__ import annotations
@@ -146,7 +147,8 @@ def main() -> None:
     torch.set_num_threads(1)
     lists = milliseconds(lambda: information("the"))
     reading = time_reading()
-    figures = {"word_lists_ms": lists, **time_gate("minilm"), "bfloat16": time_gate("minilm:bfloat16"), "worst_reading": {
+    gates = {**time_gate("minilm"), "bfloat16": time_gate("minilm:bfloat16")}
+    figures = {"word_lists_ms": lists, **gates, "worst_reading": {
         key: max(row[key] for row in reading.values()) for key in next(iter(reading.values()))
     }, "reading": reading}  # fmt: skip
     results = json.loads(path.read_text()) if path.exists() else {}

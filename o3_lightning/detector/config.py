@@ -157,7 +157,8 @@ class DetectorConfig:
         check_choice(self, "detector", "thresholds", THRESHOLDS)
         check_choice(self, "detector", "reading", ("full", "plain"))
         if self.encoder.endswith(HALF) and (self.objective, self.pooling) != ("none", "mean"):
-            message = f"{HALF!r} takes objective 'none' and pooling 'mean', got {self.objective!r} and {self.pooling!r}"
+            given = f"{self.objective!r} and {self.pooling!r}"
+            message = f"{HALF!r} takes objective 'none' and pooling 'mean', got {given}"
             raise InputError(message, field="detector.encoder")
         for channel in self.channels:
             check_among(channel, CHANNELS, "detector.channels")
