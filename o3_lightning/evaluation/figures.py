@@ -233,6 +233,8 @@ FIGURES: dict[str, str] = {
     "rd": "O3's R.D.: accuracy on kept subjects of the benchmark, pooled (higher is better)",
     "u1": "O3's U.1: accuracy on the first other task (higher is better)",
     "u2": "O3's U.2: accuracy on the second other task (higher is better)",
+    "efficacy": "closer-look's forget efficacy on the forget prompts (higher is better)",
+    "model_utility": "closer-look's model utility, on TOFU's three utility splits (higher is better)",
     "truth": "probability of the true answer on held-out prompts, mean over requests (lower is better)",
     "utility": "accuracy relative to the base model's, mean over utility splits (higher is better)",
     "worst_utility": "the same on the split with the lowest value (higher is better)",
@@ -287,6 +289,7 @@ def headline(metrics: Result, column: int = -1) -> dict[str, float]:
         "utility": mean_of(kept),
         "worst_utility": min(kept, default=None),
         "utility_truth": mean_of(ratios(metrics.get("utility_metrics", {}).get("probability", {}), column)),
+        **of_closer_look(metrics, column),
     }
     changes = {
         "drift": drift(matrix_of(metrics, ACCURACY, "held_out")),
@@ -298,6 +301,19 @@ def headline(metrics: Result, column: int = -1) -> dict[str, float]:
     }
     figures = levels if column == 0 else levels | changes
     return {name: value for name, value in figures.items() if value is not None}
+
+
+def of_closer_look(metrics: Result, column: int) -> dict[str, float | None]:
+    """The two combined metrics of closer-look in one column; None where a part was not measured."""
+    kept: dict[str, dict[str, float | None]] = {}
+    for metric, splits in metrics.get("utility_metrics", {}).items():
+        for split, values in splits.items():
+            kept.setdefault(split, {})[metric] = values[column]
+    seen = {
+        metric: mean_of(row[column] for row in complete(metrics, metric, "seen"))
+        for metric in metrics["persistence"]
+    }
+    return {"efficacy": forget_efficacy(seen).value, "model_utility": closer_look_utility(kept).value}
 
 
 def selection_score(figures: Mapping[str, float]) -> float | None:

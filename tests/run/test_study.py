@@ -15,6 +15,7 @@ from o3_lightning.commands.cli import main
 from o3_lightning.commands.common import read_run
 from o3_lightning.common.errors import InputError
 from o3_lightning.evaluation.figures import headline
+from o3_lightning.metrics.quality import CLOSER_LOOK_METRICS, EFFICACY_METRICS, TOFU_SPLITS
 from o3_lightning.run.dry_run import command_of, lines_of
 from o3_lightning.run.study import merge, read_study, run_study, summarise
 from o3_lightning.run.study_table import cell, table
@@ -217,6 +218,22 @@ def test_headline_tells_what_is_between_adapters_and_how_training_slows_down():
     assert figures["utility_truth"] == 0.5
     assert figures["truth_drift"] == pytest.approx(0.3)
     assert "row_overlap" not in figures
+
+
+def test_headline_has_the_combined_metrics_of_closer_look_where_all_their_parts_were_measured():
+    metrics = metrics_of(0.1, 0.9)
+    for name in EFFICACY_METRICS:
+        rows = [[1.0, 0.25], [1.0, 0.75]]
+        metrics["persistence"][name] = {"seen": {"values": rows}}
+    metrics["utility_metrics"] = {
+        name: {split: [1.0, 0.5] for split in TOFU_SPLITS}
+        for name in (*CLOSER_LOOK_METRICS, "probability", "normalised_probability")
+    }
+    figures = headline(metrics)
+    assert (figures["efficacy"], figures["model_utility"]) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert headline(metrics, 0)["efficacy"] == 0.0
+    del metrics["persistence"]["entailment"], metrics["utility_metrics"]["entailment"]
+    assert not {"efficacy", "model_utility"} & headline(metrics).keys()
 
 
 def test_a_change_of_an_earlier_request_counts_in_both_directions():
