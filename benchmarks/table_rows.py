@@ -337,6 +337,29 @@ def attack_groups() -> Iterator[Row]:
         yield [group, str(kinds), leak, f"{caught:.2f}"]
 
 
+def attacked_sentences() -> Iterator[Row]:
+    """Yields the groups of disguises around a model that answers in sentences, the worst first."""
+    table = list(results("attacked_smollm2")["test"].values())
+    groups: dict[str, list[dict[str, Any]]] = {"all": table}
+    for row in table:
+        groups.setdefault(row["group"], []).append(row)
+    sums = {
+        group: {name: sum(row[name] for row in rows) for name in rows[0] if isinstance(rows[0][name], int)}
+        for group, rows in groups.items()
+    }
+    order = sorted(groups, key=lambda name: (name != "all", -sums[name]["leaked"], -sums[name]["told"], name))
+    for label in order:
+        found, rows = sums[label], groups[label]
+        yield [
+            label,
+            str(len(rows)),
+            f"{found['leaked']} of {found['told']}",
+            f"{found['caught'] / found['attempts']:.2f}" if found["attempts"] else "–",
+            f"{found['stopped']} of {found['others']}",
+            f"{found['told_touched']} of {found['told']}",
+        ]
+
+
 def releases() -> Iterator[Row]:
     """Yields the accuracies after each release of an author."""
     for name, splits in results("release_authors")["after"].items():

@@ -42,6 +42,7 @@ TABLES = (
     Table("results/robustness", "| group |", rows.attack_groups),
     Table("results/robustness", "| attack | leak | base model |", rows.weight_attacks("robustness_demo")),
     Table("results/robustness", "| attack on SmolLM2-135M |", rows.weight_attacks("robustness_smollm2")),
+    Table("results/robustness", "| disguises of SmolLM2-135M |", rows.attacked_sentences),
     Table("results/robustness", "| attack | leak of 108 facts |", rows.weight_attacks_over_seeds),
     Table("results/robustness", "| counter-measure |", rows.counter_measures),
     Table("results/reveal_release", "| after |", rows.releases),
