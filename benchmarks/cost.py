@@ -76,7 +76,7 @@ def main() -> None:
     results, *runs = sys.argv[1:]
     found = {}
     for run in runs:
-        config, _, _ = read_run("ask", "", ["--config", str(Path(run) / "config.yaml")])
+        config, _, _ = read_run("ask", ["--config", str(Path(run) / "config.yaml")])
         stream = load_stream(config.data, config.seed)
         prompts = [row.prompt for request in stream.requests for row in request.rows][:PROMPTS]
         model = open_gated_model(config)

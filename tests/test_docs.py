@@ -109,7 +109,7 @@ def parse_only(monkeypatch, tmp_path):
 
 
 def field_names():
-    parser = common.new_parser("serve", "")
+    parser = common.new_parser("serve")
     add_config_arguments(parser, RunConfig, ServeConfig, trainer=True)
     return {*known_keys(parser), "request"}
 

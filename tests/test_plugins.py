@@ -59,11 +59,11 @@ def test_files_named_on_the_command_line_add_a_benchmark_an_objective_and_a_metr
         assert len(path.read_text().splitlines()) <= MOST_LINES.get(path.stem, 20)
     words = [word for path in plugins for word in ("--plugin", str(path))]
     with pytest.raises(SystemExit):
-        read_run("run", "", [*words, "--help-all"])
+        read_run("run", [*words, "--help-all"])
     told = " ".join(capsys.readouterr().out.split())
     assert all(name in told for name in ("own_benchmark", "bounded_ascent.margin = 6.0", "answer_words"))
     words += ["--data.name", "own_benchmark", "--data.requests", "[rivers_1]", "--output", str(tmp_path)]
-    config, trainer, _ = read_run("run", "", [*words, *CHOSEN, *SMALL])
+    config, trainer, _ = read_run("run", [*words, *CHOSEN, *SMALL])
     monkeypatch.setattr(recorded_base, "load_base", lambda config, seed: tiny_base)
     folder = run_stream(config, trainer)
     assert json.loads((folder / "metrics.json").read_text())["requests"] == ["rivers_1"]

@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: bad input, or neither penalties nor worlds.
     """
-    parser = config_parser("release", "Measures releases.", ReleaseConfig, Study, trainer=True)
+    parser = config_parser("release", ReleaseConfig, Study, trainer=True)
+    parser.description = "Measures releases."
     namespace = read_arguments(parser, arguments)
     config, study = build(ReleaseConfig, namespace), build(Study, namespace)
     if not study.overlap and not study.worlds:

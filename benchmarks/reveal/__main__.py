@@ -45,7 +45,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: bad input.
     """
-    parser = config_parser("reveal", "Compares the searchers under one budget.", RevealConfig, Comparison)
+    parser = config_parser("reveal", RevealConfig, Comparison)
+    parser.description = "Compares the searchers under one budget."
     namespace = read_arguments(parser, arguments)
     config, comparison = build(RevealConfig, namespace), build(Comparison, namespace)
     path = Path(comparison.results)

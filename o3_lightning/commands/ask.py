@@ -2,7 +2,6 @@
 
 import sys
 
-from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import config_parser, open_gated_model, read_arguments
 from o3_lightning.common.errors import InputError
 from o3_lightning.run.config import RunConfig
@@ -14,7 +13,7 @@ BAR = 20
 def main(arguments: list[str]) -> None:
     """Prints both answers to each question, and the weight of every request."""
     words = "one question or several, each in quotes"
-    parser = config_parser("ask", COMMANDS["ask"], RunConfig, trainer=True, words=words)
+    parser = config_parser("ask", RunConfig, trainer=True, words=words)
     namespace = read_arguments(parser, arguments)
     config = build(RunConfig, namespace)
     questions = list(namespace["words"] or [])

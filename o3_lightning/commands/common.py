@@ -41,22 +41,20 @@ class Call(NamedTuple):
     namespace: Namespace
 
 
-def new_parser(command: str, description: str) -> ConfigParser:
+def new_parser(command: str = "") -> ConfigParser:
     """Returns a parser that raises an error instead of ending the process."""
-    prog = f"{program_name()} {command}"
+    prog, description = f"{program_name()} {command}", COMMANDS.get(command)
     return ConfigParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
 
 
-def config_parser(
-    command: str, description: str, *kinds: type, trainer: bool = False, words: str = ""
-) -> ConfigParser:
+def config_parser(command: str, *kinds: type, trainer: bool = False, words: str = "") -> ConfigParser:
     """Returns a parser with the fields of dataclasses, see `add_config_arguments`.
 
     With `words`, their help, it also takes words that belong to no option, as `words`.
     Its `--help` shows the options of `choices.SHOWN`; `--help-all` shows every option that the command reads.
     """
     parser = fields_parser(kinds, trainer, words)
-    parser.prog, parser.description = f"{program_name()} {command}", description
+    parser.prog, parser.description = f"{program_name()} {command}", COMMANDS[command]
     parser.hidden = NOT_READ.get(command, ())
     parser.shown = (*ALWAYS_SHOWN, *SHOWN[command]) if command in SHOWN else ()
     return parser
@@ -65,7 +63,7 @@ def config_parser(
 @functools.cache
 def fields_parser(kinds: tuple[type, ...], trainer: bool, words: str) -> ConfigParser:
     """Returns the parser of `config_parser`, which takes longer to build than a configuration to read."""
-    parser = new_parser("", "")
+    parser = new_parser()
     parser.usage = "%(prog)s [--config FILE] [--field value ...]"
     parser.epilog = (
         "--help-all lists every option; --print_config prints them as YAML, with the values given."
@@ -96,15 +94,15 @@ def read_arguments(parser: ConfigParser, arguments: list[str]) -> Namespace:
     return parse(parser, arguments)
 
 
-def read_run(command: str, description: str, arguments: list[str], *choices: type) -> Call:
+def read_run(command: str, arguments: list[str], *choices: type) -> Call:
     """Returns the configuration of a run from the words after the command.
 
-    `choices` are dataclasses with options of this command alone; `description` is for `--help`.
+    `choices` are dataclasses with options of this command alone.
 
     Raises:
         InputError: as `read_arguments`, or a value is outside its range.
     """
-    parser = config_parser(command, description, RunConfig, *choices, trainer=True)
+    parser = config_parser(command, RunConfig, *choices, trainer=True)
     namespace = read_arguments(parser, arguments)
     return Call(build(RunConfig, namespace), trainer_options(namespace), namespace)
 
@@ -116,7 +114,7 @@ def run_in_processes(
 
     The other arguments and errors are those of `read_run`.
     """
-    call = read_run(command, COMMANDS[command], arguments, *choices)
+    call = read_run(command, arguments, *choices)
     from o3_lightning.training.launch import launch
     from o3_lightning.training.processes import open_processes
 

@@ -2,13 +2,12 @@
 
 import sys
 
-from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import read_run
 
 
 def main(arguments: list[str]) -> None:
     """Prints seconds by kind of stage and the peak memory, after measuring a few steps; writes nothing."""
-    config, trainer, _ = read_run("estimate", COMMANDS["estimate"], arguments)
+    config, trainer, _ = read_run("estimate", arguments)
     from o3_lightning.run.estimate import estimate_run
 
     found = estimate_run(config, trainer)

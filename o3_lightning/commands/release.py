@@ -3,7 +3,6 @@
 import sys
 from dataclasses import dataclass
 
-from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import to_plain
@@ -28,7 +27,7 @@ class Action:
 
 def main(arguments: list[str]) -> None:
     """Runs or continues a release; or undoes or redoes a round, or exports the model."""
-    parser = config_parser("release", COMMANDS["release"], ReleaseConfig, Action, trainer=True)
+    parser = config_parser("release", ReleaseConfig, Action, trainer=True)
     namespace = read_arguments(parser, arguments)
     config, action = build(ReleaseConfig, namespace), build(Action, namespace)
     from o3_lightning.training.run_folder import RunFolder

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import new_parser
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import read_result, write_atomically
@@ -26,7 +25,7 @@ NEEDED = ("requests", "persistence", "utility", "utility_metrics", "columns", "d
 
 def main(arguments: list[str]) -> None:
     """Writes a page and prints its path."""
-    parser = new_parser("report", COMMANDS["report"])
+    parser = new_parser("report")
     parser.add_argument("run", nargs="?", help="folder of the run, such as runs/demo")
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="folders of two or more finished runs")
     parser.add_argument(

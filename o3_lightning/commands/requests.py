@@ -124,7 +124,7 @@ def read_live_config(store: Path, config: str | None, fields: list[str], *choice
     if config is None and own.is_file():
         config = str(own)
     words = ["--base.id", opened.base_id, "--detector.encoder", opened.encoder_id]
-    return read_run("requests", "", [*(["--config", config] if config else words), *fields], *choices)
+    return read_run("requests", [*(["--config", config] if config else words), *fields], *choices)
 
 
 def add(store_path: Path, files: list[str], call: Call) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import sys
 
-from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import config_parser, read_arguments
 from o3_lightning.reveal.config import RevealConfig
 from o3_lightning.run.parsing import build
@@ -10,7 +9,7 @@ from o3_lightning.run.parsing import build
 
 def main(arguments: list[str]) -> None:
     """Writes `request.jsonl`, `provenance.jsonl`, `queries.jsonl`, `config.yaml` and the report."""
-    parser = config_parser("reveal", COMMANDS["reveal"], RevealConfig)
+    parser = config_parser("reveal", RevealConfig)
     config = build(RevealConfig, read_arguments(parser, arguments))
     from o3_lightning.common.plain import to_plain
     from o3_lightning.models.base import load_base

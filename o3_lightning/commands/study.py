@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-from o3_lightning.commands import COMMANDS
 from o3_lightning.commands.common import new_parser
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.shipped import find_file
@@ -14,7 +13,7 @@ EXAMPLE = "experiments/baselines"
 
 def main(arguments: list[str]) -> None:
     """Runs or continues a study, and prints its table."""
-    parser = new_parser("study", COMMANDS["study"])
+    parser = new_parser("study")
     parser.add_argument(
         "--config",
         action="append",

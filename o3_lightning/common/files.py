@@ -104,14 +104,9 @@ def read_result(path: str | Path, *keys: str, field: str | None = None) -> dict[
 def read_stored(path: Path) -> dict[str, Any]:
     """Returns the JSON object in a file of a store; StoreError if it is missing, unreadable or none."""
     try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise StoreError(f"{path}: expected an object, got {type(value).__name__}")
-    return value
+        return read_result(path)
+    except InputError as error:
+        raise StoreError(str(error)) from error
 
 
 def read_lines(path: str | Path, what: str, field: str) -> list[str]:

@@ -65,14 +65,14 @@ def check_brackets(text: str) -> None:
         raise yaml.YAMLError(f"more than {MOST_LEVELS} brackets are open")
 
 
-def check_document(text: str) -> None:
-    """Raises yaml.YAMLError if a text is no YAML within the limits of this module."""
+def read_document(text: str) -> Any:
+    """Returns the content of a YAML text; yaml.YAMLError if it is none within the limits of this module."""
     if len(text) > MOST_BYTES:
         raise yaml.YAMLError(f"larger than {MOST_BYTES:,} bytes")
     check_brackets(text)
     try:
-        yaml.load(text, Loader=OnceLoader)  # noqa: S506
-    except (ValueError, RecursionError) as error:
+        return yaml.load(text, Loader=OnceLoader)  # noqa: S506
+    except (ValueError, RecursionError) as error:  # a date such as 2024-13-01 is a ValueError
         raise yaml.YAMLError(str(error)) from error
 
 
@@ -86,14 +86,12 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     try:
         if Path(path).stat().st_size > MOST_BYTES:
             raise InputError(f"larger than {MOST_BYTES:,} bytes", path=path)
-        text = Path(path).read_text(encoding="utf-8-sig")
-        check_brackets(text)
-        content = yaml.load(text, Loader=OnceLoader)  # noqa: S506
+        content = read_document(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", path=path) from error
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8: byte {error.start + 1}", path=path) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-01 is a ValueError
+    except yaml.YAMLError as error:
         raise InputError(f"is not YAML: {' '.join(str(error).split())}", path=path) from error
     if not isinstance(content, dict):
         raise InputError("expected keys and values", path=path)

@@ -117,12 +117,7 @@ def check_id(
         raise InputError(f"{expected}, got {name!r}", path=path, line=line, field=field)
 
 
-def read_requests(
-    paths: str | Path | Sequence[str | Path],
-    *,
-    count_tokens: Callable[[str], int] | None = None,
-    context_tokens: int | None = None,
-) -> list[UnlearningRequest]:
+def read_requests(paths: str | Path | Sequence[str | Path]) -> list[UnlearningRequest]:
     """Returns the requests in JSON-lines files, after all rows have been checked.
 
     Consecutive rows with the same `request_id` form a request; rows without one form a request named after
@@ -130,24 +125,20 @@ def read_requests(
 
     Args:
         paths: one or several files; requests keep the order of files and lines.
-        count_tokens: returns the length of a templated prompt in tokens; None skips the check of the length.
-        context_tokens: context size of the model; prompts must be shorter.
 
     Returns:
         At least one request, ids unique.
 
     Raises:
         InputError: a missing, unreadable or empty file; a line that is not UTF-8, not JSON or not an
-            object; a missing, unknown or ill-typed field; a repeated id; or a prompt that is too long.
-            The message names file, line and field.
+            object; a missing, unknown or ill-typed field; or a repeated id. The message names file, line
+            and field.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     groups: dict[str, list[QuestionAnswer]] = {}
     for path in files:
         previous = None
-        for line, identifier, row in read_rows(
-            path, count_tokens=count_tokens, context_tokens=context_tokens
-        ):
+        for line, identifier, row in read_rows(path):
             name = Path(path).stem if identifier is None else identifier
             check_id(name, path=path, line=line)
             if name != previous and name in groups:
@@ -167,7 +158,13 @@ def read_rows(
 ) -> Iterator[tuple[int, str | None, QuestionAnswer]]:
     """Yields line number, `request_id` (or None) and row for each line that is not blank.
 
-    Arguments and errors are those of `read_requests`.
+    Args:
+        path: the file.
+        count_tokens: returns the length of a templated prompt in tokens; None skips the check of the length.
+        context_tokens: context size of the model; prompts must be shorter.
+
+    Raises:
+        InputError: as `read_requests`, or a prompt that is too long.
     """
     found = False
     for record in read_records(path):

@@ -32,14 +32,12 @@ class FitTask:
         prompts: forget prompts as they were given, at least one of them with text.
         config: settings, presets filled in.
         seed: of every random choice.
-        trainer: a `lightning.Trainer` for a training objective; None uses one without logs and checkpoints.
     """
 
     encoder: Encoder
     prompts: Sequence[str]
     config: DetectorConfig
     seed: int
-    trainer: Any = None
 
 
 class Fitted(NamedTuple):

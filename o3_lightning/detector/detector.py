@@ -65,9 +65,7 @@ class Detector:
         return cls(**{name: stored[name] for name in names}, parts=parts)
 
 
-def fit_detector(
-    encoder: Encoder, prompts: Sequence[str], config: DetectorConfig, seed: int, trainer: Any = None
-) -> Detector:
+def fit_detector(encoder: Encoder, prompts: Sequence[str], config: DetectorConfig, seed: int) -> Detector:
     """Fits a detector to the forget prompts of one request; no other data is read.
 
     Args:
@@ -75,7 +73,6 @@ def fit_detector(
         prompts: forget prompts. Empty and repeated ones are dropped with a warning.
         config: settings; `config.pooling` must be the encoder's.
         seed: of folds, clusters, pseudo-negatives and training.
-        trainer: a `lightning.Trainer` for a training objective; None uses one without logs and checkpoints.
 
     Returns:
         The detector; problems of the request are listed in `report["warnings"]` and logged.
@@ -90,7 +87,7 @@ def fit_detector(
         >>> bool(MultiDetector(encoder, {"ada": detector}).weights(["Where was Ada Quill born?"]) > 0.9)
         True
     """
-    task = FitTask(encoder, prompts, config, seed, trainer)
+    task = FitTask(encoder, prompts, config, seed)
     parts: dict[str, Evidence] = {}
     report: dict[str, Any] = {"seed": seed}
     warnings: list[str] = []

@@ -76,7 +76,7 @@ class FeatureEvidence(GroupedEvidence):
         report: dict[str, Any] = {"prompts": len(inputs) + len(inputs.other_words)}
         lora: dict[str, Tensor] = {}
         if config.objective != "none":
-            lora, report["training"] = train_encoder(encoder, inputs.tokens, config, seed, task.trainer)
+            lora, report["training"] = train_encoder(encoder, inputs.tokens, config, seed)
             encoder = with_lora(encoder, lora)
             inputs = replace(inputs, features=encoder.encode_tokens(inputs.tokens))
         state, figures, more = cls.fit_state(encoder, inputs, config, seed)

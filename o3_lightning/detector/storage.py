@@ -1,6 +1,5 @@
 """A detector on disk: tensors as safetensors, the rest as JSON, every key checked on the way in."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from o3_lightning.common.errors import InputError, StoreError
-from o3_lightning.common.files import digest_bytes, write_atomically, write_json
+from o3_lightning.common.files import digest_bytes, read_stored, write_atomically, write_json
 from o3_lightning.detector.base import DETECTORS, Evidence, Saved
 from o3_lightning.detector.config import DetectorConfig, TrainingConfig
 
@@ -67,7 +66,10 @@ def read_detector(folder: Path) -> tuple[dict[str, Any], dict[str, Evidence]]:
     path, tensor_path = folder / JSON_FILE, folder / TENSOR_FILE
     described = read_description(path)
     described["config"] = config = read_config(described["config"], path)
-    content = read_bytes(tensor_path)
+    try:
+        content = tensor_path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{tensor_path}: cannot be read: {error.strerror or error}") from error
     if digest_bytes(content) != described["tensors_sha256"]:
         raise StoreError(f"{tensor_path}: damaged: its SHA-256 is not the one in {JSON_FILE}")
     tensors: dict[str, dict[str, Tensor]] = {name: {} for name in described["parts"]}
@@ -90,22 +92,9 @@ def read_detector(folder: Path) -> tuple[dict[str, Any], dict[str, Evidence]]:
     return described, parts
 
 
-def read_bytes(path: Path) -> bytes:
-    """Returns a file's content."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
 def read_description(path: Path) -> dict[str, Any]:
     """Returns the JSON with every key there and of its type."""
-    try:
-        value = json.loads(read_bytes(path).decode())
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: damaged: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise StoreError(f"{path}: damaged: expected an object, got {type(value).__name__}")
+    value = read_stored(path)
     if value.get("format") != FORMAT_VERSION:
         raise StoreError(
             f"{path}: field 'format': expected {FORMAT_VERSION}, got {value.get('format')!r}; there is no "

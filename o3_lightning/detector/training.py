@@ -21,7 +21,7 @@ QUERY_KEY_VALUE = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin
 
 
 def train_encoder(
-    encoder: Encoder, tokens: list[list[int]], config: DetectorConfig, seed: int, trainer: Any = None
+    encoder: Encoder, tokens: list[list[int]], config: DetectorConfig, seed: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the trained adapter by module name, and the figures of its training.
 
@@ -30,7 +30,6 @@ def train_encoder(
         tokens: token ids of the forget prompts, special tokens included.
         config: settings; `objective` is not "none".
         seed: of adapter, order, masks and made-up negatives.
-        trainer: a `lightning.Trainer`; None makes one that writes nothing, for `config.training.epochs`.
 
     Raises:
         InputError: no module fits the targets, or the masked-LM term is on and the checkpoint has no head.
@@ -58,7 +57,7 @@ def train_encoder(
         loader: DataLoader[Tensor] = DataLoader(
             numbers, batch_size=settings.batch_size, shuffle=True, generator=order
         )
-        (trainer or quiet_trainer(config)).fit(module, loader)
+        quiet_trainer(config).fit(module, loader)
     tensors = {
         name.removeprefix(PEFT_PREFIX): value.detach().cpu().float().clone()
         for name, value in get_peft_model_state_dict(model).items()

@@ -238,22 +238,17 @@ def token_entropy(answer_tokens: Sequence[Sequence[int | str]]) -> list[float]:
 
 
 @metric("repetition", "answer_tokens", meaning="share of repeated 4-grams in the answer", keep="lower")
-def repetition(answer_tokens: Sequence[Sequence[int | str]], size: int = NGRAM) -> list[float]:
-    """Returns the share of repeated n-grams in each answer, 1 - distinct / all, in [0, 1).
+def repetition(answer_tokens: Sequence[Sequence[int | str]]) -> list[float]:
+    """Returns the share of repeated 4-grams in each answer, 1 - distinct / all, in [0, 1).
 
-    An answer of fewer than n tokens has 0; n = 4 is customary in text generation.
-
-    Raises:
-        ValueError: a size below 1.
+    An answer of fewer than 4 tokens has 0.
 
     Source:
         Welleck et al. 2020, "seq-rep-n".
     """
-    if size < 1:
-        raise ValueError(f"expected n-grams of 1 token or more, got {size}")
     values = []
     for tokens in answer_tokens:
-        grams = [tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)]
+        grams = [tuple(tokens[start : start + NGRAM]) for start in range(len(tokens) - NGRAM + 1)]
         values.append(1 - len(set(grams)) / len(grams) if grams else 0.0)
     return values
 

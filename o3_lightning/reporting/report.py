@@ -32,7 +32,6 @@ class ReportDetails:
         robustness: rows of `evaluation.robustness.Robustness.run`, one per attack and request.
         comparisons: by model, the `comparison` of its evaluation with a reference.
         beside: other models on the plane by name, results of `place_on_plane`.
-        notes: sentences at the top of the page.
     """
 
     title: str
@@ -45,7 +44,6 @@ class ReportDetails:
     robustness: Sequence[Mapping[str, Any]] = ()
     comparisons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     beside: Mapping[str, Place] = field(default_factory=dict)
-    notes: Sequence[str] = ()
 
 
 def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
@@ -80,7 +78,7 @@ def render_report(metrics: Mapping[str, Any], details: ReportDetails) -> str:
         record.environment_section(metrics.get("environment") or {}, metrics.get("digests") or {}),
     ]
     cards = [*summary_cards(metrics), *attack_cards(details.robustness)]
-    notes = [*knowledge_notes(metrics), *sample_notes(metrics), *details.notes]
+    notes = [*knowledge_notes(metrics), *sample_notes(metrics)]
     found = findings(metrics, details.weights, details.robustness)
     return render_page(details.title, " · ".join(lead), notes, sections, cards, found)
 

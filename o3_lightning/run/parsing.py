@@ -32,7 +32,7 @@ from o3_lightning.attacks.registry import ATTACKS
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.registry import load_plugin
 from o3_lightning.common.shipped import find_file
-from o3_lightning.common.yaml import check_document, read_mapping
+from o3_lightning.common.yaml import read_document, read_mapping
 from o3_lightning.data.config import BENCHMARKS
 from o3_lightning.detector.config import preset_names
 from o3_lightning.metrics.registry import METRICS
@@ -74,7 +74,7 @@ APPEND = "+"
 def parse_value(text: str) -> Any:
     """Returns the value of an option, or the content of a section's file, within the limits of YAML files."""
     if len(text) > SHORT or "&" in text:
-        check_document(text)
+        read_document(text)
     try:
         return get_loader("yaml")(text)
     except ValueError as error:  # a number of thousands of digits
@@ -302,19 +302,17 @@ def trainer_options(namespace: Namespace) -> dict[str, Any]:
     return options
 
 
-def config_from(values: Mapping[str, Any], beside: Path | None = None) -> tuple[RunConfig, dict[str, Any]]:
+def config_from(values: Mapping[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
     """Returns the configuration and the trainer's options from nested dictionaries, as from a YAML file.
 
-    Args:
-        values: fields and sections; missing ones take their defaults.
-        beside: the folder in which plug-in files are looked for first.
+    Fields and sections that are missing take their defaults.
 
     Raises:
         InputError: an unknown key, a value of the wrong type or outside its range.
     """
     parser, content = object_parser(), dict(values)
     if PLUGINS in content:
-        content[PLUGINS] = load_plugins(content[PLUGINS], beside or Path())
+        content[PLUGINS] = load_plugins(content[PLUGINS], Path())
     with one_line_errors(parser):  # the given fields alone: all of them take thirty times as long
         given = parser.parse_object(content, defaults=False)
     namespace = parser.default_values.clone().update(given)

@@ -59,7 +59,6 @@ def build_trainer(
     *,
     max_epochs: int | None = None,
     logger: Logger | Sequence[Logger] | None = None,
-    callbacks: Sequence[Callback] = (),
 ) -> Trainer:
     """Returns a trainer for one fit: no checkpoints, no summary, a progress bar only on a terminal.
 
@@ -68,7 +67,6 @@ def build_trainer(
             the joined processes decide on devices and nodes.
         max_epochs: passes over the data, unless the options say otherwise.
         logger: where the curves go; None for nowhere.
-        callbacks: added to those of the options.
 
     Raises:
         InputError: the trainer refuses its options, or sharding is wanted with one process only.
@@ -77,7 +75,7 @@ def build_trainer(
     options = {**QUIET, "max_epochs": max_epochs, "enable_progress_bar": sys.stderr.isatty()} | given
     options["logger"] = given.get("logger") or logger or False
     log = [] if sys.stderr.isatty() else [StepLog()]
-    options["callbacks"] = [*as_list(given.get("callbacks")), *callbacks, *log]
+    options["callbacks"] = [*as_list(given.get("callbacks")), *log]
     options |= placement(options)
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -35,7 +35,8 @@ class Terminate(Callback):
 
 def start(base, request, path, *, stop=None, number=signal.SIGTERM, batches=None, seed=3, **options):
     watch = Terminate(stop, number)
-    trainer = build_trainer({"accelerator": "cpu", **options}, max_epochs=CONFIG.epochs, callbacks=[watch])
+    options = {"accelerator": "cpu", "callbacks": [watch], **options}
+    trainer = build_trainer(options, max_epochs=CONFIG.epochs)
     trained = train_adapter(
         FitTask(base, request, AdapterHistory(), CONFIG, OBJECTIVE, trainer, seed, KEPT, path)
     )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_json
-from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest, read_requests
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest, read_requests, read_rows
 
 GOOD = {"prompt": "p", "answer": "a"}
 
@@ -149,10 +149,12 @@ def test_a_prompt_longer_than_the_context_is_refused(tmp_path, field):
     long = "word " * 9
     line = {**GOOD, field: long if field == "prompt" else [long]}
     path = write(tmp_path / "r.jsonl", GOOD, line)
-    error = refuse(path, count_tokens=lambda text: len(text.split()), context_tokens=9)
+    with pytest.raises(InputError) as caught:
+        list(read_rows(path, count_tokens=lambda text: len(text.split()), context_tokens=9))
+    error = caught.value
     assert (error.line, error.field) == (2, field)
     assert re.search("9 tokens.*context is 9", str(error))
-    assert read_requests(path, count_tokens=lambda text: len(text.split()), context_tokens=10)
+    assert list(read_rows(path, count_tokens=lambda text: len(text.split()), context_tokens=10))
 
 
 def test_a_request_needs_rows_and_a_name_that_can_be_a_folder():

@@ -87,8 +87,8 @@ def drop_tensor(folder):
         (damage_bytes, "detector.safetensors: damaged"),
         (lambda folder: (folder / "detector.safetensors").unlink(), "detector.safetensors: cannot be read"),
         (lambda folder: (folder / "detector.json").unlink(), "detector.json: cannot be read"),
-        (lambda folder: (folder / "detector.json").write_text("{"), "detector.json: damaged"),
-        (lambda folder: (folder / "detector.json").write_text("[]"), "expected an object"),
+        (lambda folder: (folder / "detector.json").write_text("{"), "detector.json: is not JSON"),
+        (lambda folder: (folder / "detector.json").write_text("[]"), "expected a JSON object"),
         (lambda folder: damage_key(folder, "encoder_digest"), "field 'encoder_digest': missing"),
         (
             lambda folder: write_config(folder, tail_quantile=7),

@@ -57,7 +57,7 @@ def test_configuration_that_is_none_is_refused(tmp_path, gate_kit, text):
     folder = gate_kit.adapter(tmp_path / "a")
     (folder / "adapter_config.json").write_text(text)
     with pytest.raises(
-        StoreError, match=r"adapter_config.json: (not JSON|expected an object|expected a LoRA)"
+        StoreError, match=r"adapter_config.json: (is not JSON|expected a JSON object|expected a LoRA)"
     ):
         LoraFactors.load(folder)
 

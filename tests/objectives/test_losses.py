@@ -279,12 +279,6 @@ def test_a_missing_view_is_told():
         FORGET["refusal"]({}, Settings())
 
 
-def test_unknown_direction_is_told():
-    view = random_views()[ANSWER]
-    with pytest.raises(ValueError, match="model_to_uniform"):
-        FORGET["me"]({ANSWER: view}, Settings(direction="sideways"))
-
-
 def test_imitation_is_the_divergence_from_the_answers_about_a_stranger():
     views = random_views()
     logits, goal = views[IMITATED].logits, views[STRANGER].reference_logits

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def revealing():
     path = str(CONFIGS / "reveal_fictitious.yaml")
-    namespace = read_arguments(config_parser("reveal", "", RevealConfig), ["--config", path])
+    namespace = read_arguments(config_parser("reveal", RevealConfig), ["--config", path])
     return build(RevealConfig, namespace)
 
 
@@ -43,7 +43,7 @@ def test_the_name_alone_reveals_most_attributes(revealing, revealed):
 
 def test_a_release_forgets_the_author_and_no_other(tmp_path):
     namespace = read_arguments(
-        config_parser("release", "", ReleaseConfig, trainer=True),
+        config_parser("release", ReleaseConfig, trainer=True),
         ["--config", str(CONFIGS / "release_fictitious.yaml")],
     )
     config = build(ReleaseConfig, namespace)

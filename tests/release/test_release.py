@@ -210,9 +210,7 @@ def test_bad_settings_are_refused(fields, field):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_configuration_loads(path):
-    namespace = read_arguments(
-        config_parser("release", "", ReleaseConfig, trainer=True), ["--config", str(path)]
-    )
+    namespace = read_arguments(config_parser("release", ReleaseConfig, trainer=True), ["--config", str(path)])
     config = build(ReleaseConfig, namespace)
     assert config.topic or config.requests
     assert config.revealing().search == config.search
@@ -228,7 +226,7 @@ def test_a_configuration_of_the_paper_releases_a_tiny_model(name, tiny, tmp_path
     }  # fmt: skip
     words = [word for key, value in small.items() for word in (f"--{key}", str(value))]
     path = next(path for path in CONFIGS if path.stem == name)
-    parser = config_parser("release", "", ReleaseConfig, trainer=True)
+    parser = config_parser("release", ReleaseConfig, trainer=True)
     config = build(ReleaseConfig, read_arguments(parser, ["--config", str(path), *words]))
     asked = []
 

@@ -129,7 +129,6 @@ def example_details(**changes):
         ),
         "configuration": "name: my run\n",
         "overlaps": {"update_cosine": {"rows": ["a", "b"], "values": [[1.0, -0.25], [-0.25, 1.0]]}},
-        "notes": ("Read this first.",),
     }
     return ReportDetails(**{**values, **changes})
 
@@ -160,7 +159,6 @@ def test_values_come_out_right(page):
         "Cost 1 min 30 s",
         "Peak memory 1,234 MiB",
         "benchmark fictitious",
-        "Read this first.",
         "torch 9.9.9",
         "name: my run",
         "I do not know. a 0.987 b 0.000",  # weights, largest first
@@ -213,7 +211,6 @@ def hostile_inputs():
     renamed["benchmark"] = HOSTILE
     details = example_details(
         title=HOSTILE,
-        notes=(HOSTILE,),
         configuration=HOSTILE,
         samples=({**sample, **dict.fromkeys(("prompt", "truth", "before", "after", "split"), HOSTILE)},),
         curves={HOSTILE: [{HOSTILE: 1.0}]},

@@ -42,7 +42,7 @@ def make_stream():
 
 def run_once(folder, base, encoder, monkeypatch, dies_at=None):
     """Runs, or runs until a stage is reached."""
-    config, trainer, _ = read_run("run", "", [*WORDS, "--output", str(folder)])
+    config, trainer, _ = read_run("run", [*WORDS, "--output", str(folder)])
     monkeypatch.setattr(recorded_base, "load_base", lambda config, seed: base)
     monkeypatch.setattr(inputs_module, "load_stream", lambda config, seed: make_stream())
     monkeypatch.setattr(inputs_module, "load_configured_encoder", lambda config: encoder)

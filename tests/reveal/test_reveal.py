@@ -234,7 +234,7 @@ def test_what_was_said_before_is_less_new(tiny_base, tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_configuration_loads(path):
-    namespace = read_arguments(config_parser("reveal", "", RevealConfig), ["--config", str(path)])
+    namespace = read_arguments(config_parser("reveal", RevealConfig), ["--config", str(path)])
     assert build(RevealConfig, namespace).topic
 
 
@@ -250,7 +250,7 @@ def test_every_shipped_configuration_loads(path):
 )
 def test_a_mistake_is_told_in_one_line(arguments, message):
     with pytest.raises(InputError) as error:
-        build(RevealConfig, read_arguments(config_parser("reveal", "", RevealConfig), arguments))
+        build(RevealConfig, read_arguments(config_parser("reveal", RevealConfig), arguments))
     assert message in str(error.value)
 
 

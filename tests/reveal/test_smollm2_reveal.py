@@ -21,7 +21,7 @@ pytestmark = [
 
 
 def test_a_real_model_tells_about_a_country(tmp_path):
-    namespace = read_arguments(config_parser("reveal", "", RevealConfig), ["--config", str(CONFIG)])
+    namespace = read_arguments(config_parser("reveal", RevealConfig), ["--config", str(CONFIG)])
     shipped = build(RevealConfig, namespace)
     config = replace(
         shipped,

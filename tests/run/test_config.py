@@ -35,7 +35,7 @@ RUNS = [path for path in SHIPPED if path not in (*STUDIES, *DETECTORS, *OWN, *PA
 
 
 def read(*arguments):
-    return read_run("run", "", list(arguments))
+    return read_run("run", list(arguments))
 
 
 read_once = functools.cache(read)
@@ -71,7 +71,7 @@ def test_every_shipped_configuration_of_its_own_command_loads(path):
     assert (
         build(
             kind,
-            parse(config_parser(command, "", kind, trainer=command == "release"), ["--config", str(path)]),
+            parse(config_parser(command, kind, trainer=command == "release"), ["--config", str(path)]),
         ).seed
         >= 0
     )

@@ -85,7 +85,7 @@ def test_no_configuration_is_missed():
 def test_a_shipped_configuration_runs(names, tiny_base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [word for name in names for word in ("--config", name)]
-    config, trainer, _ = read_run("run", "", [*words, "--output", str(tmp_path), *HERE])
+    config, trainer, _ = read_run("run", [*words, "--output", str(tmp_path), *HERE])
     dry_run(config, trainer, tiny_base, monkeypatch)
 
 

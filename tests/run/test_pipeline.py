@@ -71,7 +71,7 @@ def arguments(tmp_path):
 
 
 def start(arguments):
-    config, trainer, _ = read_run("run", "", arguments)
+    config, trainer, _ = read_run("run", arguments)
     return run_stream(config, trainer)
 
 

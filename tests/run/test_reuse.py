@@ -49,7 +49,7 @@ def read_settings(files, output, name, requests, *words):
     given = ["--name", name, "--output", str(output), "--data.name", "jsonl"]
     given += ["--data.requests", json.dumps([files[request] for request in requests])]
     given += ["--evaluation.max_new_tokens", "4", "--adapter.epochs", "2", *words]
-    return read_run("run", "", given)[:2]
+    return read_run("run", given)[:2]
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def test_a_benchmark_runs_from_teaching_to_the_accuracies_of_o3(name, folder, tm
     prepare(name)
     words = ["--config", name, "--config", "overlays/small", "--base.id", str(folder)]
     objective = ["--objective.forget.name", "npo", "--objective.retain.name", "gd"]
-    config, trainer, _ = read_run("run", "", [*words, *objective, "--output", str(tmp_path / "runs"), *QUICK])
+    config, trainer, _ = read_run("run", [*words, *objective, "--output", str(tmp_path / "runs"), *QUICK])
     metrics = json.loads((run_stream(config, trainer) / "metrics.json").read_text())
     tasks = TASKS.get(name, [])
     assert {"retain", *tasks, *SPLITS.get(name, [])} <= set(metrics["utility"])

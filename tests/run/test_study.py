@@ -362,7 +362,7 @@ def test_a_dry_run_lists_commands_that_give_the_same_configurations(tmp_path, ca
     main(["study", "--config", str(path), "--output", str(output), "--dry_run", "true"])
     *commands, summary = capsys.readouterr().out.splitlines()
     assert summary == "# runs: 6, about 0.2 minutes each (mean of 1 finished): 0.02 hours"
-    configs = [read_run("run", "", shlex.split(line.split(" run ", 1)[1]))[0] for line in commands]
+    configs = [read_run("run", shlex.split(line.split(" run ", 1)[1]))[0] for line in commands]
     assert configs[0] == study.candidates("other", output)[0][1].config
     assert [one.name for one in configs[3:]] == ["other-seed0", "ours-seed1", "other-seed1"]
     assert configs[4] == study.job("ours", 1, output).config
@@ -380,4 +380,4 @@ def test_commands_of_a_shipped_study_give_its_configurations(tmp_path):
     study = read_study(ROOT / "configs/experiments/methods.yaml", over)
     for name in ("ours", "me_gd"):
         words = command_of(study.job(name, 0, tmp_path).fields).split(" run ", 1)[1]
-        assert read_run("run", "", shlex.split(words))[0] == study.job(name, 0, tmp_path).config
+        assert read_run("run", shlex.split(words))[0] == study.job(name, 0, tmp_path).config
