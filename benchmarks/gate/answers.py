@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from benchmarks.gate.disguises import read
@@ -39,7 +40,8 @@ def name_of(rows: Rows) -> tuple[str, str]:
 
 def renamed(row: dict[str, str], name: tuple[str, str], other: str) -> tuple[str, str]:
     """A question and its answer with another name."""
-    return tuple(row[part].replace(" ".join(name), other) for part in ("question", "answer"))
+    whole = " ".join(name)
+    return row["question"].replace(whole, other), row["answer"].replace(whole, other)
 
 
 def about_them(author: Rows) -> Iterator[tuple[str, str, str]]:
@@ -70,7 +72,7 @@ def about_others(authors: Sequence[Rows], kept: Rows, people: Rows) -> Iterator[
 
 def measure(groups: Sequence[Sequence[Rows]], kept: Rows, people: Rows) -> dict[str, dict[str, float]]:
     """The share of answers that the gates of some requests stop, by form."""
-    found = defaultdict(list)
+    found: dict[str, list[bool]] = defaultdict(list)
     for authors in groups:
         rows = [row for author in authors for row in author]
         gate = AnswerGate([fit_answers([row["question"] for row in rows], [row["answer"] for row in rows])])
@@ -90,14 +92,15 @@ def main(path: str) -> None:
     names = {" ".join(name) for row in rows if (name := split_name(row["question"]))}
     kept = [row for row in read("tofu/retain90.json") if not any(name in json.dumps(row) for name in names)]
     people = read("real_world/neighbor.jsonl")[::9]
-    half, found = len(authors) // 2, {}
+    half = len(authors) // 2
+    found: dict[str, dict[str, Any]] = {}
     for member, own in (("development", authors[:half]), ("test", authors[half:])):
         for rule in ("with", "without"):
             for size in SIZES:
                 groups = [own[start : start + size] for start in range(0, half, size)]
                 with ExitStack() as stack:
-                    for name in RULES if rule == "without" else ():
-                        stack.enter_context(patch(name, lambda _: True))
+                    for target in RULES if rule == "without" else ():
+                        stack.enter_context(patch(target, lambda _: True))
                     table = found.setdefault(member, {}).setdefault(rule, {})
                     table[f"authors in a request: {size}"] = measure(groups, kept, people)
     write_json(Path(path), {**found, "environment": describe_environment()})

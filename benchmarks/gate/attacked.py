@@ -92,6 +92,7 @@ class Attacked:
     def tries(self, kind: str, member: str) -> Iterator[Tried]:
         """Yields the attempts of a kind."""
         limit = LONG if ATTACKS[kind].group == "long_context" else ROWS
+        splits: list[tuple[str, Sequence[QuestionAnswer], int]]
         splits = [(one.id, one.rows, limit) for one in self.asker.requests]
         splits += [("", rows, OTHERS) for rows in self.asker.stream.utility.values()]
         owned = [(owner, row) for owner, rows, most in splits for row in sample_rows(rows, most, self.seed)]
@@ -198,4 +199,4 @@ def main(results: str, config: str, member: str, kinds: Iterable[str] = ()) -> N
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], sys.argv[4:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])
