@@ -78,7 +78,7 @@ class Attacked:
     """
 
     def __init__(self, path: Path) -> None:
-        config, _ = config_from(read_mapping(path), path.parent)
+        config, _ = config_from(read_mapping(path))
         self.model, self.seed = open_gated_model(config), config.seed
         stream = load_stream(config.data, config.seed)
         self.asker = Asker(self.model, stream, config.evaluation, BatchRunner(config.evaluation.batch_size))
