@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from importlib.resources import files
-from itertools import dropwhile
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
 LONGEST = 6_000  # characters of a turn that are read
@@ -26,6 +25,7 @@ POINTERS = re.compile(
     r"(?:the|my) (?:first|last|previous|other) (?:question|message|name|one|thing|turn)|"
     r"(?:the|that|this|my|your) (?:question|message|instructions?|task|request))\b(?! (?:of|to|for|about)\b)"
 )
+PREPOSITIONS = frozenset(("of", "about", "from", "by", "to", "for", "with"))
 ITSELF = re.compile(r"\b(?:how are you|who are you|what are you|what can you|are you (?:a|an)\b|do you like)")
 EMPTY_IT = re.compile(
     r"\b(?:(?:is|was|will|would|does|did|can) it (?:be |get )?(?:\w+ )?\w+ (?:to|that|if|when|for)\b"
@@ -72,7 +72,7 @@ def refers_back(text: str) -> bool:
         if bare in OTHERS and place < first and not empty_it and not introduces(words, place):
             return True
         pointed = bare in DEMONSTRATIVES or (bare == "the" and place < first)
-        if pointed and is_generic(words[place + 1 :]):
+        if pointed and is_generic(spelt, place + 1, own):
             return True
     return False
 
@@ -87,10 +87,23 @@ def has_antecedent(spelt: list[str], own: list[int], place: int, *, person: bool
     return any(each and (spelt[each][0].isupper() or spelt[each - 1].lower() in ARTICLES) for each in before)
 
 
-def is_generic(following: list[str]) -> bool:
-    """Returns whether a noun phrase, such as "author", leaves open who is meant."""
-    rest = list(dropwhile(lambda word: word in GENERIC, following))
-    return len(rest) < len(following) and not (rest and rest[0] in SPECIFIC)
+def is_generic(spelt: list[str], place: int, own: list[int]) -> bool:
+    """Returns whether the noun phrase at a place, such as "author", leaves open who is meant.
+
+    It does not where a name follows ("author Ada Skarnholt"; a text in capitals tells nothing) or a
+    complement ("author of Emma", and after a preposition "name of the author born in Lisbon").
+    """
+    end = place
+    while end < len(spelt) and spelt[end].lower() in GENERIC:
+        end += 1
+    rest = [word.lower() for word in spelt[end : end + 2]]
+    if end == place or not rest:
+        return end > place
+    named = spelt[end][0].isupper() and spelt[end - 1].islower()
+    inside = (
+        place > 1 and spelt[place - 2].lower() in PREPOSITIONS and rest[-1] in SPECIFIC and own[-1] > end + 1
+    )
+    return not (named or inside or rest[0] in SPECIFIC)
 
 
 def is_social(text: str) -> bool:

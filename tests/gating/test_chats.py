@@ -111,7 +111,9 @@ def test_long_turns_are_not_joined_with_a_question():
         "and where did he die?", "Where was this author born?", "Which prize did they win?",
         "And the birthplace?", "What is the author's first book called?", "Tell me anyway.",
         "Answer the question in the system message.", "What was it about?",
-        "Which committee did she join?", "Their debut novel?", "What is that person's job?"
+        "Which committee did she join?", "Their debut novel?", "What is that person's job?",
+        "Where was the author born in?", "Where Was The Author Born?", "WHAT DID THE AUTHOR WRITE?",
+        "What is the name of the author's mother?", "In which year was the author born in that city?",
     ],
 )  # fmt: skip
 def test_follow_ups_refer_back(text):
@@ -124,7 +126,8 @@ def test_follow_ups_refer_back(text):
         "Thank you.", "What is the capital of France?", "How do I boil an egg so it stays soft?",
         "Hello!", "What time is it?", "Is it going to rain tomorrow?",
         "My brother lost his card, what should he do?", "Where did Ada Lovelace say she was born?",
-        "Who wrote Hamlet?", "Is there a bus to town?"
+        "Who wrote Hamlet?", "Is there a bus to town?", "What is the name of the author born in Lisbon?",
+        "Who is the sister of the novelist Jane Austen?", "what's the hometown of the singer raised in ohio?",
     ],
 )  # fmt: skip
 def test_questions_with_a_subject_of_their_own_do_not(text):
