@@ -90,7 +90,7 @@ def test_an_installed_package_adds_an_objective_and_a_metric(tiny_base, tmp_path
         assert done.returncode == 0, done.stderr
         return " ".join(done.stdout.split())
 
-    told = call("--help")
+    told = call("--help-all")
     assert "bounded_ascent.margin = 6.0" in told
     assert "answer_words" in told
     call("--base.id", "base", "--data.count", "1", *FEW, *CHOSEN, *SMALL)
