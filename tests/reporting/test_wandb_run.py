@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import time
 
 import pytest
 
@@ -109,6 +110,7 @@ def logged(tiny_base, remembering_encoder, tmp_path_factory):
             monkeypatch.setenv(f"WANDB_{name}", str(folder / name))
         monkeypatch.setenv("WANDB_SILENT", "true")
         run_once(folder, tiny_base, remembering_encoder, monkeypatch, dies_at="measure_detectors")
+        time.sleep(1)  # the folder of an offline run is named by the second in which it starts
         return run_once(folder, tiny_base, remembering_encoder, monkeypatch)
 
 
