@@ -3,7 +3,6 @@
 import json
 import os
 import struct
-import time
 
 import pytest
 
@@ -110,8 +109,9 @@ def logged(tiny_base, remembering_encoder, tmp_path_factory):
             monkeypatch.setenv(f"WANDB_{name}", str(folder / name))
         monkeypatch.setenv("WANDB_SILENT", "true")
         run_once(folder, tiny_base, remembering_encoder, monkeypatch, dies_at="measure_detectors")
-        time.sleep(1)  # the folder of an offline run is named by the second in which it starts
-        return run_once(folder, tiny_base, remembering_encoder, monkeypatch)
+        done = run_once(folder, tiny_base, remembering_encoder, monkeypatch)
+        wandb.teardown()  # `finish` returns before the last records are on disk
+        return done
 
 
 def test_a_restart_goes_on_with_the_same_run(logged):
