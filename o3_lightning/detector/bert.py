@@ -42,9 +42,9 @@ def mean_hidden_states(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     B, T = ids.shape
     kept, heads = mask.bool(), model.config.num_attention_heads
     owner, half = kept.nonzero()[:, 0], model.encoder.layer[0].intermediate.dense.weight.dtype
-    full = bool(kept.all())
-    x = model.embeddings(input_ids=ids)[kept]
-    bias = x.new_zeros(B, 1, 1, T, dtype=half).masked_fill_(~kept[:, None, None], -torch.inf)
+    x, padding = model.embeddings(input_ids=ids)[kept], ~kept[:, None, None]
+    full = not bool(padding.any())
+    bias = None if full else x.new_zeros(padding.shape, dtype=half).masked_fill_(padding, -torch.inf)
     sums = [x.new_zeros(B, x.shape[1]).index_add_(0, owner, x)]
     for layer in model.encoder.layer:
         attention, y = layer.attention.self, x.to(half)
@@ -52,7 +52,7 @@ def mean_hidden_states(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
         if not full:
             rows = rows.new_zeros(B, T, rows.shape[1]).index_put_((kept,), rows)
         query, key, value = rows.view(B, T, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=None if full else bias)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         mixed = mixed.transpose(1, 2).reshape(B, T, -1)
         x = layer.attention.output(mixed.flatten(0, 1) if full else mixed[kept], x)
         x = layer.output(F.gelu(layer.intermediate.dense(x.to(half))), x)

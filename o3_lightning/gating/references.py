@@ -17,15 +17,14 @@ LISTS: dict[str, str] = json.loads(
     files("o3_lightning.gating").joinpath("references.json").read_text(encoding="utf-8")
 )
 (  # GENERIC nouns stand for somebody named before; words of RELATIONS and META ask, but name no subject
-    SINGULAR, POSSESSIVES, ARTICLES, FILLERS, PERSONAL, OTHERS, DEMONSTRATIVES, GENERIC, SPECIFIC, RELATIONS,
-    META, FUNCTION, SOCIAL,
+    SINGULAR, POSSESSIVES, ARTICLES, FILLERS, PERSONAL, OTHERS, DEMONSTRATIVES, GENERIC, SPECIFIC,
+    PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL,
 ) = (frozenset(words.split()) for words in LISTS.values())  # fmt: skip
 POINTERS = re.compile(
     r"\b(?:above|aforesaid|aforementioned|earlier|previous(?:ly)?|former|latter|(?:just )?mentioned|"
     r"(?:the|my) (?:first|last|previous|other) (?:question|message|name|one|thing|turn)|"
     r"(?:the|that|this|my|your) (?:question|message|instructions?|task|request))\b(?! (?:of|to|for|about)\b)"
 )
-PREPOSITIONS = frozenset(("of", "about", "from", "by", "to", "for", "with"))
 ITSELF = re.compile(r"\b(?:how are you|who are you|what are you|what can you|are you (?:a|an)\b|do you like)")
 EMPTY_IT = re.compile(
     r"\b(?:(?:is|was|will|would|does|did|can) it (?:be |get )?(?:\w+ )?\w+ (?:to|that|if|when|for)\b"
@@ -55,16 +54,14 @@ def refers_back(text: str) -> bool:
         >>> [refers_back(text) for text in ("Thank you.", "What is the capital of Peru?", "Who wrote Emma?")]
         [False, False, False]
     """
-    text = text[:LONGEST]
-    folded = text.lower().replace("’", "'")
-    words = WORD.findall(folded)
+    folded = text[:LONGEST].lower().replace("’", "'")
     if is_social(text) or ITSELF.search(folded):
         return False
     own = own_words(text)
     empty_it = bool(EMPTY_IT.search(folded))
     if not own or POINTERS.search(folded):
         return not empty_it
-    spelt, first = WORD.findall(text.replace("’", "'")), own[0]
+    spelt, words, first = spelt_words(text), words_of(text), own[0]
     for place, word in enumerate(words):
         bare = word.split("'")[0]
         if bare in PERSONAL and not has_antecedent(spelt, own, place, person=bare in SINGULAR):
@@ -108,7 +105,7 @@ def is_generic(spelt: list[str], place: int, own: list[int]) -> bool:
 
 def is_social(text: str) -> bool:
     """Returns whether a turn only greets, thanks or agrees."""
-    words = WORD.findall(text[:LONGEST].lower().replace("’", "'"))
+    words = words_of(text)
     return any(word in SOCIAL for word in words) and all(
         word in SOCIAL or word in FUNCTION or word in FILLERS for word in words
     )
@@ -116,8 +113,17 @@ def is_social(text: str) -> bool:
 
 def own_words(text: str) -> list[int]:
     """Returns the places of the words that can be a subject."""
-    words = WORD.findall(text[:LONGEST].lower().replace("’", "'"))
-    return [place for place, word in enumerate(words) if word.removesuffix("'s") not in ASKING]
+    return [place for place, word in enumerate(words_of(text)) if word.removesuffix("'s") not in ASKING]
+
+
+def spelt_words(text: str) -> list[str]:
+    """Returns the words of what is read of a turn, as they are spelt."""
+    return WORD.findall(text[:LONGEST].replace("’", "'"))
+
+
+def words_of(text: str) -> list[str]:
+    """Returns the same words in lower case, each at its place: "İ" in a text becomes two characters."""
+    return [word.lower() for word in spelt_words(text)]
 
 
 def introduces(words: list[str], place: int) -> bool:

@@ -134,6 +134,13 @@ def test_questions_with_a_subject_of_their_own_do_not(text):
     assert not refers_back(text)
 
 
+def test_letters_that_grow_in_lower_case_move_no_word():
+    assert refers_back("İzmir İstanbul İnönü: and where did he die?") == refers_back(
+        "Izmir Istanbul Inonu: and where did he die?"
+    )
+    assert refers_back("İ İ İ İ İ which prize did this author win?")
+
+
 def test_a_greeting_names_no_subject():
     assert not names_subject("Good morning!")
     assert names_subject("Where was Ada born?")
