@@ -55,8 +55,20 @@ def open_store(
     recorded = named.base_settings
     base = base or load_base(*recorded_config(BaseConfig(id=named.base_id), recorded))
     check_settings(recorded, base.settings)
-    encoder = encoder or load_encoder(named.encoder_id)
+    encoder = encoder or load_encoder_of(named)
     return Store.open(store_path, base.digest, encoder.digest), base, encoder
+
+
+def load_encoder_of(store: StoreView) -> Encoder:
+    """Returns the encoder that a store names, with the pooling and the longest prompt of its first detector.
+
+    Raises:
+        StoreError: that detector is damaged.
+        InputError: the encoder cannot be loaded.
+    """
+    settings = [Detector.load(request.detector).config for request in store.gated()[:1]]
+    own = {name: getattr(config, name) for config in settings for name in ("pooling", "max_tokens")}
+    return load_encoder(store.encoder_id, **own)
 
 
 class StoreLoader:

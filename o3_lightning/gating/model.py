@@ -82,7 +82,7 @@ class GatedModel(GatedCalls):
         Args:
             store_path: the store.
             base: the base model; None loads the one that the store names, with the settings that it records.
-            encoder: the detectors' encoder; None loads the one that the store names, on its defaults.
+            encoder: the detectors' encoder; None loads the one that the store names, as they have it.
             config: settings of the gate.
             only: ids of the requests to take; None takes all.
 

@@ -26,9 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_json, read_result
 from o3_lightning.data.prompts import Prompt, read_prompts
-from o3_lightning.detector.encoder import load_encoder
 from o3_lightning.gating.config import GateConfig
-from o3_lightning.gating.loading import StoreLoader
+from o3_lightning.gating.loading import StoreLoader, load_encoder_of
 from o3_lightning.gating.plan import Plan
 from o3_lightning.gating.routing import Router, describe
 from o3_lightning.gating.tokens import PromptTokens
@@ -115,7 +114,7 @@ class StoreGate:
     def __init__(self, config: VllmConfig, *, with_zeros: bool = False) -> None:
         self.config, self.gate_config = config, GateConfig(**config.gate)
         self.with_zeros, self.base_name = with_zeros, ""
-        encoder = load_encoder(StoreView.open(config.store).encoder_id)
+        encoder = load_encoder_of(StoreView.open(config.store))
         store = StoreView.open(config.store, digest_weights(Path(config.model)), encoder.digest)
         self.loader, self.lock = StoreLoader(store, encoder), RLock()
         self.store_head, self.ids = "", tuple[str, ...]()

@@ -3,9 +3,13 @@
 import json
 
 import pytest
+import torch
 
 from o3_lightning.commands.cli import main
-from o3_lightning.detector.encoder import load_encoder
+from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.detector import fit_detector
+from o3_lightning.detector.encoder import load_configured_encoder, load_encoder
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.store import Store, StoreView
 
@@ -53,6 +57,18 @@ def test_a_request_is_protected_then_trained_and_a_loaded_model_follows(
     assert not plan.refused.any()
     assert plan.strengths[0] > 0.5
     assert plan.strengths[1] == 0
+
+
+def test_a_store_opens_its_encoder_as_its_detectors_have_it(tmp_path, tiny_base):
+    config = DetectorConfig(preset="cosine_maha_lexical", pooling="first", max_tokens=40)
+    encoder = load_configured_encoder(config)
+    store = Store.create(tmp_path / "store", "tiny", tiny_base.digest, encoder.id, encoder.digest)
+    store.register(UnlearningRequest("winters", (QuestionAnswer(QUESTION, "In Arlo"),)), {})
+    prompts = [f"Where did Quillan Osterhaus spend winter {number}?" for number in range(6)]
+    detector = fit_detector(encoder, prompts, config, seed=0)
+    store.protect("winters", detector.save)
+    opened = GatedModel.from_store(store.path, tiny_base).weights([QUESTION])
+    assert torch.equal(opened, GatedModel.from_store(store.path, tiny_base, encoder).weights([QUESTION]))
 
 
 @pytest.mark.parametrize(
