@@ -59,6 +59,9 @@ def test_files_named_on_the_command_line_add_a_benchmark_an_objective_and_a_metr
         assert len(path.read_text().splitlines()) <= MOST_LINES.get(path.stem, 20)
     words = [word for path in plugins for word in ("--plugin", str(path))]
     with pytest.raises(SystemExit):
+        read_run("run", [*words, "--help"])
+    assert "bounded_ascent" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
         read_run("run", [*words, "--help-all"])
     told = " ".join(capsys.readouterr().out.split())
     assert all(name in told for name in ("own_benchmark", "bounded_ascent.margin = 6.0", "answer_words"))
@@ -90,6 +93,7 @@ def test_an_installed_package_adds_an_objective_and_a_metric(tiny_base, tmp_path
         assert done.returncode == 0, done.stderr
         return " ".join(done.stdout.split())
 
+    assert "bounded_ascent" in call("--help")
     told = call("--help-all")
     assert "bounded_ascent.margin = 6.0" in told
     assert "answer_words" in told

@@ -10,6 +10,7 @@ from o3_lightning.reporting.blocks import Card
 from o3_lightning.reporting.formatting import (
     DASH,
     OWN_SPLITS,
+    UNDECIDED,
     fraction,
     is_number,
     mebibytes,
@@ -77,9 +78,10 @@ def persistence_card(metrics: Metrics) -> Card:
 
 
 def detector_rows(metrics: Metrics, key: str, *, own: bool) -> Iterator[float | None]:
-    """One figure of the detectors on the requests' own splits, or on all others."""
-    for splits in (metrics.get("detector") or {}).values():
-        yield from (row.get(key) for split, row in splits.items() if (split in OWN_SPLITS) == own)
+    """One figure of the detectors on the requests' own splits, or on those of others."""
+    for request, splits in (metrics.get("detector") or {}).items():
+        chosen = OWN_SPLITS if own else splits.keys() - {*OWN_SPLITS, *UNDECIDED, f"test_{request}"}
+        yield from (row.get(key) for split, row in splits.items() if split in chosen)
 
 
 def gate_card(metrics: Metrics) -> Card:
@@ -90,7 +92,7 @@ def gate_card(metrics: Metrics) -> Card:
     inside = mean_of(detector_rows(metrics, "mean_weight", own=True))
     lines = [("Mean weight inside", fraction(inside)), ("Highest outside", fraction(highest))]
     lines.append(("Refused by answer check", refused_answers(metrics)))
-    return Card("Gate", fraction(lowest), "lowest AUROC of a detector against another split", lines)
+    return Card("Gate", fraction(lowest), "lowest AUROC of a detector against prompts of others", lines)
 
 
 def refused_answers(metrics: Metrics) -> str:

@@ -16,7 +16,7 @@ from o3_lightning.reporting.report import render_page
 
 PLAIN_NUMBERS = ("seconds", "u2r", "interference")
 CARDS = {
-    "Gate": "lowest AUROC of a detector against another split (higher is better)",
+    "Gate": "lowest AUROC of a detector against prompts of others (higher is better)",
     "Cost": "all stages together, evaluation included",
 }
 ABSENT = "(absent)"

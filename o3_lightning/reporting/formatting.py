@@ -9,6 +9,7 @@ import yaml
 
 DASH = "–"
 OWN_SPLITS = ("seen", "held_out")
+UNDECIDED = ("mixed_names",)  # first names of forgotten people with other last names
 TEXTS: Mapping[str, Any] = yaml.safe_load(
     files("o3_lightning.reporting").joinpath("templates/texts.yaml").read_text(encoding="utf-8")
 )

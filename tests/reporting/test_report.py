@@ -70,6 +70,7 @@ def example_metrics():
         return {"rows": ["a", "b"], "columns": ["base", "a", "b"], "values": values}
 
     row = {"auroc": 0.987, "aupr": 0.95, "fpr95": 0.031, "mean_weight": 0.012, "prompts": 40}
+    unclear = {**row, "auroc": 0.5, "mean_weight": 0.5}  # neither of the request nor of others, or its own
     own = {"auroc": None, "aupr": None, "fpr95": None, "mean_weight": 0.876, "prompts": 12}
     return {
         "benchmark": "fictitious",
@@ -83,7 +84,10 @@ def example_metrics():
         },
         "utility": {"retained": [0.8, 0.8, 0.76]},
         "utility_metrics": {"accuracy": {"retained": [0.8, 0.8, 0.76]}},
-        "detector": {"a": {"seen": own, "retained": row}, "b": {"retained": {**row, "auroc": 0.654}}},
+        "detector": {
+            "a": {"seen": own, "retained": row},
+            "b": {"retained": {**row, "auroc": 0.654}, "mixed_names": unclear, "test_b": unclear},
+        },
         "plane": {
             "base": {
                 "forget": {"value": 0.75, "low": 0.5, "high": 0.875, "rows": 24},
