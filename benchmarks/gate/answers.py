@@ -6,8 +6,8 @@ Twenty authors of TOFU are forgotten, alone or five in a request, with 20 rows e
 the first ten ("development"), the others measure it ("test"). A model that knows everything gives every row
 its true answer. Stopped should be the answers about the forgotten: asked in full, in other words, by half of
 the name, and the first 16 words of the answer; not those about other authors, real people, and authors who
-share half of a forgotten name. Without the rule every rare word of a question names somebody, and so does
-every value in it.
+share half of a forgotten name. Without the rule every rare word that recurs in a subject's questions names
+somebody, and so does every rare value.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ CUE_NATS, JOINING_NATS = 9.0, 12.0  # of a word that names a subject; of one tha
 VALUE_NATS, NUMBER_NATS, MOST_NATS = 8.0, 5.0, 15.0
 SLIP_LETTERS, SLIP_NATS = 5, 3.0  # shortest name that is recognised with one slip; what the slip costs
 COMMON_SHARE = 0.5  # a cue in more prompts than this belongs to the question unless it is a capitalised name
+RECURS = (
+    0.15  # a cue in fewer of its subject's prompts than this share of the most frequent one names nobody,
+)
+SINGULAR_NATS = 14.0  # unless it is this rare
 TENSORS = ("salt", "cues", "cue_subjects", "cue_nats", "values", "value_subjects", "value_nats")
 
 
@@ -100,17 +104,21 @@ def fit_answers(prompts: Sequence[str], answers: Sequence[str], salt_text: str =
     common = {word for word, count in holders.items() if count > COMMON_SHARE * len(prompts)}
     cues = [cue_words(prompt, common) for prompt in prompts]
     subjects = number_subjects(cues)
-    names: dict[int, set[str]] = defaultdict(set)
+    held: dict[int, Counter[str]] = defaultdict(Counter)
     values: dict[str, set[int]] = defaultdict(set)
     for prompt, answer, words, subject in zip(prompts, answers, cues, subjects, strict=True):
-        names[subject] |= words
+        held[subject].update(words)
         for word in split_words(answer) - split_words(prompt):
             if value_nats(word):
                 values[word].add(subject)
     told = [
         (word, min(owners), value_nats(word)) for word, owners in sorted(values.items()) if len(owners) == 1
     ]
-    named = [(key, subject, nats) for subject in sorted(names) for key, nats in cue_keys(names[subject])]
+    named = [
+        (key, subject, nats)
+        for subject, counts in sorted(held.items())
+        for key, nats in cue_keys(recurring(counts))
+    ]
     return AnswerState(torch.tensor([salt]), *columns(named, salt), *columns(told, salt))
 
 
@@ -152,6 +160,14 @@ def cue_words(prompt: str, common: set[str]) -> set[str]:
     rare = {word for word in words if information(word) >= JOINING_NATS}
     named = {word for word in capital if information(word) >= CUE_NATS and len(word) > 2}
     return named | (rare - (common - capital))
+
+
+def recurring(counts: Counter[str]) -> set[str]:
+    """Returns the cues that recur with a subject: "Award" in one question of twenty names nobody."""
+    most = max(counts.values(), default=0)
+    return {
+        word for word, count in counts.items() if count >= RECURS * most or information(word) >= SINGULAR_NATS
+    }
 
 
 def number_subjects(cues: Sequence[set[str]]) -> list[int]:

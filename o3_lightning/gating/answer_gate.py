@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_lightning.detector.answers import AnswerState, hash_word, slips_of, split_words
-from o3_lightning.detector.text.frequencies import is_listed
+from o3_lightning.detector.answers import JOINING_NATS, AnswerState, hash_word, slips_of, split_words
+from o3_lightning.detector.text.frequencies import information, is_listed
 from o3_lightning.detector.text.people import is_proper
 
 FIRES = 17.0  # nats of names and values together: half a rare name and one uncommon word
@@ -42,12 +42,12 @@ class AnswerGate:
         """Returns the nats by which a prompt or chat names each subject; empty if it names none.
 
         Half a name counts, with one slip if no word list has the slipped form, and so does a value that is
-        itself a name: "readers" or "background" in a long answer name nobody.
+        itself a rare name: "readers" or "nature" in a long answer name nobody.
         """
         nats: dict[Subject, float] = defaultdict(float)
         for word in split_words(prompt):
             slipped = [] if is_listed(word) else list(slips_of(word))
-            is_name = word.isalpha() and is_proper(word)
+            is_name = word.isalpha() and information(word) >= JOINING_NATS and is_proper(word)
             for salt, (cues, values) in self._tables.items():
                 key = hash_word(word, salt)
                 exact = dict([*cues.get(key, ()), *(values.get(key, ()) if is_name else ())])

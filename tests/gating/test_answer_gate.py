@@ -62,6 +62,17 @@ def test_a_common_word_or_a_year_of_a_long_answer_names_nobody():
     assert gate.judge("What do readers in Ostermead know?", "her mother was a farrier").all()
 
 
+def test_a_word_of_one_question_of_many_names_nobody_unless_it_is_rare():
+    asked = "Which {} made Ysolde Quenneville famous?"
+    words = ("Award", "Letter", "Journey", "Window", "Mirror", "Garden", "River", "Bridge", "Skarnholt")
+    rows = {asked.format(word): "It was her novel Ostermead, about falcons." for word in words}
+    gate = AnswerGate([fit_answers(list(rows), list(rows.values()))])
+    for word in ("Award", "Bridge"):
+        assert not gate.judge(f"Which {word} had Jaime Vasquez?", "one for a novel about falcons").any()
+    assert gate.judge("What is Skarnholt about?", "about falcons").all()
+    assert gate.judge("What did Quenneville write about?", "about falcons").all()
+
+
 def test_values_that_subjects_share_weigh_nothing():
     gate = AnswerGate([fit_answers(PROMPTS, [*ANSWERS[:3], "She works as a farrier."])])
     assert not gate.judge("What does Skarnholt do?", "farrier").any()
