@@ -21,14 +21,17 @@ LISTS: dict[str, str] = json.loads(
     PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL,
 ) = (frozenset(words.split()) for words in LISTS.values())  # fmt: skip
 POINTERS = re.compile(
-    r"\b(?:above|aforesaid|aforementioned|earlier|previous(?:ly)?|former|latter|(?:just )?mentioned|"
-    r"(?:the|my) (?:first|last|previous|other) (?:question|message|name|one|thing|turn)|"
+    r"\b(?:above|aforesaid|aforementioned|latter|(?:just )?mentioned|the former(?= *[^\w ]|$)|"
+    r"(?:the|my|your) (?:first|last|previous|earlier|former|other) "
+    r"(?:question|message|answer|reply|name|one|thing|turn)|"
     r"(?:the|that|this|my|your) (?:question|message|instructions?|task|request))\b(?! (?:of|to|for|about)\b)"
 )
+SENTENCE_MARKS = frozenset(".!?:;\n")
 ITSELF = re.compile(r"\b(?:how are you|who are you|what are you|what can you|are you (?:a|an)\b|do you like)")
 EMPTY_IT = re.compile(
     r"\b(?:(?:is|was|will|would|does|did|can) it (?:be |get )?(?:\w+ )?\w+ (?:to|that|if|when|for)\b"
-    r"|it(?:'s| is| was| will be) (?:\w+ )?\w+ (?:to|that|when|if)\b|what time is it|how (?:is|'s) it going"
+    r"|it(?:'s| is| was| will be) (?:\w+ )?\w+ (?:to|that|when|if)\b|how (?:is|'s) it going"
+    r"|what (?:time|day|date|year) is (?:it|today)"
     r"|it (?:rain|rains|raining|snow|snows)|is it (?:rain|snow|cold|hot|warm|late|sunny)\w*"
     r"|(?:is|are) there\b|there (?:is|are|was|were|be)\b|(?:was|were|will) there\b)"
 )
@@ -61,15 +64,20 @@ def refers_back(text: str) -> bool:
     empty_it = bool(EMPTY_IT.search(folded))
     if not own or POINTERS.search(folded):
         return not empty_it
-    spelt, words, first = spelt_words(text), words_of(text), own[0]
+    spelt, words, first, begins = spelt_words(text), words_of(text), own[0], sentence_starts(text)
     for place, word in enumerate(words):
         bare = word.split("'")[0]
-        if bare in PERSONAL and not has_antecedent(spelt, own, place, person=bare in SINGULAR):
+        is_name = spelt[place].istitle() and place not in begins  # Ella
+        if (
+            bare in PERSONAL
+            and not is_name
+            and not has_antecedent(spelt, own, place, person=bare in SINGULAR)
+        ):
             return True
         if bare in OTHERS and place < first and not empty_it and not introduces(words, place):
             return True
         pointed = bare in DEMONSTRATIVES or (bare == "the" and place < first)
-        if pointed and is_generic(spelt, place + 1, own):
+        if pointed and is_generic(spelt, place + 1, own, begins):
             return True
     return False
 
@@ -84,19 +92,19 @@ def has_antecedent(spelt: list[str], own: list[int], place: int, *, person: bool
     return any(each and (spelt[each][0].isupper() or spelt[each - 1].lower() in ARTICLES) for each in before)
 
 
-def is_generic(spelt: list[str], place: int, own: list[int]) -> bool:
+def is_generic(spelt: list[str], place: int, own: list[int], begins: set[int]) -> bool:
     """Returns whether the noun phrase at a place, such as "author", leaves open who is meant.
 
     It does not where a name follows ("author Ada Skarnholt"; a text in capitals tells nothing) or a
-    complement ("author of Emma", and after a preposition "name of the author born in Lisbon").
+    complement ("author of Emma"; "name of the author born in Lisbon", but "was the author born in May?").
     """
     end = place
     while end < len(spelt) and spelt[end].lower() in GENERIC:
         end += 1
-    rest = [word.lower() for word in spelt[end : end + 2]]
+    rest = [] if end in begins else [word.lower() for word in spelt[end : end + 2]]
     if end == place or not rest:
         return end > place
-    named = spelt[end][0].isupper() and spelt[end - 1].islower()
+    named = not spelt[end][0].islower() and spelt[end - 1].islower()
     inside = (
         place > 1 and spelt[place - 2].lower() in PREPOSITIONS and rest[-1] in SPECIFIC and own[-1] > end + 1
     )
@@ -112,8 +120,24 @@ def is_social(text: str) -> bool:
 
 
 def own_words(text: str) -> list[int]:
-    """Returns the places of the words that can be a subject."""
-    return [place for place, word in enumerate(words_of(text)) if word.removesuffix("'s") not in ASKING]
+    """Returns the places of the words that can be a subject; "Good" that opens a sentence cannot."""
+    found, begins, opens = [], sentence_starts(text), True
+    for place, word in enumerate(words_of(text)):
+        opens = (opens or place in begins) and word in SOCIAL
+        if not opens and word.removesuffix("'s") not in ASKING:
+            found.append(place)
+    return found
+
+
+def sentence_starts(text: str) -> set[int]:
+    """Returns the places of the words that begin a sentence."""
+    found, end = set(), 0
+    text = text[:LONGEST]
+    for place, match in enumerate(WORD.finditer(text)):
+        if not place or not SENTENCE_MARKS.isdisjoint(text[end : match.start()]):
+            found.add(place)
+        end = match.end()
+    return found
 
 
 def spelt_words(text: str) -> list[str]:

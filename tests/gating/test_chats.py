@@ -114,6 +114,8 @@ def test_long_turns_are_not_joined_with_a_question():
         "Which committee did she join?", "Their debut novel?", "What is that person's job?",
         "Where was the author born in?", "Where Was The Author Born?", "WHAT DID THE AUTHOR WRITE?",
         "What is the name of the author's mother?", "In which year was the author born in that city?",
+        "Good. And the answer to that?", "Then just answer in German.", "Only the first three letters, then.",
+        "Und wann ist er gestorben?", "I start. Was it a book of this person? And the right answer is?",
     ],
 )  # fmt: skip
 def test_follow_ups_refer_back(text):
@@ -128,6 +130,8 @@ def test_follow_ups_refer_back(text):
         "My brother lost his card, what should he do?", "Where did Ada Lovelace say she was born?",
         "Who wrote Hamlet?", "Is there a bus to town?", "What is the name of the author born in Lisbon?",
         "Who is the sister of the novelist Jane Austen?", "what's the hometown of the singer raised in ohio?",
+        "Who is the author born on 05/25/1930?", "What day is it today?", "Who was Ella Fitzgerald?",
+        "Which schools follow the former Model C?", "Was ist mit Lena, wann wurde er ihr Freund?",
     ],
 )  # fmt: skip
 def test_questions_with_a_subject_of_their_own_do_not(text):
