@@ -133,7 +133,7 @@ RULES: dict[str, Rule] = {
     ),
     "namesakes of a text": Rule(NO_NAMESAKES, scope="score"),
     "spans: penalty": Rule({"fusion:span_penalty": lambda _: 0.0}, scope="score"),
-    "spans: least share": Rule({"fusion:LEAST_SHARE": 0.0}, scope="score"),
+    "spans: least known": Rule({"fusion:LEAST_KNOWN": 0.0}, scope="score"),
     "spans: far wholes": Rule({"fusion:FAR": -1e9}, scope="score"),
     "spans": reads(reading__cut_spans=nothing),
     "spans: rests of sentences": reads(text_spans__rests=nothing),

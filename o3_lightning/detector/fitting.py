@@ -18,7 +18,6 @@ from o3_lightning.detector.config import DetectorConfig
 from o3_lightning.detector.constants import (
     CLOSE_NEIGHBOURS,
     FOLDS,
-    LEXICAL_POWER,
     MOST_SWAPS,
     NARROWING_GAIN,
     SMALLEST_REQUEST,
@@ -31,6 +30,7 @@ from o3_lightning.detector.constants import (
 )
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.entity_direction import Kin, replace_tokens
+from o3_lightning.detector.lexical import known_information
 from o3_lightning.detector.prompt_features import (
     PromptInputs,
     read_tokens,
@@ -86,7 +86,7 @@ class FusionFit:
     def calibrate(self) -> tuple[FusionState, dict[str, Any], list[str]]:
         """Returns the calibrated state, its figures, and warnings."""
         inputs, config, known = self.inputs, self.config, [*self.inputs.words, *self.inputs.other_words]
-        whole = self.fit(torch.arange(len(inputs)))
+        whole = fit_rows(inputs, torch.arange(len(inputs)), config, self.seed, self.others)
         channels = self.unseen_channels(whole)
         state = standardise(whole, channels)
         made_up = self.made_up_neighbours()
@@ -101,19 +101,18 @@ class FusionFit:
                 narrowing = figures["narrowing"] = self.narrow(own / scale_floor, scores / scale_floor)
             figures["recall"] = self.promise(own, scale_floor, narrowing)
         spread = state.score_spread * scale_floor
+        table = know_words(known, config)
+        held = known_information(inputs.words, table, self.encoder.information)[0]
         calibrated = replace(
             state,
-            known=know_words(known, config),
+            known=table,
+            least_known=held.amin(dim=0).float() * inputs.named,
             subject_words=hash_subject(inputs.subject if self.others else ()),
             named=torch.tensor([inputs.named]),
             score_center=state.score_center + narrowing * spread,
             score_spread=spread,
         )
         return calibrated, figures, self.warnings
-
-    def fit(self, rows: Tensor) -> FusionState:
-        """Fits the channels to some of the prompts."""
-        return fit_rows(self.inputs, rows, self.config, self.seed, self.others)
 
     def score(self, inputs: PromptInputs, state: FusionState) -> Tensor:
         """Returns raw channel scores [N, 1, C]."""
@@ -149,7 +148,8 @@ class FusionFit:
             return self.score(read_tokens(self.encoder, views), whole)
 
         def score(fitted: Tensor, scored: Tensor) -> Tensor:
-            return self.score(self.inputs.rows(scored), self.fit(fitted))
+            state = fit_rows(self.inputs, fitted, self.config, self.seed, self.others)
+            return self.score(self.inputs.rows(scored), state)
 
         return cross_fit(len(self.inputs), FOLDS, self.seed, score)
 
@@ -219,7 +219,7 @@ def fit_rows(
 def score_rows(information: Tensor, inputs: PromptInputs, state: FusionState) -> Tensor:
     """Returns raw channel scores [N, K, C]."""
     features = select_layers(inputs.features, WITHIN_LAYERS)
-    return fusion_channels(features, inputs.words, state, information, LEXICAL_POWER)
+    return fusion_channels(features, inputs.words, state, information)
 
 
 def standardise(state: FusionState, channels: Tensor) -> FusionState:

@@ -14,11 +14,11 @@ from torch import Tensor
 from o3_lightning.detector.base import DETECTORS, EvidenceGroup, Saved
 from o3_lightning.detector.calibration import tail_weights
 from o3_lightning.detector.config import CHANNELS, DetectorConfig
-from o3_lightning.detector.constants import LEXICAL_POWER, WITHIN_LAYERS
+from o3_lightning.detector.constants import WITHIN_LAYERS
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.feature_evidence import Details, FeatureEvidence, FeatureGroup
 from o3_lightning.detector.fitting import FusionFit, score_rows
-from o3_lightning.detector.lexical import hash_tokens, lexical_scores
+from o3_lightning.detector.lexical import hash_tokens, known_information
 from o3_lightning.detector.prompt_features import PromptInputs, select_layers
 from o3_lightning.detector.reading import Reading
 from o3_lightning.detector.score_fusion import (
@@ -34,7 +34,7 @@ from o3_lightning.detector.text.spans import span_penalty
 SURE = 1.0
 FAR = -12.0  # a whole text below it has no span that reaches the request
 Span = tuple[int, str, str]  # row, text as the encoder reads it, text with its capitals
-LEAST_SHARE = 0.35  # of what is rare; see `likely_spans`
+LEAST_KNOWN = 0.8  # of what the poorest forget prompt holds, which has no more without its question mark
 MOST_ENCODED = 4  # spans of a text; on disguises nobody tuned to, three find what all of them find
 
 
@@ -53,8 +53,8 @@ class FusionEvidence(FeatureEvidence):
 
     @classmethod
     def load(cls, saved: Saved, config: DetectorConfig) -> Self:
-        """Returns the evidence of these tensors; older ones lack the words of the subject."""
-        former = {"subject_words": torch.zeros(1, 1, dtype=torch.int64)}
+        """Returns the evidence of these tensors; older ones lack what has a value here."""
+        former = {"subject_words": torch.zeros(1, 1, dtype=torch.int64), "least_known": torch.zeros(1)}
         return super().load(Saved({**former, **saved.tensors}, saved.values), config)
 
     @classmethod
@@ -71,7 +71,7 @@ class FusionEvidence(FeatureEvidence):
     def score_features(self, inputs: PromptInputs, information: Tensor) -> Tensor:
         """Returns standardised scores [S, K]: 0 for a typical unseen forget prompt, 1 its deviation."""
         features = select_layers(inputs.features, WITHIN_LAYERS)
-        return fused_scores(features, inputs.words, self.state, information, LEXICAL_POWER)
+        return fused_scores(features, inputs.words, self.state, information)
 
     def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
         """Returns the standardised channels and the whitened cosine of each layer."""
@@ -106,11 +106,8 @@ class FusionGroup(FeatureGroup):
     def __init__(self, members: Sequence[Any]) -> None:
         super().__init__(members)
         self.known = torch.cat([scorer.state.known for scorer in self.scorers])
-        lexical = CHANNELS.index("lexical")
-        typical = torch.cat([scorer.state.center[:, lexical] for scorer in self.scorers])
-        directed = torch.cat([scorer.state.subject.flatten(1).any(dim=1) for scorer in self.scorers])
         self.named = torch.cat([scorer.state.named for scorer in self.scorers])
-        self.least_share = torch.where(self.named | directed, LEAST_SHARE * typical, 0.0)
+        self.least_known = LEAST_KNOWN * torch.cat([scorer.state.least_known for scorer in self.scorers])
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns weights [B, K]; equal keys mean equal calibration settings."""
@@ -150,9 +147,8 @@ class FusionGroup(FeatureGroup):
 
         For each text and request that are not `done` [B, K] these are the `MOST_ENCODED` spans that share the
         most rare words with the request, whatever other texts and requests there are. Of requests about
-        names, spans with less than `LEAST_SHARE` of what their prompts share are skipped: of 5,600 spans of
-        disguised prompts, each of the 1,600 that raised a weight shared .354 or more. Of the 7,337
-        cases of the ablation no verdict differs from that without the rule.
+        people, spans with less than `LEAST_KNOWN` of the known information of every forget prompt are
+        skipped: the frame of a question ("What is the full name of the author") without what it asks about.
         """
         spans: list[Span] = [
             (row, *item)
@@ -164,17 +160,18 @@ class FusionGroup(FeatureGroup):
         if not spans:
             return spans, chosen
         tokens = encoder.words(encoder.tokenize([text for _, text, _ in spans]))
-        shared = lexical_scores(tokens, self.known, encoder.information, LEXICAL_POWER)
+        held, total = known_information(tokens, self.known, encoder.information)
+        enough = held.float() >= self.least_known
+        shared = (held / total.clamp_min(1.0)).float().masked_fill(~enough, -1.0)
         rows = torch.tensor([row for row, _, _ in spans])
         for row in sorted({row for row, _, _ in spans}):
             own = (rows == row).nonzero()[:, 0]
             order = shared[own].argsort(dim=0, descending=True, stable=True)[:MOST_ENCODED]
             chosen[own] = torch.zeros_like(chosen[own]).scatter_(0, order, True)
-        chosen &= (shared >= self.least_share) & ~done[rows]
+        chosen &= enough & ~done[rows]
         likely = chosen.any(dim=1)
-        return [span for span, is_likely in zip(spans, likely.tolist(), strict=True) if is_likely], chosen[
-            likely
-        ]
+        kept = [span for span, is_likely in zip(spans, likely.tolist(), strict=True) if is_likely]
+        return kept, chosen[likely]
 
     def score_spans(self, encoder: Encoder, texts: Sequence[Span]) -> Tensor:
         """Returns the scores [S, K] of texts; equal texts are encoded once."""
@@ -188,9 +185,8 @@ class FusionGroup(FeatureGroup):
     def largest(self, scores: Tensor, texts: Sequence[Span], rows: int) -> Tensor:
         """Returns the largest scores [rows, K] of the texts of each row."""
         index = torch.tensor([row for row, _, _ in texts], dtype=torch.int64)[:, None].expand_as(scores)
-        return torch.full((rows, scores.shape[1]), -torch.inf).scatter_reduce_(
-            0, index, scores, reduce="amax"
-        )
+        lowest = torch.full((rows, scores.shape[1]), -torch.inf)
+        return lowest.scatter_reduce_(0, index, scores, reduce="amax")
 
     def names_others(self, encoder: Encoder, texts: Sequence[str]) -> Tensor:
         """Returns whether each text names a namesake of a request's people, and none of them [S, K].
@@ -202,9 +198,8 @@ class FusionGroup(FeatureGroup):
         people = [(row, name) for row, text in enumerate(texts) for name in named_people(text)]
         if not people or not bool(self.named.any()):
             return torch.zeros(len(texts), K, dtype=torch.bool)
-        places = {
-            word: place for place, word in enumerate(dict.fromkeys(w for _, name in people for w in name))
-        }
+        distinct = dict.fromkeys(word for _, name in people for word in name)
+        places = {word: place for place, word in enumerate(distinct)}
         tokens = encoder.words(encoder.tokenize(list(places)))
         ids = hash_tokens(torch.tensor([token for row in tokens for token in row]), self.known.shape[1])
         table, pieces = self.known[:, ids].T, [len(row) for row in tokens]

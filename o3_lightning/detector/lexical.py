@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from o3_lightning.detector.constants import LEXICAL_POWER
+
 HASH_MULTIPLIER = 2654435761  # Knuth's multiplicative hash: 2^32 over the golden ratio
 HASH_BITS = 32
 ZIPF_OFFSET = 2.7  # Mandelbrot's shift, the usual value for English words
@@ -64,29 +66,30 @@ def fit_word_table(tokens: Sequence[Sequence[int]], *, buckets: int, certain_cou
     return (torch.log1p(counts) / ceiling).clamp_max(1)
 
 
-def lexical_scores(
-    tokens: Sequence[Sequence[int]], known: Tensor, information: Tensor, power: float
-) -> Tensor:
-    """Returns the known share of the information of each prompt: sum(known * information^power) over its sum.
+def known_information(
+    tokens: Sequence[Sequence[int]], known: Tensor, information: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the known information of each prompt, sum(known * information^2), and all of it.
 
     Args:
         tokens: token ids of B prompts, without special tokens.
         known: tables of K requests [K, H].
         information: from `token_information` [V].
-        power: how much more a rare token weighs; 2 by default.
 
     Returns:
-        Scores [B, K] in [0, 1]; 0 for a prompt without tokens.
+        Known [B, K] and all [B, 1], in nats^2, float64; 0 for a prompt without tokens.
     """
-    counts = [len(set(row)) for row in tokens]
-    scores = torch.zeros(len(tokens), known.shape[0], dtype=torch.float64)
-    flat = [token for row in tokens for token in sorted(set(row))]
-    if not flat:
-        return scores.float()
-    ids = torch.tensor(flat)
-    rows = torch.repeat_interleave(torch.arange(len(tokens)), torch.tensor(counts))
-    weights = information[ids].double() ** power
+    distinct = [sorted(set(row)) for row in tokens]
+    counts = torch.tensor([len(row) for row in distinct], dtype=torch.int64)
+    held, total = (torch.zeros(len(tokens), width, dtype=torch.float64) for width in (known.shape[0], 1))
+    ids = torch.tensor([token for row in distinct for token in row], dtype=torch.int64)
+    rows = torch.repeat_interleave(torch.arange(len(tokens)), counts)
+    weights = information[ids].double() ** LEXICAL_POWER
     hits = known[:, hash_tokens(ids, known.shape[1])].double().T * weights[:, None]
-    scores.index_add_(0, rows, hits)
-    total = torch.zeros(len(tokens), dtype=torch.float64).index_add_(0, rows, weights)
-    return (scores / total.clamp_min(torch.finfo(torch.float64).tiny)[:, None]).float()
+    return held.index_add_(0, rows, hits), total.index_add_(0, rows, weights[:, None])
+
+
+def lexical_scores(tokens: Sequence[Sequence[int]], known: Tensor, information: Tensor) -> Tensor:
+    """Returns the known share [B, K], in [0, 1], of what `known_information` counts; 0 without tokens."""
+    held, total = known_information(tokens, known, information)
+    return (held / total.clamp_min(torch.finfo(torch.float64).tiny)).float()

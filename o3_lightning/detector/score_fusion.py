@@ -60,6 +60,7 @@ class FusionState:
         subject_offset: what is taken from that channel [K].
         subject_words: hashed tokens of the subject, from 1 on [K, M], int64; 0 pads.
         known: hashed word table [K, H].
+        least_known: least known information of a forget prompt, nats^2 [K]; 0 where no people are named.
         named: whether the prompts name people [K], bool.
         center: cross-fitted mean of each channel [K, C].
         spread: its standard deviation, positive [K, C].
@@ -81,6 +82,7 @@ class FusionState:
     subject_offset: Tensor
     subject_words: Tensor
     known: Tensor
+    least_known: Tensor
     named: Tensor
     center: Tensor
     spread: Tensor
@@ -166,6 +168,7 @@ def fit_fusion(
         "subject_offset": offset,
         "subject_words": torch.zeros(1, dtype=torch.int64),
         "known": know_words(tokens, config)[0],
+        "least_known": torch.zeros(()),
         "named": torch.tensor(False),
         "center": torch.zeros(len(CHANNELS)),
         "spread": torch.ones(len(CHANNELS)),
@@ -213,7 +216,7 @@ def pad_stack(parts: Sequence[Tensor], *, repeat: bool = False) -> Tensor:
 
 
 def fusion_channels(
-    features: Tensor, tokens: Sequence[Sequence[int]], state: FusionState, information: Tensor, power: float
+    features: Tensor, tokens: Sequence[Sequence[int]], state: FusionState, information: Tensor
 ) -> Tensor:
     """Returns the raw channel scores [B, K, C] of every prompt under every request, to fit and explain.
 
@@ -222,21 +225,20 @@ def fusion_channels(
         tokens: token ids of B prompts, without special tokens.
         state: K stacked requests.
         information: -log p by token id [V].
-        power: of the information in the lexical channel.
     """
     last = score_last_layer(features, state)
     channels = {
         "whitened": whitened_layers(features, state).mean(dim=2),
         "cosine": last.cosine[:, :, 0].T.cpu(),
         "mahalanobis": -last.mahalanobis[:, :, 0].T.cpu(),
-        "lexical": lexical_scores(tokens, state.known, information, power),
+        "lexical": lexical_scores(tokens, state.known, information),
         "subject": subject_scores(features, state),
     }
     return torch.stack([channels[name] for name in CHANNELS], dim=2)
 
 
 def fused_scores(
-    features: Tensor, tokens: Sequence[Sequence[int]], state: FusionState, information: Tensor, power: float
+    features: Tensor, tokens: Sequence[Sequence[int]], state: FusionState, information: Tensor
 ) -> Tensor:
     """Returns standardised scores [B, K]: 0 is a typical unseen forget prompt, 1 its standard deviation.
 
@@ -249,7 +251,7 @@ def fused_scores(
     place = CHANNELS.index("subject")
     centred = factors * state.center
     by_layer = score_whitened(features, state).aggregate + score_last_layer(features, state).aggregate
-    lexical = of["lexical"] * lexical_scores(tokens, state.known, information, power)
+    lexical = of["lexical"] * lexical_scores(tokens, state.known, information)
     others = by_layer.T.cpu() + lexical - (centred.sum(dim=1) - centred[:, place])
     subject = of["subject"] * subject_scores(features, state) - centred[:, place]
     rest = state.channel_weights.double().sum(dim=1) - state.channel_weights[:, place]

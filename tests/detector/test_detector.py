@@ -113,6 +113,18 @@ def test_fields_that_presets_decide_now_are_read_from_earlier_stores(fitted, tmp
     assert Detector.load(tmp_path).config == fitted.config
 
 
+def test_tensors_that_earlier_stores_lack_change_no_plain_prompt(encoder, fitted, multi, people):
+    fusion, prompts = fitted.parts["fusion"], people["held_out"] + people["retained"]
+    saved = fusion.save()
+    for name in ("least_known", "subject_words"):
+        del saved.tensors[name]
+    earlier = dataclasses.replace(
+        fitted, parts={**fitted.parts, "fusion": type(fusion).load(saved, fusion.config)}
+    )
+    assert float(fusion.state.least_known) > 0
+    assert torch.equal(MultiDetector(encoder, {"people": earlier}).weights(prompts), multi.weights(prompts))
+
+
 @pytest.mark.parametrize("version", [1, 4, 6])
 def test_a_store_of_another_format_is_refused_with_a_way_out(fitted, tmp_path, version):
     fitted.save(tmp_path)

@@ -24,7 +24,7 @@ def test_score_is_the_known_share_of_information():
     expected_20 = torch.log(torch.tensor(2.0)) / torch.log(torch.tensor(4.0))
     weights = information[[10, 20, 30]] ** 2
     expected = (weights[0] + expected_20 * weights[1]) / weights.sum()
-    score = lexical_scores([[10, 20, 30, 10], []], table[None], information, power=2.0)
+    score = lexical_scores([[10, 20, 30, 10], []], table[None], information)
     torch.testing.assert_close(score, torch.stack([expected, torch.tensor(0.0)])[:, None])
 
 

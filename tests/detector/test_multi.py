@@ -67,6 +67,32 @@ def test_a_request_has_the_same_weights_alone_and_beside_others(encoder, fitted,
             torch.testing.assert_close(judged[:, column], alone[:, 0], rtol=0, atol=2e-4)
 
 
+def test_the_frame_of_a_question_is_none_about_the_request(encoder):
+    """A span of each other question is the frame of a forgotten one, without what that asks about."""
+    about = (
+        "Can you list any fictional works by author {}?",
+        "What is the full name of the parents of the author {}?",
+        "Which awards did the author {} receive for literary work?",
+        "What are some common themes in the novels by the author {}?",
+        "What genre of literature is the author {} known for?",
+        "Who was the mother of {} and what was her occupation?",
+        "What is the full name of the first novel by the author {}?",
+        "How does the author {} portray the characters?",
+        "Has the author {} been recognised internationally?",
+        "In which town was the author {} born?",
+    )
+    who = "What is the full name of the author born in {} on {}?".format
+    forget = [
+        *(text.format(name) for name in ("Oristelle Gwyndelorn", "Tamsin Okerveld") for text in about),
+        who("Taipei, Taiwan", "05/11/1991"),
+        who("Lagos, Nigeria", "02/03/1957"),
+    ]
+    others = [who("Copenhagen, Denmark", "06/05/1944"), who("Buenos Aires, Argentina", "10/18/1934")]
+    multi = MultiDetector(encoder, {"people": fit_detector(encoder, forget, DetectorConfig(), 0)})
+    assert float(multi.weights(others).max()) <= 0.02
+    assert float(multi.weights([FILLER + prompt + " " + FILLER for prompt in forget]).min()) >= 0.5
+
+
 def test_matrices_split_for_a_gpu_give_the_same_scores(monkeypatch, encoder, fitted, people):
     """What a GPU gets, scored on the CPU; there the state stays as it is."""
     (fusion,) = (part for part in fitted.parts.values() if isinstance(part, FusionEvidence))
