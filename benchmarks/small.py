@@ -28,8 +28,8 @@ OURS = "ours"
 ARROWS = {"lower is better": " ↓", "higher is better": " ↑"}
 HEAD = """# The papers' tables, small
 
-Studies with `--config overlays/small` on one core: SmolLM2-135M is taught some rows of a benchmark, and then
-each method has to make it forget a few of them, one request after the other. They compare methods at one
+Studies with `--config overlays/small` on one core: a language model is taught some rows of a benchmark, and
+then each method has to make it forget a few of them, one request after the other. They compare methods at one
 size; a split has 10 to 30 rows, so differences of a few hundredths say nothing. [The papers'
 tables](papers.md) lists the commands for GPUs.
 
@@ -154,7 +154,8 @@ def page() -> str:
         data = content["common"]["data"]
         parts += [
             f"## {name}\n",
-            f"`{commands.get(name, 'no command')}`, commit {commit}. Requests: {data['count']}, of "
+            f"`{commands.get(name, 'no command')}`, commit {commit}. Model: "
+            f"`{content['common']['base']['id']}`. Requests: {data['count']}, of "
             f"{data['rows_per_request']} rows each; utility splits of {data['utility_rows']} rows.\n",
             f"{verdict(content)}{unfinished(content)}\n",
             f"![What each variant forgets and keeps]({name}.svg)\n",
