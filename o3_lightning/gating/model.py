@@ -7,7 +7,7 @@ Shapes: B rows, K requests.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.prompts import Prompt
-from o3_lightning.detector.answers import AnswerState
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.gating.answering import answer_prompts, score_answers
 from o3_lightning.gating.calls import GatedCalls
@@ -26,9 +25,7 @@ from o3_lightning.gating.export import export_requests
 from o3_lightning.gating.loading import StoreLoader, open_store
 from o3_lightning.gating.merging import Merges
 from o3_lightning.gating.plan import Plan
-from o3_lightning.gating.routing import Detectors
 from o3_lightning.models.base import BaseModel
-from o3_lightning.models.lora import LoraFactors
 from o3_lightning.store.store import Store
 
 
@@ -43,30 +40,23 @@ class GatedModel(GatedCalls):
         detectors: give each prompt its weight per request.
         adapters: per request, in the order of the detectors, its adapter; None refuses matching prompts.
         config: how weights combine, and the text of a refusal.
-        store: the store that the requests were read from; only `export` needs it.
         answers: hashed answers of each request, for `gate.check_answers`; empty for none.
 
     Raises:
         InputError: the adapters are not those of the detectors' requests, or one does not fit the model.
 
     Attributes:
+        store: the store that the requests were read from, None without one; only `export` needs it.
         store_head: digest of the last journal line of the store as this model has it; empty without a store.
     """
 
-    def __init__(
-        self,
-        base: BaseModel,
-        detectors: Detectors,
-        adapters: Mapping[str, LoraFactors | None],
-        config: GateConfig | None = None,
-        store: Store | None = None,
-        answers: Sequence[AnswerState | None] = (),
-    ) -> None:
-        super().__init__(base, detectors, adapters, config, answers)
-        self.store = store
+    store: Store | None = None
+    store_head = ""
+    _loader: StoreLoader | None = None
+
+    def _assemble(self, *parts: Any) -> None:
+        super()._assemble(*parts)
         self._merges = Merges(self._gate)
-        self._loader: StoreLoader | None = None
-        self.store_head = ""
 
     @classmethod
     def from_store(
@@ -95,8 +85,8 @@ class GatedModel(GatedCalls):
         store, base, encoder = open_store(store_path, base, encoder)
         loader = StoreLoader(store, encoder, detect=detect, only=only)
         parts = loader.load()
-        model = cls(base, parts.detectors, parts.adapters, config, store, parts.answers)
-        model._loader, model.store_head = loader, parts.head
+        model = cls(base, parts.detectors, parts.adapters, config, parts.answers)
+        model.store, model._loader, model.store_head = store, loader, parts.head
         return model
 
     def refresh(self) -> bool:
@@ -122,7 +112,7 @@ class GatedModel(GatedCalls):
             with self._gate.lock:
                 if loader.store.head() == parts.head:  # else another thread may have read more
                     self._assemble(parts.detectors, parts.adapters, parts.answers)
-                    self._merges, self.store_head, changed = Merges(self._gate), parts.head, True
+                    self.store_head, changed = parts.head, True
         return changed
 
     def weights(self, prompts: Sequence[Prompt]) -> Tensor:

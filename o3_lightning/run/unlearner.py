@@ -70,8 +70,8 @@ class Unlearner:
         self.trainer = TRAINER_DEFAULTS if trainer is None else trainer
         self.encoder = encoder = encoder or load_configured_encoder(self.config.detector)
         self.store = processes.once(
-            lambda: Store.open_or_create(
-                store, base.id, base.digest, encoder.id, encoder.digest, base.settings
+            lambda: Store.create(
+                store, base.id, base.digest, encoder.id, encoder.digest, base.settings, exist_ok=True
             )
         )
         check_settings(self.store.base_settings, base.settings)

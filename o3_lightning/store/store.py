@@ -37,7 +37,7 @@ from o3_lightning.store.view import FORMAT, IDENTITY_KEYS, SETTINGS, StoreView
 
 
 class Store(StoreView):
-    """A writable store; obtain one with `Store.create`, `Store.open` or `Store.open_or_create`.
+    """A writable store; obtain one with `Store.create` or `Store.open`.
 
     Every call completes or rolls back a write that was interrupted by a kill. Writers wait for each other.
 
@@ -58,16 +58,21 @@ class Store(StoreView):
         encoder_id: str,
         encoder_digest: str,
         base_settings: Mapping[str, Any] | None = None,
+        *,
+        exist_ok: bool = False,
     ) -> Self:
         """Creates an empty store for one base model and one encoder, with the digests of their weights.
 
         The folder does not exist, is empty, or was left by an interrupted `create`. `base_settings` records
-        what the base model was opened with, as plain JSON; None records nothing.
+        what the base model was opened with, as plain JSON; None records nothing. With `exist_ok` a store that
+        is there is opened, also one that another process makes meanwhile.
 
         Raises:
-            StoreError: the folder is not empty or not writable.
+            StoreError: the folder is not empty or not writable, or as `open`.
         """
         root = Path(path)
+        if exist_ok and (root / STORE).exists():
+            return cls.open(root, base_digest, encoder_digest)
         given = (base_id, base_digest, encoder_id, encoder_digest)
         identity: dict[str, Any] = dict(zip(IDENTITY_KEYS, given, strict=True))
         if base_settings:
@@ -77,30 +82,11 @@ class Store(StoreView):
             with locked(root, WAIT_SECONDS) as refusal:
                 if refusal:
                     raise StoreError(f"{root}: may not be written: {refusal}")
-                write_new_store(root, identity)
+                if not (exist_ok and (root / STORE).exists()):
+                    write_new_store(root, identity)
         except OSError as error:
             raise StoreError(f"{error.filename or root}: {error.strerror or error}") from error
-        return cls(root, identity)
-
-    @classmethod
-    def open_or_create(
-        cls,
-        path: str | Path,
-        base_id: str,
-        base_digest: str,
-        encoder_id: str,
-        encoder_digest: str,
-        base_settings: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Opens the store, or creates it if there is none; raises as `open` and `create`."""
-        made = Path(path) / STORE
-        if not made.exists():
-            try:
-                return cls.create(path, base_id, base_digest, encoder_id, encoder_digest, base_settings)
-            except StoreError:
-                if not made.exists():  # otherwise another process was faster
-                    raise
-        return cls.open(path, base_digest, encoder_digest)
+        return cls.open(root, base_digest, encoder_digest) if exist_ok else cls(root, identity)
 
     def register(self, request: UnlearningRequest, configuration: Mapping[str, Any]) -> RequestRecord:
         """Adds a request; registering the same forget set again returns the existing record.

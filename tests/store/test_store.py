@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -194,10 +195,10 @@ def test_create_refuses_a_folder_in_use_and_finishes_a_killed_create(tmp_path, k
         Store.create(tmp_path / "used", *kit.identity)
 
 
-def test_open_or_create_makes_the_store_once(tmp_path, kit):
-    first = Store.open_or_create(tmp_path / "s", *kit.identity)
+def test_create_with_exist_ok_makes_the_store_once(tmp_path, kit):
+    first = Store.create(tmp_path / "s", *kit.identity, exist_ok=True)
     first.register(kit.request("a"), {})
-    again = Store.open_or_create(tmp_path / "s", *kit.identity)
+    again = Store.create(tmp_path / "s", *kit.identity, exist_ok=True)
     assert statuses(again) == {"a": "registered"}
 
 
@@ -310,7 +311,8 @@ def test_nothing_is_read_or_changed_through_a_link(store, tmp_path, place):
     assert outside.exists()
 
 
-def test_several_processes_may_open_or_create_one_store_at_once(tmp_path, kit):
+def test_several_processes_may_create_one_store_at_once(tmp_path, kit):
     with ThreadPoolExecutor(8) as pool:
-        opened = [pool.submit(Store.open_or_create, tmp_path / "shared", *kit.identity) for _ in range(16)]
+        make = partial(Store.create, tmp_path / "shared", *kit.identity, exist_ok=True)
+        opened = [pool.submit(make) for _ in range(16)]
     assert {store.result().head() for store in opened} == {Store.open(tmp_path / "shared").head()}

@@ -80,7 +80,7 @@ def test_killed_create_is_finished_by_the_next(tmp_path, kit):
         for number in range(1, 20):
             path = tmp_path / f"{point}-{number}"
             died = run_and_die(lambda place: Store.create(place, *kit.identity), path, point, number)
-            made = Store.open_or_create(path, *kit.identity)
+            made = Store.create(path, *kit.identity, exist_ok=True)
             assert made.verify() == []
             assert made.records() == []
             if not died:
@@ -119,7 +119,7 @@ import sys
 sys.path[:0] = sys.argv[2:]
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.store import Store
-store = Store.open_or_create(sys.argv[1], "base", "b", "encoder", "e")
+store = Store.create(sys.argv[1], "base", "b", "encoder", "e", exist_ok=True)
 def save(name):
     return lambda folder: (folder / name).write_bytes(bytes(200_000))
 print("ready", flush=True)
