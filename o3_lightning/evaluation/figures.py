@@ -52,16 +52,19 @@ def combine(result: Result) -> dict[str, Any]:
     return found
 
 
-def pooled_accuracies(result: Result, unlearned: Sequence[str]) -> dict[str, Pooled]:
+def pooled_accuracies(
+    result: Result, unlearned: Sequence[str], unreadable: float | None = None
+) -> dict[str, Pooled]:
     """Returns `official_accuracies` of the unlearned requests and of the rest; empty without accuracies.
 
     Other prompts of the same knowledge are the test rows of a benchmark, or other wordings where it has none.
+    An answer that names no option has the value `unreadable`.
     """
     own = {name: result["requests"][name] for name in unlearned}
-    seen = accuracies({name: splits["seen"] for name, splits in own.items()})
+    seen = accuracies({name: splits["seen"] for name, splits in own.items()}, unreadable)
     unseen = {name: splits.get("test", splits.get("held_out")) for name, splits in own.items()}
-    held_out = accuracies({name: part for name, part in unseen.items() if part})
-    kept, others = accuracies(result["utility"]), set(result.get("other_tasks", ()))
+    held_out = accuracies({name: part for name, part in unseen.items() if part}, unreadable)
+    kept, others = accuracies(result["utility"], unreadable), set(result.get("other_tasks", ()))
     retained = {split: values for split, values in kept.items() if split not in others}
     utility = {split: values for split, values in kept.items() if split in others}
     return official_accuracies(seen, held_out, retained, utility) if seen else {}
@@ -77,12 +80,13 @@ def official_series(identifiers: Sequence[str], measured: Sequence[Result]) -> l
     Returns:
         One mapping per request: `seen`, `held_out`, `retained` and one of each other task by its name, each
         `[base, now]`, pooled over examples of the requests so far; `u2r` of their drops. None where there is
-        no value. Empty without accuracies.
+        no value. Empty without accuracies. As in O3's code an answer that names no option is wrong: refusals
+        are forgotten, and a model that says nothing readable keeps nothing.
     """
     rows = []
     for count in range(1, len(measured)):
         stages = (measured[0], measured[count])
-        base, now = (pooled_accuracies(stage, identifiers[:count]) for stage in stages)
+        base, now = (pooled_accuracies(stage, identifiers[:count], 0.0) for stage in stages)
         if not base:
             return []
         pairs = {name: [base[name].pooled, now[name].pooled] for name in GROUPS}
@@ -97,10 +101,16 @@ def official_series(identifiers: Sequence[str], measured: Sequence[Result]) -> l
     return rows
 
 
-def accuracies(splits: Mapping[str, Result]) -> dict[str, list[float | None]]:
+def accuracies(splits: Mapping[str, Result], unreadable: float | None) -> dict[str, list[float | None]]:
     """The accuracies per example of the splits that have some; of multiple choice where that was measured."""
-    chosen = {name: part["values"].get(CHOICE, part["values"].get(ACCURACY)) for name, part in splits.items()}
-    return {name: values for name, values in chosen.items() if values is not None}
+    found = {name: part["values"] for name, part in splits.items()}
+    return {
+        name: [unreadable if value is None else value for value in values[CHOICE]]
+        if CHOICE in values
+        else values[ACCURACY]
+        for name, values in found.items()
+        if CHOICE in values or ACCURACY in values
+    }
 
 
 def place_on_plane(measured: Result) -> Place:

@@ -155,7 +155,7 @@ def official_accuracies(
 
     Source:
         O3, section 5.1; its code counts an unreadable answer as wrong, hence as forgotten; here it is counted
-        separately.
+        separately. `official_series` does as the code.
     """
     groups = {"seen": seen, "held_out": held_out, "retained": retained, "utility": utility}
     return {name: pool(values) for name, values in groups.items()}

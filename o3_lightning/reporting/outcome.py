@@ -193,7 +193,10 @@ def official_fold(metrics: Metrics) -> list[Fold]:
         for request, row in zip(metrics["requests"], series, strict=True)
     ]
     table = Table("", ["After", *(titles.get(name, name_of(name)) for name in names), "U2R"], rows)
-    note = "accuracy of the base model → now, pooled over the requests so far, as in O3's tables"
+    note = (
+        "accuracy of the base model → now, pooled over the requests so far; an answer that names no option "
+        "is wrong, as in O3's tables"
+    )
     return [Fold("O3's accuracies", [table], note=note)]
 
 

@@ -99,6 +99,23 @@ def test_accuracies_of_o3_count_the_requests_so_far_and_tell_tasks_from_kept_sub
     assert page.rows[0] == ["a", "1.000 → 0.000", "1.000 → 0.500", "1.000 → 1.000", "1.000 → 0.500", "3.0"]
 
 
+def test_a_choice_that_names_no_option_is_wrong_in_the_accuracies_of_o3():
+    ones, choice = [1.0, 1.0], "multiple_choice"
+    measured = [
+        answered({"a": ones}, {"a": ones}, ones, ones, choice),
+        answered({"a": [None, None]}, {"a": [None, 1.0]}, [None, 1.0], [None, None], choice),
+    ]
+    (after,) = official_series(["a"], measured)
+    assert after == {
+        "seen": [1.0, 0.0],
+        "held_out": [1.0, 0.5],
+        "retained": [1.0, 0.5],
+        "facts": [1.0, 0.0],
+        "u2r": 1.0,
+    }
+    assert combine(measured[1])["official"]["seen"]["unparseable"] == 2
+
+
 def judged(values):
     return {"seen": {"aggregate": {}, "values": {"multiple_choice": values, "accuracy": [0.0, 0.0]}}}
 
