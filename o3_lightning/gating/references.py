@@ -35,7 +35,7 @@ EMPTY_IT = re.compile(
     r"|it (?:rain|rains|raining|snow|snows)|is it (?:rain|snow|cold|hot|warm|late|sunny)\w*"
     r"|(?:is|are) there\b|there (?:is|are|was|were|be)\b|(?:was|were|will) there\b)"
 )
-ASKING = FUNCTION | RELATIONS | META | PERSONAL | OTHERS | GENERIC  # words that name no subject
+ASKING = FUNCTION | RELATIONS | META | PERSONAL | OTHERS | GENERIC | SOCIAL  # words that name no subject
 
 
 def names_subject(text: str) -> bool:
@@ -74,7 +74,8 @@ def refers_back(text: str) -> bool:
             and not has_antecedent(spelt, own, place, person=bare in SINGULAR)
         ):
             return True
-        if bare in OTHERS and place < first and not empty_it and not introduces(words, place):
+        is_object = place == first + 1 and place + 1 in begins  # "Please solve it."
+        if bare in OTHERS and (place < first or is_object) and not empty_it and not introduces(words, place):
             return True
         pointed = bare in DEMONSTRATIVES or (bare == "the" and place < first)
         if pointed and is_generic(spelt, place + 1, own, begins):
@@ -120,24 +121,19 @@ def is_social(text: str) -> bool:
 
 
 def own_words(text: str) -> list[int]:
-    """Returns the places of the words that can be a subject; "Good" that opens a sentence cannot."""
-    found, begins, opens = [], sentence_starts(text), True
-    for place, word in enumerate(words_of(text)):
-        opens = (opens or place in begins) and word in SOCIAL
-        if not opens and word.removesuffix("'s") not in ASKING:
-            found.append(place)
-    return found
+    """Returns the places of the words that can be a subject."""
+    return [place for place, word in enumerate(words_of(text)) if word.removesuffix("'s") not in ASKING]
 
 
 def sentence_starts(text: str) -> set[int]:
-    """Returns the places of the words that begin a sentence."""
-    found, end = set(), 0
-    text = text[:LONGEST]
+    """Returns the places of the words that begin a sentence, and the place after the last word."""
+    found, end, text = {0}, 0, text[:LONGEST]
+    place = -1
     for place, match in enumerate(WORD.finditer(text)):
-        if not place or not SENTENCE_MARKS.isdisjoint(text[end : match.start()]):
+        if not SENTENCE_MARKS.isdisjoint(text[end : match.start()]):
             found.add(place)
         end = match.end()
-    return found
+    return found | {place + 1}
 
 
 def spelt_words(text: str) -> list[str]:

@@ -116,6 +116,7 @@ def test_long_turns_are_not_joined_with_a_question():
         "What is the name of the author's mother?", "In which year was the author born in that city?",
         "Good. And the answer to that?", "Then just answer in German.", "Only the first three letters, then.",
         "Und wann ist er gestorben?", "I start. Was it a book of this person? And the right answer is?",
+        "Please solve it.", "A guess is fine.",
     ],
 )  # fmt: skip
 def test_follow_ups_refer_back(text):
@@ -125,7 +126,8 @@ def test_follow_ups_refer_back(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "Thank you.", "What is the capital of France?", "How do I boil an egg so it stays soft?",
+        "Thank you.", "Thanks anyway, have a nice day!", "Photosynthesis: explain it.",
+        "What is the capital of France?", "How do I boil an egg so it stays soft?",
         "Hello!", "What time is it?", "Is it going to rain tomorrow?",
         "My brother lost his card, what should he do?", "Where did Ada Lovelace say she was born?",
         "Who wrote Hamlet?", "Is there a bus to town?", "What is the name of the author born in Lisbon?",
