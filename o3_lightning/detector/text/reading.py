@@ -9,6 +9,7 @@ import binascii
 import html
 import re
 import unicodedata
+from collections import Counter
 from urllib.parse import unquote
 
 from o3_lightning.detector.text.normalise import fold_accents, latin_words, visible_text
@@ -21,7 +22,7 @@ SHORTEST_READABLE = 6
 PICTURES = frozenset({"So", "Sk"})
 NAMED = "s|pad|unk|mask|bos|eos|sep|cls|extra_id_\\d{1,3}|start_of_turn|end_of_turn|im_start|im_end"
 SPECIAL = re.compile(
-    r"<\|[^<>|\n]{1,40}\|>|\[/?(?:SEP|CLS|PAD|MASK|UNK|INST)\]|<</?SYS>>",
+    r"<\|[^<>|\n]{1,40}\|>|\[/?(?:SEP|CLS|PAD|MASK|UNK|INST)\]|<</?SYS>>|<!\[CDATA\[|\]\]>",
     re.IGNORECASE,
 )
 MARK = r"(?:(?:</?[a-zA-Z][^<>]{0,200}>)+|<!--|-->|/\*|\*/)"
@@ -30,6 +31,11 @@ TAG_INSIDE, TAG = re.compile(rf"(?<={LETTER}){MARK}(?={SMALL_LETTER})"), re.comp
 ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\([nrtbf\"'/\\])")
 HEX = re.compile(r"(?<![0-9a-zA-Z])(?:[0-9a-fA-F]{2}[ :]?){8,}(?![0-9a-zA-Z])")
 BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{8,}={0,2}(?![A-Za-z0-9+/=_-])")
+PRINTED_HYPHEN = re.compile(r"(?<=[^\W\d_])-\n[ \t]*(?=[^\W\d_])")
+FILLER_COUNT, FILLER_SHARE = 4, 0.2  # of the words, from which a word is a filler between the others
+LONGEST_FILLED = 8_000  # characters in which fillers are looked for
+QUOTED = re.compile(r"\"([^\"]{1,400})\"|(?<![^\W_])'([^']{1,400})'(?![^\W_])")
+ASSIGNED = re.compile(r"[(=\[{:+] ?[\"']")  # a string of code, an attribute or a record
 REPEATED = re.compile(r"(?<!\w)(\w{1,12}+)(?:[^\w\n]{1,4}\1(?!\w)){3,}")
 LINE_MARKS = " ,;:-()#_+@&$%"  # no part of what a line says where they begin or end it
 MARKUP = "|*`{}[]<>=~^\\#"
@@ -39,6 +45,7 @@ MARKS = re.compile(r"[<>{}\[\]\\=_/|`~^*#+@&;$%]")
 SLUG = re.compile(r"\w-\w+-\w")
 SPACED_MARK = re.compile(r"[!:](?=\s)")
 SENTENCE_MARKS = ".,?!:;'’()"
+STRIPPED = SENTENCE_MARKS + LINE_MARKS + MARKUP + '"'
 ELEMENTS = "div|span|p|b|i|u|em|br|hr|img|td|tr|li|ul"
 TAG_WORDS = re.compile(rf"</?(?:{ELEMENTS}|{NAMED})(?=[\s=>/])", re.IGNORECASE)
 ATTRIBUTES = re.compile(r" (?:alt|title|value|href|class|id|src)(?==)", re.IGNORECASE)
@@ -48,7 +55,8 @@ def read_text(text: str, cleaned: str | None = None) -> list[str]:
     """Returns the distinct readings of a text; the text itself, without invisible characters, is the first.
 
     The others are the text without markup, special-token strings, pictures and repeated words; its words
-    alone where it holds markup, identifiers or escapes; and what its base64 and hexadecimal runs say.
+    alone where it holds markup, identifiers or escapes; these without the fillers between them; the strings
+    quoted in it; and what its base64 and hexadecimal runs say.
 
     Args:
         text: as it was given.
@@ -65,6 +73,10 @@ def read_text(text: str, cleaned: str | None = None) -> list[str]:
     found = [plain, clean_text(plain) if cleaned is None or plain != visible else cleaned]
     if is_marked(plain):
         found.append(words_of(plain))
+    if without := without_fillers(found[-1]):
+        found.append(without)
+    if ASSIGNED.search(plain):
+        found.append(quoted_strings(plain))
     found += decoded_runs(plain)
     return [part for part in dict.fromkeys(found) if part] or [""]
 
@@ -96,12 +108,44 @@ def glue(match: re.Match[str]) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Returns what is text for an encoder: no marks, pictures or repeated words."""
+    """Returns what is text for an encoder: no marks, pictures or repeated words; hyphens of print undone."""
+    text = PRINTED_HYPHEN.sub("", text) if "-\n" in text else text
     text = REPEATED.sub(r"\1", strip_marks(html.unescape(text) if "&" in text else text))
     blank: dict[int, int | str] = dict(NO_MARKUP)
     if not text.isascii():
         blank |= {ord(char): " " for char in set(text) if unicodedata.category(char) in PICTURES}
     return trim_lines(text.translate(blank))
+
+
+def quoted_strings(text: str) -> str:
+    """Returns the strings of code, attributes or records one after the other; empty for fewer than two.
+
+    Example:
+        >>> quoted_strings("CONCAT('Where was', CHAR(32), 'Ada born?')")
+        'Where was Ada born?'
+    """
+    found = [double or single for double, single in QUOTED.findall(text)]
+    return " ".join(" ".join(found).split()) if len(found) > 1 else ""
+
+
+def without_fillers(text: str) -> str:
+    """Returns a text without the words that stand between all others, and without lines of numbers and marks.
+
+    Empty where it has neither.
+
+    Example:
+        >>> without_fillers("token Where token was token Ada token born?")
+        'Where was Ada born?'
+    """
+    lines = text[:LONGEST_FILLED].split("\n")
+    kept = [line for line in lines if any(map(str.isalpha, line))]
+    words = [word for line in kept for word in line.split() if any(map(str.isalnum, word))]
+    bare = [word.strip(STRIPPED).lower() for word in words]
+    counts = Counter(bare)
+    least = max(FILLER_COUNT, FILLER_SHARE * len(words))
+    if len(kept) == len(lines) and not any(count >= least for count in counts.values()):
+        return ""
+    return " ".join(word for word, plain in zip(words, bare, strict=True) if counts[plain] < least)
 
 
 def trim_lines(text: str) -> str:
