@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gate.disguises import HALF, Task, as_rows, read, sample, tasks
+from benchmarks.gate.disguises import HALF, Task, as_rows, sample, tasks
 from benchmarks.gate.neighbours import namesakes
 from o3_lightning.attacks.registry import ATTACKS, Material
 from o3_lightning.common.environment import describe_environment
@@ -45,7 +45,6 @@ from o3_lightning.detector.reading import Reading
 TASKS = ("demo", "people", "tofu", "clinc banking", "biology", "mars", "france")
 ROWS, PLAIN, DRAWS, DIGITS, BATCH = 3, 30, 1000, 4, 32
 ROOM = "o3_lightning.detector."
-REQUESTS = Path(__file__).parents[2] / "configs/requests"
 NEVER = re.compile(r"(?!)()")
 WEIGHTS = dict(zip(CHANNELS, PRESETS["default"]["channel_weights"], strict=True))
 
@@ -189,22 +188,8 @@ def cached_encoder() -> CachedEncoder:
 
 def chosen_tasks() -> dict[str, Task]:
     """Returns the requests of `TASKS`."""
-    rows = [row["question"] for row in read("scienceqa/biology_train.jsonl")]
-    rest = [row["question"] for row in read("scienceqa/not_biology_physics_chemistry_test.jsonl")]
-    biology = Task(rows[::4], rows[1::8], rest, named=False)
-    found = {**tasks(), "biology": biology, "france": france()}
+    found = tasks()
     return {name: found[name] for name in TASKS}
-
-
-def france() -> Task:
-    """Returns the request of `configs/requests` about a country."""
-    rows = {
-        name: [json.loads(line) for line in (REQUESTS / f"{name}.jsonl").read_text().splitlines() if line]
-        for name in ("france", "kept")
-    }
-    held_out = [prompt for row in rows["france"] for prompt in row["held_out_prompts"]]
-    prompts = {name: [row["prompt"] for row in own] for name, own in rows.items()}
-    return Task(prompts["france"], held_out, prompts["kept"], named=False)
 
 
 @dataclass(frozen=True)
@@ -219,7 +204,7 @@ class Case:
 
 def cases_of(name: str, task: Task, member: str) -> list[Case]:
     """Returns the cases of one request."""
-    sides = as_rows(sample(task.forget, ROWS), "own"), as_rows(sample(task.others, ROWS), "other")
+    sides = as_rows(sample(task.forget, ROWS)), as_rows(sample(task.others, ROWS))
     material = Material(sides[1], sides[0])
     found = []
     for kind in ATTACKS.names():

@@ -1,7 +1,10 @@
-"""Measures how many disguised questions pass the detector, and how many equally disguised others it stops.
+"""Measures how many disguised questions pass the gate, and how many equally disguised others it stops.
 
-Run `O3_DATA=FOLDER python -m benchmarks.gate.disguises [development|test|names|texts|speed]` from a checkout.
-The disguises are the members of the attack registry; chats are left out, because only the gate reads them.
+    O3_DATA=FOLDER python -m benchmarks.gate.disguises RESULTS.json development|test [REQUEST ...]
+    O3_DATA=FOLDER python -m benchmarks.gate.disguises names|texts|speed
+
+The disguises are all kinds of the attack registry, chats included. The weights are those of `GatedModel` over
+a small random base model, which the detectors do not read; a prompt counts from a weight of a half.
 """
 
 from __future__ import annotations
@@ -12,21 +15,28 @@ import random
 import re
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
-from o3_lightning.attacks.config import MEMBERS
+from benchmarks.gate.speed import build
 from o3_lightning.attacks.registry import ATTACKS, Material
+from o3_lightning.common.environment import describe_environment
+from o3_lightning.common.errors import InputError
+from o3_lightning.common.files import write_json
 from o3_lightning.data.fictitious import build_world
+from o3_lightning.data.prompts import Prompt, read_prompt
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.data.words import ATTRIBUTES
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector, load_encoder
 
 HALF = 0.5
-SAMPLE = 24
+SAMPLE = 6
+REQUESTS = Path(__file__).parents[2] / "configs/requests"
 
 
 @dataclass(frozen=True)
@@ -38,12 +48,14 @@ class Task:
         held_out: other wordings about the same.
         others: questions about others.
         named: whether it is about names.
+        answers: true answers by question, where they are known.
     """
 
     forget: list[str]
     held_out: list[str]
     others: list[str]
     named: bool = True
+    answers: Mapping[str, str] = field(default_factory=dict)
 
 
 def name_forms(first: str, last: str) -> dict[str, str]:
@@ -81,6 +93,8 @@ def tasks() -> dict[str, Task]:
     people, near = read("real_world/forget_perturbed.jsonl"), read("real_world/neighbor_perturbed.jsonl")
     tofu, kept = read("tofu/forget01_perturbed.json"), read("tofu/retain_perturbed.json")
     ids = sorted({row["task_id"] for row in tofu})[:1]
+    biology = [r["question"] for r in read("scienceqa/biology_train.jsonl")]
+    other_lessons = read("scienceqa/not_biology_physics_chemistry_test.jsonl")
     clinc, test = read("clinc150/train.jsonl"), read("clinc150/test.jsonl")
     common = json.loads((Path(__file__).parents[1] / "detector" / "common_names.json").read_text())
     result = {
@@ -89,12 +103,16 @@ def tasks() -> dict[str, Task]:
             [r["question"] for r in people],
             [r["paraphrased_question"] for r in people],
             [r["question"] for r in near],
+            answers={r["question"]: r["answer"] for r in (*people, *near)},
         ),
         "tofu": Task(
             [r["question"] for r in tofu if r["task_id"] in ids],
             [r["paraphrased_question"] for r in tofu if r["task_id"] in ids],
             [r["question"] for r in kept],
+            answers={r["question"]: r["answer"] for r in (*tofu, *kept)},
         ),
+        "biology": Task(biology[::4], biology[1::8], [r["question"] for r in other_lessons], False),
+        "france": france(),
     }
     for name in ("mars", "mozart"):
         part = common[name]
@@ -108,6 +126,18 @@ def tasks() -> dict[str, Task]:
             False,
         )
     return result
+
+
+def france() -> Task:
+    """The request of `configs/requests` about a country."""
+    rows = {
+        name: [json.loads(line) for line in (REQUESTS / f"{name}.jsonl").read_text().splitlines() if line]
+        for name in ("france", "kept")
+    }
+    held_out = [prompt for row in rows["france"] for prompt in row["held_out_prompts"]]
+    prompts = {name: [row["prompt"] for row in own] for name, own in rows.items()}
+    answers = {row["prompt"]: row["answer"] for own in rows.values() for row in own}
+    return Task(prompts["france"], held_out, prompts["kept"], False, answers)
 
 
 def shares(detector: MultiDetector, texts: Sequence[str]) -> float:
@@ -126,46 +156,58 @@ def show(*cells: object) -> None:
     sys.stdout.flush()
 
 
-def as_rows(texts: Sequence[str], side: str) -> list[QuestionAnswer]:
-    """Questions with made-up answers, all different."""
-    return [QuestionAnswer(text, f"{side} answer {number}") for number, text in enumerate(texts)]
+def as_rows(texts: Sequence[str], answers: Mapping[str, str] = MappingProxyType({})) -> list[QuestionAnswer]:
+    """Questions with their answers; made-up ones, all different, where none is known."""
+    return [
+        QuestionAnswer(text, answers.get(text, f"answer {number} of {text}"))
+        for number, text in enumerate(texts)
+    ]
 
 
-def measure(member: str, wanted: Sequence[str], preset: str) -> None:
-    """Writes missed and caught shares of each kind of attack."""
-    encoder = load_encoder("minilm")
-    for name, task in tasks().items():
-        if wanted and name not in wanted:
+def measure(task: Task, member: str) -> dict[str, Any]:
+    """What the gate of one request catches of each kind of attack, own questions and others."""
+    detector = fit_detector(load_encoder("minilm"), task.forget, DetectorConfig(), 0)
+    gated = build(1, MultiDetector(load_encoder("minilm"), {"r0": detector}))
+    own, others = (as_rows(sample(texts), task.answers) for texts in (task.forget, task.others))
+    material = Material(others, as_rows(task.forget, task.answers))
+    found: dict[str, Any] = {}
+    for kind in ATTACKS.names():
+        made = [[ATTACKS[kind].attempt(member, row, material) for row in rows] for rows in (own, others)]
+        prompts = [[one.prompt for one in side if one is not None and readable(one.prompt)] for side in made]
+        if not all(prompts) or (ATTACKS[kind].group == "language" and not task.named):
             continue
-        start = time.time()
-        detector = MultiDetector(
-            encoder, {"r": fit_detector(encoder, task.forget, DetectorConfig(preset=preset), 0)}
-        )
-        show(
-            f"== {name}: fit {time.time() - start:.1f} s",
-            f"held-out {shares(detector, sample(task.held_out, 80)):.3f}",
-            f"others {shares(detector, sample(task.others, 80)):.3f}",
-            detector.detectors["r"].report["warnings"],
-        )
-        sides = as_rows(sample(task.forget), "own"), as_rows(sample(task.others), "other")
-        material = Material(sides[1], sides[0])
-        missed, caught = [], []
-        for kind in ATTACKS.names():
-            own, other = (
-                [
-                    made.prompt
-                    for row in rows
-                    if (made := ATTACKS[kind].attempt(member, row, material)) and isinstance(made.prompt, str)
-                ]
-                for rows in sides
-            )
-            if not own or not other:
-                continue
-            missed.append(1 - shares(detector, own))
-            caught.append(shares(detector, other))
-            if missed[-1] > 0.02 or caught[-1] > 0.01:
-                show(f"   {kind:18s} missed {missed[-1]:.2f} caught {caught[-1]:.2f}")
-        show(f"   mean missed {sum(missed) / len(missed):.3f} caught {sum(caught) / len(caught):.4f}")
+        caught, stopped = ((gated.weights(side)[:, 0] >= HALF).tolist() for side in prompts)
+        found[kind] = {"group": ATTACKS[kind].group, "own": len(caught), "missed": caught.count(False)}
+        found[kind] |= {"others": len(stopped), "stopped": stopped.count(True)}
+    return {"warnings": detector.report["warnings"], "kinds": found}
+
+
+def readable(prompt: Prompt) -> bool:
+    """Whether the gate accepts a prompt; it refuses pictures."""
+    try:
+        read_prompt(prompt)
+    except InputError:
+        return False
+    return True
+
+
+def write_measures(path: str, member: str, wanted: Sequence[str]) -> None:
+    """Measures the requests that the file lacks, and writes after each."""
+    results = json.loads(Path(path).read_text()) if Path(path).is_file() else {}
+    chosen, table = tasks(), results.setdefault(member, {})
+    for name in wanted or chosen:
+        if name not in table:
+            table[name] = measure(chosen[name], member)
+            write_json(path, results | {"environment": describe_environment()})
+            show(name, *worst(table[name]["kinds"]))
+
+
+def worst(kinds: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sums, and the kinds with most misses and false alarms."""
+    sums = {side: sum(row[side] for row in kinds.values()) for side in ("missed", "own", "stopped", "others")}
+    by_share = sorted(kinds, key=lambda kind: -kinds[kind]["missed"] / kinds[kind]["own"])
+    rows = {kind: (kinds[kind]["missed"], kinds[kind]["own"], kinds[kind]["stopped"]) for kind in by_share}
+    return [str(sums), *(f"\n  {kind}: {row}" for kind, row in rows.items() if row[0] or row[2])]
 
 
 def measure_names() -> None:
@@ -254,9 +296,8 @@ def measure_speed() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    part, wanted = (sys.argv[1:2] or ["development"])[0], sys.argv[2:]
-    preset = os.environ.get("PRESET", "default")
-    if part in MEMBERS:
-        measure(part, wanted, preset)
+    parts = {"names": measure_names, "texts": measure_texts, "speed": measure_speed}
+    if sys.argv[1] in parts:
+        parts[sys.argv[1]]()
     else:
-        {"names": measure_names, "texts": measure_texts, "speed": measure_speed}[part]()
+        write_measures(sys.argv[1], sys.argv[2], sys.argv[3:])
