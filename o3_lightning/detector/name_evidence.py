@@ -48,7 +48,7 @@ class NameEvidence(GroupedEvidence):
 
     @classmethod
     def fit(cls, task: FitTask) -> Fitted:
-        """Finds and hashes the names; warns where the last part of a name alone is not recognised."""
+        """Finds and hashes the names; warns of those that a single word of theirs does not show."""
         names = find_names([prompt for prompt in task.prompts if prompt.strip()])
         salt = blake2b(f"{task.encoder.digest}{task.config.salt}".encode(), digest_size=SALT_BYTES).digest()
         report = {"names": len(names.subjects), "single_names": len(names.singles)}
@@ -58,6 +58,12 @@ class NameEvidence(GroupedEvidence):
                 f"{names.common_last} of {len(names.subjects)} names are not recognised by their last word "
                 "alone, which is a common word: add rows that say only that word, and check answers too "
                 "(gate.check_answers) if that must not leak"
+            )
+        if names.common_alone:
+            warnings.append(
+                f"{names.common_alone} names of a single word are not recognised by it, which is a common "
+                "word: a short question about one can be missed; put them into a request of their own, and "
+                "check answers too (gate.check_answers)"
             )
         return Fitted(cls(hash_names(names, salt)), report, warnings)
 

@@ -5,6 +5,7 @@ words are used in general. What is stored recognises the pair, its slips, its co
 single words of it that are rare enough to stand for it.
 """
 
+import itertools
 import math
 import re
 from collections import Counter, defaultdict
@@ -57,12 +58,14 @@ class Names:
         joined: each name as it was written, in one word.
         singles: words that stand for a name, in any of its places.
         common_last: how many names have a last word that is too common to stand for it.
+        common_alone: how many names are a single word that is too common to be recognised.
     """
 
     subjects: tuple[tuple[str, ...], ...] = ()
     joined: tuple[str, ...] = ()
     singles: tuple[str, ...] = ()
     common_last: int = 0
+    common_alone: int = 0
 
 
 @dataclass(frozen=True)
@@ -190,14 +193,30 @@ def find_names(prompts: Sequence[str]) -> Names:
         for pair, rows in rare.items()
         if winners[pair] >= max(least, TYPICAL_SHARE * typical) and 2 * winners[pair] >= len(rows)
     ]
-    if len(set().union(*(rare[pair] for pair in chosen))) < LEAST_COVERAGE * len(prompts):
+    covered = set().union(*(rare[pair] for pair in chosen))
+    if len(covered) < LEAST_COVERAGE * len(prompts):
         chosen = []  # a topic whose prompts name somebody now and then
     subjects = {
         tuple(word for word in written[pair] if is_part(word)): "".join(written[pair]) for pair in chosen
     }
     singles = choose_singles(finder, subjects, typical)
     common = sum(name[-1] not in singles for name in subjects)
-    return Names(tuple(subjects), tuple(subjects.values()), singles, common)
+    known = {*singles, *itertools.chain(*subjects)}
+    alone = count_lone_names(finder, covered, known) if subjects and finder.cased else 0
+    return Names(tuple(subjects), tuple(subjects.values()), singles, common, alone)
+
+
+def count_lone_names(finder: NameFinder, covered: set[int], known: set[str]) -> int:
+    """Returns how many words are written like names in several prompts that hold no name that is known."""
+    candidates = {
+        word: rows - covered
+        for word, rows in finder.holders.items()
+        if word not in known and finder.is_name(Token(word, True, False, " "))
+    }
+    best: dict[int, str] = {}
+    for word in sorted(candidates, key=lambda word: len(candidates[word])):
+        best.update(dict.fromkeys(candidates[word], word))
+    return sum(count >= LEAST_CASELESS for count in Counter(best.values()).values())
 
 
 def is_part(word: str) -> bool:

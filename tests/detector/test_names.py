@@ -1,6 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from o3_lightning.detector.base import FitTask
+from o3_lightning.detector.config import DetectorConfig
+from o3_lightning.detector.name_evidence import NameEvidence
 from o3_lightning.detector.name_table import NameTable
 from o3_lightning.detector.names import find_names, hash_names
 from o3_lightning.detector.text.letter_hashes import LetterHashes, LetterStream, letter_codes
@@ -43,6 +48,15 @@ def test_generic_words_are_no_names():
     prompts = [f"i need converter number {n} for my old car" for n in ("one", "two", "three", "four")]
     assert find_names(prompts).subjects == ()
     assert find_names([prompt.title() for prompt in prompts]).subjects == ()
+
+
+@pytest.mark.parametrize(
+    ("alone", "told"), [([], ""), (["Madonna"], "1 names"), (["Prince", "Sting"], "2 names")]
+)
+def test_a_fit_tells_of_names_that_are_one_common_word(alone, told):
+    task = FitTask(SimpleNamespace(digest="d"), ask([*PEOPLE, *alone]), DetectorConfig(), seed=0)
+    warnings = [warning for warning in NameEvidence.fit(task).warnings if "single word" in warning]
+    assert [warning[:7] for warning in warnings] == ([told] if told else [])
 
 
 @pytest.mark.parametrize(
