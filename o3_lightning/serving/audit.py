@@ -72,9 +72,10 @@ def summarise(path: str | Path) -> str:
             refused[max(entry["weights"], key=entry["weights"].__getitem__)] += 1
     latencies = sorted(float(entry["latency_ms"]) for entry in entries)
     times = sorted(entry["time"] for entry in entries)
+    failed = sum(bool(entry.get("failed")) for entry in entries)
     lines = [
         f"{len(entries)} answers from {times[0]} to {times[-1]}",
-        f"decisions: {counts(decisions)}; the gate failed on {sum(map(is_failed, entries))}",
+        f"decisions: {counts(decisions)}; the gate failed on {failed}",
         f"refused by request: {counts(refused) or 'none'}",
         f"latency: p50 {quantile(latencies, 0.5):.0f} ms, p95 {quantile(latencies, 0.95):.0f} ms",
     ]
@@ -97,11 +98,6 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(entry, dict) or not all(field in entry for field in FIELDS):
                 raise InputError("not a line of an audit log", path=file, line=number)
             yield entry
-
-
-def is_failed(entry: dict[str, Any]) -> bool:
-    """Whether the gate failed on an answer's prompt."""
-    return bool(entry.get("failed"))
 
 
 def counts(counter: Counter[str]) -> str:
