@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs/results"
 CHOICES = ("scienceqa", "clinc150")  # benchmarks whose answers are right or wrong, one of a few
 FORGET = {True: ("su", "du"), False: ("seen_rouge", "held_out_rouge", "truth")}
-KEEP = {True: "utility", False: "utility_rouge"}
+KEEP = {True: "rd", False: "utility_rouge"}  # of other tasks a small model knows no more than chance
 LEFT_OUT = {True: ("seen_rouge", "held_out_rouge", "utility_rouge"), False: ()}  # where answers are choices
 LABELS = {True: "accuracy", False: "ROUGE-L"}
 LEAST_KEPT = 0.98
@@ -73,10 +73,16 @@ def means_of(content: Plain) -> dict[str, dict[str, float]]:
     """Returns what each variant forgets and keeps, by figure, as means over seeds."""
     kind = has_choices(content)
     return {
-        name: {key: figures[key]["mean"] for key in (*FORGET[kind], KEEP[kind]) if key in figures}
+        name: {key: figures[key]["mean"] for key in FORGET[kind] if key in figures}
+        | {KEEP[kind]: figures[KEEP[kind]]["mean"] / base_of(content)}
         for name, variant in content["variants"].items()
         if KEEP[kind] in (figures := variant["figures"])
     }
+
+
+def base_of(content: Plain) -> float:
+    """Returns the base model's value of what variants keep, 1 where the figure is relative to it already."""
+    return float(content["base"]["rd"]["mean"]) if has_choices(content) else 1.0
 
 
 def verdict(content: Plain) -> str:
@@ -122,8 +128,6 @@ def rows_of(content: Plain) -> str:
     found = (figure for variant in content["variants"].values() for figure in variant["figures"])
     measured, hidden = set(found), LEFT_OUT[kind]
     columns = [figure for figure in content["figures"] if figure in measured and figure not in hidden]
-    if kind:
-        columns.insert(columns.index("rd"), KEEP[True])
     variants = dict(sorted(content["variants"].items(), key=lambda one: -kept_by(one[1], KEEP[kind])))
     _, *lines = table({**content, "figures": columns, "variants": variants}).split("\n")
     titles = [figure + arrow_of(figure) for figure in columns]
@@ -191,9 +195,11 @@ def draw(content: Plain, path: Path) -> None:
             figures = content["variants"][name]["figures"]
             forget = next(figures[key] for key in reversed(FORGET[kind][:2]) if key in figures)
             kept = figures[KEEP[kind]]
-            x, y = forget["mean"], kept["mean"]
+            x, y = forget["mean"], kept["mean"] / base_of(content)
             style = {"fmt": "*" if name == OURS else "o", "markersize": 10 if name == OURS else 4}
-            axes.errorbar(x, y, kept["deviation"] or None, forget["deviation"] or None, **style)
+            axes.errorbar(
+                x, y, kept["deviation"] / base_of(content) or None, forget["deviation"] or None, **style
+            )
             axes.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=7)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
