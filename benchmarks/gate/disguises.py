@@ -166,8 +166,9 @@ def as_rows(texts: Sequence[str], answers: Mapping[str, str] = MappingProxyType(
 
 def measure(task: Task, member: str) -> dict[str, Any]:
     """What the gate of one request catches of each kind of attack, own questions and others."""
-    detector = fit_detector(load_encoder("minilm"), task.forget, DetectorConfig(), 0)
-    gated = build(1, MultiDetector(load_encoder("minilm"), {"r0": detector}))
+    encoder = load_encoder("minilm")
+    detector = fit_detector(encoder, task.forget, DetectorConfig(), 0)
+    gated = build(1, MultiDetector(encoder, {"r0": detector}))
     own, others = (as_rows(sample(texts), task.answers) for texts in (task.forget, task.others))
     material = Material(others, as_rows(task.forget, task.answers))
     found: dict[str, Any] = {}

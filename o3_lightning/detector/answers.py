@@ -29,9 +29,7 @@ CUE_NATS, JOINING_NATS = 9.0, 12.0  # of a word that names a subject; of one tha
 VALUE_NATS, NUMBER_NATS, MOST_NATS = 8.0, 5.0, 15.0
 SLIP_LETTERS, SLIP_NATS = 5, 3.0  # shortest name that is recognised with one slip; what the slip costs
 COMMON_SHARE = 0.5  # a cue in more prompts than this belongs to the question unless it is a capitalised name
-RECURS = (
-    0.15  # a cue in fewer of its subject's prompts than this share of the most frequent one names nobody,
-)
+RECURS = 0.15  # share of the prompts with a subject's most frequent cue below which another cue names nobody,
 SINGULAR_NATS = 14.0  # unless it is this rare
 TENSORS = ("salt", "cues", "cue_subjects", "cue_nats", "values", "value_subjects", "value_nats")
 

@@ -5,7 +5,6 @@ words are used in general. What is stored recognises the pair, its slips, its co
 single words of it that are rare enough to stand for it.
 """
 
-import itertools
 import math
 import re
 from collections import Counter, defaultdict
@@ -201,7 +200,7 @@ def find_names(prompts: Sequence[str]) -> Names:
     }
     singles = choose_singles(finder, subjects, typical)
     common = sum(name[-1] not in singles for name in subjects)
-    known = {*singles, *itertools.chain(*subjects)}
+    known = {*singles, *(word for name in subjects for word in name)}
     alone = count_lone_names(finder, covered, known) if subjects and finder.cased else 0
     return Names(tuple(subjects), tuple(subjects.values()), singles, common, alone)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from o3_lightning.data.prompts import Turn
 from o3_lightning.detector.text.frequencies import is_listed
-from o3_lightning.gating.references import is_social, names_subject, refers_back
+from o3_lightning.gating.references import is_social, names_subject, refers_back, words_of
 
 WINDOWS = (2, 3, 4, 6, 8, 12)  # turns over which one question may be spread
 FRAGMENT_WORDS = 24  # of each turn in a window: a fragment of a question is short
@@ -130,7 +130,7 @@ def referred(earlier: Sequence[Turn], question: str) -> list[Turn]:
     if not earlier:
         return []
     points_back = refers_back(question)
-    if not points_back and not is_social(question):
+    if not points_back and not is_social(words_of(question)):
         return []
     found: list[Turn] = []
     is_open = True

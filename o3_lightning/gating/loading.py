@@ -66,7 +66,8 @@ def load_encoder_of(store: StoreView) -> Encoder:
         StoreError: that detector is damaged.
         InputError: the encoder cannot be loaded.
     """
-    settings = [Detector.load(request.detector).config for request in store.gated()[:1]]
+    gated = [record.id for record in store.records() if record.is_gated]
+    settings = [Detector.load(store.detector_folder(id)).config for id in gated[:1]]
     own = {name: getattr(config, name) for config in settings for name in ("pooling", "max_tokens")}
     return load_encoder(store.encoder_id, **own)
 

@@ -17,9 +17,10 @@ LISTS: dict[str, str] = json.loads(
     files("o3_lightning.gating").joinpath("references.json").read_text(encoding="utf-8")
 )
 (  # GENERIC nouns stand for somebody named before; words of RELATIONS and META ask, but name no subject
-    SINGULAR, POSSESSIVES, ARTICLES, FILLERS, PERSONAL, OTHERS, DEMONSTRATIVES, GENERIC, SPECIFIC,
+    SINGULAR, POSSESSIVES, ARTICLES, FILLERS, PLURAL, OTHERS, DEMONSTRATIVES, GENERIC, SPECIFIC,
     PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL,
 ) = (frozenset(words.split()) for words in LISTS.values())  # fmt: skip
+PERSONAL = SINGULAR | PLURAL
 POINTERS = re.compile(
     r"\b(?:above|aforesaid|aforementioned|latter|(?:just )?mentioned|the former(?= *[^\w ]|$)|"
     r"(?:the|my|your) (?:first|last|previous|earlier|former|other) "
@@ -45,7 +46,8 @@ def names_subject(text: str) -> bool:
         >>> [names_subject(text) for text in ("Where was Ada born?", "What is a novel about?", "Born when?")]
         [True, False, False]
     """
-    return bool(own_words(text)) and not is_social(text)
+    words = words_of(text)
+    return bool(own_words(words)) and not is_social(words)
 
 
 def refers_back(text: str) -> bool:
@@ -58,13 +60,15 @@ def refers_back(text: str) -> bool:
         [False, False, False]
     """
     folded = text[:LONGEST].lower().replace("’", "'")
-    if is_social(text) or ITSELF.search(folded):
+    spelt = spelt_words(text)
+    words = [word.lower() for word in spelt]
+    if is_social(words) or ITSELF.search(folded):
         return False
-    own = own_words(text)
+    own = own_words(words)
     empty_it = bool(EMPTY_IT.search(folded))
     if not own or POINTERS.search(folded):
         return not empty_it
-    spelt, words, first, begins = spelt_words(text), words_of(text), own[0], sentence_starts(text)
+    first, begins = own[0], sentence_starts(text)
     for place, word in enumerate(words):
         bare = word.split("'")[0]
         is_name = spelt[place].istitle() and place not in begins  # Ella
@@ -112,17 +116,16 @@ def is_generic(spelt: list[str], place: int, own: list[int], begins: set[int]) -
     return not (named or inside or rest[0] in SPECIFIC)
 
 
-def is_social(text: str) -> bool:
-    """Returns whether a turn only greets, thanks or agrees."""
-    words = words_of(text)
+def is_social(words: list[str]) -> bool:
+    """Returns whether the words of a turn only greet, thank or agree."""
     return any(word in SOCIAL for word in words) and all(
         word in SOCIAL or word in FUNCTION or word in FILLERS for word in words
     )
 
 
-def own_words(text: str) -> list[int]:
+def own_words(words: list[str]) -> list[int]:
     """Returns the places of the words that can be a subject."""
-    return [place for place, word in enumerate(words_of(text)) if word.removesuffix("'s") not in ASKING]
+    return [place for place, word in enumerate(words) if word.removesuffix("'s") not in ASKING]
 
 
 def sentence_starts(text: str) -> set[int]:

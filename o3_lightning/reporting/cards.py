@@ -9,10 +9,9 @@ from o3_lightning.evaluation.tables import attack_summary
 from o3_lightning.reporting.blocks import Card
 from o3_lightning.reporting.formatting import (
     DASH,
-    OWN_SPLITS,
-    UNDECIDED,
     fraction,
     is_number,
+    is_own,
     mebibytes,
     name_of,
     number,
@@ -80,8 +79,7 @@ def persistence_card(metrics: Metrics) -> Card:
 def detector_rows(metrics: Metrics, key: str, *, own: bool) -> Iterator[float | None]:
     """One figure of the detectors on the requests' own splits, or on those of others."""
     for request, splits in (metrics.get("detector") or {}).items():
-        chosen = OWN_SPLITS if own else splits.keys() - {*OWN_SPLITS, *UNDECIDED, f"test_{request}"}
-        yield from (row.get(key) for split, row in splits.items() if split in chosen)
+        yield from (row.get(key) for split, row in splits.items() if is_own(request, split) is own)
 
 
 def gate_card(metrics: Metrics) -> Card:

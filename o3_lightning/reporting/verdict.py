@@ -9,7 +9,7 @@ from typing import Any
 from o3_lightning.evaluation.tables import attack_summary, pool_requests
 from o3_lightning.metrics.detection import HALF
 from o3_lightning.reporting.cards import relative
-from o3_lightning.reporting.formatting import OWN_SPLITS, UNDECIDED, is_number, name_of, number, percent
+from o3_lightning.reporting.formatting import is_number, is_own, name_of, number, percent
 
 LIMITS = {  # by kind of finding: up to the first share green, up to the second amber, above red
     "missed": (0.05, 0.20),
@@ -75,10 +75,11 @@ def gate_findings(weights: Mapping[str, Mapping[str, Sequence[float]]]) -> Itera
     """
     for request, splits in weights.items():
         for split, values in splits.items():
-            count, of = sum((one < HALF) == (split in OWN_SPLITS) for one in values), len(values)
-            if not of or split in UNDECIDED or split == f"test_{request}":  # a topic's own, of its test file
+            own, of = is_own(request, split), len(values)
+            if not of or own is None:
                 continue
-            if split in OWN_SPLITS:
+            count = sum((one < HALF) == own for one in values)
+            if own:
                 said = f"{WORDINGS[split]} of {request} get past the gate"
                 yield Finding("missed", count / of, f"{count} of {of} {said}")
             else:

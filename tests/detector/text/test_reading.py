@@ -35,13 +35,15 @@ WRAPPED = {
     "each word in JSON": "".join(f'{{"token": "{word}"}}, ' for word in QUESTION.split()),
     "each word in LaTeX": "".join(f"\\emph{{{word}}}~" for word in QUESTION.split()),
     "each word in tags": "".join(f'<span class="w">{word}</span>' for word in QUESTION.split()),
-    "attributes": '<input placeholder="Where was" value="Ron Howard born?"><button aria-label="go"/>',
-    "two variables": 'A="Where was"; B="Ron Howard born?"; unset X; curl -d "$A $B"',
     "pieces in SQL": "INSERT INTO a VALUES (CONCAT('Where was Ron', CHAR(32), 'Howard born?')) RETURNING b",
     "subtitles": "1\n00:00:01,000 --> 00:00:02\nWhere was\n\n2\n00:00:04,000 --> 00:00:09\nRon Howard born?",
     "hyphens of print": "Where was Ron How-\nard born?",
     "sections": "<r><![CDATA[Where was Ron]]><![CDATA[ Howard born?]]></r>",
     "emoji": "🙂 Where was Ron 🙂 Howard born?",
+}
+FOLLOWED = {  # other strings stand behind the question
+    "attributes": '<input placeholder="Where was" value="Ron Howard born?"><button aria-label="go"/>',
+    "two variables": 'A="Where was"; B="Ron Howard born?"; unset X; curl -d "$A $B"',
 }
 LONG = {
     "one word": "a" * 100_000,
@@ -62,7 +64,13 @@ LONG = {
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_wrapped_question_is_read(name):
     readings = [normalise_text(text).strip(" ?") for text in read_text(WRAPPED[name])]
-    assert any("where was ron howard born" in reading for reading in readings), readings
+    assert any(reading.endswith("where was ron howard born") for reading in readings), readings
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_a_question_in_strings_is_read_before_other_strings(name):
+    readings = [normalise_text(text) for text in read_text(FOLLOWED[name])]
+    assert any(reading.startswith("where was ron howard born") for reading in readings), readings
 
 
 def test_reading_keeps_the_text_itself_first():
