@@ -9,11 +9,10 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from benchmarks.detector.measures import EVASION, PAIRS, WEIGHTS, pair_cell, weight_cell
+from benchmarks.detector.measures import PAIRS, WEIGHTS, pair_cell, weight_cell
 
 ROOT = Path(__file__).parents[1]
 BESIDE = ("default", "cosine_maha_lexical", "paper_untrained", "official_untrained")
-DISGUISED = ("tofu_forget01", "tofu_forget10", "real_world", "fictitious")
 RELEASED = ("held_out", "seen", "others", "general")
 SHARES = ("missed, names", "missed, topics", "stopped, names", "stopped, topics")
 SIMULATED = "_simulated"
@@ -29,8 +28,18 @@ MODES = {
     "`cumulative`, input (the official code)": "cumulative_input",
 }
 MODE_FIGURES = {"held_out": 3, "drift": 3, "utility_truth": 3, "interference": 2, "update_cosine": 3}
+DISGUISED = {
+    "demo": "made-up authors",
+    "people": "ten real people",
+    "tofu": "an author of TOFU",
+    "mars": "Mars",
+    "france": "France",
+    "clinc kitchen_and_dining": "CLINC150 kitchen",
+    "biology": "ScienceQA biology",
+}
+MOST_KINDS = 8  # named of those that are missed
 NAMED = {"Mars": "mars", "Mozart": "mozart", "Toyota": "toyota", "the Nile": "nile", "France *": "france"}
-NAME_FIGURES = ("held_out", "near", "auroc", "nameless", "disguised", "disguised_near")
+NAME_FIGURES = ("held_out", "near", "auroc", "nameless")
 ASKED = {
     "einstein": "Einstein",
     "moon": "the Moon",
@@ -91,12 +100,21 @@ def detectors_beside() -> Iterator[Row]:
 
 
 def disguises() -> Iterator[Row]:
-    """Yields the mean weights of forgotten and of other questions in each disguise."""
-    tasks = results("detector_evasion")["tasks"]
-    measured = [tasks[task]["default"] for task in DISGUISED]
-    for name in (key for key in measured[0] if key.startswith(EVASION)):
-        cells = [" / ".join(f"{one['mean']:.3f}" for one in splits[name].values()) for splits in measured]
-        yield [name.removeprefix(EVASION).replace("_", " "), *cells]
+    """Yields what the weights alone miss and stop wrongly under every kind of disguise, by request."""
+    for name, task in results("gate_disguises")["test"].items():
+        kinds = task["kinds"]
+        sums = {
+            side: sum(row[side] for row in kinds.values()) for side in ("missed", "own", "stopped", "others")
+        }
+        worst = sorted(kinds, key=lambda kind: (-kinds[kind]["missed"] / kinds[kind]["own"], kind))
+        shown = [f"`{kind}`" for kind in worst[:MOST_KINDS] if kinds[kind]["missed"]]
+        yield [
+            DISGUISED.get(name, name),
+            str(len(kinds)),
+            f"{sums['missed'] / sums['own']:.3f}".removeprefix("0") + f" of {sums['own']}",
+            f"{sums['stopped']} of {sums['others']}",
+            ", ".join(shown) or "-",
+        ]
 
 
 def common_names() -> Iterator[Row]:

@@ -259,25 +259,6 @@ def test_the_table_of_the_readme_is_that_of_the_results():
         expected = [rows["ours"][column].split(" ± ")[0], rows["ours"][column].split(" ± ")[1]]
         expected += [rows[name][column].split(" ")[0] for name in ("ga", "npo", "o3_paper")]
         assert values == expected
-    tasks = json.loads((ROOT / "results/detector_evasion.json").read_text())["tasks"]
-    disguises = {
-        task: [one for key, one in found["default"].items() if key.startswith("evasion:")]
-        for task, found in tasks.items()
-    }
-    lowest = {
-        task: min(one["mean_weight"]["mean"] for one in found if "near_weight" in one)
-        for task, found in disguises.items()
-    }
-    highest = max(
-        one["near_weight"]["mean"] for found in disguises.values() for one in found if "near_weight" in one
-    )
-    line = next(line for line in shown.splitlines() if "disguised questions recognised" in line)
-    tofu = min(lowest["tofu_forget01"], lowest["tofu_forget10"])
-    assert re.findall(r"\d\.\d{3}", line) == [
-        f"{value:.3f}" for value in (lowest["real_world"], tofu, lowest["fictitious"])
-    ]
-    line = next(line for line in shown.splitlines() if "same disguises? Highest" in line)
-    assert re.findall(r"\d\.\d{3}", line) == [f"{highest:.3f}"]
 
 
 def test_the_other_figures_of_the_readme_are_those_of_the_results():
@@ -287,6 +268,12 @@ def test_the_other_figures_of_the_readme_are_those_of_the_results():
     kinds, leak, alarms = next(row[1:] for row in table_rows.attack_members() if row[0] == "test")
     row = found["Do disguises get through"]
     assert all(text in row for text in (f"{kinds} kinds", leak.split(":")[0], alarms.split(":")[0]))
+    disguised = {row[0]: row for row in table_rows.disguises()}
+    row = found["And without the check of answers"]
+    for name, shown in (("ten real people", "real people"), ("France", "France"), ("Mars", "Mars")):
+        assert f"{shown} **{disguised[name][2].split(' of ')[0]}**" in row
+    stopped = [line[3].split(" of ") for line in disguised.values()]
+    assert "they stop {} of {:,}".format(*(sum(map(int, side)) for side in zip(*stopped, strict=True))) in row
     held, near = next(row[1:] for row in table_rows.articles() if row[0] == "English, eight articles")
     row = found["Is a topic of ordinary words recognised"]
     assert all(text in row for text in (held, near))

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     """
     parser = ConfigParser(
         prog="benchmarks.detector",
-        description="Measures detectors on benchmarks: AUROC, FPR95, weights, disguised prompts.",
+        description="Measures detectors on benchmarks: AUROC, FPR95, weights.",
         exit_on_error=False,
     )
     parser.add_argument("--config", help=f"the experiment, such as {EXAMPLE}")
@@ -40,13 +40,12 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"give --config FILE, an experiment such as {EXAMPLE}")
     config, own_output = read_experiment(Path(words.config))
     from benchmarks.detector.experiment import run_detector_benchmark
-    from benchmarks.detector.measures import evasion_rows, table_rows
+    from benchmarks.detector.measures import table_rows
 
     output = Path(words.output or own_output)
     data = Path(words.data or os.environ.get("O3_DATA") or DEFAULT_DATA).expanduser()
     results = run_detector_benchmark(config, data, output, Progress(config))
-    lines = [*table_rows(results), "", *evasion_rows(results)]
-    lines += [f"left out: {reason}" for reason in results["left_out"]]
+    lines = [*table_rows(results), *(f"left out: {reason}" for reason in results["left_out"])]
     sys.stdout.write("\n".join([*lines, f"written to {output}"]) + "\n")
 
 

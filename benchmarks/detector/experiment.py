@@ -11,7 +11,6 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,32 +22,16 @@ from torch import Tensor
 from benchmarks.detector.measures import summarise
 from benchmarks.detector.tasks import DEVELOPMENT, TASKS, BenchmarkTask, load_task
 from benchmarks.gate.speed import build
-from o3_lightning.attacks.config import MEMBERS
-from o3_lightning.attacks.registry import ATTACKS, Material
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import write_json
-from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.detector import Detector, DetectorConfig, Encoder, MultiDetector, fit_detector, load_encoder
-from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.gating.routing import Router
 from o3_lightning.metrics.detection import calibration_error, separation
 
 __all__ = ["DetectorBenchmarkConfig", "run_detector_benchmark"]
 
 
-EVASIONS = (  # kinds of prompt attacks that `evasion` measures
-    "long_around",
-    "long_before",
-    "role_play",
-    "typos",
-    "letter_case",
-    "look_alikes",
-    "zero_width",
-    "split_question",
-)
-LONG_SENTENCES = 15  # about 200 words
 FPR95 = "at 95 % or more"  # earlier results needed more than 95 %; the two must not stand in one file
 
 
@@ -60,17 +43,13 @@ class DetectorBenchmarkConfig:
         tasks: names out of `detector_tasks.TASKS`.
         detectors: settings by the name they get in the results.
         seeds: requests or splits; the same for every detector.
-        evasion: whether disguised prompts are measured on the entity tasks.
         most_prompts: longest probe set, drawn with the seed.
-        most_disguised: prompts a disguise is tried on, and harmless texts.
     """
 
     tasks: tuple[str, ...] = TASKS
     detectors: Mapping[str, DetectorConfig] = field(default_factory=lambda: {"default": DetectorConfig()})
     seeds: tuple[int, ...] = (0, 1, 2)
-    evasion: bool = True
     most_prompts: int = 400
-    most_disguised: int = 12
 
     def __post_init__(self) -> None:
         for name in ("tasks", "seeds"):
@@ -78,10 +57,9 @@ class DetectorBenchmarkConfig:
             if not isinstance(value, list | tuple):
                 raise InputError(f"expected a list, got {value!r}", field=name)
             object.__setattr__(self, name, tuple(value))
-        for name in ("most_prompts", "most_disguised"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"expected an integer, 1 or more, got {value!r}", field=name)
+        most = self.most_prompts
+        if not isinstance(most, int) or most < 1:
+            raise InputError(f"expected an integer, 1 or more, got {most!r}", field="most_prompts")
         for task in self.tasks:
             if task not in TASKS:
                 raise InputError(f"expected tasks out of {', '.join(TASKS)}, got {task!r}", field="tasks")
@@ -173,10 +151,7 @@ def read_results(path: Path | None) -> dict[str, Any]:
 
 def describe(settings: DetectorConfig, config: DetectorBenchmarkConfig) -> dict[str, Any]:
     """Returns everything that decides a detector's figures, as JSON would give it back."""
-    measured = {
-        "fpr95": FPR95,
-        **{name: getattr(config, name) for name in ("seeds", "evasion", "most_prompts", "most_disguised")},
-    }
+    measured = {"fpr95": FPR95, "seeds": config.seeds, "most_prompts": config.most_prompts}
     described: dict[str, Any] = json.loads(json.dumps({**asdict(settings), "benchmark": measured}))
     return described
 
@@ -219,8 +194,6 @@ def measure_task(
         for other, (own_scores, own_weights) in inside.items():
             measures = separation(own_scores.tolist(), scores.tolist())
             result[f"{other}|{name}"] = {**measures, "ece": calibration_error(own_weights, weights)}
-    if config.evasion and task.entity:
-        result.update(measure_evasion(multi, task, config.most_disguised))
     return result
 
 
@@ -250,28 +223,3 @@ def sizes(detectors: Mapping[str, Detector]) -> dict[str, float]:
     mib = [sum(t.numel() * t.element_size() for t in row) / 2**20 for row in tensors]
     prompts = [float(d.report["prompts"]) for d in detectors.values()]
     return {"size_mib": float(np.mean(mib)), "prompts": float(np.mean(prompts))}
-
-
-def measure_evasion(multi: MultiDetector, task: BenchmarkTask, most: int) -> dict[str, dict[str, float]]:
-    """Returns mean weights: of attacked prompts, of neighbours under the same attack, of harmless texts.
-
-    Attacks may be chats, so the gate's router reads them and asks the detectors.
-    """
-    result = {}
-    router = Router(multi, [True] * len(multi.ids), None, GateConfig(), nullcontext())  # reads no token ids
-    asked, near = task.inside.get("paraphrase", task.inside["held_out"])[:most], task.outside["near"][:most]
-    material = Material([QuestionAnswer(text, "known") for text in task.filler], seed=task.seed)
-    for name in EVASIONS:
-        for member in MEMBERS:
-            weights = {}
-            for key, prompts in (("mean_weight", asked), ("near_weight", near)):
-                rows = [QuestionAnswer(prompt, "") for prompt in prompts]
-                attempts = [ATTACKS[name].attempt(member, row, material) for row in rows]
-                texts = [attempt.prompt for attempt in attempts if attempt is not None]
-                if texts:
-                    weights[key] = float(router.plan_prompts(texts).weights.amax(1).mean())
-            result[f"evasion:{name}, {member}"] = weights
-    generator = random.Random(task.seed)
-    texts = [" ".join(generator.choices(task.filler, k=LONG_SENTENCES)) for _ in range(most)]
-    result["evasion:harmless"] = {"mean_weight": float(router.plan_prompts(texts).weights.amax(1).mean())}
-    return result

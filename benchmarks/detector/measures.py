@@ -7,10 +7,9 @@ from typing import Any
 
 from o3_lightning.metrics.aggregate import over_seeds
 
-__all__ = ["evasion_rows", "summarise", "table_rows"]
+__all__ = ["summarise", "table_rows"]
 
 DIGITS = 6
-EVASION = "evasion:"
 PAIRS = ("held_out|near", "held_out|adjacent", "held_out|far", "paraphrase|near")
 WEIGHTS = ("forget", "paraphrase", "held_out", "near", "adjacent", "mid", "far")
 
@@ -65,27 +64,3 @@ def pair_cell(measures: Mapping[str, Any] | None) -> str:
 def weight_cell(measures: Mapping[str, Any] | None) -> str:
     """Returns a mean weight, or a dash."""
     return "-" if measures is None else f"{measures['mean_weight']['mean']:.3f}".removeprefix("0")
-
-
-def evasion_rows(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a Markdown table of disguises: mean weight of forgotten and of other questions so disguised."""
-    measured = [
-        (f"{task}, {label}", {name: splits[name] for name in splits if name.startswith(EVASION)})
-        for task, by_detector in results["tasks"].items()
-        for label, splits in by_detector.items()
-    ]
-    measured = [(name, splits) for name, splits in measured if splits]
-    if not measured:
-        return
-    yield "Mean weight of forgotten questions / of other questions, in the same disguise."
-    yield ""
-    yield f"| disguise | {' | '.join(name for name, _ in measured)} |"
-    yield "| --- " * (len(measured) + 1) + "|"
-    for disguise in measured[0][1]:
-        cells = [
-            " / ".join(f"{value['mean']:.3f}" for value in splits[disguise].values())
-            if disguise in splits
-            else "-"
-            for _, splits in measured
-        ]
-        yield f"| {disguise.removeprefix(EVASION).replace('_', ' ')} | {' | '.join(cells)} |"

@@ -1,11 +1,10 @@
-"""Measures requests about a common name with and without the channel "subject", and disguised.
+"""Measures requests about a common name with and without the channel "subject".
 
-    python -m benchmarks.detector.names RESULTS.json [FOLDER]
+    python -m benchmarks.detector.names RESULTS.json
 
 `common_names.json` holds four requests of our own, on which the channel was chosen: prompts, other
 wordings, like questions about others, and questions without a name. France, from `configs/requests`, was
-looked at last. FOLDER has the local benchmark data, whose sentences surround disguised questions; without it
-none are disguised.
+looked at last.
 """
 
 import json
@@ -15,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.detector.experiment import RememberingEncoder, measure_evasion
-from benchmarks.detector.tasks import BenchmarkTask, load_task
+from benchmarks.detector.experiment import RememberingEncoder
 from o3_lightning.common.environment import describe_environment
 from o3_lightning.common.files import write_json
 from o3_lightning.detector import DetectorConfig, MultiDetector, fit_detector, load_encoder
@@ -24,7 +22,7 @@ from o3_lightning.detector.config import PRESETS
 from o3_lightning.metrics.detection import separation
 
 ROOT = Path(__file__).parents[2]
-SEEDS, DISGUISED, DIGITS = (0, 1, 2), 12, 4
+SEEDS, DIGITS = (0, 1, 2), 4
 
 
 def read_requests():
@@ -42,8 +40,8 @@ def read_requests():
     return found
 
 
-def measure(encoder, prompts, config, seed, filler):
-    """Mean weights by set of prompts, how well neighbours are told apart, and weights in disguise."""
+def measure(encoder, prompts, config, seed):
+    """Mean weights by set of prompts, and how well neighbours are told apart."""
     multi = MultiDetector(encoder, {"request": fit_detector(encoder, prompts["forget"], config, seed)})
     judged = {name: multi.judge(texts) for name, texts in prompts.items()}
     scores, weights = ({name: pair[place] for name, pair in judged.items()} for place in (0, 1))
@@ -51,14 +49,6 @@ def measure(encoder, prompts, config, seed, filler):
     found["near_refused"] = int((weights["near"] >= 0.5).sum())
     apart = separation(scores["held_out"][:, 0].tolist(), scores["near"][:, 0].tolist())
     found |= {name: apart[name] for name in ("auroc", "fpr95")}
-    if filler:
-        inside, outside = {"held_out": prompts["forget"]}, {"near": prompts["near"]}
-        task = BenchmarkTask((prompts["forget"],), inside, outside, seed, entity=True, filler=filler)
-        disguised = list(measure_evasion(multi, task, DISGUISED).values())
-        found["disguised"] = float(np.mean([row["mean_weight"] for row in disguised if "near_weight" in row]))
-        found["disguised_near"] = float(
-            np.mean([row["near_weight"] for row in disguised if "near_weight" in row])
-        )
     return found
 
 
@@ -66,7 +56,6 @@ def main():
     """Measures, writes and prints."""
     torch.set_num_threads(1)
     encoder = RememberingEncoder(**load_encoder("minilm").__dict__)
-    filler = load_task("tofu_forget01", Path(sys.argv[2]), 0).filler if len(sys.argv) > 2 else []
     default = PRESETS["default"]
     count = len(default["channels"]) - 1
     configs = {
@@ -78,7 +67,7 @@ def main():
     results = {}
     for name, prompts in read_requests().items():
         for label, config in configs.items():
-            rows = [measure(encoder, prompts, config, seed, filler) for seed in SEEDS]
+            rows = [measure(encoder, prompts, config, seed) for seed in SEEDS]
             results.setdefault(name, {})[label] = {
                 key: {
                     "mean": round(float(np.mean([row[key] for row in rows])), DIGITS),

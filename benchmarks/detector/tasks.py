@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,12 @@ class BenchmarkTask:
         inside: prompts that must be found, by split: "forget", "held_out", "paraphrase".
         outside: prompts that must not, by split: "near", "adjacent", "mid", "far".
         seed: which request or split.
-        entity: whether the request is about named people or things.
-        filler: sentences about others that surround disguised prompts.
     """
 
     requests: tuple[list[str], ...]
     inside: dict[str, list[str]]
     outside: dict[str, list[str]]
     seed: int
-    entity: bool
-    filler: list[str] = field(default_factory=list)
 
 
 def load_task(name: str, data: Path, seed: int) -> BenchmarkTask:
@@ -174,8 +170,7 @@ def successive(requests: Sequence[Sequence[dict[str, Any]]], data: Path, seed: i
     parts = [split_rows(rows, seed) for rows in requests]
     fitted, held = ([row for part in parts for row in part[side]] for side in (0, 1))
     prompts = tuple([row["question"] for row in part[0]] for part in parts)
-    filler = column(data / "tofu/retain_perturbed.json", "answer")
-    return BenchmarkTask(prompts, questions(held, fitted), tofu_outside(data), seed, True, filler)
+    return BenchmarkTask(prompts, questions(held, fitted), tofu_outside(data), seed)
 
 
 def real_world(data: Path, seed: int) -> BenchmarkTask:
@@ -190,9 +185,8 @@ def real_world(data: Path, seed: int) -> BenchmarkTask:
         "mid": outside["mid"],
         "far": outside["far"],
     }
-    filler = column(data / "real_world/neighbor.jsonl", "answer")
     requests = ([row["question"] for row in fitted],)
-    return BenchmarkTask(requests, questions(held, fitted), outside, seed, True, filler)
+    return BenchmarkTask(requests, questions(held, fitted), outside, seed)
 
 
 def clinc(domain: str, data: Path, seed: int) -> BenchmarkTask:
@@ -204,7 +198,7 @@ def clinc(domain: str, data: Path, seed: int) -> BenchmarkTask:
     if domain in ADJACENT_DOMAIN:
         outside["adjacent"] = [row["text"] for row in test if row["domain"] == ADJACENT_DOMAIN[domain]]
     outside["far"] = column(data / "tofu/retain_perturbed.json", "question")
-    return BenchmarkTask((fitted,), {"forget": fitted, "held_out": held}, outside, seed, False)
+    return BenchmarkTask((fitted,), {"forget": fitted, "held_out": held}, outside, seed)
 
 
 def scienceqa(topic: str, data: Path, seed: int) -> BenchmarkTask:
@@ -218,7 +212,7 @@ def scienceqa(topic: str, data: Path, seed: int) -> BenchmarkTask:
         "mid": column(folder / "openbookqa_test.jsonl", "instruction"),
         "far": column(folder / "commonsenseqa_test.jsonl", "instruction"),
     }
-    return BenchmarkTask((fitted,), {"forget": fitted, "held_out": held}, outside, seed, False)
+    return BenchmarkTask((fitted,), {"forget": fitted, "held_out": held}, outside, seed)
 
 
 def fictitious(data: Path, seed: int) -> BenchmarkTask:
@@ -234,7 +228,4 @@ def fictitious(data: Path, seed: int) -> BenchmarkTask:
     }
     outside = {"near": [row.prompt for row in retained]}
     outside |= {name: list(prompts) for name, prompts in stream.probes.items()}
-    filler = [f"{row.prompt} {row.answer}" for row in retained]
-    return BenchmarkTask(
-        tuple(request.prompts for request in stream.requests), inside, outside, seed, True, filler
-    )
+    return BenchmarkTask(tuple(request.prompts for request in stream.requests), inside, outside, seed)

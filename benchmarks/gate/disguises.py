@@ -1,7 +1,6 @@
 """Measures how many disguised questions pass the gate, and how many equally disguised others it stops.
 
     O3_DATA=FOLDER python -m benchmarks.gate.disguises RESULTS.json development|test [REQUEST ...]
-    O3_DATA=FOLDER python -m benchmarks.gate.disguises names|texts|speed
 
 The disguises are all kinds of the attack registry, chats included. The weights are those of `GatedModel` over
 a small random base model, which the detectors do not read; a prompt counts from a weight of a half.
@@ -11,10 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import re
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,25 +52,6 @@ class Task:
     others: list[str]
     named: bool = True
     answers: Mapping[str, str] = field(default_factory=dict)
-
-
-def name_forms(first: str, last: str) -> dict[str, str]:
-    """Forms of a name that should be recognised, and such that should not ("other ...")."""
-    return {
-        "joined": first + last,
-        "halves": f"{first[: len(first) // 2]} {first[len(first) // 2 :]} {last[:3]} {last[3:]}",
-        "hyphens": "-".join(first) + " " + "-".join(last),
-        "slip": f"{first} {last[:2]}{last[3:4]}{last[2:3]}{last[4:]}",
-        "two slips": f"{first[:-1]}{first[-2:]} {last[:-2]}{last[-1:]}",
-        "middle name": f"{first} James {last}",
-        "brackets": f"<{first} {last}>",
-        "lower": f"{first} {last}".lower(),
-        "surname": last,
-        "other first name": f"Robert {last}",
-        "other surname": f"{first} Johnson",
-        "other letter": f"{first} {last[:-1]}{'n' if last[-1] != 'n' else 'm'}",
-        "comma": f"{first}, {last}",
-    }
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -138,11 +115,6 @@ def france() -> Task:
     prompts = {name: [row["prompt"] for row in own] for name, own in rows.items()}
     answers = {row["prompt"]: row["answer"] for own in rows.values() for row in own}
     return Task(prompts["france"], held_out, prompts["kept"], False, answers)
-
-
-def shares(detector: MultiDetector, texts: Sequence[str]) -> float:
-    """Share of texts with a weight of at least a half."""
-    return float((detector.weights(texts)[:, 0] >= HALF).float().mean()) if texts else float("nan")
 
 
 def sample(rows: Sequence[str], count: int = SAMPLE) -> list[str]:
@@ -211,94 +183,6 @@ def worst(kinds: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [str(sums), *(f"\n  {kind}: {row}" for kind, row in rows.items() if row[0] or row[2])]
 
 
-def measure_names() -> None:
-    """Writes how often each form of a name is recognised."""
-    encoder = load_encoder("minilm")
-    for name in ("demo", "people", "tofu"):
-        task = tasks()[name]
-        detector = MultiDetector(encoder, {"r": fit_detector(encoder, task.forget, DetectorConfig(), 0)})
-        found: dict[str, list[float]] = {}
-        names = sorted(
-            {m.group() for t in task.forget for m in re.finditer(r"(?<=\w )[A-Z]\w+ [A-Z]\w{3,}(?=\W)", t)}
-        )
-        names = [n for n in names if sum(n in t for t in task.forget) >= 4][:12]
-        for full in names:
-            first, last = full.split()
-            for form, text in name_forms(first, last).items():
-                asked = [
-                    t.format(text)
-                    for t in (
-                        "Where was {} born?",
-                        "What is {} best known for?",
-                        "Who were the parents of {}?",
-                    )
-                ]
-                found.setdefault(form, []).append(shares(detector, asked))
-            for language, text in {
-                "german": "Wann wurde {} geboren?",
-                "spanish": "¿Cuándo nació {}?",
-                "french": "Où est né {} ?",
-                "turkish": "{} nerede doğdu?",
-                "russian": "Когда родился {}?",
-            }.items():
-                found.setdefault(language, []).append(shares(detector, [text.format(full)]))
-        show(name, names)
-        show({form: round(sum(v) / len(v), 2) for form, v in found.items()})
-
-
-def measure_texts(count: int = 500) -> None:
-    """Writes how many long harmless texts fire, and how long they take."""
-    encoder, draw = load_encoder("minilm"), random.Random(0)
-    chosen = tasks()
-    names = list(chosen)
-    detector = MultiDetector(
-        encoder, {n: fit_detector(encoder, chosen[n].forget, DetectorConfig(), 0) for n in names}
-    )
-    rows = [r["question"] + " " + r["answer"] for r in read("tofu/retain90.json")] + [
-        r["question"] + " " + r["answer"] for r in read("real_world/neighbor.jsonl")
-    ]
-    texts = []
-    for _ in range(count):
-        length, parts = draw.choice((50, 100, 200, 400, 800, 1500)), []
-        while sum(len(p.split()) for p in parts) < length:
-            parts.append(draw.choice(rows))
-        texts.append(" ".join(parts))
-    start = time.time()
-    weights = torch.cat([detector.weights(texts[i : i + 20]) for i in range(0, count, 20)])
-    show(
-        f"{count} texts, {(time.time() - start) / count * 1000:.0f} ms each",
-        {n: float((weights[:, k] >= HALF).float().mean()) for k, n in enumerate(names)},
-    )
-
-
-def measure_speed() -> None:
-    """Writes milliseconds a prompt, single and in batches, beside the encoder alone."""
-    encoder = load_encoder("minilm")
-    task = tasks()["people"]
-    for count in (1, 32):
-        fitted = fit_detector(encoder, task.forget, DetectorConfig(), 0)
-        detector = MultiDetector(encoder, {str(n): fitted for n in range(count)})
-        long = " ".join(task.others * 3)
-        long = " ".join(long.split()[:1000])
-        for label, batch in {
-            "single": task.others[:1],
-            "batch of 32": task.others[:32],
-            "1,000 words": [long],
-        }.items():
-            for what, work in (("detector", detector.weights), ("encoder", encoder.encode)):
-                work(batch)
-                times = []
-                for _ in range(5):
-                    start = time.process_time()
-                    work(batch)
-                    times.append(time.process_time() - start)
-                show(count, label, what, f"{min(times) * 1000 / len(batch):.1f} ms a prompt")
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    parts = {"names": measure_names, "texts": measure_texts, "speed": measure_speed}
-    if sys.argv[1] in parts:
-        parts[sys.argv[1]]()
-    else:
-        write_measures(sys.argv[1], sys.argv[2], sys.argv[3:])
+    write_measures(sys.argv[1], sys.argv[2], sys.argv[3:])
