@@ -6,11 +6,13 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from o3_lightning.evaluation.figures import FIGURES
@@ -37,9 +39,12 @@ A variant is a method as the papers have it, see `configs/experiments/methods.ya
 acts on the rows to forget (`ga` is gradient ascent, `idk` trains refusals, `me` maximal entropy), and `_gd`,
 `_kl` or `_ap` keep retained rows by their likelihood, by the divergence from the model before or by answer
 preservation. Those, and `random_labels`, `rmu`, `llmu`, `undial`, `eul`, `pdu`, `sogd` and `sopo`, edit the
-model for every prompt; `ours`, `o3_paper`, `o3_official` and `refusal_gate` have a gate. All share the
-learning rate of the small overlay, which was searched for none of them: a method that broke the model here
-may do better at a rate of its own.
+model for every prompt; `ours`, `o3_paper`, `o3_official` and `refusal_gate` have a gate. `curate`, `iccu`,
+`prompt_guard` and `eco` act at inference alone, see `configs/experiments/field_2026.yaml`; the rules of
+`iccu` and the question of `prompt_guard` need a model that follows instructions, which so small a one hardly
+does: asked whether a prompt is about a forgotten author, it says "No" throughout. All trained methods share
+the learning rate of the small overlay, which was searched for none of them: a method that broke the model
+here may do better at a rate of its own.
 
 """
 END = """
@@ -185,7 +190,7 @@ def with_links(text: str) -> str:
 
 def draw(content: Plain, path: Path) -> None:
     """Draws forgotten against kept, one point a variant, with deviations where there are several seeds."""
-    kind = has_choices(content)
+    kind, points = has_choices(content), {}
     with rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="tight")
         axes = figure.add_subplot(xlabel=f"{LABELS[kind]} on forgotten prompts (lower is better)")
@@ -200,8 +205,29 @@ def draw(content: Plain, path: Path) -> None:
             axes.errorbar(
                 x, y, kept["deviation"] / base_of(content) or None, forget["deviation"] or None, **style
             )
-            axes.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=7)
+            points[name] = (x, y)
+        label(axes, points)
         figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def label(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Writes a name beside each point, where it covers no other name and stays inside."""
+    axes.margins(0.1)
+    figure = axes.get_figure(root=True)
+    figure.tight_layout()
+    taken: list[Any] = []
+    for name, point in sorted(points.items(), key=lambda one: one[1]):
+        for shift, side in product((4, -9, 13, -18, 22, -27, 31, -36), ("left", "right")):
+            text = axes.annotate(
+                name, point, (4 if side == "left" else -4, shift), textcoords="offset points", ha=side, size=7
+            )
+            box = text.get_window_extent()
+            if axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and not box.count_overlaps(taken):
+                break
+            text.remove()
+        else:
+            text = axes.annotate(name, point, (4, 4), textcoords="offset points", size=7)
+        taken.append(text.get_window_extent())
 
 
 def write() -> None:
