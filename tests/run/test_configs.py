@@ -77,6 +77,21 @@ def test_no_configuration_is_missed():
     assert {"demo", "default", "trainer/fsdp", *BENCHMARKS} <= {words[-1] for words in STACKS}
 
 
+@pytest.mark.parametrize("preset", ["paper", "official"])
+def test_o3_as_published_is_not_helped_by_our_check_of_answers(preset):
+    config, _, _ = read_run("run", ["--config", "scienceqa", "--config", f"overlays/{preset}"])
+    assert (config.detector.preset, config.gate.check_answers) == (preset, "off")
+    with_preset = 0
+    for path in STUDIES:
+        study = read_study(path)
+        for own in study.variants.values():
+            both = merge(study.common, own)
+            if both.get("detector", {}).get("preset") == preset:
+                with_preset += 1
+                assert both["gate"]["check_answers"] == "off", path
+    assert with_preset
+
+
 @pytest.mark.parametrize(
     "names",
     [pytest.param(names, marks=[pytest.mark.slow] * (names != ["demo"])) for names in STACKS],
