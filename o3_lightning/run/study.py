@@ -210,8 +210,8 @@ def run_study(study: Study, output: Path, results: Path) -> Plain:
         results: folder of `<name>.json` and of the table `<name>.md`.
 
     Raises:
-        InputError: runs failed, for the reasons that it gives: bad input, a training that diverged, a folder
-            with a run of another configuration; after all others have finished.
+        InputError: runs failed, because of bad input, a training that diverged, or a folder with a run of
+            another configuration; after all others have finished. It gives the first reason, the log all.
     """
     tried = {variant: study.candidates(variant, output) for variant in study.variants}
     work_through([job for found in tried.values() for _, job in found], lambda: None)
@@ -237,7 +237,8 @@ def run_study(study: Study, output: Path, results: Path) -> Plain:
     failed += work_through(list(runs.values()), write)
     if failed:
         total = len(study.variants) * len(study.seeds)
-        raise InputError(f"{len(failed)} of {total} runs failed: {'; '.join(failed)}")
+        others = "; the log above says why the others did" if len(failed) > 1 else ""
+        raise InputError(f"{len(failed)} of {total} runs failed: {failed[0]}{others}")
     return write()
 
 
