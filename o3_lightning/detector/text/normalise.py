@@ -53,7 +53,7 @@ def fold_accents(text: str) -> str:
 
 def visible_text(text: str) -> str:
     """Returns the text in compatibility form without soft hyphens, joiners and controls."""
-    if text.isascii() and text.isprintable():
+    if text.isascii() and text.replace("\n", "").isprintable():
         return text
     text = unicodedata.normalize("NFKC", text.translate(GIANTS))
     hidden = {c for c in set(text) if unicodedata.category(c) in HIDDEN_CATEGORIES and not c.isspace()}

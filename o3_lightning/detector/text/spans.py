@@ -15,7 +15,10 @@ WINDOW_WORDS, WINDOW_STRIDE = 16, 8
 SHORT_WINDOW_WORDS, SHORT_WINDOW_STRIDE, SHORT_TEXT_WORDS = 8, 4, 60
 LONG_SENTENCE_WORDS = 40  # a longer one has windows alone
 MOST_STARTS = 4  # of question words, and of capitals, nearest the end of a sentence
-SENTENCE_END = re.compile(r"(?<=[.!?;:\n。！？])[\"')\]]*\s+|(?<=[。！？])|\n+")
+MARK, CLOSING, FULL_STOP = r"[.!?;:\n。！？]", r"[\"')\]]", r"(?<=[。！？])"
+# space after a mark and what closes there, or lines; a pattern that begins with a character is searched fast
+GAP = rf"[\"')\]\s](?:(?<={MARK}{CLOSING}){CLOSING}*\s+|(?<={MARK}\s)\s*|(?<=\n)\n*)"
+SENTENCE_END, ASCII_SENTENCE_END = re.compile(f"{GAP}|{FULL_STOP}"), re.compile(GAP)
 QUESTION_WORDS_TEXT = (
     "who whom whose what which when where why how is are was were do does did can could tell name "
     "list describe explain give write has have had will would should please in at for wer wen wem "
@@ -45,7 +48,8 @@ def cut_spans(text: str) -> list[str]:
     """
     words = text.split()
     whole = " ".join(words)
-    parts = thin([part for part in SENTENCE_END.split(text) if part.strip()], MOST_CUT)
+    end = ASCII_SENTENCE_END if text.isascii() else SENTENCE_END
+    parts = thin([part for part in end.split(text) if part.strip()], MOST_CUT)
     sentences = [" ".join(part.split()) for part in parts]
     exact = [*sentences, *(rest for sentence in sentences for rest in rests(sentence))]
     found = dict.fromkeys(span for span in exact if span != whole and is_judged(span))
