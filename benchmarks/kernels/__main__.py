@@ -74,7 +74,7 @@ examples:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark and returns 0, 1 where something failed or was wrong, or 3 where time ran out."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = _options(arguments)
+    options = read_options(arguments)
     late = partial(_is_past, time.monotonic() + 60 * options.minutes)
     device = torch.device(options.device)
     if options.threads:
@@ -195,7 +195,7 @@ def _cases(operation: str, device: torch.device) -> list[Case]:
     return cases
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def read_options(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks.kernels",

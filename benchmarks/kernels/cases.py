@@ -86,18 +86,18 @@ def cases_for(operation: str, device: torch.device) -> list[Case]:
             for B in (1, 8, 64, 512)
         ]
         cpu = [(f"7 x 384, bank {M}", B, 16, 7, 384, M) for M in (40, 400) for B in (1, 8, 64)]
-        paper = [_layer_scores_case(*shape, device) for shape in (shapes if gpu else cpu)]
+        paper = [layer_scores_case(*shape, device) for shape in (shapes if gpu else cpu)]
         many = [16, 1000] if gpu else [16]
-        return paper + [_fusion_case(B, K, *FUSION, device) for K in many for B in (1, 64)]
+        return paper + [fusion_case(B, K, *FUSION, device) for K in many for B in (1, 64)]
     if operation == "orthogonality_penalty":
         ranks = (8, 32) if gpu else (8,)
         models = LLAMA_WIDTHS if gpu else ["llama-2-7b"]
-        return [_penalty_case(model, R, P, device) for model in models for R in ranks for P in (1, 4, 16, 64)]
+        return [penalty_case(model, R, P, device) for model in models for R in ranks for P in (1, 4, 16, 64)]
     batches = {"decode": (16, 1), "prefill": (8, 512)} if gpu else {"decode": (8, 1), "prefill": (4, 16)}
     requests = (1, 4, 16, 64) if gpu else (1, 16)
     projections = LLAMA_3_PROJECTIONS if gpu else {"q": LLAMA_3_PROJECTIONS["q"]}
     return [
-        _gated_case(f"llama-3-8b {name} {kind}", B, T, K, *widths, device)
+        gated_case(f"llama-3-8b {name} {kind}", B, T, K, *widths, device)
         for name, widths in projections.items()
         for kind, (B, T) in batches.items()
         for K in requests
@@ -110,7 +110,8 @@ def _numbers(seed: int, device: torch.device) -> Callable[..., Tensor]:
     return lambda *shape: torch.randn(*shape, generator=generator, device=device)
 
 
-def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device: torch.device) -> Case:
+def layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device: torch.device) -> Case:
+    """Returns a case of B rows, K requests, L layers of width D and M bank rows."""
     R, rows = min(M, D), min(B, OFFICIAL_ROWS)
     nearest = nearest_variants() if device.type == "cuda" else {}
 
@@ -174,7 +175,7 @@ def _layer_scores_case(name: str, B: int, K: int, L: int, D: int, M: int, device
     )
 
 
-def _fusion_case(B: int, K: int, L: int, D: int, M: int, R: int, device: torch.device) -> Case:
+def fusion_case(B: int, K: int, L: int, D: int, M: int, R: int, device: torch.device) -> Case:
     """The default detector: whitened cosines of unit rows to centroids, averaged over its last layers."""
 
     def make(seed: int) -> tuple[Any, ...]:
@@ -219,7 +220,8 @@ def with_gradient(penalty: Callable[..., Tensor]) -> Callable[..., list[Tensor]]
     return run
 
 
-def _penalty_case(model: str, R: int, P: int, device: torch.device) -> Case:
+def penalty_case(model: str, R: int, P: int, device: torch.device) -> Case:
+    """Returns a case of rank R against P earlier requests at the widths of a model."""
     widths = LLAMA_WIDTHS[model] * LLAMA_LAYERS
 
     def make(seed: int) -> tuple[Any, ...]:
@@ -261,7 +263,8 @@ def _penalty_case(model: str, R: int, P: int, device: torch.device) -> Case:
     )
 
 
-def _gated_case(name: str, B: int, T: int, K: int, D: int, O: int, device: torch.device) -> Case:  # noqa: E741
+def gated_case(name: str, B: int, T: int, K: int, D: int, O: int, device: torch.device) -> Case:  # noqa: E741
+    """Returns a case of B rows of T tokens, K requests, widths D and O; every second row has no weight."""
     R = 8
     S, live, half = K * R, B // 2, device.type == "cuda"  # every second row has no weight
     dtype = torch.bfloat16 if half else torch.float32

@@ -73,7 +73,7 @@ def markdown_tables(folder: Path) -> str:
 
 
 def _table(results: dict[str, Any]) -> str:
-    cases = [case for case in results["cases"] if "ours" in case["median_ms"] and _is_shown(case["sizes"])]
+    cases = [case for case in results["cases"] if "ours" in case["median_ms"] and is_shown(case["sizes"])]
     others = [name for name in OTHERS if any(name in case["median_ms"] for case in cases)]
     roofs = results["roofs"]
     threads = f", {results['threads']} thread" + "s" * (results["threads"] > 1)
@@ -90,7 +90,7 @@ def _table(results: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n\n"
 
 
-def _is_shown(sizes: dict[str, int]) -> bool:
+def is_shown(sizes: dict[str, int]) -> bool:
     """Tells whether a shape belongs in the table."""
     return not any(sizes.get(name) in values for name, values in LEFT_OUT.items())
 

@@ -1,7 +1,6 @@
 """The backend of lm-evaluation-harness: a task from local files, and the weights that a context decides."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -48,19 +47,6 @@ def test_likelihood_is_the_models_own(lm, tiny_base):
     for (value, greedy), pair in zip(found, pairs, strict=True):
         assert value == pytest.approx(own_likelihood(tiny_base, *pair), abs=1e-4)
         assert greedy in (True, False)
-
-
-def test_a_long_text_is_scored_token_by_token_once(lm, tiny_base):
-    text = "Where is the old mill? " * 60
-    tokens = tiny_base.tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert len(tokens) > tiny_base.context_tokens
-    seen = []
-    real = lm._loglikelihood_tokens
-    lm._loglikelihood_tokens = lambda pairs: seen.extend(pair[2] for pair in pairs) or real(pairs)
-    (value,) = lm.loglikelihood_rolling([Chosen(text)])
-    assert [token for part in seen for token in part] == tokens
-    assert math.isfinite(value)
-    assert value < 0
 
 
 @pytest.mark.parametrize("words", [1, 15, 16, 60])

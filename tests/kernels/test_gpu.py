@@ -133,9 +133,9 @@ def test_calls_replay_from_a_cuda_graph():
 
 def test_measured_block_sizes_are_kept_and_right(monkeypatch, tmp_path):
     shapes = [
-        cases._layer_scores_case("small", 8, 4, 6, 384, 400, DEVICE),
-        cases._penalty_case("llama-2-7b", 8, 4, DEVICE),
-        cases._gated_case("small", 16, 1, 4, 1024, 512, DEVICE),
+        cases.layer_scores_case("small", 8, 4, 6, 384, 400, DEVICE),
+        cases.penalty_case("llama-2-7b", 8, 4, DEVICE),
+        cases.gated_case("small", 16, 1, 4, 1024, 512, DEVICE),
     ]
     table = tune_cases(shapes, DEVICE, tmp_path)
     assert all(key.split()[0] in cases.OPERATIONS for key in json.loads(table.read_text()))

@@ -399,9 +399,9 @@ def test_tuner_runs_what_the_benchmark_measures(monkeypatch):
     monkeypatch.setattr(decoder_layer, "OUTPUT_WIDTHS", ((16, 8, 8), (16,), (24, 24), (16,)))
     device = torch.device(DEVICE)
     for case in (
-        cases._layer_scores_case("tiny", 5, 2, 2, 36, 20, device),
-        cases._penalty_case("llama-2-7b", 2, 3, device),
-        cases._gated_case("tiny", 3, 2, 2, 40, 24, device),
+        cases.layer_scores_case("tiny", 5, 2, 2, 36, 20, device),
+        cases.penalty_case("llama-2-7b", 2, 3, device),
+        cases.gated_case("tiny", 3, 2, 2, 40, 24, device),
         *([] if INTERPRETED else [decoder_layer.decoder_layer_case(4, 2, 2, device)]),  # in bfloat16
     ):
         for tunable in TUNABLE[case.operation](case, case.make(0)):

@@ -27,9 +27,9 @@ def tiny_cases(monkeypatch):
     monkeypatch.setattr(measure, "FEWEST_ROUNDS", 3)
     monkeypatch.setattr(command, "write_plot", lambda path, results: None)
     tiny = {
-        "layer_scores": [cases._layer_scores_case("tiny", 5, 2, 2, 6, 4, CPU)],
-        "orthogonality_penalty": [cases._penalty_case("llama-2-7b", 2, 3, CPU)],
-        "gated_lora": [cases._gated_case("tiny", 3, 2, 2, 8, 6, CPU)],
+        "layer_scores": [cases.layer_scores_case("tiny", 5, 2, 2, 6, 4, CPU)],
+        "orthogonality_penalty": [cases.penalty_case("llama-2-7b", 2, 3, CPU)],
+        "gated_lora": [cases.gated_case("tiny", 3, 2, 2, 8, 6, CPU)],
     }
     monkeypatch.setattr(command, "cases_for", lambda operation, device: tiny[operation])
     monkeypatch.setattr(
@@ -123,12 +123,12 @@ def everything(tiny_cases, monkeypatch, tmp_path):
         calls.tested += 1
         return SimpleNamespace(returncode=calls.tests.pop())
 
-    read = command._options
+    read = command.read_options
 
     def options(arguments):
         return SimpleNamespace(**{**vars(read(arguments)), "everything": True, "tune": True})
 
-    monkeypatch.setattr(command, "_options", options)
+    monkeypatch.setattr(command, "read_options", options)
     monkeypatch.setattr(command, "_git", lambda *arguments: "")
     monkeypatch.setattr(command, "subprocess", SimpleNamespace(run=run_tests))
     monkeypatch.setattr(command, "tune_cases", lambda cases, *_, **named: calls.tuned.append(len(cases)))
@@ -195,13 +195,13 @@ def test_sglang_is_called_as_it_is_documented(monkeypatch):
     monkeypatch.setitem(sys.modules, "sglang.srt.lora.utils", SimpleNamespace(LoRABatchInfo=SimpleNamespace))
     monkeypatch.setattr(others, "find_spec", lambda name: name if name == "sglang" else None)
     (run,) = others.lora_variants(8).values()
-    case = cases._gated_case("tiny", 5, 20, 3, 12, 10, CPU)  # chunks of 16 and 4 tokens
+    case = cases.gated_case("tiny", 5, 20, 3, 12, 10, CPU)  # chunks of 16 and 4 tokens
     for inputs in (case.make(0), case.make(1)):
         torch.testing.assert_close(run(*inputs), case.truth(*inputs[:5]).float(), rtol=1e-4, atol=1e-4)
 
 
 def test_every_case_agrees_with_its_truth_and_names_a_caller_that_exists():
-    case = cases._fusion_case(5, 3, 2, 6, 4, 3, CPU)
+    case = cases.fusion_case(5, 3, 2, 6, 4, 3, CPU)
     assert set(measure_case(case, CPU, 0, compile_too=False)["median_ms"]) == {"ours", "eager"}
     for operation in cases.OPERATIONS:
         for case in cases.cases_for(operation, CPU):
@@ -303,8 +303,8 @@ def test_tables_of_a_readme_show_the_result_files(tiny_cases, tmp_path):
     (file,) = tmp_path.glob("*.json")
     for case in json.loads(file.read_text())["cases"]:
         assert f"| {case['median_ms']['ours']:.2f} |" in table
-    assert readme._is_shown({"B": 8, "K": 16})
-    assert not readme._is_shown({"B": 8, "K": 64})
+    assert readme.is_shown({"B": 8, "K": 16})
+    assert not readme.is_shown({"B": 8, "K": 64})
     text = readme.with_tables(f"a\n{readme.BEGIN}\nold\n{readme.END}\nb\n", table)
     assert text == f"a\n{readme.BEGIN}\n{table}{readme.END}\nb\n"
     with pytest.raises(ValueError, match="has no lines"):
