@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -29,8 +29,9 @@ def tiny():
     return module
 
 
-def run_together(folder, strategy, cases, processes=2):
-    """Runs the program in some processes; it leaves its results in the folder."""
+@contextmanager
+def started(folder, strategy, cases, processes=2):
+    """Starts the program in some processes; yields a function that waits for its results in the folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -40,8 +41,13 @@ def run_together(folder, strategy, cases, processes=2):
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     words = [sys.executable, str(PROGRAM), str(folder), strategy, *cases]
     program = subprocess.Popen(words, env=environment, start_new_session=True)
-    try:
+
+    def finish():
         assert program.wait(240) == 0
+        return folder
+
+    try:
+        yield finish
     finally:
         with suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGKILL)
@@ -60,19 +66,19 @@ def assert_same(found, expected):
 
 @pytest.fixture(scope="module")
 def together(tiny, tmp_path_factory):
-    """The folder of what two processes found; they are started once, as each of them imports torch."""
-    folder = tmp_path_factory.mktemp("together")
-    run_together(folder, "ddp", [*FAST, "measure"])
-    return folder
+    """Waits for what two processes find, who are started once: they take seconds to import torch."""
+    with started(tmp_path_factory.mktemp("together"), "ddp", [*FAST, "measure"]) as finish:
+        yield finish
 
 
-def assert_trained_as_alone(tiny, folder, cases):
+def assert_trained_as_alone(tiny, finish, cases):
     base = tiny.make_base()
-    for case in cases:
-        alone = tiny.train(base, case)
-        assert alone["curve.penalty"].min() > 0
+    alone = {case: tiny.train(base, case) for case in cases}
+    folder = finish()
+    for case, expected in alone.items():
+        assert expected["curve.penalty"].min() > 0
         for found in tensors_of(folder, case):
-            assert_same(found, alone)
+            assert_same(found, expected)
 
 
 def test_two_processes_train_the_adapter_of_one(tiny, together):
@@ -82,12 +88,12 @@ def test_two_processes_train_the_adapter_of_one(tiny, together):
 @pytest.mark.slow
 def test_two_processes_train_every_objective_as_one_does(tiny, tmp_path):
     others = tiny.CASES.keys() - {*FAST}
-    run_together(tmp_path, "ddp", sorted(others))
-    assert_trained_as_alone(tiny, tmp_path, others)
+    with started(tmp_path, "ddp", sorted(others)) as finish:
+        assert_trained_as_alone(tiny, finish, others)
 
 
 def test_two_processes_evaluate_as_one_does(tiny, together):
-    found = [json.loads((together / f"measure-{rank}.json").read_text()) for rank in range(2)]
+    found = [json.loads((together() / f"measure-{rank}.json").read_text()) for rank in range(2)]
     assert [one["count"] for one in found] == [2, 2]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as each of the two had
@@ -101,12 +107,12 @@ def test_two_processes_evaluate_as_one_does(tiny, together):
 
 def test_two_processes_collect_what_one_collects_in_the_same_order(tiny, together):
     for rank in range(2):
-        found = json.loads((together / f"measure-{rank}.json").read_text())["collected"]
+        found = json.loads((together() / f"measure-{rank}.json").read_text())["collected"]
         assert found == [[tiny.VALUES, [[float(rank)]]]] * len(tiny.SHARES)
 
 
 @pytest.mark.slow
 def test_a_sharded_base_trains_the_adapter_of_a_whole_one(tiny, tmp_path):
     cases = ["refusal", "npo"]
-    run_together(tmp_path, "fsdp", cases)
-    assert_trained_as_alone(tiny, tmp_path, cases)
+    with started(tmp_path, "fsdp", cases) as finish:
+        assert_trained_as_alone(tiny, finish, cases)
