@@ -28,10 +28,6 @@ def load(config: DataConfig, seed: int) -> RequestStream:
     one request with the whole split without these files; "nested" gives forget01, forget05 and forget10 as
     three requests that each contain the previous one, as in O3.
 
-    Args:
-        config: variant, folder, and whether the Hub may be used.
-        seed: not used.
-
     Raises:
         InputError: an unknown variant, or a file that is missing or malformed.
 
@@ -67,10 +63,6 @@ def load_real_world(config: DataConfig, seed: int) -> RequestStream:
     """Returns one request per real person (task id), and their neighbours as utility.
 
     Only local files are read: the benchmark is not on the Hugging Face Hub.
-
-    Args:
-        config: folder of local files.
-        seed: not used.
 
     Raises:
         InputError: a file is missing or malformed.

@@ -204,11 +204,7 @@ class ClassifierScorer:
 
 @dataclass(frozen=True)
 class TruthScorer:
-    """Relevance = 1 for answers with a true fact about a fictitious author, otherwise 0. For tests.
-
-    Args:
-        author: with the facts.
-    """
+    """Relevance = 1 for answers with a true fact about a fictitious author, otherwise 0. For tests."""
 
     author: Author
 

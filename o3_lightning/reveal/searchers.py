@@ -21,11 +21,6 @@ START = -1  # seed offset of the initial weights of the network, which are the s
 class RewardNetwork:
     """Predicts the reward of an arm from its context.
 
-    Args:
-        features: D.
-        config: width, training and initial weights.
-        generator: of the initial weights.
-
     Source:
         INSTINCT: D -> 100 -> 1 with ReLU, trained on raw scores from N(0, 1) weights; here rewards are
         standardised, so that exploration does not depend on their unit.

@@ -18,10 +18,6 @@ def clean_run(folder: Path, request: str) -> list[str]:
     on forget prompts are deleted; figures stay. The report is deleted, too: `report` writes it again from
     the results. Pages of `report --compare` and what was sent to Weights & Biases are not found.
 
-    Args:
-        folder: of the run, with the store in it.
-        request: the request's id.
-
     Raises:
         InputError: a result file is damaged.
     """

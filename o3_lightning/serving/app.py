@@ -67,13 +67,7 @@ def build_app(calls: Calls, config: ServeConfig, operator: Operator | None = Non
 
 
 class Guard:
-    """Counts calls by route and status, limits bodies, and logs errors without their message.
-
-    Args:
-        app: the wrapped application.
-        metrics: of the server.
-        config: limits of a body.
-    """
+    """Counts calls by route and status, limits bodies, and logs errors without their message."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, config: ServeConfig) -> None:
         self.app, self.metrics, self.config = app, metrics, config

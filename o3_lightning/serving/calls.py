@@ -24,15 +24,7 @@ POLL_SECONDS, MARGIN_SECONDS = 0.5, 10.0
 
 
 class Calls:
-    """Runs calls on an engine and notes each answer.
-
-    Args:
-        engine: generates.
-        config: limits.
-        audit: receives one line a row.
-        metrics: counts.
-        name: of the model in the interface.
-    """
+    """Runs calls on an engine and notes each answer."""
 
     def __init__(
         self, engine: Engine, config: ServeConfig, audit: AuditLog, metrics: Metrics, name: str

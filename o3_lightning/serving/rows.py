@@ -111,10 +111,6 @@ class RowText:
 
     White space before the first word is dropped. What may be the beginning of a stop text or of an incomplete
     character is held back.
-
-    Args:
-        row: its stop texts and longest answer.
-        base: decodes, and names the tokens and the text that end an answer.
     """
 
     def __init__(self, row: Row, base: BaseModel) -> None:

@@ -30,11 +30,7 @@ REPLICATING = ("auto", "ddp")
 
 
 class StepLog(Callback):
-    """Shows the progress of a fit where Lightning's bar is off.
-
-    Args:
-        what: is trained.
-    """
+    """Shows the progress of a fit where Lightning's bar is off."""
 
     def __init__(self, what: str = "training") -> None:
         self.what = what
