@@ -23,10 +23,10 @@ def summarise(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, An
     for split in rows[0]:
         for measure in rows[0][split]:
             values = [row[split][measure] for row in rows if split in row]
-            spread = over_seeds(values)
+            mean, deviation = over_seeds(values)
             summary.setdefault(split, {})[measure] = {
-                "mean": round(spread.mean, DIGITS),
-                "std": round(spread.deviation or 0.0, DIGITS),
+                "mean": round(mean, DIGITS),
+                "std": round(deviation, DIGITS),
                 "seeds": [round(value, DIGITS) for value in values],
             }
     return summary

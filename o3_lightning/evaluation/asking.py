@@ -22,9 +22,9 @@ from o3_lightning.data.prompts import Prompt, read_prompt
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.evaluate import ends_of
 from o3_lightning.evaluation.passes import BatchRunner, answer_rows
 from o3_lightning.gating.model import GatedModel
+from o3_lightning.metrics.aggregate import confidence_interval
 from o3_lightning.metrics.text import accuracy
 
 Row = dict[str, Any]
@@ -135,7 +135,7 @@ class Asker:
 
 def leak_of(values: Sequence[float | None]) -> Row:
     """Returns the mean of values per answer as `leak`, with its 95 % interval."""
-    return {"leak": mean_of(values), "leak_interval": ends_of(values)}
+    return {"leak": mean_of(values), "leak_interval": confidence_interval(values)}
 
 
 def encode(model: GatedModel, attempt: Attempt, room: int) -> tuple[list[int], float] | None:

@@ -19,10 +19,11 @@ from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.asking import Asker, Reply, Row, leak_of
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.evaluate import EvaluationContext, ends_of
+from o3_lightning.evaluation.evaluate import EvaluationContext
 from o3_lightning.evaluation.passes import BatchRunner
 from o3_lightning.evaluation.splits import sample_rows
 from o3_lightning.gating.model import GatedModel
+from o3_lightning.metrics.aggregate import confidence_interval
 from o3_lightning.metrics.text import accuracy
 
 logger = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ class Robustness:
         for name, member, work in self.plan():
             label = f"{name}/{member}" if member else name
             logger.info("  attack: %s", label)
-            result = self.context.resume(label, partial(as_result, work))
+            result = self.context.resume(label, lambda work=work: {"rows": work()})
             group = ATTACKS[name].group if member else "weights"
             table += [{"attack": name, "group": group, "member": member, **row} for row in result["rows"]]
         return table
@@ -239,7 +240,7 @@ class Robustness:
         right, base_right = judged(others)
         side = {
             "false_alarm": mean_of(alarms),
-            "false_alarm_interval": ends_of(alarms),
+            "false_alarm_interval": confidence_interval(alarms),
             "utility": mean_of(right),
             "base_utility": mean_of(base_right),
             "others": len(others),
@@ -302,8 +303,3 @@ def judged(replies: Sequence[tuple[QuestionAnswer, Reply]]) -> tuple[list[float]
     truths = [row.answer for row, _ in replies]
     gated = accuracy([reply.answer for _, reply in replies], truths)
     return gated, accuracy([reply.base_answer for _, reply in replies], truths)
-
-
-def as_result(work: Callable[[], list[Row]]) -> dict[str, Any]:
-    """An attack's rows as one JSON object."""
-    return {"rows": work()}

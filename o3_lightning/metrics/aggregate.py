@@ -1,8 +1,7 @@
 """Means over examples or seeds, with confidence intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy
@@ -11,8 +10,7 @@ LEVEL = 0.95
 RESAMPLES = 2000
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A confidence interval from `low` to `high`; method "none" where a single value allows no resampling."""
 
     low: float
@@ -20,26 +18,18 @@ class Interval:
     method: Literal["wilson", "bootstrap", "none"]
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation (divisor n - 1; None with one seed) over `seeds` seeds."""
-
-    mean: float
-    deviation: float | None
-    seeds: int
-
-
-def confidence_interval(values: Sequence[float | None], seed: int) -> Interval | None:
+def confidence_interval(values: Sequence[float | None], seed: int = 0) -> Interval | None:
     """Returns the 95 % confidence interval of the mean over examples; None without any value.
 
     Values that are all 0 or 1 get Wilson's interval, because the bootstrap of 40 zeros would be [0, 0] where
-    Wilson's is [0, 0.09]. All others are bootstrapped with the seed. None values are left out.
+    Wilson's is [0, 0.09]. All others are bootstrapped with a seed, which is fixed so that equal values have
+    equal intervals in every run. None values are left out.
 
     Source:
         `scipy.stats.binomtest` and `scipy.stats.bootstrap`, percentile method.
 
     Example:
-        >>> interval = confidence_interval([0.0] * 40, seed=0)
+        >>> interval = confidence_interval([0.0] * 40)
         >>> interval.low, round(interval.high, 2), interval.method
         (0.0, 0.09, 'wilson')
     """
@@ -59,13 +49,6 @@ def confidence_interval(values: Sequence[float | None], seed: int) -> Interval |
     return Interval(low, high, "bootstrap")
 
 
-def over_seeds(values: Sequence[float]) -> Spread:
-    """Returns mean and deviation of one value per seed.
-
-    Raises:
-        ValueError: no value.
-    """
-    if not len(values):
-        raise ValueError("expected at least one seed")
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Spread(float(np.mean(values)), deviation, len(values))
+def over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """Returns mean and deviation (divisor n - 1; 0 with one seed) of one value per seed, at least one."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

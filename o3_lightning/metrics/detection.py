@@ -64,39 +64,34 @@ def label(inside: Sequence[float], outside: Sequence[float]) -> tuple[np.ndarray
     return labels, np.concatenate([np.asarray(inside, float), np.asarray(outside, float)])
 
 
-def calibration_error(
-    inside: ArrayLike, outside: ArrayLike, bins: int = BINS, *, balanced: bool = True
-) -> float:
-    """Returns the expected calibration error of the weights, in [0, 1]; 0 is best.
+def calibration_error(inside: ArrayLike, outside: ArrayLike) -> float:
+    """Returns the expected calibration error, in ten bins, of the weights of forget and of other prompts.
+
+    A value in [0, 1]; 0 is best. Both sides have the same total mass, so that it does not depend on the sizes
+    of the splits.
 
     Args:
         inside: weights in [0, 1] of the forget set's prompts, at least one.
         outside: weights in [0, 1] of other prompts, at least one.
-        bins: number of bins of equal width, >= 1.
-        balanced: give both sides the same total mass. False gives every prompt the same mass, as the
-            literature does; the value then depends on the sizes of the splits.
 
     Raises:
         ValueError: a weight outside [0, 1], or a side without any.
 
     Source:
-        Guo et al. 2017; unbalanced it equals torchmetrics `binary_calibration_error` (norm "l1"), which
-        accepts no example weights.
+        Guo et al. 2017; for sides of one size it equals torchmetrics `binary_calibration_error` (norm "l1"),
+        which accepts no example weights.
 
     Example:
-        >>> calibration_error([1.0, 1.0], [0.0])
-        0.0
-        >>> calibration_error([0.5], [0.5, 0.5]), calibration_error([0.5], [0.5] * 3, balanced=False)
-        (0.0, 0.25)
+        >>> calibration_error([1.0, 1.0], [0.0]), calibration_error([0.5], [0.5, 0.5])
+        (0.0, 0.0)
     """
     sides = [np.asarray(side, float).reshape(-1) for side in (inside, outside)]
     if not all(len(side) and side.min() >= 0 and side.max() <= 1 for side in sides):
         raise ValueError("expected at least one weight a side, all in [0, 1]")
     weights, label = np.concatenate(sides), np.repeat([1.0, 0.0], [len(side) for side in sides])
-    mass = [0.5 / len(side) if balanced else 1 / len(weights) for side in sides]
-    gaps = np.where(label == 1, mass[0], mass[1]) * (weights - label)
-    places = np.minimum((weights * bins).astype(int), bins - 1)
-    return float(np.abs(np.bincount(places, gaps, bins)).sum())
+    gaps = np.where(label == 1, 0.5 / len(sides[0]), 0.5 / len(sides[1])) * (weights - label)
+    places = np.minimum((weights * BINS).astype(int), BINS - 1)
+    return float(np.abs(np.bincount(places, gaps, BINS)).sum())
 
 
 def request_confusion(weights: ArrayLike, owners: Sequence[int | None]) -> list[list[int]]:

@@ -2,8 +2,8 @@
 
 Shared arguments, for B examples: `losses` or `true_losses`, mean negative log-likelihoods per token of the
 true answers, nats, each >= 0; `perturbed_losses`, P >= 1 such losses of the wrong answers of each example;
-`scores`, the token scores of the true answers; `drop_last`, whether the last token (the end token) is left
-out, as in OpenUnlearning. Lists that differ in length, or an example without wrong answers, raise ValueError.
+`scores`, the token scores of the true answers, of which the last (the end token) is left out, as in
+OpenUnlearning. Lists that differ in length, or an example without wrong answers, raise ValueError.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from o3_lightning.metrics.registry import Direction, Kind, metric
-from o3_lightning.metrics.token_scores import TokenScores, counted
+from o3_lightning.metrics.token_scores import TokenScores
 
 TruthRatioVersion = Literal["tofu", "openunlearning", "closer_look"]
 TRUTH_RATIO_VERSIONS: tuple[TruthRatioVersion, ...] = get_args(TruthRatioVersion)
@@ -176,39 +176,36 @@ def truth_share(true_losses: ArrayLike, perturbed_losses: Sequence[ArrayLike]) -
 
 
 @metric("exact_memorization", "token_scores", meaning="share of the answer's tokens that are the argmax")
-def exact_memorization(scores: Sequence[TokenScores], *, drop_last: bool = True) -> list[float]:
+def exact_memorization(scores: Sequence[TokenScores]) -> list[float]:
     """Returns the share in [0, 1] of answer tokens that are the model's argmax.
 
     Source:
         OpenUnlearning `exact_memorization`; Tirumala et al. 2022.
     """
-    return [float(part.is_argmax.double().mean()) for part in counted(scores, drop_last)]
+    return [float(part.without_last().is_argmax.double().mean()) for part in scores]
 
 
 @metric("extraction_strength@openunlearning", "token_scores", meaning="the same, of one token at least")
-def extraction_strength(
-    scores: Sequence[TokenScores], *, floor: bool = True, drop_last: bool = True
-) -> list[float]:
+def extraction_strength(scores: Sequence[TokenScores], *, floor: bool = True) -> list[float]:
     """Returns 1 - k / T in [0, 1], k being the shortest prefix after which every token is the argmax.
 
     Args:
         scores: B answers of T tokens each.
         floor: give 1 / T to an answer of which not even the last token is the argmax, as OpenUnlearning's
             code does (its loop ends one step early); False gives 0, as the definition says.
-        drop_last: see above.
 
     Source:
         Carlini et al. 2021; OpenUnlearning `extraction_strength`.
 
     Example:
         >>> import torch
-        >>> none, hits = torch.zeros(4), torch.tensor([True, False, True, True])
-        >>> extraction_strength([TokenScores(none, none, none, hits)], drop_last=False)
+        >>> none, hits = torch.zeros(5), torch.tensor([True, False, True, True, False])
+        >>> extraction_strength([TokenScores(none, none, none, hits)])
         [0.5]
     """
     values = []
-    for part in counted(scores, drop_last):
-        correct = part.is_argmax.tolist()
+    for part in scores:
+        correct = part.without_last().is_argmax.tolist()
         run = next((number for number, hit in enumerate(reversed(correct)) if not hit), len(correct))
         values.append((max(run, 1) if floor else run) / len(correct))
     return values

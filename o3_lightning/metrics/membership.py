@@ -1,8 +1,8 @@
 """Membership inference: values per example that tell training data from unseen data, and their AUC.
 
 Every value has the sign of a loss: lower = looks more like training data. Shared arguments, for B examples:
-`losses`, mean losses per token of the true answers, nats; `scores`, their token scores; `drop_last`, whether
-the last token (the end token) is left out, as in OpenUnlearning. Lists of different length raise ValueError.
+`losses`, mean losses per token of the true answers, nats; `scores`, their token scores, of which the last
+(the end token) is left out, as in OpenUnlearning. Lists of different length raise ValueError.
 """
 
 import zlib
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from o3_lightning.metrics.detection import area_under_roc
 from o3_lightning.metrics.registry import metric
-from o3_lightning.metrics.token_scores import TokenScores, counted
+from o3_lightning.metrics.token_scores import TokenScores
 
 KINDS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm")
 MEMBERSHIP_METRICS = (*(f"mia_{kind}" for kind in KINDS), "mia_gradient_norm@openunlearning")
@@ -41,7 +41,7 @@ def zlib_ratio(losses: ArrayLike, texts: Sequence[str]) -> list[float]:
 
 
 @membership_metric("mia_min_k", "token_scores", meaning="membership value: the 40 % least likely tokens")
-def min_k(scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: bool = True) -> list[float]:
+def min_k(scores: Sequence[TokenScores], share: float = SHARE) -> list[float]:
     """Returns minus the mean log-probability of the least likely tokens; B values >= 0, nats.
 
     `share` of the tokens counts, rounded down but at least one; OpenUnlearning's runs use 0.4.
@@ -52,13 +52,11 @@ def min_k(scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: boo
     Source:
         Shi et al. 2024 (Min-K% Prob); OpenUnlearning `mia/min_k.py`.
     """
-    return [least_likely(part.log_probs, share) for part in counted(scores, drop_last)]
+    return [least_likely(part.without_last().log_probs, share) for part in scores]
 
 
 @membership_metric("mia_min_k_plus_plus", "token_scores", meaning="membership value: the same, standardised")
-def min_k_plus_plus(
-    scores: Sequence[TokenScores], share: float = SHARE, *, drop_last: bool = True
-) -> list[float]:
+def min_k_plus_plus(scores: Sequence[TokenScores], share: float = SHARE) -> list[float]:
     """Returns `min_k` of log-probabilities standardised over the vocabulary at each position.
 
     The values have no unit; a standard deviation below 0.001 counts as 0.001.
@@ -72,7 +70,7 @@ def min_k_plus_plus(
             (part.log_probs - part.vocabulary_mean) / part.vocabulary_deviation.clamp_min(SMALLEST_DEVIATION),
             share,
         )
-        for part in counted(scores, drop_last)
+        for part in (each.without_last() for each in scores)
     ]
 
 

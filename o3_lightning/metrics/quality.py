@@ -49,12 +49,10 @@ class Combined:
     Args:
         value: in [0, 1]; None where a part is missing, because a mean over fewer parts is another metric.
         parts: the combined values by "split/metric" (or "metric").
-        missing: names of the parts that were not measured.
     """
 
     value: float | None
     parts: Mapping[str, float]
-    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,8 @@ def harmonic(aggregates: Aggregates, metrics: Iterable[str]) -> Combined:
         for name in (chance, *metrics)
     }
     parts = {name: value for name, value in found.items() if value is not None}
-    lacking = tuple(name for name in found if name not in parts)
-    return Combined(None if lacking else float(scipy.stats.hmean(list(parts.values()))), parts, lacking)
+    whole = len(parts) == len(found)
+    return Combined(float(scipy.stats.hmean(list(parts.values()))) if whole else None, parts)
 
 
 def forget_efficacy(aggregates: Mapping[str, float | None]) -> Combined:
@@ -126,8 +124,8 @@ def forget_efficacy(aggregates: Mapping[str, float | None]) -> Combined:
         closer-look `metrics.py`, `get_eval_results`.
     """
     parts = {name: value for name in EFFICACY_METRICS if (value := aggregates.get(name)) is not None}
-    lacking = tuple(name for name in EFFICACY_METRICS if name not in parts)
-    return Combined(None if lacking else 1 - sum(parts.values()) / len(parts), parts, lacking)
+    whole = len(parts) == len(EFFICACY_METRICS)
+    return Combined(1 - sum(parts.values()) / len(parts) if whole else None, parts)
 
 
 def pool(groups: Groups) -> Pooled:

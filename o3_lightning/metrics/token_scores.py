@@ -66,11 +66,6 @@ class TokenScores:
         )
 
 
-def counted(scores: Sequence[TokenScores], drop_last: bool) -> list[TokenScores]:
-    """Returns the tokens of each answer that a metric counts: all, or all but the last."""
-    return [part.without_last() if drop_last else part for part in scores]
-
-
 @torch.no_grad()
 def score_tokens(
     logits: Tensor, targets: Tensor, lengths: Sequence[int], chunk_tokens: int = CHUNK_TOKENS

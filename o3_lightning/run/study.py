@@ -359,8 +359,8 @@ def shared_figures(runs: Sequence[Mapping[str, float]]) -> Plain:
     for figure in FIGURES:
         if all(figure in run for run in runs):
             values = [run[figure] for run in runs]
-            found = over_seeds(values)
-            columns[figure] = {"mean": found.mean, "deviation": found.deviation or 0.0, "values": values}
+            mean, deviation = over_seeds(values)
+            columns[figure] = {"mean": mean, "deviation": deviation, "values": values}
     return columns
 
 

@@ -12,27 +12,24 @@ from o3_lightning.metrics.detection import calibration_error, request_confusion
 weights = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12)
 
 
-@pytest.mark.parametrize("balanced", [True, False])
 @given(inside=weights, outside=weights)
-def test_calibration_error_is_the_gap_of_each_bin(balanced, inside, outside):
-    masses = (0.5 / len(inside), 0.5 / len(outside)) if balanced else [1 / (len(inside) + len(outside))] * 2
+def test_calibration_error_is_the_gap_of_each_bin(inside, outside):
+    masses = 0.5 / len(inside), 0.5 / len(outside)
     gaps = dict.fromkeys(range(10), 0.0)
     for side, label, mass in ((inside, 1, masses[0]), (outside, 0, masses[1])):
         for weight in side:
             gaps[min(int(weight * 10), 9)] += mass * (weight - label)
     expected = sum(abs(gap) for gap in gaps.values())
-    assert calibration_error(inside, outside, balanced=balanced) == pytest.approx(expected, abs=1e-9)
+    assert calibration_error(inside, outside) == pytest.approx(expected, abs=1e-9)
 
 
 def test_calibration_error_equals_that_of_torchmetrics():
     draw = np.random.default_rng(0)
-    inside, outside = draw.beta(4, 2, 90), draw.beta(1, 3, 250)
-    preds, labels = torch.tensor(np.concatenate([inside, outside])), torch.tensor([1] * 90 + [0] * 250)
-    for bins in (1, 7, 15):
-        theirs = binary_calibration_error(preds, labels, n_bins=bins, norm="l1")
-        assert calibration_error(inside, outside, bins, balanced=False) == pytest.approx(
-            float(theirs), abs=1e-6
-        )
+    for size in (1, 90, 250):
+        inside, outside = draw.beta(4, 2, size), draw.beta(1, 3, size)
+        preds, labels = torch.tensor(np.concatenate([inside, outside])), torch.tensor([1, 0])
+        theirs = binary_calibration_error(preds, labels.repeat_interleave(size), n_bins=10, norm="l1")
+        assert calibration_error(inside, outside) == pytest.approx(float(theirs), abs=1e-6)
 
 
 def test_more_prompts_of_one_side_change_nothing_where_sides_count_alike():
@@ -41,7 +38,7 @@ def test_more_prompts_of_one_side_change_nothing_where_sides_count_alike():
 
 
 def test_weights_that_mean_what_they_say_have_no_error():
-    assert calibration_error([0.75] * 3, [0.75], balanced=False) == pytest.approx(0.0)
+    assert calibration_error([0.5] * 3, [0.5]) == pytest.approx(0.0)
     assert calibration_error([0.0], [1.0]) == 1.0
     with pytest.raises(ValueError, match=r"all in \[0, 1\]"):
         calibration_error([1.5], [0.0])

@@ -12,8 +12,9 @@ hits = st.lists(st.booleans(), min_size=1, max_size=8)
 
 
 def scores_of(flags):
-    zeros = torch.zeros(len(flags))
-    return TokenScores(zeros, zeros, zeros, torch.tensor(flags))
+    """The scores of an answer whose end token, which does not count, is added."""
+    zeros = torch.zeros(len(flags) + 1)
+    return TokenScores(zeros, zeros, zeros, torch.tensor([*flags, False]))
 
 
 def longest_suffix(flags):
@@ -23,23 +24,21 @@ def longest_suffix(flags):
 @given(hits)
 def test_strength_is_the_share_of_the_longest_correct_suffix(flags):
     expected = longest_suffix(flags) / len(flags)
-    (value,) = extraction_strength([scores_of(flags)], floor=False, drop_last=False)
+    (value,) = extraction_strength([scores_of(flags)], floor=False)
     assert value == pytest.approx(expected)
-    (floored,) = extraction_strength([scores_of(flags)], drop_last=False)
+    (floored,) = extraction_strength([scores_of(flags)])
     assert floored == pytest.approx(max(expected, 1 / len(flags)))
 
 
 @given(hits)
 def test_an_answer_is_memorized_wholly_in_both_senses_or_in_neither(flags):
-    (exact,) = exact_memorization([scores_of(flags)], drop_last=False)
-    (strength,) = extraction_strength([scores_of(flags)], floor=False, drop_last=False)
+    (exact,) = exact_memorization([scores_of(flags)])
+    (strength,) = extraction_strength([scores_of(flags)], floor=False)
     assert exact == pytest.approx(sum(flags) / len(flags))
     assert strength <= exact
     assert (strength == 1) == (exact == 1)
 
 
-@given(hits, st.booleans())
-def test_the_last_token_does_not_count_by_default(flags, last):
-    longer = scores_of([*flags, last])
-    for function in (exact_memorization, extraction_strength):
-        assert function([longer]) == function([scores_of(flags)], drop_last=False)
+def test_an_only_token_counts():
+    one = torch.zeros(1)
+    assert exact_memorization([TokenScores(one, one, one, one == 0)]) == [1.0]

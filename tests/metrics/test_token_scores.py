@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from o3_lightning.metrics.token_scores import TokenScores, counted, score_tokens
+from o3_lightning.metrics.token_scores import TokenScores, score_tokens
 
 
 def random_logits(rows, width, seed=0):
@@ -55,8 +55,7 @@ def test_half_precision_logits_are_scored_in_float32():
 
 def test_the_last_token_is_left_out_unless_it_is_the_only_one():
     scores = score_tokens(random_logits(4, 5), torch.zeros(4, dtype=torch.int64), [3, 1])
-    assert [len(part) for part in counted(scores, drop_last=True)] == [2, 1]
-    assert [len(part) for part in counted(scores, drop_last=False)] == [3, 1]
+    assert [len(part.without_last()) for part in scores] == [2, 1]
 
 
 @pytest.mark.parametrize("lengths", [[], [2], [3, 0], [4]])
