@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     run, trainer, namespace = read_live_config(store, options.config, fields, ServeConfig)
     config = build(ServeConfig, namespace)
     try:
-        from o3_lightning.serving.server import serve
+        from o3_lightning.serving.server import make_app, serve
     except ModuleNotFoundError as error:
         message = f"{error.name} is missing; the server needs pip install 'o3-lightning[serve]'"
         raise InputError(message) from error
@@ -44,4 +44,4 @@ def main(arguments: list[str]) -> None:
 
     base = load_base_for(store, run)
     sys.stderr.write(f"serving {store} on http://{config.host}:{config.port}\n")
-    serve(store, base, load_configured_encoder(run.detector), run, config, trainer)
+    serve(make_app(store, base, load_configured_encoder(run.detector), run, config, trainer), config)

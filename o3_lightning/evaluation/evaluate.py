@@ -17,7 +17,7 @@ from o3_lightning.evaluation.config import METRICS, EvaluationConfig
 from o3_lightning.evaluation.passes import BatchRunner
 from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows, sample_rows, splits_of
 from o3_lightning.gating.model import GatedModel
-from o3_lightning.metrics.aggregate import confidence_interval
+from o3_lightning.metrics.aggregate import Interval, confidence_interval
 from o3_lightning.metrics.membership import MEMBERSHIP_METRICS
 from o3_lightning.metrics.registry import METRICS as KNOWN_METRICS
 from o3_lightning.metrics.registry import Kind, measure
@@ -32,7 +32,6 @@ SETTINGS = {  # where a user provides what no row has
     "tests": " of every row, and evaluation.run_code",
     "reference_losses": " (--reference)",
 }
-RESAMPLING_SEED = 0  # fixed, so that equal values have equal intervals in every run
 Resume = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 
 
@@ -54,7 +53,7 @@ class SplitResult:
 
     values: Mapping[str, list[float | None]]
     aggregate: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float, str]]
+    intervals: Mapping[str, Interval]
     count: int
     digest: str
     left_out: Mapping[str, list[str]]
@@ -115,7 +114,7 @@ def evaluate_split(
     return SplitResult(
         values,
         {metric: mean for metric, column in values.items() if (mean := mean_of(column)) is not None},
-        {metric: ends for metric, column in values.items() if (ends := ends_of(column)) is not None},
+        {metric: ends for metric, column in values.items() if (ends := confidence_interval(column))},
         len(rows),
         digest_rows(rows),
         {metric: needs for metric, needs in lacking.items() if needs},
@@ -130,12 +129,6 @@ def evaluate_split(
             for index in evenly_spaced(range(len(rows)), config.samples)
         ],
     )
-
-
-def ends_of(values: Sequence[float | None]) -> tuple[float, float, str] | None:
-    """Returns the 95 % confidence interval of a mean, as low end, high end and method."""
-    interval = confidence_interval(values, RESAMPLING_SEED)
-    return None if interval is None else (interval.low, interval.high, interval.method)
 
 
 def evaluate_stream(

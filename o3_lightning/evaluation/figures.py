@@ -1,7 +1,7 @@
 """Figures derived from evaluations: combined metrics, the plane, persistence over a run, the headline."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeGuard
 
@@ -22,9 +22,15 @@ ACCURACY = "accuracy"
 CHOICE = "multiple_choice"
 ROUGE = "rouge_l_recall"
 GROUPS = ("seen", "held_out", "retained")  # O3's S.U., D.U. and R.D.; any other is a task, U.1 or U.2
-SEED = 0  # of the interval; used only if accuracies are not all 0 or 1
 Place = dict[str, dict[str, float]]
 Result = Mapping[str, Any]
+
+
+def parts_of(result: Result) -> Iterator[tuple[str, str, Result]]:
+    """Yields owner, name and content of every split of a result of `evaluate_stream`, as `splits_of` does."""
+    for owner, splits in (*result["requests"].items(), ("utility", result["utility"])):
+        for split, part in splits.items():
+            yield owner, split, part
 
 
 def combine(result: Result) -> dict[str, Any]:
@@ -136,7 +142,7 @@ def pool_rows(results: Iterable[Result]) -> dict[str, float]:
     values = [
         value for result in results for value in result["values"].get(ACCURACY, ()) if value is not None
     ]
-    interval = confidence_interval(values, SEED)
+    interval = confidence_interval(values)
     if interval is None:
         return {}
     mean = sum(values) / len(values)
@@ -194,13 +200,12 @@ def unreadable_answers(measured: Sequence[Result]) -> dict[str, dict[str, dict[s
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     stages = [{**stage["requests"], "utility": stage["utility"]} for stage in measured]
-    for owner, splits in stages[0].items():
-        for split, first in splits.items():
-            for metric, values in first["values"].items():
-                counts = [unparseable(stage[owner][split]["values"][metric]) for stage in stages]
-                if any(counts):
-                    row = {"count": counts, "rows": len(values)}
-                    found.setdefault(owner, {}).setdefault(split, {})[metric] = row
+    for owner, split, first in parts_of(measured[0]):
+        for metric, values in first["values"].items():
+            counts = [unparseable(stage[owner][split]["values"][metric]) for stage in stages]
+            if any(counts):
+                row = {"count": counts, "rows": len(values)}
+                found.setdefault(owner, {}).setdefault(split, {})[metric] = row
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.evaluation.config import EvaluationConfig
-from o3_lightning.evaluation.figures import ACCURACY
+from o3_lightning.evaluation.figures import ACCURACY, parts_of
 from o3_lightning.evaluation.splits import HOLDOUT, UTILITY, digest_rows, sample_rows, splits_of
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.gating.routing import EveryPrompt
@@ -68,9 +68,7 @@ def for_reference(config: EvaluationConfig) -> EvaluationConfig:
 
 def splits(result: Result) -> Iterator[tuple[str, Result]]:
     """Every split by its name."""
-    for owner, parts in (*result["requests"].items(), (UTILITY, result[UTILITY])):
-        for split, part in parts.items():
-            yield f"{owner}/{split}", part
+    yield from ((f"{owner}/{split}", part) for owner, split, part in parts_of(result))
     if HOLDOUT in result:
         yield HOLDOUT, result[HOLDOUT]
 

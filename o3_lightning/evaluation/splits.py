@@ -1,6 +1,5 @@
 """The splits of a request stream: order, digests, a check of their prompts, finished results."""
 
-import json
 import logging
 import random
 import shutil
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.common.files import digest_json, write_json
+from o3_lightning.common.files import digest_json, read_result, write_json
 from o3_lightning.data.requests import QuestionAnswer, read_rows
 from o3_lightning.data.stream import RequestStream
 from o3_lightning.metrics.registry import Kind
@@ -101,10 +100,10 @@ class FinishedSplits:
     def resume(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Returns a split's JSON object from its file, or stores that of `work`; every process calls it."""
         path = self.folder / self.digest[:16] / f"{name.replace('/', '--')}.json"
-        found = self.processes.once(lambda: json.loads(path.read_text()) if path.is_file() else None)
+        found = self.processes.once(lambda: read_result(path) if path.is_file() else None)
         if found is not None:
             logger.info("  %s: already finished", name)
-            return dict(found)
+            return found
         result = work()
         if self.processes.is_first:
             write_json(path, result, private=True)

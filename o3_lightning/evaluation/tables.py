@@ -5,6 +5,7 @@ from typing import Any
 
 from o3_lightning.common.files import csv_text
 from o3_lightning.common.plain import markdown_table
+from o3_lightning.evaluation.figures import parts_of
 from o3_lightning.metrics.registry import METRICS, Kind
 from o3_lightning.metrics.text import unparseable
 
@@ -17,11 +18,8 @@ Result = Mapping[str, Any]
 
 def named_splits(result: Result) -> Iterator[tuple[str, Kind, Result]]:
     """Every split's name, kind and content."""
-    for owner, splits in result["requests"].items():
-        for split, part in splits.items():
-            yield f"{owner}/{split}", "forget", part
-    for split, part in result["utility"].items():
-        yield split, "keep", part
+    for owner, split, part in parts_of(result):
+        yield (split, "keep", part) if owner == "utility" else (f"{owner}/{split}", "forget", part)
 
 
 def as_csv(result: Result) -> str:

@@ -13,6 +13,7 @@ from o3_lightning.evaluation.figures import (
     Place,
     backward_transfers,
     official_series,
+    parts_of,
     persistence_matrices,
     place_on_plane,
     unreadable_answers,
@@ -145,11 +146,10 @@ def intervals_of(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns `[request or "utility"][split][metric]`: the 95 % interval in every column, or None."""
     found: dict[str, Any] = {}
     for column, stage in enumerate(measured):
-        for owner, splits in (*stage["requests"].items(), ("utility", stage["utility"])):
-            for split, result in splits.items():
-                for metric, ends in (result.get("intervals") or {}).items():
-                    place = found.setdefault(owner, {}).setdefault(split, {})
-                    place.setdefault(metric, [None] * len(measured))[column] = list(ends[:2])
+        for owner, split, result in parts_of(stage):
+            for metric, ends in (result.get("intervals") or {}).items():
+                place = found.setdefault(owner, {}).setdefault(split, {})
+                place.setdefault(metric, [None] * len(measured))[column] = list(ends[:2])
     return found
 
 
@@ -157,8 +157,7 @@ def sampled_splits(stage: Mapping[str, Any]) -> dict[str, list[int]]:
     """Returns, by split of which only a sample was measured, its rows and all rows."""
     return {
         f"{owner}/{split}": [part["count"], part["sample"]["of"]]
-        for owner, splits in (*stage["requests"].items(), ("utility", stage["utility"]))
-        for split, part in splits.items()
+        for owner, split, part in parts_of(stage)
         if "sample" in part
     }
 

@@ -23,7 +23,7 @@ from o3_lightning.serving.gateways import add_gate
 from o3_lightning.serving.judging import Judged
 from o3_lightning.serving.metrics import Metrics
 from o3_lightning.serving.operator import Operator, add_operator_routes
-from o3_lightning.serving.replies import END, CallError, Reply, error_body, event_line
+from o3_lightning.serving.replies import END, CallError, Reply, error_body, event_line, first_problem
 from o3_lightning.serving.rows import Delta, Done, Row
 from o3_lightning.serving.schemas import ChatBody, CompletionBody, Sampling
 
@@ -122,9 +122,7 @@ def add_error_handlers(app: FastAPI) -> None:
         )
 
     async def on_body(request: Request, error: Any) -> Response:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
-        return JSONResponse(error_body(400, f"{place}: {first['msg']}" if place else first["msg"]), 400)
+        return JSONResponse(error_body(400, first_problem(error.errors())), 400)
 
     app.add_exception_handler(CallError, on_call)
     app.add_exception_handler(HTTPException, on_http)
@@ -136,12 +134,8 @@ def add_completions(app: FastAPI, calls: Calls) -> None:
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatBody, request: Request) -> Response:
-        rows = calls.rows(
-            [as_prompt(body.messages, calls)],
-            body,
-            body.max_completion_tokens or body.max_tokens,
-            is_raw=False,
-        )
+        longest = body.max_completion_tokens or body.max_tokens
+        rows = calls.rows([as_prompt(body.messages, calls)], body, longest, is_raw=False)
         return await respond(calls, rows, body, Reply(calls.name, is_chat=True), request)
 
     @app.post("/v1/completions")
@@ -226,10 +220,8 @@ def add_state(app: FastAPI, calls: Calls) -> None:
     async def readyz() -> Response:
         problem = calls.engine.watcher.problem
         ready = calls.engine.is_running and not problem
-        state = {
-            "status": "ready" if ready else "not ready",
-            "problem": "the store is damaged" if problem else "",
-        }
+        said = "the store is damaged" if problem else ""
+        state = {"status": "ready" if ready else "not ready", "problem": said}
         return JSONResponse(state, 200 if ready else 503)
 
     @app.get("/metrics")

@@ -50,7 +50,6 @@ class Calls:
         return [
             Row(
                 prompt,
-                emit=lambda event: None,
                 max_tokens=longest or most,
                 is_raw=is_raw,
                 temperature=1.0 if body.temperature is None else body.temperature,

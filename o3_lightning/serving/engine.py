@@ -30,13 +30,7 @@ from o3_lightning.gating.watching import StoreWatcher
 from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.judging import judge_prompts
 from o3_lightning.serving.metrics import Metrics
-from o3_lightning.serving.rows import (
-    Failed,
-    Row,
-    RowSampler,
-    RowStop,
-    RowStreamer,
-)
+from o3_lightning.serving.rows import Failed, Row, RowSampler, RowStop, RowStreamer
 
 logger = logging.getLogger(__name__)
 WAIT_SHARE = 0.05  # of the last batch's time, for which a batch waits for the clients of that one
@@ -200,8 +194,8 @@ class Engine:
         """Answers the waiting rows that need no generation, and takes them out of the queue."""
         head = self.model.store_head
         with self._changed:
-            fresh = [row for row in self._waiting if row.judged is None or row.judged.store_head != head]
-        fresh = [row for row in fresh if not row.ungated][: self.config.max_batch_rows]
+            fresh = [row for row in self._waiting if not (row.ungated or row.is_judged_at(head))]
+        fresh = fresh[: self.config.max_batch_rows]
         answered = set(fresh).difference(self._admit(fresh))
         with self._changed:
             self._waiting = deque(row for row in self._waiting if row not in answered)
@@ -219,13 +213,7 @@ class Engine:
         try:
             rows = [row for row in rows if self._read(row)]
             head = self.model.store_head
-            self._judge(
-                [
-                    row
-                    for row in rows
-                    if not row.ungated and not (row.judged and row.judged.store_head == head)
-                ]
-            )
+            self._judge([row for row in rows if not (row.ungated or row.is_judged_at(head))])
         except Exception as error:  # one row must not end the batch that is generated meanwhile
             logger.error("reading %d rows failed: %s", len(rows), describe(error))
             for row in rows:

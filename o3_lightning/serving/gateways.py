@@ -57,7 +57,7 @@ async def judge(
         CallError: the queue is full, a prompt cannot be read, or the time is over.
     """
     id, found = Reply(calls.name, is_chat=False).id, {}
-    rows = [Row(content, emit=lambda event: None) for content in contents]
+    rows = [Row(content) for content in contents]
     async with aclosing(calls.run(rows, id, endpoint, request.is_disconnected)) as events:
         async for number, event in events:
             if isinstance(event, Judged):

@@ -13,6 +13,7 @@ from o3_lightning.gating.routing import describe
 
 logger = logging.getLogger(__name__)
 DIGITS = 4
+WARM_UP = "Does a first prompt load libraries and word lists, which takes seconds?"
 
 
 class Judged(NamedTuple):

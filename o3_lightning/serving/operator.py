@@ -117,10 +117,7 @@ def add_operator_routes(app: FastAPI, calls: Calls, operator: Operator) -> None:
 
     @router.post("/inspect")
     async def inspect(body: GateBody, request: Request) -> dict[str, Any]:
-        rows = [
-            Row(body.content, emit=lambda event: None, max_tokens=INSPECTED_TOKENS, ungated=ungated)
-            for ungated in (False, True)
-        ]
+        rows = [Row(body.content, max_tokens=INSPECTED_TOKENS, ungated=alone) for alone in (False, True)]
         texts, judged = ["", ""], None
         async for number, event in calls.run(
             rows, Reply(calls.name, is_chat=True).id, "inspect", request.is_disconnected

@@ -41,6 +41,12 @@ def error_body(status: int, message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 
+def first_problem(errors: Sequence[Any]) -> str:
+    """Returns the first of pydantic's errors of a body: its field and what is wrong."""
+    place = ".".join(str(part) for part in errors[0]["loc"] if part != "body")
+    return f"{place}: {errors[0]['msg']}" if place else str(errors[0]["msg"])
+
+
 def event_line(value: dict[str, Any]) -> str:
     """Returns one server-sent event."""
     return f"data: {json.dumps(value)}\n\n"

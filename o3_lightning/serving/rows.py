@@ -85,7 +85,7 @@ class Row:
     """
 
     prompt: Prompt
-    emit: Callable[[Event], None]
+    emit: Callable[[Event], None] = lambda event: None
     max_tokens: int = 0
     is_raw: bool = False
     temperature: float = 0.0
@@ -99,6 +99,10 @@ class Row:
     ids: list[int] = field(default_factory=list)
     judged: Judged | None = None
     plan: Plan | None = None
+
+    def is_judged_at(self, head: str) -> bool:
+        """Whether the gate judged the prompt by the store as it is at a head of its journal."""
+        return self.judged is not None and self.judged.store_head == head
 
     @property
     def is_refused(self) -> bool:

@@ -23,12 +23,12 @@ from o3_lightning.serving.background import BackgroundTraining
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.engine import Engine
+from o3_lightning.serving.judging import WARM_UP
 from o3_lightning.serving.metrics import Metrics
 from o3_lightning.serving.operator import Operator
 from o3_lightning.store.store import Store
 
 GRACE_SECONDS = 10  # beyond the time limit of a call
-WARM_UP = "Does a first prompt load libraries and word lists, which takes seconds?"
 
 
 def make_app(
@@ -71,17 +71,10 @@ def make_app(
     return build_app(calls, config, Operator(token, opened, own_encoder, run, training))
 
 
-def serve(
-    store: Path,
-    base: BaseModel,
-    encoder: Encoder,
-    run: RunConfig,
-    config: ServeConfig,
-    trainer: Mapping[str, Any],
-) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes the open calls. Arguments and errors are `make_app`'s."""
+def serve(app: FastAPI, config: ServeConfig) -> None:
+    """Serves until SIGINT or SIGTERM, then finishes the open calls."""
     uvicorn.run(
-        make_app(store, base, encoder, run, config, trainer),
+        app,
         host=config.host,
         port=config.port,
         log_level="warning",

@@ -37,8 +37,8 @@ from o3_lightning.models.lora import LORA_CONFIG
 from o3_lightning.serving.audit import AuditLog
 from o3_lightning.serving.composing import PREFIX, Composer
 from o3_lightning.serving.config import ServeConfig
-from o3_lightning.serving.judging import Judged, judge_prompts
-from o3_lightning.serving.replies import END, CallError, Reply, check_model, error_body
+from o3_lightning.serving.judging import WARM_UP, Judged, judge_prompts
+from o3_lightning.serving.replies import END, CallError, Reply, check_model, error_body, first_problem
 from o3_lightning.serving.rows import Delta, Done
 from o3_lightning.serving.schemas import ChatBody, CompletionBody
 from o3_lightning.store.view import StoreView
@@ -119,7 +119,7 @@ class StoreGate:
         self.loader, self.lock = StoreLoader(store, encoder), RLock()
         self.store_head, self.ids = "", tuple[str, ...]()
         self.refresh()
-        self.plan(["Does a first prompt load libraries and word lists, which takes seconds?"])
+        self.plan([WARM_UP])
         self.watcher, self.looked = StoreWatcher(self), monotonic()
 
     def refresh(self) -> bool:
@@ -287,9 +287,7 @@ def parse(kind: type[ChatBody] | type[CompletionBody], content: bytes) -> ChatBo
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CallError(400, f"{place}: {first['msg']}") from error
+        raise CallError(400, first_problem(error.errors())) from error
 
 
 def replay(content: bytes, receive: Receive) -> Receive:

@@ -4,7 +4,6 @@ The result of a stage is a JSON file that is written atomically, so a killed run
 stage that has none.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.common.files import write_atomically, write_json
+from o3_lightning.common.files import read_result, write_atomically, write_json
 from o3_lightning.common.plain import leaves
 from o3_lightning.common.yaml import read_mapping
 from o3_lightning.training.processes import ALONE, Processes
@@ -134,14 +133,6 @@ class RunFolder:
         """Returns the result of every finished stage, sorted by name; InputError if a file is damaged."""
         files = sorted((self.path / "stages").glob("*.json"))
         return {path.stem: read_result(path) for path in files}
-
-
-def read_result(path: Path) -> Result:
-    """Returns the content of a stage's file."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"damaged; remove it and run again ({error})", path=path) from error
 
 
 def decisive(configuration: Result) -> Result:
