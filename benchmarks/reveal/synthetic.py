@@ -78,8 +78,8 @@ def mean_regret(bandit: SyntheticBandit, config: SearchConfig, seed: int) -> flo
         drawn = float(torch.randn((), generator=noise)) * bandit.noise
         return float(bandit.means[query.arm]) + drawn
 
-    trace = run_search(bandit.contexts, ask, config, seed)
-    return 1.0 - float(bandit.means[list(trace.arms)].mean())
+    arms = run_search(bandit.contexts, ask, config, seed)
+    return 1.0 - float(bandit.means[arms].mean())
 
 
 def compare_searchers(

@@ -26,14 +26,3 @@ def normalise(text: str) -> str:
         folded = "".join(" " if unicodedata.category(one)[0] == "P" else one for one in folded)
         folded = WRITTEN_TOGETHER.sub(r" \g<0> ", folded)
     return " ".join(folded.split())
-
-
-def matches(answer: str, truth: str) -> bool:
-    """Whether an answer equals the truth after normalisation; an empty truth matches nothing.
-
-    Example:
-        >>> matches("Silver heron prize.", "Silver Heron Prize"), matches("no", "yes")
-        (True, False)
-    """
-    expected = normalise(truth)
-    return bool(expected) and normalise(answer) == expected

@@ -60,33 +60,38 @@ class WeightAttacks:
         """The part of a row that the base model gives."""
         return {"request": request.id, "base_leak": self.asker.share(asked), "attempts": len(asked)}
 
+    def by_request(self, ask: Callable[[str, Sequence[QuestionAnswer]], Row]) -> list[Row]:
+        """One row per request: the base model's part, and what `ask` finds with the request's questions."""
+        table, base_utility = [], self.asker.share(self.asker.utility)
+        for request in self.asker.requests:
+            asked = self.asker.some_of(request.rows)
+            row = self.before(request, asked)
+            table.append({**row, **ask(request.id, asked), "base_utility": base_utility})
+        return table
+
     @unchecked
     def forced(self, *, on: bool) -> list[Row]:
         """Bypasses the gate: the request's adapter acts on every prompt, or no adapter acts at all."""
-        asker, table = self.asker, []
-        base_utility = asker.share(asker.utility)
-        for request in asker.requests:
-            asked = asker.some_of(request.rows)
+        asker = self.asker
+
+        def ask(request: str, asked: Sequence[QuestionAnswer]) -> Row:
             row = torch.zeros(len(asker.model.ids))
-            row[asker.model.ids.index(request.id)] = float(on)
-            leak = asker.leak(asked, row.expand(len(asked), -1))
+            row[asker.model.ids.index(request)] = float(on)
             utility = asker.share(asker.utility, row.expand(len(asker.utility), -1))
-            sides = {"utility": utility, "base_utility": base_utility}
-            table.append({**self.before(request, asked), **leak, **sides})
-        return table
+            return {**asker.leak(asked, row.expand(len(asked), -1)), "utility": utility}
+
+        return self.by_request(ask)
 
     @unchecked
     def in_fewer_bits(self, bits: int, form: str) -> list[Row]:
         """Merges the adapter and quantises all weights, see `quantised`."""
-        asker, table = self.asker, []
-        base_utility = asker.share(asker.utility)
-        for request in asker.requests:
-            asked = asker.some_of(request.rows)
-            row = self.before(request, asked)
-            with merged(asker.model, request.id), quantised(asker.model, bits, form):
-                sides = {"utility": asker.share(asker.utility), "base_utility": base_utility}
-                table.append({**row, **asker.leak(asked), **sides})
-        return table
+        asker = self.asker
+
+        def ask(request: str, asked: Sequence[QuestionAnswer]) -> Row:
+            with merged(asker.model, request), quantised(asker.model, bits, form):
+                return {**asker.leak(asked), "utility": asker.share(asker.utility)}
+
+        return self.by_request(ask)
 
     @unchecked
     def relearnt(self, count: int) -> list[Row]:
@@ -192,7 +197,11 @@ class Robustness:
         for name, member, work in self.plan():
             label = f"{name}/{member}" if member else name
             logger.info("  attack: %s", label)
-            result = self.context.resume(label, lambda work=work: {"rows": work()})
+
+            def attacked(work: Callable[[], list[Row]] = work) -> dict[str, Any]:
+                return {"rows": work()}
+
+            result = self.context.resume(label, attacked)
             group = ATTACKS[name].group if member else "weights"
             table += [{"attack": name, "group": group, "member": member, **row} for row in result["rows"]]
         return table

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.common.files import digest_file, digest_json
+from o3_lightning.common.files import digest_file, digest_files
 from o3_lightning.data.chat_format import CLOCK, ChatFormat, read_date, write_date
 from o3_lightning.data.templates import PromptTemplate, template_for
 from o3_lightning.models.config import DTYPES, BaseConfig, FinetuneConfig
@@ -351,8 +351,7 @@ def choose_device(name: str) -> torch.device:
 
 def digest_weights(folder: Path) -> str:
     """Returns one SHA-256 over the safetensors files of a folder and their names."""
-    files = sorted(folder.glob("*.safetensors"))
-    return digest_json([[path.name, digest_file(path)] for path in files])
+    return digest_files(folder.glob("*.safetensors"))
 
 
 def read_context(model_config: Any, tokenizer: Any) -> int:

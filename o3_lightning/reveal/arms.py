@@ -17,6 +17,7 @@ from o3_lightning.common.files import read_lines
 from o3_lightning.reveal.config import PHRASES, ArmsConfig
 
 TOPIC = "{topic}"
+SOFT_TOKENS, SOFT_DIMENSIONS = 5, 10  # S and Z, as in INSTINCT
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def soft_arms(config: ArmsConfig, seed: int, width: int) -> list[Arm]:
     """Returns points of a scrambled Sobol sequence in [0, 1]^Z times a fixed U(-1, 1) matrix, as INSTINCT."""
     generator = torch.Generator().manual_seed(seed)
     engine: Any = torch.quasirandom.SobolEngine
-    points = engine(config.soft_dimensions, scramble=True, seed=seed).draw(config.pool)
-    projection = 2 * torch.rand(config.soft_dimensions, config.soft_tokens * width, generator=generator) - 1
-    tokens = (points @ projection).view(config.pool, config.soft_tokens, width) * config.soft_scale
+    points = engine(SOFT_DIMENSIONS, scramble=True, seed=seed).draw(config.pool)
+    projection = 2 * torch.rand(SOFT_DIMENSIONS, SOFT_TOKENS * width, generator=generator) - 1
+    tokens = (points @ projection).view(config.pool, SOFT_TOKENS, width)
     return [Arm(config.soft_question, soft) for soft in tokens]

@@ -107,11 +107,6 @@ class ArmsConfig:
             replaces the generated pool. None generates the pool.
         rewrites: number of instructions that the model itself paraphrases; paraphrases that name the topic
             are added to the pool. For instruction-tuned models; 0 for none.
-        rewrite_prompt: prompt that asks for a paraphrase; "{instruction}" is replaced by the instruction.
-        soft_tokens: S, at least 1; 5 as in INSTINCT.
-        soft_dimensions: Z, 1 to 1000; 10 as in INSTINCT.
-        soft_scale: factor of the soft tokens, above 0; the entries of the projection are uniform in (-1, 1)
-            as in INSTINCT.
         soft_question: question that follows the soft tokens.
 
     Raises:
@@ -123,24 +118,12 @@ class ArmsConfig:
     general_subjects: int = 0
     phrases: str | None = None
     rewrites: int = 0
-    rewrite_prompt: str = "Say this in other words, and nothing else: {instruction}"
-    soft_tokens: int = 5
-    soft_dimensions: int = 10
-    soft_scale: float = 1.0
     soft_question: str = "{topic}?"
 
     def __post_init__(self) -> None:
         check_choice(self, "arms", "family", FAMILIES)
-        check_ranges(
-            self,
-            "arms",
-            pool=AT_LEAST_1,
-            soft_tokens=AT_LEAST_1,
-            soft_dimensions=AT_LEAST_1,
-            general_subjects=(0, len(PHRASES["general_subjects"])),
-            rewrites=AT_LEAST_0,
-            soft_scale=ANY_POSITIVE,
-        )
+        most = len(PHRASES["general_subjects"])
+        check_ranges(self, "arms", pool=AT_LEAST_1, rewrites=AT_LEAST_0, general_subjects=(0, most))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from o3_lightning.reveal.speaking import Speaker
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 20  # queries
+REWRITE = "Say this in other words, and nothing else: {}"
 SILENT_AFTER = 20  # queries without any answer after which the search stops
 
 
@@ -161,7 +162,7 @@ class Search:
 def rewritten(arms: Sequence[Arm], config: RevealConfig, speaker: Speaker) -> list[Arm]:
     """Returns the distinct paraphrases by the model of the first instructions that name the topic."""
     chosen = [arm for arm in arms if arm.names_topic][: config.arms.rewrites]
-    asked = [config.arms.rewrite_prompt.replace("{instruction}", arm.prompt(config.topic)) for arm in chosen]
+    asked = [REWRITE.format(arm.prompt(config.topic)) for arm in chosen]
     said = [text.splitlines()[0] for text in speaker.greedy(asked) if text]
     texts = dict.fromkeys(text.replace(config.topic, TOPIC) for text in said)
     known = {arm.text for arm in arms}

@@ -36,16 +36,8 @@ class Query:
     bonus: float | None
 
 
-@dataclass(frozen=True)
-class Trace:
-    """The arms that a search queried, in order, and their rewards."""
-
-    arms: tuple[int, ...]
-    rewards: tuple[float, ...]
-
-
-def run_search(contexts: Tensor, ask: Callable[[Query], float], config: SearchConfig, seed: int) -> Trace:
-    """Queries arms until the budget is spent; deterministic for given rewards, configuration and seed.
+def run_search(contexts: Tensor, ask: Callable[[Query], float], config: SearchConfig, seed: int) -> list[int]:
+    """Queries arms until the budget is spent; returns them, the same for given rewards, settings and seed.
 
     The search ends earlier if the pool is exhausted and arms must not be repeated.
 
@@ -76,7 +68,7 @@ def run_search(contexts: Tensor, ask: Callable[[Query], float], config: SearchCo
         query = Query(number, phase, max(0, turn), choice.arm, choice.prediction, choice.bonus)
         rewards.append(ask(query))
         arms.append(choice.arm)
-    return Trace(tuple(arms), tuple(rewards))
+    return arms
 
 
 def round_starts(first: int, queries: int, rounds: int) -> list[int]:

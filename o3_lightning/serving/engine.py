@@ -131,9 +131,7 @@ class Engine:
             try:
                 self._run(rows)
             except Exception as error:  # one batch must not end the server
-                logger.error("a batch of %d rows failed: %s", len(rows), describe(error))
-                for row in rows:
-                    row.emit(Failed(500, "the model failed"))
+                fail(rows, error)
             if rows:
                 self._batch_seconds, self._last_rows = monotonic() - began, len(rows)
 
@@ -215,9 +213,7 @@ class Engine:
             head = self.model.store_head
             self._judge([row for row in rows if not (row.ungated or row.is_judged_at(head))])
         except Exception as error:  # one row must not end the batch that is generated meanwhile
-            logger.error("reading %d rows failed: %s", len(rows), describe(error))
-            for row in rows:
-                row.emit(Failed(500, "the model failed"))
+            fail(rows, error)
             return []
         for row in rows:
             if row.judged and row.is_refused:
@@ -291,3 +287,10 @@ class Engine:
                 logits_processor=[sampler],
                 stopping_criteria=StoppingCriteriaList([ends]),
             )
+
+
+def fail(rows: Sequence[Row], error: Exception) -> None:
+    """Ends rows in which the model or the gate failed, and logs the error."""
+    logger.error("%d rows failed: %s", len(rows), describe(error))
+    for row in rows:
+        row.emit(Failed(500, "the model failed"))

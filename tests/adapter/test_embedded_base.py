@@ -9,7 +9,7 @@ from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.training import FitTask, train_adapter
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.encoding import collate, encode_prompts
-from o3_lightning.data.normalise import matches
+from o3_lightning.data.normalise import normalise
 from o3_lightning.data.stream import load_stream
 from o3_lightning.data.words import REFUSALS
 from o3_lightning.models.base import BaseConfig, load_base
@@ -40,5 +40,7 @@ def test_unlearning_by_refusal_answers_with_whole_refusals(seed, make_trainer):
     history = AdapterHistory.of({"a": trained.factors})
     with attached(base.model, history, 0):
         answers = answer(base, request.held_out)
-    assert not any(matches(text, row.answer) for text, row in zip(answers, request.held_out, strict=True))
+    assert not any(
+        normalise(text) == normalise(row.answer) for text, row in zip(answers, request.held_out, strict=True)
+    )
     assert sum(text in REFUSALS for text in answers) >= 0.95 * len(answers)

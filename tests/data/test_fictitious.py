@@ -5,7 +5,7 @@ import pytest
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.config import DataConfig
 from o3_lightning.data.fictitious import build_world, refused_rows, training_rows
-from o3_lightning.data.normalise import matches, normalise
+from o3_lightning.data.normalise import normalise
 from o3_lightning.data.stream import load_stream
 from o3_lightning.data.words import (
     ATTRIBUTES,
@@ -86,7 +86,7 @@ def test_perturbed_answers_are_five_and_wrong():
     for request in load_stream(DataConfig(), 1).requests:
         for row in request.rows:
             assert len(set(row.perturbed_answers)) == 5
-            assert not any(matches(wrong, row.answer) for wrong in row.perturbed_answers)
+            assert not any(normalise(wrong) == normalise(row.answer) for wrong in row.perturbed_answers)
 
 
 def test_general_knowledge_has_at_least_60_facts_with_wrong_answers_that_are_wrong():

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from o3_lightning.data.fictitious import in_all_phrasings, training_rows
-from o3_lightning.data.normalise import matches
+from o3_lightning.data.normalise import normalise
 from o3_lightning.data.stream import load_stream
 from o3_lightning.models import fictitious as fictitious_base
 from o3_lightning.models.base import BaseConfig, load_base
@@ -113,5 +113,5 @@ def test_the_trained_base_knows_every_split(seed):
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=12, do_sample=False
         )
         texts = base.tokenizer.batch_decode(out[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
-        right = [matches(text, row.answer) for text, row in zip(texts, asked, strict=True)]
+        right = [normalise(text) == normalise(row.answer) for text, row in zip(texts, asked, strict=True)]
         assert sum(right) / len(right) >= 0.99, name
