@@ -162,11 +162,6 @@ def metric(
     return add
 
 
-def missing(name: str, evidence: Evidence) -> list[str]:
-    """Returns the fields that a metric needs and the evidence lacks; InputError for an unknown name."""
-    return [need for need in METRICS[name].needs if getattr(evidence, need) is None]
-
-
 def needs_of(names: Iterable[str]) -> set[str]:
     """Returns all fields of `Evidence` that the named metrics need; InputError for an unknown name."""
     return {need for name in names for need in METRICS[name].needs}
@@ -183,8 +178,7 @@ def measure(name: str, evidence: Evidence) -> Values:
         >>> measure("rouge1_recall", Evidence("keep", ["Where?"], ["in Paris"], answers=["Paris"]))
         [0.5]
     """
-    lacking = missing(name, evidence)
-    if lacking:
+    if lacking := [need for need in METRICS[name].needs if getattr(evidence, need) is None]:
         raise ValueError(f"metric {name!r} needs {', '.join(lacking)}, which the evidence lacks")
     found = METRICS[name]
     return found.function(*(getattr(evidence, argument) for argument in found.arguments))
