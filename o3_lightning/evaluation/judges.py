@@ -43,16 +43,12 @@ def probabilities(model: Any, logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def classify(
-    model: Any,
-    tokenizer: Any,
-    texts: Sequence[str],
-    pairs: Sequence[str] | None = None,
-    batch_size: int = TEXTS_AT_ONCE,
+    model: Any, tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = None
 ) -> list[Tensor]:
     """Returns the logits [labels] of each text, or of each text with its pair, in float32."""
     device, rows = next(model.parameters()).device, []
-    for start in range(0, len(texts), batch_size):
-        part = slice(start, start + batch_size)
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        part = slice(start, start + TEXTS_AT_ONCE)
         second = () if pairs is None else (list(pairs[part]),)
         batch = tokenizer(list(texts[part]), *second, padding=True, truncation=True, return_tensors="pt")
         rows.extend(model(**batch.to(device)).logits.float())

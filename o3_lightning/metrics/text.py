@@ -172,14 +172,11 @@ def cosine_similarity(answers: Sequence[str], truths: Sequence[str], encode: Enc
 
 
 @metric("entailment", "answers", "truths", "entail", "kind", meaning="entailment between answer and truth")
-def entailment(
-    answers: Sequence[str],
-    truths: Sequence[str],
-    entail: Entail,
-    kind: Kind,
-    least_rouge: float = LEAST_ROUGE,
-) -> list[float]:
+def entailment(answers: Sequence[str], truths: Sequence[str], entail: Entail, kind: Kind) -> list[float]:
     """Returns 1.0 where one of answer and truth entails the other, else 0.0.
+
+    An answer with a ROUGE-L recall below `LEAST_ROUGE` counts as 0.0, whatever the model says; where the
+    truth has no word the model alone decides.
 
     Args:
         answers: B generated texts.
@@ -187,8 +184,6 @@ def entailment(
         entail: the inference model; closer-look uses `sileod/deberta-v3-base-tasksource-nli`.
         kind: "forget" asks whether the answer entails the truth, "keep" whether the truth entails the answer.
             closer-look's real-world benchmark asks the first on every split, as `entailment@real_world` does.
-        least_rouge: answers with a lower ROUGE-L recall count as 0.0, whatever the model says; where the
-            truth has no word the model alone decides.
 
     Raises:
         ValueError: the lists differ in length, or the model gives another number of values.
@@ -202,7 +197,7 @@ def entailment(
     if len(entailed) != len(answers):
         raise ValueError(f"expected {len(answers)} values of the inference model, got {len(entailed)}")
     return [
-        float(bool(found) and (recall is None or recall >= least_rouge))
+        float(bool(found) and (recall is None or recall >= LEAST_ROUGE))
         for found, recall in zip(entailed, close, strict=True)
     ]
 

@@ -14,7 +14,7 @@ import torch
 from o3_lightning.common.errors import InputError
 from o3_lightning.data.fictitious import Author
 from o3_lightning.detector.encoder import Encoder
-from o3_lightning.evaluation.judges import TEXTS_AT_ONCE, classify, probabilities
+from o3_lightning.evaluation.judges import classify, probabilities
 from o3_lightning.metrics.text import says
 from o3_lightning.reveal.arms import Arm
 from o3_lightning.reveal.speaking import Speaker
@@ -179,7 +179,6 @@ class ClassifierScorer:
     model: Any
     tokenizer: Any
     labels: tuple[str, ...]
-    batch_size: int = TEXTS_AT_ONCE
 
     def score(self, arm: Arm, topic: str, answers: Sequence[str]) -> list[float]:
         """Returns the relevance of each answer.
@@ -188,7 +187,7 @@ class ClassifierScorer:
             InputError: the classifier has no such label.
         """
         columns = self.columns()
-        rows = classify(self.model, self.tokenizer, answers, batch_size=self.batch_size)
+        rows = classify(self.model, self.tokenizer, answers)
         return [float(probabilities(self.model, row)[columns].max()) for row in rows]
 
     def columns(self) -> list[int]:

@@ -53,7 +53,7 @@ def test_entailment_asks_in_the_direction_of_the_source(kind, premises, hypothes
 
 def test_an_answer_that_shares_no_word_entails_nothing():
     assert entailment(["no idea"], ["Paris"], lambda first, second: [True], "forget") == [0.0]
-    assert entailment(["no idea"], ["Paris"], lambda first, second: [True], "forget", 0.0) == [1.0]
+    assert entailment(["no idea, Paris"], ["Paris"], lambda first, second: [True], "forget") == [1.0]
 
 
 def test_the_inference_model_decides_alone_where_rouge_reads_nothing():

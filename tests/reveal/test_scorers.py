@@ -79,7 +79,7 @@ def test_a_classifiers_probability_is_the_softmax_of_its_label():
             return type("Output", (), {"logits": torch.stack([torch.zeros_like(lengths), lengths], 1)})()
 
     tokenizer = lambda texts, **_: Words(lengths=torch.tensor([float(len(text)) for text in texts]))  # noqa: E731
-    scorer = ClassifierScorer(Model(), tokenizer, ("toxic",), batch_size=1)
+    scorer = ClassifierScorer(Model(), tokenizer, ("toxic",))
     assert scorer.score(ARM, "", ["", "abc"]) == pytest.approx([0.5, 1 / (1 + math.exp(-3))])
     with pytest.raises(InputError, match="no label 'rude'; it has kind, toxic"):
         ClassifierScorer(Model(), tokenizer, ("rude",)).score(ARM, "", ["a"])
