@@ -53,6 +53,9 @@ def launch(command: str, arguments: Sequence[str], trainer: Mapping[str, Any]) -
 def processes_wanted(trainer: Mapping[str, Any]) -> int:
     """Returns the number of processes, one per device of a trainer on this machine.
 
+    Raises:
+        InputError: `trainer.num_nodes` is above 1, or `trainer.devices` is no number or more than can run.
+
     Example:
         >>> processes_wanted({"devices": 2}), processes_wanted({"devices": [0, 3], "num_nodes": 1})
         (2, 2)
