@@ -5,7 +5,6 @@ import dataclasses
 import importlib.util
 import json
 import math
-import time
 
 import pytest
 import torch
@@ -436,16 +435,3 @@ def test_diagnostics_see_overlap_and_its_absence(first, tiny_base):
         torch.testing.assert_close(torch.tensor(matrices[name]), torch.ones(2, 2))
     interference = logit_interference(tiny_base, history, {"a": ["Where?"], "b": ["Who?", "What?"]})
     assert all(value > 0 for row in interference for value in row)
-
-
-@pytest.mark.slow
-def test_time_does_not_grow_with_the_number_of_earlier_requests(first, tiny_base, tiny_request, make_trainer):
-
-    def seconds(count):
-        history = history_of(**{f"r{i}": first for i in range(count)})
-        start = time.perf_counter()
-        train_adapter(FitTask(tiny_base, tiny_request, history, SMALL, REFUSE, make_trainer(20), 0))
-        return time.perf_counter() - start
-
-    seconds(2)
-    assert min(seconds(19) for _ in range(3)) < 1.2 * min(seconds(1) for _ in range(3))
