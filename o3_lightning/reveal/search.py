@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from o3_lightning.reveal.config import SearchConfig
-from o3_lightning.reveal.searchers import Choice, build_searcher
+from o3_lightning.reveal.searchers import SEARCHERS, Choice
 
 SMALLEST_SPREAD = 1e-6
 
@@ -47,7 +47,7 @@ def run_search(contexts: Tensor, ask: Callable[[Query], float], config: SearchCo
         config: searcher and budget.
         seed: of all random draws.
     """
-    searcher = build_searcher(contexts, config, seed)
+    searcher = SEARCHERS[config.searcher](contexts, config, seed)
     arms: list[int] = []
     rewards: list[float] = []
     first = min(config.first, config.queries)

@@ -252,14 +252,9 @@ class ThompsonSearcher(NeuralUcbSearcher):
         return prediction + bonus * torch.randn(prediction.shape, generator=generator)
 
 
-KINDS: dict[str, type[Searcher]] = {
+SEARCHERS: dict[str, type[Searcher]] = {
     "random": RandomSearcher,
     "greedy": GreedySearcher,
     "neural_ucb": NeuralUcbSearcher,
     "thompson": ThompsonSearcher,
 }
-
-
-def build_searcher(contexts: Tensor, config: SearchConfig, seed: int) -> Searcher:
-    """Returns the searcher `config.searcher`."""
-    return KINDS[config.searcher](contexts, config, seed)
