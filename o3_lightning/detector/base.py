@@ -119,6 +119,11 @@ class Evidence(ABC):
         """Returns, per text, details behind the score: "channels" by name and one score per layer."""
         return [{"channels": {}, "layers": []} for _ in texts]
 
+    @property
+    def size(self) -> int:
+        """What scoring costs, in any unit; the members of a group are sorted by it."""
+        return 0
+
     def group_key(self) -> Hashable:
         """Returns a value that is equal for evidences which `group` may score together."""
         return id(self)

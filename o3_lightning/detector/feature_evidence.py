@@ -59,11 +59,6 @@ class FeatureEvidence(GroupedEvidence):
     def explain_features(self, inputs: PromptInputs, information: Tensor) -> list[Details]:
         """Returns for each stacked request the "channels" and "layers" of every text."""
 
-    @classmethod
-    def stack(cls, members: Sequence[Self]) -> Sequence[Self]:
-        """Returns evidences that score the same requests over the same features in fewer calls."""
-        return members
-
     def place(self, device: torch.device) -> Self:
         """Returns the evidence ready to score on the encoder's device; by default it scores on the CPU."""
         return self
@@ -126,7 +121,7 @@ class FeatureGroup(EvidenceGroup):
         super().__init__(members)
         self.config: DetectorConfig = members[0].config
         self.loras = [member.lora for member in members if member.lora]
-        self.scorers: Sequence[Any] = members if self.loras else type(members[0]).stack(members)
+        self.scorers: Sequence[Any] = members  # a subclass may score several members in one call
 
     def score(self, encoder: Encoder, readings: Sequence[Reading], decided: Tensor | None = None) -> Tensor:
         """Returns the scores [B, K] of the texts as wholes."""

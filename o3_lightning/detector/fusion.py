@@ -5,7 +5,9 @@
 Shape letters: S texts, K requests.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -22,10 +24,13 @@ from o3_lightning.detector.lexical import hash_tokens, known_information
 from o3_lightning.detector.prompt_features import PromptInputs, select_layers
 from o3_lightning.detector.reading import Reading
 from o3_lightning.detector.score_fusion import (
+    MATRICES,
     FusionState,
     fused_scores,
     place_state,
+    similar_sizes,
     stack_states,
+    unstack_states,
     whitened_layers,
 )
 from o3_lightning.detector.text.people import named_people
@@ -57,10 +62,10 @@ class FusionEvidence(FeatureEvidence):
         former = {"subject_words": torch.zeros(1, 1, dtype=torch.int64), "least_known": torch.zeros(1)}
         return super().load(Saved({**former, **saved.tensors}, saved.values), config)
 
-    @classmethod
-    def stack(cls, members: Sequence[Self]) -> list[Self]:
-        """Returns one evidence with the states of all members."""
-        return [cls(members[0].config, stack_states([member.state for member in members]), {})]
+    @property
+    def size(self) -> int:
+        """Rows of the state's matrices, of all layers."""
+        return sum(math.prod(getattr(self.state, name).shape[1:3]) for name in MATRICES)
 
     def place(self, device: torch.device) -> Self:
         """Returns the evidence with its matrices on a device, split once on a GPU."""
@@ -105,9 +110,21 @@ class FusionGroup(FeatureGroup):
 
     def __init__(self, members: Sequence[Any]) -> None:
         super().__init__(members)
-        self.known = torch.cat([scorer.state.known for scorer in self.scorers])
-        self.named = torch.cat([scorer.state.named for scorer in self.scorers])
-        self.least_known = LEAST_KNOWN * torch.cat([scorer.state.least_known for scorer in self.scorers])
+        # [K, H] like the members' own, but what all requests know of one word is adjacent in memory
+        self.known = torch.cat([member.state.known for member in members]).T.contiguous().T
+        self.named = torch.cat([member.state.named for member in members])
+        self.least_known = LEAST_KNOWN * torch.cat([member.state.least_known for member in members])
+        if not self.loras:
+            self.scorers = list(self.stack(members))
+
+    def stack(self, members: Sequence[Any]) -> Iterator[FusionEvidence]:
+        """Yields evidences of adjacent members of similar size; their states become views of its state."""
+        for run in similar_sizes([member.size for member in members]):
+            states = [member.state for member in members[run]]
+            stacked = replace(stack_states(states), known=self.known[run])
+            for member, own in zip(members[run], unstack_states(stacked, states), strict=True):
+                member.state = own
+            yield type(members[0])(self.config, stacked, {})
 
     def weight(self, scores: Tensor) -> Tensor:
         """Returns weights [B, K]; equal keys mean equal calibration settings."""
@@ -202,7 +219,7 @@ class FusionGroup(FeatureGroup):
         places = {word: place for place, word in enumerate(distinct)}
         tokens = encoder.words(encoder.tokenize(list(places)))
         ids = hash_tokens(torch.tensor([token for row in tokens for token in row]), self.known.shape[1])
-        table, pieces = self.known[:, ids].T, [len(row) for row in tokens]
+        table, pieces = self.known.T[ids], [len(row) for row in tokens]
         words = torch.tensor([places[word] for _, name in people for word in name])
         sizes = [len(name) for _, name in people]
         length = torch.tensor(sizes)[:, None]

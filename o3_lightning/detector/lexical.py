@@ -85,7 +85,7 @@ def known_information(
     ids = torch.tensor([token for row in distinct for token in row], dtype=torch.int64)
     rows = torch.repeat_interleave(torch.arange(len(tokens)), counts)
     weights = information[ids].double() ** LEXICAL_POWER
-    hits = known[:, hash_tokens(ids, known.shape[1])].double().T * weights[:, None]
+    hits = known.T[hash_tokens(ids, known.shape[1])].double() * weights[:, None]
     return held.index_add_(0, rows, hits), total.index_add_(0, rows, weights[:, None])
 
 

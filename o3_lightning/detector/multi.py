@@ -115,6 +115,8 @@ def group_parts(detectors: Sequence[Detector]) -> list[Columns]:
     for column, detector in enumerate(detectors):
         for place, part in enumerate(detector.parts.values()):
             shared.setdefault((type(part), part.group_key()), []).append((column, place == 0, part))
+    for group in shared.values():
+        group.sort(key=lambda member: member[2].size)
     return [
         Columns(
             kind.group([part for _, _, part in members]),

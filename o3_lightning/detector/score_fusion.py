@@ -10,7 +10,7 @@ Shape letters: B rows, K requests, C channels, L layers, D width, R rank, M bank
 H hash buckets.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -40,6 +40,7 @@ from o3_lightning.detector.lexical import fit_word_table, hash_tokens, lexical_s
 
 MATRICES = ("whitening", "bank", "within_whitening", "within_bank")
 PER_LAYER_AXES = 3  # layer, row and width of the matrices of one request
+CALL_ROWS = 2_000  # of padding, which cost a single prompt as much as one more call
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,24 @@ def stack_states(states: Sequence[FusionState]) -> FusionState:
             start += len(part)
         stacked[field.name] = whole
     return FusionState(**stacked)
+
+
+def unstack_states(stack: FusionState, states: Sequence[FusionState]) -> Iterator[FusionState]:
+    """Yields the state of each single request that was stacked, a view of the stack without its padding."""
+    for place, state in enumerate(states):
+        cut = {name: (place, *map(slice, part.shape[1:])) for name, part in vars(state).items()}
+        yield FusionState(**{name: getattr(stack, name)[own][None] for name, own in cut.items()})
+
+
+def similar_sizes(sizes: Sequence[int]) -> Iterator[slice]:
+    """Yields runs of adjacent requests, cut where their padding would cost more than another call."""
+    start = padding = 0
+    for place in range(1, len(sizes)):
+        padding += (place - start) * abs(sizes[place] - sizes[place - 1])
+        if padding > CALL_ROWS:
+            yield slice(start, place)
+            start, padding = place, 0
+    yield slice(start, len(sizes))
 
 
 def place_state(state: FusionState, device: torch.device) -> FusionState:

@@ -67,6 +67,29 @@ def test_a_request_has_the_same_weights_alone_and_beside_others(encoder, fitted,
             torch.testing.assert_close(judged[:, column], alone[:, 0], rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("padding", [0, 10**6])
+def test_requests_of_any_size_keep_their_scores_and_tensors_once(monkeypatch, encoder, people, padding):
+    """Stacked one by one, and all in one; a state is what was fitted, and holds no memory of its own."""
+    monkeypatch.setattr(score_fusion, "CALL_ROWS", padding)
+    sizes = {"large": len(people["forget"]), "one": 1, "three": 3}
+    fitted = {
+        name: fit_detector(encoder, people["forget"][:size], DetectorConfig(), 0)
+        for name, size in sizes.items()
+    }
+    states = {name: detector.parts["fusion"].state for name, detector in fitted.items()}
+    prompts = people["held_out"] + people["retained"]
+    alone = [MultiDetector(encoder, {name: detector}).scores(prompts) for name, detector in fitted.items()]
+    together = MultiDetector(encoder, fitted)
+    torch.testing.assert_close(together.scores(prompts), torch.cat(alone, dim=1), rtol=1e-5, atol=1e-5)
+    group = together._groups[-1].group  # the other one needs no encoder
+    assert len(group.scorers) == (1 if padding else len(fitted))
+    held = {part.untyped_storage().data_ptr() for one in group.scorers for part in vars(one.state).values()}
+    for name, detector in fitted.items():
+        for field, part in vars(detector.parts["fusion"].state).items():
+            assert torch.equal(part, getattr(states[name], field))
+            assert part.untyped_storage().data_ptr() in held
+
+
 def test_the_frame_of_a_question_is_none_about_the_request(encoder):
     """A span of each other question is the frame of a forgotten one, without what that asks about."""
     about = (
