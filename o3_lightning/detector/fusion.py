@@ -58,9 +58,10 @@ class FusionEvidence(FeatureEvidence):
 
     @classmethod
     def load(cls, saved: Saved, config: DetectorConfig) -> Self:
-        """Returns the evidence of these tensors; older ones lack what has a value here."""
+        """Returns the evidence of these tensors; older ones lack what has a value here, and hold masks."""
         former = {"subject_words": torch.zeros(1, 1, dtype=torch.int64), "least_known": torch.zeros(1)}
-        return super().load(Saved({**former, **saved.tensors}, saved.values), config)
+        kept = {name: value for name, value in saved.tensors.items() if not name.endswith("_mask")}
+        return super().load(Saved({**former, **kept}, saved.values), config)
 
     @property
     def size(self) -> int:

@@ -11,7 +11,7 @@ H hash buckets.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,11 +52,9 @@ class FusionState:
         scale: 1 / s of the precision at the last layer [K, 1].
         whitening: U of that precision [K, 1, R, D].
         bank: unit rows at the last layer [K, 1, M, D]: centroids, or the prompts themselves.
-        bank_mask: True where a bank row counts [K, M].
         within_scale: 1 / s of the precision inside clusters [K, L].
         within_whitening: U of that precision [K, L, R, D].
         within_bank: whitened centroids [K, L, M, D].
-        within_mask: True where a centroid counts [K, M].
         subject: direction of the subject channel at each layer [K, L, D], zeros without a subject.
         subject_offset: what is taken from that channel [K].
         subject_words: hashed tokens of the subject, from 1 on [K, M], int64; 0 pads.
@@ -74,11 +72,9 @@ class FusionState:
     scale: Tensor
     whitening: Tensor
     bank: Tensor
-    bank_mask: Tensor
     within_scale: Tensor
     within_whitening: Tensor
     within_bank: Tensor
-    within_mask: Tensor
     subject: Tensor
     subject_offset: Tensor
     subject_words: Tensor
@@ -93,30 +89,25 @@ class FusionState:
 
 
 def stack_states(states: Sequence[FusionState]) -> FusionState:
-    """Returns one state for all requests, padded to the largest rank and bank.
+    """Returns one state for single requests, padded to the largest rank and bank.
 
     A bank is padded with its first row, which counts like the others: whitened similarities may lie below any
     number that could stand for a row that does not count. Matrices of a layer lie side by side in memory, so
     that `layer_scores` takes them for one.
     """
     stacked = {}
-    for field in fields(FusionState):
-        parts = [getattr(state, field.name) for state in states]
-        shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-        count = sum(len(part) for part in parts)
+    for name in vars(states[0]):
+        parts = [getattr(state, name)[0] for state in states]
+        shape = [max(sizes) for sizes in zip(*(part.shape for part in parts), strict=True)]
         if len(shape) == PER_LAYER_AXES:
-            whole = parts[0].new_zeros(shape[0], count, *shape[1:]).transpose(0, 1)
-        elif field.name in ("bank_mask", "within_mask"):
-            whole = parts[0].new_ones(count, *shape)
+            whole = parts[0].new_zeros(shape[0], len(parts), *shape[1:]).transpose(0, 1)
         else:
-            whole = parts[0].new_zeros(count, *shape)
-        start = 0
-        for part in parts:
-            if field.name in ("bank", "within_bank"):
-                whole[start : start + len(part)] = part[:, :, :1]
-            whole[(slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))] = part
-            start += len(part)
-        stacked[field.name] = whole
+            whole = parts[0].new_zeros(len(parts), *shape)
+        for place, part in enumerate(parts):
+            if name in ("bank", "within_bank"):
+                whole[place] = part[:, :1]
+            whole[(place, *map(slice, part.shape))] = part
+        stacked[name] = whole
     return FusionState(**stacked)
 
 
@@ -143,7 +134,7 @@ def place_state(state: FusionState, device: torch.device) -> FusionState:
 
     What the other channels read stays where the tokens are, on the CPU.
     """
-    vectors = ("mean", "scale", "bank_mask", "within_scale", "within_mask")
+    vectors = ("mean", "scale", "within_scale")
     moved = {name: getattr(state, name).to(device) for name in (*vectors, *MATRICES)}
     return replace(state, **moved | {name: split_on_gpu(moved[name]) for name in MATRICES})
 
@@ -178,11 +169,9 @@ def fit_fusion(
         "scale": scale[None],
         "whitening": whitening[None],
         "bank": bank[None],
-        "bank_mask": torch.ones(len(bank), dtype=torch.bool),
         "within_scale": torch.stack([part.scale for part in within]),
         "within_whitening": pad_stack([part.whitening for part in within]),
         "within_bank": pad_stack([part.bank for part in within], repeat=True),
-        "within_mask": torch.ones(max(len(part.bank) for part in within), dtype=torch.bool),
         "subject": direction,
         "subject_offset": offset,
         "subject_words": torch.zeros(1, dtype=torch.int64),
@@ -322,7 +311,7 @@ def score_last_layer(features: Tensor, state: FusionState) -> LayerScores:
         state.scale,
         state.whitening,
         state.bank,
-        state.bank_mask,
+        None,
         -factors[:, CHANNELS.index("mahalanobis"), None],
         factors[:, CHANNELS.index("cosine"), None],
     )
@@ -338,7 +327,7 @@ def score_whitened(features: Tensor, state: FusionState) -> LayerScores:
         state.within_scale,
         state.within_whitening,
         state.within_bank,
-        state.within_mask,
+        None,
         torch.zeros_like(weights),
         weights,
         whiten_cosine=True,

@@ -113,11 +113,12 @@ def test_fields_that_presets_decide_now_are_read_from_earlier_stores(fitted, tmp
     assert Detector.load(tmp_path).config == fitted.config
 
 
-def test_tensors_that_earlier_stores_lack_change_no_plain_prompt(encoder, fitted, multi, people):
+def test_tensors_that_earlier_stores_lack_or_hold_change_no_plain_prompt(encoder, fitted, multi, people):
     fusion, prompts = fitted.parts["fusion"], people["held_out"] + people["retained"]
     saved = fusion.save()
     for name in ("least_known", "subject_words"):
         del saved.tensors[name]
+    saved.tensors["bank_mask"] = torch.ones(1, 2, dtype=torch.bool)
     earlier = dataclasses.replace(
         fitted, parts={**fitted.parts, "fusion": type(fusion).load(saved, fusion.config)}
     )
