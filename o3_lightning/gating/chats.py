@@ -7,8 +7,6 @@ makes the chat suspect.
 Shapes: N texts, K requests.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from o3_lightning.data.prompts import Turn
 from o3_lightning.detector.text.frequencies import is_listed
-from o3_lightning.gating.references import is_social, names_subject, refers_back, words_of
+from o3_lightning.gating.references import closes, holds, is_social, refers_back, words_of
 
 WINDOWS = (2, 3, 4, 6, 8, 12)  # turns over which one question may be spread
 FRAGMENT_WORDS = 24  # of each turn in a window: a fragment of a question is short
@@ -91,13 +89,15 @@ def read_turns(turns: Sequence[Turn]) -> Reading:
     earlier, asked = said[:last], said[last:]
     if not any(turn.role == "user" for turn in said):
         earlier, asked = [], said
-    question = [*(turn.text for turn in asked), join(turn.text for turn in asked)]
-    for turn in referred(earlier, asked[0].text):
-        question.append(turn.text if is_long(turn.text) else join([turn.text, asked[0].text]))
-    history = [*(turn.text for turn in earlier), tail(join(turn.text for turn in earlier), HISTORY_WORDS)]
+    question = [*(turn.text for turn in asked), " ".join(turn.text for turn in asked)]
+    found = referred(earlier, asked[0].text)
+    short = [turn.text for turn in found if len(turn.text.split()) <= PAIR_WORDS]
+    question += [turn.text for turn in found]
+    question += [" ".join([*texts, asked[0].text]) for texts in (short, *([text] for text in short))]
+    history = [*(turn.text for turn in earlier), tail(" ".join(turn.text for turn in earlier), HISTORY_WORDS)]
     return Reading(
         distinct(question) or ("",),
-        tuple(completions(earlier, [turn.text for turn in asked])),
+        tuple(completions(earlier, [turn.text for turn in asked], points_back=bool(found))),
         distinct(text for text in history if text not in question),
     )
 
@@ -123,40 +123,35 @@ def largest(weights: Sequence[Tensor]) -> Tensor:
 def referred(earlier: Sequence[Turn], question: str) -> list[Turn]:
     """Returns the turns that a question may refer to.
 
-    These are the turns back to the last one of the user that names a subject, and those of roles whose words
-    hold throughout. A greeting does not ask about what a user said before, but lets a system or tool message
-    ask.
+    These are the turns back to the last one of the user that names a subject (somebody, for "he"), or all of
+    them for "my first question", those of roles whose words hold throughout, and those that hold all that the
+    question names. A greeting asks nothing of what a user said before, but lets a system or tool message ask.
     """
-    if not earlier:
-        return []
     points_back = refers_back(question)
-    if not points_back and not is_social(words_of(question)):
-        return []
+    greets = is_social(words_of(question))
     found: list[Turn] = []
     is_open = True
     for turn in reversed(earlier):
-        if turn.role in STANDING or (is_open and (points_back or turn.role in RETURNED)):
+        is_held = holds(turn.text, question)
+        points_back = points_back or is_held
+        may_ask = points_back or (greets and turn.role in (*STANDING, *RETURNED))
+        if is_held or (may_ask and (is_open or turn.role in STANDING)):
             found.append(turn)
-        if turn.role == "user" and names_subject(turn.text) and not refers_back(turn.text):
+        if is_open and turn.role == "user" and closes(turn.text, question):
             is_open = False
     return found[::-1]
 
 
-def completions(earlier: Sequence[Turn], asked: Sequence[str]) -> Iterable[Completion]:
-    """Yields the joined last turns: of the user alone, and of all roles."""
+def completions(earlier: Sequence[Turn], asked: Sequence[str], *, points_back: bool) -> Iterable[Completion]:
+    """Yields the joined last turns, of the user alone and of all roles; a reference is to what they tell."""
     last = " ".join(asked)
     for texts in ([turn.text for turn in earlier if turn.role == "user"], [turn.text for turn in earlier]):
         for size in sorted({min(size - 1, len(texts)) for size in WINDOWS} if texts else ()):
             before = [tail(text, FRAGMENT_WORDS) for text in texts[-size:]]
-            for glue in (join, rejoin):
-                joined = glue([*before, last])
+            for glue in (" ".join, rejoin):
                 halved = glue is rejoin and is_halved(before[-1], last)
-                yield Completion(joined, () if halved else (*before, glue(before), last))
-
-
-def join(texts: Iterable[str]) -> str:
-    """Returns the texts as one."""
-    return " ".join(texts)
+                parts = (*before, last) if points_back else (*before, glue(before), last)
+                yield Completion(glue([*before, last]), () if halved else parts)
 
 
 def rejoin(texts: Sequence[str]) -> str:
@@ -177,11 +172,6 @@ def is_halved(before: str, last: str) -> bool:
 def tail(text: str, words: int) -> str:
     """Returns the last words of a text."""
     return " ".join(text.split()[-words:])
-
-
-def is_long(text: str) -> bool:
-    """Returns whether a turn is too long to be judged together with a question."""
-    return len(text.split()) > PAIR_WORDS
 
 
 def distinct(texts: Iterable[str]) -> tuple[str, ...]:

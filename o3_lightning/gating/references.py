@@ -1,53 +1,57 @@
-"""Whether a turn of a chat refers back to an earlier one: a deterministic rule over English words.
+"""Whether a turn of a chat refers back to an earlier one: a deterministic rule over words of 11 languages.
 
-A turn refers back where it names no subject of its own ("Which prize?", "Please answer."), where a pronoun
-has no antecedent within it ("and where did he die?"), or where it points at earlier text ("this author",
-"the question above"). What the rule misses is left to the answer gate.
+A turn refers back where it names no subject of its own ("Which prize?", "¿Y sus padres?", "And the cats?"),
+where a pronoun has no antecedent within it ("and where did he die?"), or where it points at earlier text
+("this author", "what you said"). What the rule misses is left to the answer gate.
 """
-
-from __future__ import annotations
 
 import json
 import re
 from importlib.resources import files
+from typing import Any
+
+from o3_lightning.detector.name_table import UNSPACED
+from o3_lightning.detector.text.frequencies import looks_like_name
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
 LONGEST = 6_000  # characters of a turn that are read
-LISTS: dict[str, str] = json.loads(
-    files("o3_lightning.gating").joinpath("references.json").read_text(encoding="utf-8")
-)
+ELLIPSIS, FRAGMENT, SHORT = 5, 3, 40  # words of "And the cats?", of "Zodiac sign?", of a turn in any language
+LISTS: dict[str, Any] = json.loads(files(__package__).joinpath("references.json").read_text("utf-8"))
+OTHER_LANGUAGES, PATTERNS = LISTS.pop("languages").values(), LISTS.pop("patterns").values()
+POINTERS, FAR, AFFIXES, QUOTED, ITSELF, EMPTY_IT = map(re.compile, PATTERNS)
 (  # GENERIC nouns stand for somebody named before; words of RELATIONS and META ask, but name no subject
     SINGULAR, POSSESSIVES, ARTICLES, FILLERS, PLURAL, OTHERS, DEMONSTRATIVES, GENERIC, SPECIFIC,
-    PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL,
+    PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL, CONJUNCTIONS, OPENERS,
 ) = (frozenset(words.split()) for words in LISTS.values())  # fmt: skip
 PERSONAL = SINGULAR | PLURAL
-POINTERS = re.compile(
-    r"\b(?:above|aforesaid|aforementioned|latter|(?:just )?mentioned|the former(?= *[^\w ]|$)|"
-    r"(?:the|my|your) (?:first|last|previous|earlier|former|other) "
-    r"(?:question|message|answer|reply|name|one|thing|turn)|"
-    r"(?:the|that|this|my|your) (?:question|message|instructions?|task|request))\b(?! (?:of|to|for|about)\b)"
-)
 SENTENCE_MARKS = frozenset(".!?:;\n")
-ITSELF = re.compile(r"\b(?:how are you|who are you|what are you|what can you|are you (?:a|an)\b|do you like)")
-EMPTY_IT = re.compile(
-    r"\b(?:(?:is|was|will|would|does|did|can) it (?:be |get )?(?:\w+ )?\w+ (?:to|that|if|when|for)\b"
-    r"|it(?:'s| is| was| will be) (?:\w+ )?\w+ (?:to|that|when|if)\b|how (?:is|'s) it going"
-    r"|what (?:time|day|date|year) is (?:it|today)"
-    r"|it (?:rain|rains|raining|snow|snows)|is it (?:rain|snow|cold|hot|warm|late|sunny)\w*"
-    r"|(?:is|are) there\b|there (?:is|are|was|were|be)\b|(?:was|were|will) there\b)"
-)
 ASKING = FUNCTION | RELATIONS | META | PERSONAL | OTHERS | GENERIC | SOCIAL  # words that name no subject
+POLITE = SOCIAL | FUNCTION | FILLERS
+LANGUAGES = [ASKING, *(SOCIAL.union(words.split()) for words in OTHER_LANGUAGES)]
 
 
-def names_subject(text: str) -> bool:
-    """Returns whether a turn holds a word that can be a subject: none of those that only ask or refer.
+def names_subject(text: str, *, person: bool = False) -> bool:
+    """Returns whether a turn holds a word that can be a subject: of "he" or "she" with `person`.
 
     Example:
         >>> [names_subject(text) for text in ("Where was Ada born?", "What is a novel about?", "Born when?")]
         [True, False, False]
     """
-    words = words_of(text)
-    return bool(own_words(words)) and not is_social(words)
+    words, spelt = words_of(text), spelt_words(text)
+    return not is_social(words) and has_antecedent(spelt, own_words(words), len(words), person=person)
+
+
+def holds(text: str, question: str) -> bool:
+    """Returns whether a turn names in lower case all that a question does, and at least one: "the fox"."""
+    said, words = set(spelt_words(text)), words_of(question)
+    named = [words[place] for place in own_words(words)]
+    return bool(named) and all(word in said or (len(word) == 1 and word.upper() in said) for word in named)
+
+
+def closes(text: str, question: str) -> bool:
+    """Returns whether a turn names what a later question refers to: somebody, where that says "he"."""
+    person = not SINGULAR.isdisjoint(words_of(question))
+    return names_subject(text, person=person) and not (refers_back(text) or FAR.search(question.lower()))
 
 
 def refers_back(text: str) -> bool:
@@ -66,25 +70,33 @@ def refers_back(text: str) -> bool:
         return False
     own = own_words(words)
     empty_it = bool(EMPTY_IT.search(folded))
+    begins = sentence_starts(text)
     if not own or POINTERS.search(folded):
-        return not empty_it
-    first, begins = own[0], sentence_starts(text)
+        return not (empty_it or (QUOTED.search(folded) and not POINTERS.search(folded)))
+    if begins == {0, len(words)} and is_elliptical(words, spelt, own):
+        return True
+    first = own[0]
     for place, word in enumerate(words):
         bare = word.split("'")[0]
         is_name = spelt[place].istitle() and place not in begins  # Ella
-        if (
-            bare in PERSONAL
-            and not is_name
-            and not has_antecedent(spelt, own, place, person=bare in SINGULAR)
-        ):
+        person = bare in SINGULAR
+        if bare in PERSONAL and not is_name and not has_antecedent(spelt, own, place, person=person):
             return True
-        is_object = place == first + 1 and place + 1 in begins  # "Please solve it."
+        is_object = place == first + 1  # "Please solve it."
         if bare in OTHERS and (place < first or is_object) and not empty_it and not introduces(words, place):
             return True
         pointed = bare in DEMONSTRATIVES or (bare == "the" and place < first)
         if pointed and is_generic(spelt, place + 1, own, begins):
             return True
     return False
+
+
+def is_elliptical(words: list[str], spelt: list[str], own: list[int]) -> bool:
+    """Returns whether a turn is a part of a sentence that names nobody: "And the cats?", "Zodiac sign?"."""
+    joined = words[0] in CONJUNCTIONS and len(words) <= ELLIPSIS
+    alone = len(words) <= FRAGMENT and words[0] not in OPENERS and not re.search(f"[{UNSPACED}]", words[0])
+    is_named = any(not spelt[place].islower() for place in own if place) or looks_like_name(words[0])
+    return (joined or alone) and not is_named
 
 
 def has_antecedent(spelt: list[str], own: list[int], place: int, *, person: bool) -> bool:
@@ -110,29 +122,28 @@ def is_generic(spelt: list[str], place: int, own: list[int], begins: set[int]) -
     if end == place or not rest:
         return end > place
     named = not spelt[end][0].islower() and spelt[end - 1].islower()
-    inside = (
-        place > 1 and spelt[place - 2].lower() in PREPOSITIONS and rest[-1] in SPECIFIC and own[-1] > end + 1
-    )
-    return not (named or inside or rest[0] in SPECIFIC)
+    inside = place > 1 and spelt[place - 2].lower() in PREPOSITIONS and own[-1] > end + 1
+    return not (named or (inside and rest[-1] in SPECIFIC) or rest[0] in SPECIFIC)
 
 
 def is_social(words: list[str]) -> bool:
     """Returns whether the words of a turn only greet, thank or agree."""
-    return any(word in SOCIAL for word in words) and all(
-        word in SOCIAL or word in FUNCTION or word in FILLERS for word in words
-    )
+    return not SOCIAL.isdisjoint(words) and POLITE.issuperset(words)
 
 
 def own_words(words: list[str]) -> list[int]:
-    """Returns the places of the words that can be a subject."""
-    return [place for place, word in enumerate(words) if word.removesuffix("'s") not in ASKING]
+    """Returns the places of the words that can be a subject, in the language that has fewest of them."""
+    bare, readings = (
+        [AFFIXES.sub("", word) for word in words],
+        LANGUAGES[: None if len(words) <= SHORT else 1],
+    )
+    return min(([at for at, word in enumerate(bare) if word not in known] for known in readings), key=len)
 
 
 def sentence_starts(text: str) -> set[int]:
     """Returns the places of the words that begin a sentence, and the place after the last word."""
-    found, end, text = {0}, 0, text[:LONGEST]
-    place = -1
-    for place, match in enumerate(WORD.finditer(text)):
+    found, end, place = {0}, 0, -1
+    for place, match in enumerate(WORD.finditer(text[:LONGEST])):
         if not SENTENCE_MARKS.isdisjoint(text[end : match.start()]):
             found.add(place)
         end = match.end()
@@ -151,7 +162,5 @@ def words_of(text: str) -> list[str]:
 
 def introduces(words: list[str], place: int) -> bool:
     """Returns whether a demonstrative introduces a subject of its own: "that" in a clause, "this week"."""
-    word, after = words[place], words[place + 1 : place + 2]
-    if word in ("this", "that", "these", "those", "such") and after:
-        return after[0] not in GENERIC and after[0] not in RELATIONS and after[0] not in FUNCTION
-    return False
+    told = (word in GENERIC or word in RELATIONS or word in FUNCTION for word in words[place + 1 : place + 2])
+    return words[place] in ("this", "that", "these", "those", "such") and not all(told)

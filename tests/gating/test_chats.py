@@ -47,7 +47,7 @@ def test_a_harmless_question_after_a_forgotten_one_is_the_base_models(gated, rol
 def test_a_question_spread_over_two_turns_is_seen(gated, first, second):
     assert gated.weights([chat((first, "where is the red"), (second, "hill of king"))]).tolist() == [[0, 1]]
     between = chat((first, "where is the red"), ("assistant", "go on"), ("user", "hill of king"))
-    assert gated.weights([between]).tolist() == ([[0, 1]] if first == "user" else [[0, 0]])
+    assert gated.weights([between]).tolist() == [[0, 1]]
 
 
 def test_a_name_that_is_split_inside_a_word_counts_whatever_its_first_half_weighs(gated):
@@ -66,6 +66,21 @@ def test_a_reference_is_to_the_nearest_turn_that_names_a_subject(gated):
     assert gated.weights([turns]).tolist() == [[0, 0]]
     insisting = chat(("user", "who is rose"), ("user", "please answer"), ("user", "go on"))
     assert gated.weights([insisting]).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("said", "question", "weight"),
+    [
+        (["who is rose", "what is 2 + 2 ?"], "where was she born ?", 1),  # nobody else is named
+        (["who is rose", "who is the king"], "back to my first question", 1),
+        (["let the fox be rose", "who is the king"], "how old is the fox", 1),
+        (["who is rose", "who is the king"], "how old is the fox", 0),
+        (["red", "hill"], "birthplace ?", 1),  # a name in two turns
+    ],
+)
+def test_a_question_reaches_the_turn_that_it_can_mean(gated, said, question, weight):
+    turns = chat(*(("user", text) for text in (*said, question)))
+    assert gated.weights([turns]).max() == weight
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -116,7 +131,11 @@ def test_long_turns_are_not_joined_with_a_question():
         "What is the name of the author's mother?", "In which year was the author born in that city?",
         "Good. And the answer to that?", "Then just answer in German.", "Only the first three letters, then.",
         "Und wann ist er gestorben?", "I start. Was it a book of this person? And the right answer is?",
-        "Please solve it.", "A guess is fine.",
+        "Please solve it.", "A guess is fine.", "Encode it in base64.", "Zodiac sign?",
+        "And the cats?", "What would you have said otherwise?", "¿Y sus padres?", "¿Qué premio ganó?",
+        "Und der erste Roman?", "Welche Preise gab es denn?", "Et sa mère ?", "Donne-moi plus de détails.",
+        "E em que ano?", "E quando?", "En zijn moeder?", "Och hennes mamma?", "A jego matka?", "А когда?",
+        "Peki annesi?", "那他的母亲呢？",
     ],
 )  # fmt: skip
 def test_follow_ups_refer_back(text):
@@ -133,6 +152,8 @@ def test_follow_ups_refer_back(text):
         "Who wrote Hamlet?", "Is there a bus to town?", "What is the name of the author born in Lisbon?",
         "Who is the sister of the novelist Jane Austen?", "what's the hometown of the singer raised in ohio?",
         "Who is the author born on 05/25/1930?", "What day is it today?", "Who was Ella Fitzgerald?",
+        "It is raining here. What should I wear?", "Translate 'good morning' into German.", "And Portugal?",
+        "Und wo wurde Goethe geboren?", "Merci pour ton aide.", "Quale vino va con il pesce?", "你是谁？",
         "Which schools follow the former Model C?", "Was ist mit Lena, wann wurde er ihr Freund?",
     ],
 )  # fmt: skip
