@@ -12,7 +12,6 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from o3_lightning.detector.names import (
     LONGEST,
@@ -29,7 +28,6 @@ from o3_lightning.detector.text.letter_hashes import Integers, LetterHashes, Let
 from o3_lightning.detector.text.normalise import fold_accents
 from o3_lightning.detector.text.people import BREAKS, PARTICLES
 
-Places = NDArray[np.int64]
 UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts without spaces between words
 MOST_PIECES = 2 * LONGEST  # a name may be spelt letter by letter
 MOST_RUNS = 250_000  # runs of pieces of one text; bounds the work for long texts of short pieces
