@@ -92,7 +92,7 @@ def read_turns(turns: Sequence[Turn]) -> Reading:
     question = [*(turn.text for turn in asked), " ".join(turn.text for turn in asked)]
     found = referred(earlier, asked[0].text)
     short = [turn.text for turn in found if len(turn.text.split()) <= PAIR_WORDS]
-    question += [turn.text for turn in found]
+    question += [turn.text for turn in found if turn.text not in short]
     question += [" ".join([*texts, asked[0].text]) for texts in (short, *([text] for text in short))]
     history = [*(turn.text for turn in earlier), tail(" ".join(turn.text for turn in earlier), HISTORY_WORDS)]
     return Reading(
