@@ -270,8 +270,14 @@ def test_the_other_figures_of_the_readme_are_those_of_the_results():
     assert all(text in row for text in (f"{kinds} kinds", leak.split(":")[0], alarms.split(":")[0]))
     disguised = {row[0]: row for row in table_rows.disguises()}
     row = found["And without the check of answers"]
-    for name, shown in (("ten real people", "real people"), ("France", "France"), ("Mars", "Mars")):
-        assert f"{shown} **{disguised[name][2].split(' of ')[0]}**" in row
+    missed = {name: line[2].split(" of ")[0] for name, line in disguised.items()}
+    people = {
+        "made-up authors": "made-up authors",
+        "an author of TOFU": "TOFU",
+        "ten real people": "real people",
+    }
+    assert all(f"{shown} **{missed.pop(name)}**" in row for name, shown in people.items())
+    assert f"topics {min(missed.values())} to {max(missed.values())}" in row
     stopped = [line[3].split(" of ") for line in disguised.values()]
     assert "they stop {} of {:,}".format(*(sum(map(int, side)) for side in zip(*stopped, strict=True))) in row
     held, near = next(row[1:] for row in table_rows.articles() if row[0] == "English, eight articles")
