@@ -120,7 +120,7 @@ class Evidence(ABC):
         return [{"channels": {}, "layers": []} for _ in texts]
 
     @property
-    def size(self) -> int:
+    def scoring_cost(self) -> int:
         """What scoring costs, in any unit; the members of a group are sorted by it."""
         return 0
 

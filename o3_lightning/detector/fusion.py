@@ -64,7 +64,7 @@ class FusionEvidence(FeatureEvidence):
         return super().load(Saved({**former, **kept}, saved.values), config)
 
     @property
-    def size(self) -> int:
+    def scoring_cost(self) -> int:
         """Rows of the state's matrices, of all layers."""
         return sum(math.prod(getattr(self.state, name).shape[1:3]) for name in MATRICES)
 
@@ -120,7 +120,7 @@ class FusionGroup(FeatureGroup):
 
     def stack(self, members: Sequence[Any]) -> Iterator[FusionEvidence]:
         """Yields evidences of adjacent members of similar size; their states become views of its state."""
-        for run in similar_sizes([member.size for member in members]):
+        for run in similar_sizes([member.scoring_cost for member in members]):
             states = [member.state for member in members[run]]
             stacked = replace(stack_states(states), known=self.known[run])
             for member, own in zip(members[run], unstack_states(stacked, states), strict=True):

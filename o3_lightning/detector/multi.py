@@ -116,7 +116,7 @@ def group_parts(detectors: Sequence[Detector]) -> list[Columns]:
         for place, part in enumerate(detector.parts.values()):
             shared.setdefault((type(part), part.group_key()), []).append((column, place == 0, part))
     for group in shared.values():
-        group.sort(key=lambda member: member[2].size)
+        group.sort(key=lambda member: member[2].scoring_cost)
     return [
         Columns(
             kind.group([part for _, _, part in members]),

@@ -17,7 +17,17 @@ from torch import Tensor
 
 from o3_lightning.data.prompts import Turn
 from o3_lightning.detector.text.frequencies import is_listed
-from o3_lightning.gating.references import closes, holds, is_social, refers_back, words_of
+from o3_lightning.gating.references import (
+    FAR,
+    LONGEST,
+    SINGULAR,
+    closes,
+    is_social,
+    refers_back,
+    sentences_about,
+    subjects_of,
+    words_of,
+)
 
 WINDOWS = (2, 3, 4, 6, 8, 12)  # turns over which one question may be spread
 FRAGMENT_WORDS = 24  # of each turn in a window: a fragment of a question is short
@@ -92,13 +102,14 @@ def read_turns(turns: Sequence[Turn]) -> Reading:
     question = [*(turn.text for turn in asked), " ".join(turn.text for turn in asked)]
     found = referred(earlier, asked[0].text)
     short = [turn.text for turn in found if len(turn.text.split()) <= PAIR_WORDS]
-    question += [turn.text for turn in found if turn.text not in short]
+    question += [turn.text for turn in found if len(turn.text.split()) > PAIR_WORDS]
     question += [" ".join([*texts, asked[0].text]) for texts in (short, *([text] for text in short))]
     history = [*(turn.text for turn in earlier), tail(" ".join(turn.text for turn in earlier), HISTORY_WORDS)]
+    told = set(question)
     return Reading(
         distinct(question) or ("",),
         tuple(completions(earlier, [turn.text for turn in asked], points_back=bool(found))),
-        distinct(text for text in history if text not in question),
+        distinct(text for text in history if text not in told),
     )
 
 
@@ -124,20 +135,22 @@ def referred(earlier: Sequence[Turn], question: str) -> list[Turn]:
     """Returns the turns that a question may refer to.
 
     These are the turns back to the last one of the user that names a subject (somebody, for "he"), or all of
-    them for "my first question", those of roles whose words hold throughout, and those that hold all that the
-    question names. A greeting asks nothing of what a user said before, but lets a system or tool message ask.
+    them for "my first question", those of roles whose words hold throughout, and of others the sentences that
+    hold all that the question names. A greeting asks nothing of what a user said before, but lets a system or
+    tool message ask.
     """
-    points_back = refers_back(question)
-    greets = is_social(words_of(question))
+    points_back, words = refers_back(question), words_of(question)
+    greets, subjects, person = is_social(words), subjects_of(words), not SINGULAR.isdisjoint(words)
+    reaches_far = FAR.search(question[:LONGEST].lower()) is not None
     found: list[Turn] = []
     is_open = True
     for turn in reversed(earlier):
-        is_held = holds(turn.text, question)
-        points_back = points_back or is_held
         may_ask = points_back or (greets and turn.role in (*STANDING, *RETURNED))
-        if is_held or (may_ask and (is_open or turn.role in STANDING)):
+        if may_ask and (is_open or turn.role in STANDING):
             found.append(turn)
-        if is_open and turn.role == "user" and closes(turn.text, question):
+        elif about := sentences_about(turn.text, subjects):
+            found.append(turn._replace(text=about))
+        if is_open and not reaches_far and turn.role == "user" and closes(turn.text, person=person):
             is_open = False
     return found[::-1]
 

@@ -7,6 +7,7 @@ where a pronoun has no antecedent within it ("and where did he die?"), or where 
 
 import json
 import re
+from collections.abc import Collection
 from importlib.resources import files
 from typing import Any
 
@@ -18,13 +19,15 @@ LONGEST = 6_000  # characters of a turn that are read
 ELLIPSIS, FRAGMENT, SHORT = 5, 3, 40  # words of "And the cats?", of "Zodiac sign?", of a turn in any language
 LISTS: dict[str, Any] = json.loads(files(__package__).joinpath("references.json").read_text("utf-8"))
 OTHER_LANGUAGES, PATTERNS = LISTS.pop("languages").values(), LISTS.pop("patterns").values()
-POINTERS, FAR, AFFIXES, QUOTED, ITSELF, EMPTY_IT = map(re.compile, PATTERNS)
+POINTERS, FAR, AFFIXES, ITSELF, EMPTY_IT = map(re.compile, PATTERNS)
 (  # GENERIC nouns stand for somebody named before; words of RELATIONS and META ask, but name no subject
     SINGULAR, POSSESSIVES, ARTICLES, FILLERS, PLURAL, OTHERS, DEMONSTRATIVES, GENERIC, SPECIFIC,
     PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL, CONJUNCTIONS, OPENERS,
 ) = (frozenset(words.split()) for words in LISTS.values())  # fmt: skip
 PERSONAL = SINGULAR | PLURAL
 SENTENCE_MARKS = frozenset(".!?:;\n")
+SENTENCE_ENDS = re.compile(r"(?<=[.!?;])\s+|\n")
+QUESTION_MARKS = ("?", "？", "؟")
 ASKING = FUNCTION | RELATIONS | META | PERSONAL | OTHERS | GENERIC | SOCIAL  # words that name no subject
 POLITE = SOCIAL | FUNCTION | FILLERS
 LANGUAGES = [ASKING, *(SOCIAL.union(words.split()) for words in OTHER_LANGUAGES)]
@@ -41,17 +44,24 @@ def names_subject(text: str, *, person: bool = False) -> bool:
     return not is_social(words) and has_antecedent(spelt, own_words(words), len(words), person=person)
 
 
-def holds(text: str, question: str) -> bool:
-    """Returns whether a turn names in lower case all that a question does, and at least one: "the fox"."""
-    said, words = set(spelt_words(text)), words_of(question)
-    named = [words[place] for place in own_words(words)]
-    return bool(named) and all(word in said or (len(word) == 1 and word.upper() in said) for word in named)
+def subjects_of(words: list[str]) -> frozenset[str]:
+    """Returns the words, in lower case, that can be a subject, without an article or a genitive."""
+    return frozenset(AFFIXES.sub("", words[place]) for place in own_words(words))
 
 
-def closes(text: str, question: str) -> bool:
-    """Returns whether a turn names what a later question refers to: somebody, where that says "he"."""
-    person = not SINGULAR.isdisjoint(words_of(question))
-    return names_subject(text, person=person) and not (refers_back(text) or FAR.search(question.lower()))
+def sentences_about(text: str, subjects: Collection[str]) -> str:
+    """Returns the sentences of a turn that name all of these: "Let the fox be Ada." for "fox"."""
+    said = ((part, set(spelt_words(part))) for part in SENTENCE_ENDS.split(text[:LONGEST]) if subjects)
+    return " ".join(
+        part
+        for part, words in said
+        if all(word in words or (len(word) == 1 and word.upper() in words) for word in subjects)
+    )
+
+
+def closes(text: str, *, person: bool) -> bool:
+    """Returns whether a turn names what later ones refer to: somebody for "he" or "she" (`person`)."""
+    return names_subject(text, person=person) and not refers_back(text)
 
 
 def refers_back(text: str) -> bool:
@@ -63,7 +73,7 @@ def refers_back(text: str) -> bool:
         >>> [refers_back(text) for text in ("Thank you.", "What is the capital of Peru?", "Who wrote Emma?")]
         [False, False, False]
     """
-    folded = text[:LONGEST].lower().replace("’", "'")
+    folded = text[:LONGEST].lower().replace("’", "'").rstrip()
     spelt = spelt_words(text)
     words = [word.lower() for word in spelt]
     if is_social(words) or ITSELF.search(folded):
@@ -72,8 +82,8 @@ def refers_back(text: str) -> bool:
     empty_it = bool(EMPTY_IT.search(folded))
     begins = sentence_starts(text)
     if not own or POINTERS.search(folded):
-        return not (empty_it or (QUOTED.search(folded) and not POINTERS.search(folded)))
-    if begins == {0, len(words)} and is_elliptical(words, spelt, own):
+        return not empty_it
+    if begins == {0, len(words)} and is_elliptical(words, spelt, own, asks=folded.endswith(QUESTION_MARKS)):
         return True
     first = own[0]
     for place, word in enumerate(words):
@@ -91,10 +101,18 @@ def refers_back(text: str) -> bool:
     return False
 
 
-def is_elliptical(words: list[str], spelt: list[str], own: list[int]) -> bool:
-    """Returns whether a turn is a part of a sentence that names nobody: "And the cats?", "Zodiac sign?"."""
+def is_elliptical(words: list[str], spelt: list[str], own: list[int], *, asks: bool) -> bool:
+    """Returns whether a turn is a part of a sentence that names nobody: "And the cats?", "Zodiac sign?".
+
+    Without a question mark a few words are a search of their own: "boil eggs".
+    """
     joined = words[0] in CONJUNCTIONS and len(words) <= ELLIPSIS
-    alone = len(words) <= FRAGMENT and words[0] not in OPENERS and not re.search(f"[{UNSPACED}]", words[0])
+    alone = (
+        asks
+        and len(words) <= FRAGMENT
+        and words[0] not in OPENERS
+        and not re.search(f"[{UNSPACED}]", words[0])
+    )
     is_named = any(not spelt[place].islower() for place in own if place) or looks_like_name(words[0])
     return (joined or alone) and not is_named
 
@@ -133,10 +151,8 @@ def is_social(words: list[str]) -> bool:
 
 def own_words(words: list[str]) -> list[int]:
     """Returns the places of the words that can be a subject, in the language that has fewest of them."""
-    bare, readings = (
-        [AFFIXES.sub("", word) for word in words],
-        LANGUAGES[: None if len(words) <= SHORT else 1],
-    )
+    bare = [AFFIXES.sub("", word) for word in words]
+    readings = LANGUAGES if len(words) <= SHORT else LANGUAGES[:1]
     return min(([at for at, word in enumerate(bare) if word not in known] for known in readings), key=len)
 
 
