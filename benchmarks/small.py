@@ -94,7 +94,9 @@ def verdict(content: Plain) -> str:
     """Returns by which figures ours forgets most among the variants that keep 0.98 of the utility."""
     means, keep = means_of(content), KEEP[has_choices(content)]
     if OURS not in means:
-        return f"`{OURS}` has not been measured."
+        return (
+            f"`{OURS}` has not been measured." if OURS in content.get("missing", ()) else content["question"]
+        )
     own = dict(means[OURS])
     if (kept := own.pop(keep)) < LEAST_KEPT:
         return f"**`{OURS}` keeps only {kept:.3f} of the utility.**"
@@ -160,7 +162,8 @@ def page() -> str:
     parts = [HEAD + "\n".join(meanings) + "\n" + END]
     for name, content in found.items():
         commit = content["environment"].get("commit") or "unknown"
-        data = content["common"]["data"]
+        own = next(iter(content["variants"].values()), {}).get("fields", {})
+        data = {**content["common"]["data"], **own.get("data", {})}
         parts += [
             f"## {name}\n",
             f"`{commands.get(name, 'no command')}`, commit {commit}. Model: "
