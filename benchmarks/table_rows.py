@@ -111,7 +111,7 @@ def disguises() -> Iterator[Row]:
         yield [
             DISGUISED.get(name, name),
             str(len(kinds)),
-            f"{sums['missed'] / sums['own']:.3f}".removeprefix("0") + f" of {sums['own']}",
+            f"{weight(sums['missed'] / sums['own'])} of {sums['own']}",
             f"{sums['stopped']} of {sums['others']}",
             ", ".join(shown) or "-",
         ]
@@ -131,7 +131,7 @@ def common_names() -> Iterator[Row]:
 
 
 def weight(value: float) -> str:
-    """Returns a mean weight without the zero before the point."""
+    """Returns a mean weight, or a share, without the zero before the point."""
     return f"{value:.3f}".removeprefix("0")
 
 

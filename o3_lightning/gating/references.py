@@ -40,7 +40,8 @@ def names_subject(text: str, *, person: bool = False) -> bool:
         >>> [names_subject(text) for text in ("Where was Ada born?", "What is a novel about?", "Born when?")]
         [True, False, False]
     """
-    words, spelt = words_of(text), spelt_words(text)
+    spelt = spelt_words(text)
+    words = [word.lower() for word in spelt]
     return not is_social(words) and has_antecedent(spelt, own_words(words), len(words), person=person)
 
 
