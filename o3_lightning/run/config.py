@@ -57,7 +57,8 @@ class RunConfig:
             those of the plug-in benchmarks/baselines.py. Empty measures the gate.
         take_over: folder of a previous run to reuse when new requests have arrived: the detectors and
             adapters of the requests with which both runs begin are copied, and only the others are trained.
-            Every setting that decides them must be equal. Empty trains all.
+            Every setting that decides them must be equal; where `detector` alone differs, the adapters are
+            copied and the detectors fitted. Empty trains all.
         plugins: modules, or paths of .py files, that register objectives, metrics, benchmarks, detectors or
             attacks of your own; a file is looked for beside the configuration, too. `--plugin` appends one.
         data: where the requests and the evaluation splits come from.

@@ -24,7 +24,7 @@ from o3_lightning.evaluation.splits import splits_of
 from o3_lightning.models.base import BaseModel
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import evaluating, read_inputs
-from o3_lightning.run.reuse import PreviousRun
+from o3_lightning.run.reuse import PROTECT, UNLEARN, PreviousRun
 from o3_lightning.run.unlearner import fit_request, train_request
 from o3_lightning.training.launch import processes_wanted
 from o3_lightning.training.trainer import as_list
@@ -79,7 +79,7 @@ class StepClock(Callback):
 def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
     """Measures a few steps of a run on this machine and extrapolates; writes nothing.
 
-    Requests reused from an earlier run (`take_over`) count for the evaluation only.
+    What is reused from an earlier run (`take_over`) does not count.
 
     Raises:
         InputError: as `run_stream`.
@@ -87,9 +87,12 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
     start = time.perf_counter()
     inputs = read_inputs(config)
     base, stream, encoder = inputs
-    reused = PreviousRun(config, trainer, inputs).ids if config.take_over else ()
+    previous = PreviousRun(config, trainer, inputs) if config.take_over else None
     loaded = time.perf_counter() - start
-    fresh = [one for one in stream.requests if one.id not in reused]
+    reused = dict.fromkeys(previous.kinds, previous.ids) if previous else {}
+    fitted, trained_on = (
+        [one for one in stream.requests if one.id not in reused.get(kind, ())] for kind in (PROTECT, UNLEARN)
+    )
     request = max(stream.requests, key=lambda one: len(one.rows))
     logger.info("fitting the detector of %s ...", request.id)
     fit, detector = timed(lambda: fit_request(encoder, request, config))
@@ -103,15 +106,15 @@ def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
     logger.info("answering up to %d rows of each split ...", SAMPLE)
     once, prompt = measure_rows(config, base, stream), gate / len(prompts)
     processes = processes_wanted(trainer)
-    steps = sum(steps_of(config, one) for one in fresh)
+    steps = sum(steps_of(config, one) for one in trained_on)
     limit = config.evaluation.rows_on(base.model.device.type)
     sizes = [len(part) for _, _, part, _ in splits_of(stream)]
     asked = sum(min(size, limit or size) for size in sizes)
     probes = sum(sizes) + sum(map(len, stream.probes.values()))
-    count, fresh_rows = len(stream.requests), sum(len(one.rows) for one in fresh)
+    count, fitted_rows = len(stream.requests), sum(len(one.rows) for one in fitted)
     seconds = {
         "load": loaded,
-        "detectors": fit * fresh_rows / len(request.rows),
+        "detectors": fit * fitted_rows / len(request.rows),
         "adapters": step * steps / processes,
         "evaluation": (once * (1 + count) + prompt * asked * count) / processes + prompt * probes,
         "overlaps": overlaps,

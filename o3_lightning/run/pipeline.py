@@ -35,7 +35,7 @@ from o3_lightning.run.inputs import (
     read_inputs,
 )
 from o3_lightning.run.results import BASE_STAGE, finish_run
-from o3_lightning.run.reuse import PreviousRun
+from o3_lightning.run.reuse import PROTECT, UNLEARN, PreviousRun
 from o3_lightning.run.unlearner import Unlearner
 from o3_lightning.training.loggers import RunLogger
 from o3_lightning.training.processes import ALONE, Processes
@@ -119,7 +119,7 @@ def run_stages(context: RunContext) -> None:
     context = replace(context, config=replace(context.config, evaluation=measured))
     for stage, request in requests.items():
         if not context.config.refuse_only:
-            folder.stage(f"{stage}-unlearn", partial(train, context, request))
+            folder.stage(f"{stage}-{UNLEARN}", partial(train, context, request))
     for number, stage in enumerate(requests, start=1):
         folder.stage(f"{stage}-evaluate", partial(measure, context, number))
     folder.stage("detectors", lambda: once(lambda: measure_detectors(context)))
@@ -129,22 +129,23 @@ def run_stages(context: RunContext) -> None:
 
 
 def protect(context: RunContext, stage: str, request: UnlearningRequest) -> None:
-    """Registers and protects one request, or reuses all of its stages of the previous run."""
+    """Registers and protects one request, and reuses its stages of the previous run."""
     folder, unlearner, previous = context.folder, context.unlearner, context.previous
     context.processes.once(lambda: check_not_removed(context, stage, request))
     unlearner.register(request)
-    if previous is not None and request.id in previous.ids:
+    reused = () if previous is None or request.id not in previous.ids else previous.kinds
+    if PROTECT not in reused:
+        folder.stage(f"{stage}-{PROTECT}", lambda: unlearner.protect(request))
+    if previous is not None and reused:
         context.processes.once(lambda: previous.give(request, unlearner.store))
-        for kind in previous.kinds:
+        for kind in reused:
             folder.stage(f"{stage}-{kind}", partial(previous.stage, f"{stage}-{kind}"))
-        return
-    folder.stage(f"{stage}-protect", lambda: unlearner.protect(request))
 
 
 def check_not_removed(context: RunContext, stage: str, request: UnlearningRequest) -> None:
     """Raises InputError if a request was removed from the store after its detector was fitted."""
     store = context.unlearner.store
-    done = context.folder.stage_file(f"{stage}-protect").is_file()
+    done = context.folder.stage_file(f"{stage}-{PROTECT}").is_file()
     if done and request.id not in [record.id for record in store.records()]:
         raise InputError(
             f"request '{request.id}' was removed since it was unlearned; leave it out, and give those that "

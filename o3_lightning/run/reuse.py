@@ -1,8 +1,8 @@
 """Reusing the detectors and adapters of a previous run that begins with the same requests.
 
 What is trained for a request depends only on it and on the requests before it, so the store ends up the same
-whether the shared requests are trained again or not. Evaluations are repeated, because they cover the later
-requests too.
+whether the shared requests are trained again or not. Adapters do not depend on detectors, so another detector
+leaves them to be reused. Evaluations are repeated, because they cover the later requests too.
 """
 
 import logging
@@ -32,8 +32,10 @@ from o3_lightning.training.run_folder import RunFolder, decisive, differing
 logger = logging.getLogger(__name__)
 
 FIELD = "take_over"
+PROTECT, UNLEARN = "protect", "unlearn"  # stages
 # sections that decide what is trained, besides the rows
-DECISIVE = ("seed", "refuse_only", "base", "detector", "adapter", "objective", "trainer")
+DETECTOR = "detector"
+DECISIVE = ("seed", "refuse_only", "base", DETECTOR, "adapter", "objective", "trainer")
 
 
 class PreviousRun:
@@ -41,7 +43,8 @@ class PreviousRun:
 
     Attributes:
         ids: of the shared requests, in order; at least one.
-        kinds: of the stages that are reused, "protect" and, unless requests are only refused, "unlearn".
+        kinds: of the stages that are reused: "protect" unless the detectors are configured otherwise, and
+            "unlearn" unless requests are only refused.
 
     Raises:
         InputError: there is no such run, it is this one, something that decides what is trained differs (the
@@ -58,10 +61,16 @@ class PreviousRun:
             )
         if not (path / "config.yaml").is_file():
             raise InputError("expected the folder of a run; it has no config.yaml", path=path, field=FIELD)
-        check_same(path / "config.yaml", {**to_plain(config), "trainer": to_plain(dict(trainer))})
-        self.store = StoreView.open(self.folder.store, inputs.base.digest, inputs.encoder.digest)
+        now = {**to_plain(config), "trainer": to_plain(dict(trainer))}
+        changed = changed_fields(path / "config.yaml", now)
+        adapters_alone = not config.refuse_only and {field.split(".")[0] for field in changed} == {DETECTOR}
+        if changed and not adapters_alone:
+            told = "; ".join(f"{field} is {old} there, {new} here" for field, (old, new) in changed.items())
+            raise InputError(f"that run would train otherwise ({told})", path=path, field=FIELD)
+        encoder = None if adapters_alone else inputs.encoder.digest
+        self.store = StoreView.open(self.folder.store, inputs.base.digest, encoder)
         self.status = PROTECTED if config.refuse_only else UNLEARNED
-        self.kinds = ("protect",) if config.refuse_only else ("protect", "unlearn")
+        self.kinds = tuple([PROTECT] * (not adapters_alone) + [UNLEARN] * (not config.refuse_only))
         self.ids = tuple(self.shared_start(inputs.stream.requests))
         if not self.ids:
             raise InputError(
@@ -69,7 +78,7 @@ class PreviousRun:
             )
         if config.objective.needs_retained_data:
             self.check_retained(inputs.stream)
-        logger.info("taken over from %s: %s", config.take_over, ", ".join(self.ids))
+        logger.info("taken over from %s (%s): %s", path, " and ".join(self.kinds), ", ".join(self.ids))
 
     def shared_start(self, requests: Sequence[UnlearningRequest]) -> Iterator[str]:
         """Yields the ids of the leading requests that both runs have, at the same positions."""
@@ -101,7 +110,8 @@ class PreviousRun:
     def give(self, request: UnlearningRequest, store: Store) -> None:
         """Copies a request's detector and adapter into a store where it is registered, unless they are there.
 
-        The hashes of the answers are computed again from the rows, because the previous run may have none.
+        Where the adapter alone is reused, the request has to be protected. The hashes of the answers are
+        computed again from the rows, because the previous run may have none.
         """
         id = request.id
         status = store.record(id).status
@@ -119,12 +129,10 @@ def copy_adapter(there: Path, here: Path) -> None:
         shutil.copyfile(there / name, here / name)
 
 
-def check_same(path: Path, now: Mapping[str, Any]) -> None:
-    """Raises InputError if the previous run's configuration trains something else on the same requests."""
+def changed_fields(path: Path, now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns old and new value of each field that decides the training and differs from a previous run."""
     there, here = (
         {key: value for key, value in leaves(decisive(dict(one))) if key.split(".")[0] in DECISIVE}
         for one in (read_mapping(path), now)
     )
-    differ = [f"{key} is {old} there, {new} here" for key, old, new in differing(there, here)]
-    if differ:
-        raise InputError(f"that run would train otherwise ({'; '.join(differ)})", path=path, field=FIELD)
+    return {key: (old, new) for key, old, new in differing(there, here)}

@@ -3,7 +3,8 @@
 A study is a YAML file: the configuration that the variants share, the fields that differ in each, the seeds,
 the columns of the table, and optionally grids of values of which each variant takes the best on validation
 requests. Its runs are ordinary runs, so a killed study continues with the first unfinished one, and several
-processes may work on one study: each run is locked by the process that works on it.
+processes may work on one study: each run is locked by the process that works on it. What several runs need,
+the base model's results and adapters that are trained alike, is made once.
 """
 
 import functools
@@ -12,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +275,7 @@ def work_through(jobs: Sequence[Job], after: Callable[[], Any]) -> list[str]:
             try:
                 with FileLock(locks / f"{config.name}.lock", timeout=0), shared_base(config):
                     logger.info("run %d of %d: %s", jobs.index(job) + 1, len(jobs), config.name)
-                    run_stream(config, job.trainer)
+                    run_stream(replace(config, take_over=with_same_adapters(job, jobs)), job.trainer)
             except Timeout:
                 taken.append(job)
                 continue
@@ -302,6 +303,20 @@ def shared_base(config: RunConfig) -> Iterator[None]:
     yield
     if own.is_file() and not shared.is_file():
         write_atomically(shared, own.read_bytes(), private=True)
+
+
+def with_same_adapters(job: Job, jobs: Sequence[Job]) -> str:
+    """Returns the folder of a finished run with the adapters of this one, otherwise what it takes over."""
+
+    def trained(one: Job) -> Any:
+        config = one.config
+        return config.seed, config.base, config.data, config.adapter, config.objective, one.trainer
+
+    if job.config.take_over or job.config.refuse_only:
+        return job.config.take_over
+    same = (one for one in jobs if not one.config.refuse_only and trained(one) == trained(job))
+    finished = (str(one.config.folder) for one in same if one is not job and one.metrics is not None)
+    return next(finished, "")
 
 
 def summarise(

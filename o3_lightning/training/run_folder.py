@@ -106,7 +106,8 @@ class RunFolder:
     def stage(self, name: str, work: Callable[[], Result]) -> Result:
         """Returns a stage's result: from its file if the stage is finished, otherwise by running it.
 
-        `work` computes the result, a JSON object, in every process; the first one's is written.
+        `work` computes the result, a JSON object, in every process; the first one's is written. One that was
+        reused has its own `seconds`, others get those that the work took.
         """
         found = self.result(name)
         if found is not None:
@@ -114,7 +115,8 @@ class RunFolder:
             return found
         logger.info("%s ...", name)
         start = time.perf_counter()
-        result = {**work(), "seconds": time.perf_counter() - start}
+        found = work()
+        result = {"seconds": time.perf_counter() - start, **found}
         if self.processes.is_first:
             write_json(self.stage_file(name), result, private=True)
         logger.info("%s: %.1f s", name, result["seconds"])

@@ -12,7 +12,9 @@ import o3_lightning.run.unlearner as unlearner_module
 from o3_lightning.commands.common import read_run
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.run.parsing import config_from
 from o3_lightning.run.pipeline import run_stream
+from o3_lightning.run.study import read_study, run_study
 from o3_lightning.store.store import Store
 from o3_lightning.store.verify import verify_store
 
@@ -207,3 +209,49 @@ def test_a_request_whose_last_stage_was_not_noted_is_trained_anew(run, copy_firs
     (first / "stages/02-mirelle-unlearn.json").unlink()  # killed between the store and the note
     run("second", ["quillan", "mirelle"], "--take_over", str(first), *QUICK)
     assert trained == ["mirelle"]
+
+
+def test_adapters_are_taken_over_alone_where_the_detector_differs(run, copy_first, fitted, comparable):
+    trained, detectors = fitted
+    first = copy_first(2)
+    words = ["quillan", "mirelle", "tobiah"]
+    other = ["--detector.recall", "0.8", *QUICK]
+    second = run("second", words, "--take_over", str(first), *other)
+    assert (trained, len(detectors)) == (["tobiah"], 3)
+    assert comparable(second) == comparable(run("at_once", words, *other))
+    assert verify_store(second / "store") == []
+    protected, unlearned = (
+        json.loads((second / f"stages/01-quillan-{kind}.json").read_text()) for kind in ("protect", "unlearn")
+    )
+    assert "taken_over" not in protected
+    there = json.loads((first / "stages/01-quillan-unlearn.json").read_text())
+    assert (unlearned["taken_over"], unlearned["seconds"]) == (str(first), there["seconds"])
+
+
+def test_runs_of_a_study_share_adapters_that_are_trained_alike(files, fitted, tmp_path, comparable):
+    trained, detectors = fitted
+    study = tmp_path / "detectors.yaml"
+    study.write_text(
+        json.dumps(
+            {
+                "common": {
+                    "data": {"name": "jsonl", "requests": [files["quillan"]]},
+                    "evaluation": {"metrics": ["probability"], "samples": 0},
+                    "adapter": {"epochs": 1},
+                },
+                "variants": {
+                    "some": {"detector": {"recall": 0.9}},
+                    "others": {"detector": {"recall": 0.8}},
+                    "wide": {"adapter": {"rank": 16}},
+                },
+                "seeds": [0, 1],
+            }
+        )
+    )
+    run_study(read_study(study), tmp_path / "runs", tmp_path / "results")
+    assert (len(trained), len(detectors)) == (4, 6)
+    alone, _ = config_from(
+        {**read_study(study).job("others", 0, tmp_path / "runs").fields, "output": str(tmp_path / "alone")}
+    )
+    finished = run_stream(alone, {"enable_progress_bar": False})
+    assert comparable(tmp_path / "runs/detectors/others-seed0") == comparable(finished)
