@@ -21,6 +21,9 @@ def main(arguments: list[str]) -> None:
         "that its variants build on",
     )
     parser.add_argument("--name", default="", help="of the study; empty joins the names of the files")
+    parser.add_argument(
+        "--seeds", type=list[int], default=None, help="in place of those of the file, such as '[0]'"
+    )
     parser.add_argument("--output", default="runs", help="folder of the run folders")
     parser.add_argument("--results", default="results", help="folder of the result files")
     parser.add_argument(
@@ -36,7 +39,7 @@ def main(arguments: list[str]) -> None:
     from o3_lightning.run.study import read_study, run_study
     from o3_lightning.run.study_table import table
 
-    study = read_study(path, over, words.name)
+    study = read_study(path, over, words.name, words.seeds)
     if words.dry_run:
         from o3_lightning.run.dry_run import lines_of
 

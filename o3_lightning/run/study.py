@@ -108,7 +108,9 @@ class Study:
         return found
 
 
-def read_study(path: str | Path, over: Sequence[Path] = (), name: str = "") -> Study:
+def read_study(
+    path: str | Path, over: Sequence[Path] = (), name: str = "", seeds: list[int] | None = None
+) -> Study:
     """Reads a study and checks every variant's configuration.
 
     Args:
@@ -119,6 +121,7 @@ def read_study(path: str | Path, over: Sequence[Path] = (), name: str = "") -> S
             `validation` (fields, such as other requests, of the runs that choose among these).
         over: configuration files that override `common`, in order.
         name: of the study; empty joins the names of the files.
+        seeds: in place of those of the file; None takes these.
 
     Raises:
         InputError: the file is missing or not such YAML; names the wrong field; a grid without validation.
@@ -141,7 +144,7 @@ def read_study(path: str | Path, over: Sequence[Path] = (), name: str = "") -> S
         question=str(content.get("question", "")),
         common=common,
         variants=variants,
-        seeds=seeds_of(content.get("seeds"), source),
+        seeds=seeds_of(content.get("seeds") if seeds is None else seeds, source),
         figures=figures_of(content.get("figures"), source),
         grids=grids_of(content.get("grid"), own, source),
         validation=fields_of(content.get("validation"), source, "validation"),

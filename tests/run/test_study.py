@@ -95,6 +95,7 @@ def test_files_given_beside_a_study_override_it_and_name_it(tmp_path):
     config = study.job("small", 0, tmp_path).config
     assert (study.name, config.adapter.epochs, config.adapter.rank) == ("ranks_over", 7, 2)
     assert read_study(path, over, "mine").name == "mine"
+    assert read_study(path, over, "mine", [7]).seeds == (7,)
 
 
 def test_variants_are_compared_with_ours_pair_by_pair(tmp_path):
