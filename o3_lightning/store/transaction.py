@@ -82,7 +82,7 @@ class Session:
             sync_tree(pending)
             sync_folder(self.root)
             append_entry(self.root / JOURNAL, entry)
-        except BaseException:
+        except Exception:  # a signal may come after the line is written: the next session looks
             shutil.rmtree(pending, ignore_errors=True)
             raise
         self.journal.append(entry)

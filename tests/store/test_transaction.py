@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -73,6 +74,32 @@ def test_kill_before_any_system_call_leaves_old_or_new_state(store, kit, tmp_pat
                 assert seen[-1] == new
                 break
     assert old in seen
+
+
+def test_a_signal_after_any_system_call_leaves_old_or_new_state(store, kit, tmp_path, monkeypatch):
+    """Ctrl-C and SIGTERM raise wherever the program is, also right after the line that commits a change."""
+    old = snapshot(store.path)
+    for point in ("write", "fsync", "replace", "close"):
+        for number in range(1, 100):
+            trial = tmp_path / "trial"
+            shutil.copytree(store.path, trial)
+            subject, real, calls = Store.open(trial), getattr(os, point), [0]
+
+            def signalled(*args, real=real, calls=calls, number=number, **kwargs):
+                found = real(*args, **kwargs)
+                calls[0] += 1
+                if calls[0] == number:
+                    raise KeyboardInterrupt
+                return found
+
+            with monkeypatch.context() as patch, suppress(KeyboardInterrupt, StoreError):
+                patch.setattr(os, point, signalled)
+                subject.protect("noted", kit.detector)
+            left = snapshot(trial)
+            assert left == old or Store.open(trial).record("noted").status == "protected", (point, number)
+            shutil.rmtree(trial)
+            if calls[0] < number:
+                break
 
 
 def test_killed_create_is_finished_by_the_next(tmp_path, kit):
