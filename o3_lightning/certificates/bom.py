@@ -56,7 +56,6 @@ def make_bom(store: Store) -> dict[str, Any]:
 
 def request_component(store: Store, record: RequestRecord) -> dict[str, Any]:
     """Returns the detector, and the adapter if there is one, of a request as a model with its files."""
-    files = next(line.files for line in reversed(store.lines()) if line.request == record.id)
     return {
         "type": MODEL,
         "bom-ref": ref_of(record),
@@ -64,7 +63,7 @@ def request_component(store: Store, record: RequestRecord) -> dict[str, Any]:
         "modelCard": {"considerations": {"technicalLimitations": [DONE[record.status], *NOT_DONE]}},
         "components": [
             {"type": "file", "name": f"requests/{record.id}/{path}", "hashes": hashes(digest)}
-            for path, digest in sorted(files.items())
+            for path, digest in sorted(store.latest(record.id).files.items())
         ],
     }
 

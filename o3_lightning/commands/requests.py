@@ -156,7 +156,7 @@ def remove(store_path: Path, id: str) -> Iterator[str]:
     from o3_lightning.run.cleaning import clean_run
     from o3_lightning.store.store import Store
 
-    Store.open(store_path).record(id)
+    Store.open(store_path).latest(id)  # its record may be damaged
     yield from clean_run(store_path.parent, id)  # first: a request that is gone cannot be removed again
     yield run_store_command(store_path, REMOVE, id)
 

@@ -88,6 +88,11 @@ class StoreView:
             self._entry(session, id)
             return self._read(session, id)
 
+    def latest(self, id: str) -> Entry:
+        """Returns the latest journal line of a request, with the digests of its files."""
+        with self._session() as session:
+            return self._entry(session, id)
+
     def lines(self) -> list[Entry]:
         """Returns every journal line, oldest first."""
         with self._session() as session:

@@ -66,6 +66,13 @@ def test_a_damaged_result_is_named_before_the_request_is_removed(run):
     assert [record.id for record in Store.open(run / "store").records()] == ["gone", "kept"]
 
 
+def test_a_damaged_request_can_be_removed(run):
+    (run / "store" / "requests" / "gone" / "request.json").write_text("{")
+    main(["remove", "gone", "--store", str(run / "store")])
+    assert [record.id for record in Store.open(run / "store").records()] == ["kept"]
+    assert not (run / "report.html").exists()
+
+
 def test_an_unknown_request_cleans_nothing(run):
     with pytest.raises(InputError, match="no request 'ghost'"):
         main(["remove", "ghost", "--store", str(run / "store")])
