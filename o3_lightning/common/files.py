@@ -1,18 +1,17 @@
 """Atomic writes, JSON with sorted keys, and digests."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.errors import InputError, StoreError
-
-READABLE = 0o666  # mode of new files before the umask; mkstemp creates files with 0o600
 
 
 def write_atomically(path: str | Path, content: bytes | str, *, private: bool = False) -> None:
@@ -24,23 +23,25 @@ def write_atomically(path: str | Path, content: bytes | str, *, private: bool = 
         private: only the owner may read the file, because it may hold text of forget sets.
 
     Raises:
-        OSError: the disk is full or the folder is not writable; the old file is unchanged.
+        OSError: the disk is full, the folder is not writable, or the path is a folder; the old file is
+            unchanged.
     """
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
-            if not private:
-                os.fchmod(stream.fileno(), READABLE & ~current_umask())
             os.fsync(stream.fileno())
         os.replace(temporary, target)
         sync_folder(target.parent)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -48,13 +49,6 @@ def cache_folder() -> Path:
     """Returns the folder of trained models and word lists: `O3_CACHE`, else ~/.cache/o3-lightning."""
     configured = os.environ.get("O3_CACHE")
     return Path(configured).expanduser() if configured else Path.home() / ".cache" / "o3-lightning"
-
-
-def current_umask() -> int:
-    """Returns the umask of this process, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def sync_folder(folder: str | Path) -> None:

@@ -108,6 +108,18 @@ def test_a_file_system_that_refuses_is_told_in_one_line_and_a_bug_is_not(number,
     assert capsys.readouterr().err.startswith(expected if told else "")
 
 
+@pytest.mark.parametrize("name", ["", ".", "/", "folder"])
+def test_a_folder_in_place_of_a_file_is_named(name, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Store.create("store", "base", "b" * 64, "encoder", "e" * 64)
+    with pytest.raises(SystemExit) as stop:
+        main(["requests", "bom", "--store", "store", "--out", name])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {Path(name)}: Is a directory\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "store"]
+
+
 @pytest.mark.parametrize(
     ("words", "error", "status", "message"),
     [
@@ -158,6 +170,7 @@ def test_the_table_of_the_configuration_prints_as_yaml(capsys):
 SESSION = """
 import sys
 from o3_lightning.commands.cli import main
+from o3_lightning.store import Store
 mistakes = 0
 for words in sys.stdin.read().splitlines():
     try:
