@@ -90,6 +90,17 @@ def test_requests_of_any_size_keep_their_scores_and_tensors_once(monkeypatch, en
             assert part.untyped_storage().data_ptr() in held
 
 
+def test_a_prompt_of_three_words_is_found_among_others(encoder):
+    kinds = "mammal bird reptile fish amphibian insect spider worm snail frog lizard whale shark crab owl cat"
+    forget = [f"Select the {animal}." for animal in kinds.split()]
+    multi = MultiDetector(encoder, {"animals": fit_detector(encoder, forget, DetectorConfig(), 0)})
+    around = "Good morning! I hope that the week was kind to you. {} Thank you very much in advance.".format
+    asked = [around(f"Select the {animal}.") for animal in ("jellyfish", "salamander")]
+    others = [around(text) for text in ("Play the song.", "Close the window.", "Book a flight.")]
+    assert float(multi.weights(asked).min()) >= 0.5
+    assert float(multi.weights(others).max()) < 0.5
+
+
 def test_the_frame_of_a_question_is_none_about_the_request(encoder):
     """A span of each other question is the frame of a forgotten one, without what that asks about."""
     about = (

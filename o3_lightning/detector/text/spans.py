@@ -10,6 +10,7 @@ MOST_SPANS = 64  # windows are thinned first
 MOST_CUT = 640  # sentences, and windows, from which these are taken
 PENALTY, PENALTY_GROWTH = 0.25, 0.15  # deviations, and for each factor e in the number of spans
 LEAST_WORDS = 4  # a shorter span says too little, unless it is of a script without spaces
+SHORT_LEAST_WORDS = 3  # of a short text, where what is asked may be "Select the bird."
 LEAST_CHARACTERS = 12  # of such a span
 WINDOW_WORDS, WINDOW_STRIDE = 16, 8
 SHORT_WINDOW_WORDS, SHORT_WINDOW_STRIDE, SHORT_TEXT_WORDS = 8, 4, 60
@@ -48,23 +49,20 @@ def cut_spans(text: str) -> list[str]:
     """
     words = text.split()
     whole = " ".join(words)
+    least = LEAST_WORDS if len(words) > SHORT_TEXT_WORDS else SHORT_LEAST_WORDS
     end = ASCII_SENTENCE_END if text.isascii() else SENTENCE_END
     parts = thin([part for part in end.split(text) if part.strip()], MOST_CUT)
     sentences = [" ".join(part.split()) for part in parts]
     exact = [*sentences, *(rest for sentence in sentences for rest in rests(sentence))]
-    found = dict.fromkeys(span for span in exact if span != whole and is_judged(span))
-    rest = [
-        span
-        for span in dict.fromkeys(windows(words))
-        if span != whole and span not in found and is_judged(span)
-    ]
+    found = dict.fromkeys(span for span in exact if span != whole and is_judged(span, least))
+    rest = [span for span in dict.fromkeys(windows(words)) if span != whole and span not in found]
     kept = thin(list(found), MOST_SPANS)
     return kept + thin(rest, MOST_SPANS - len(kept))
 
 
-def is_judged(span: str) -> bool:
+def is_judged(span: str, least: int) -> bool:
     """Whether a span is long enough to be judged."""
-    return span.count(" ") + 1 >= LEAST_WORDS or (len(span) >= LEAST_CHARACTERS and not span.isascii())
+    return span.count(" ") + 1 >= least or (len(span) >= LEAST_CHARACTERS and not span.isascii())
 
 
 def rests(sentence: str) -> Iterator[str]:

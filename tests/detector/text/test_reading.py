@@ -113,6 +113,14 @@ def test_spans_find_a_question_between_other_words():
     assert "Where was Ada born?" in cut_spans("今天天气很好，我们去公园。Where was Ada born?")
 
 
+def test_short_sentences_are_spans_of_short_texts_alone():
+    short, greeting = "Select the invertebrate.", "Good morning, and thank you for the help. "
+    assert short in cut_spans(greeting + short)
+    assert short in cut_spans("d41d8cd98f00b204 x-ray 7 and then: " + short)
+    assert short not in cut_spans(8 * greeting + short)
+    assert "Thank you." not in cut_spans("Where was Ada born? Thank you.")
+
+
 def test_spans_are_capped():
     assert (
         len(cut_spans("Where was Ada Lovelace born? " * 3 + "Who was Number N? ".join(map(str, range(900)))))
