@@ -184,6 +184,9 @@ class FusionGroup(FeatureGroup):
         rows = torch.tensor([row for row, _, _ in spans])
         for row in sorted({row for row, _, _ in spans}):
             own = (rows == row).nonzero()[:, 0]
+            if len(own) <= MOST_ENCODED:
+                chosen[own] = True
+                continue
             order = shared[own].argsort(dim=0, descending=True, stable=True)[:MOST_ENCODED]
             chosen[own] = torch.zeros_like(chosen[own]).scatter_(0, order, True)
         chosen &= enough & ~done[rows]

@@ -16,6 +16,7 @@ from o3_lightning.detector.constants import LEXICAL_POWER
 HASH_MULTIPLIER = 2654435761  # Knuth's multiplicative hash: 2^32 over the golden ratio
 HASH_BITS = 32
 ZIPF_OFFSET = 2.7  # Mandelbrot's shift, the usual value for English words
+ROWS_AT_ONCE = 64  # prompts whose words are looked up together
 SYMBOL_RANK = 500  # single characters stand at the head of a vocabulary whatever their frequency
 
 
@@ -79,14 +80,19 @@ def known_information(
     Returns:
         Known [B, K] and all [B, 1], in nats^2, float64; 0 for a prompt without tokens.
     """
-    distinct = [sorted(set(row)) for row in tokens]
-    counts = torch.tensor([len(row) for row in distinct], dtype=torch.int64)
-    held, total = (torch.zeros(len(tokens), width, dtype=torch.float64) for width in (known.shape[0], 1))
-    ids = torch.tensor([token for row in distinct for token in row], dtype=torch.int64)
-    rows = torch.repeat_interleave(torch.arange(len(tokens)), counts)
-    weights = information[ids].double() ** LEXICAL_POWER
-    hits = known.T[hash_tokens(ids, known.shape[1])].double() * weights[:, None]
-    return held.index_add_(0, rows, hits), total.index_add_(0, rows, weights[:, None])
+    parts = []
+    for first in range(0, max(len(tokens), 1), ROWS_AT_ONCE):
+        block = tokens[first : first + ROWS_AT_ONCE]
+        counts = torch.tensor([len(row) for row in block], dtype=torch.int64)
+        rows = torch.repeat_interleave(torch.arange(len(block)), counts)
+        words = torch.tensor([token for row in block for token in row], dtype=torch.int64)
+        ids, places = torch.unique(words, return_inverse=True)
+        weights = torch.zeros(len(block), len(ids), dtype=torch.float64)
+        weights[rows, places] = information[words].double() ** LEXICAL_POWER  # a word counts once
+        held = weights @ known.T[hash_tokens(ids, known.shape[1])].double()
+        parts.append((held, weights.sum(dim=1, keepdim=True)))
+    held, total = (torch.cat(part) for part in zip(*parts, strict=True))
+    return held, total
 
 
 def lexical_scores(tokens: Sequence[Sequence[int]], known: Tensor, information: Tensor) -> Tensor:

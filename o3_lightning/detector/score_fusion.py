@@ -87,6 +87,10 @@ class FusionState:
     score_center: Tensor
     score_spread: Tensor
 
+    def __getstate__(self) -> dict[str, Tensor]:
+        """Returns what a copy holds: the rows of the request, not the stack that they are a view of."""
+        return {name: value.clone() for name, value in vars(self).items()}
+
 
 def stack_states(states: Sequence[FusionState]) -> FusionState:
     """Returns one state for single requests, padded to the largest rank and bank.
@@ -352,4 +356,7 @@ def subject_scores(features: Tensor, state: FusionState) -> Tensor:
         state: K stacked requests; 0 for one without a subject.
     """
     unit = F.normalize(features, dim=-1)
-    return torch.einsum("bld,kld->bk", unit, state.subject) - state.subject_offset
+    scores = torch.zeros(len(features), len(state.subject))
+    own = state.channel_weights[:, CHANNELS.index("subject")].nonzero()[:, 0]
+    scores[:, own] = torch.einsum("bld,kld->bk", unit, state.subject[own]) - state.subject_offset[own]
+    return scores

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -88,6 +89,9 @@ def test_requests_of_any_size_keep_their_scores_and_tensors_once(monkeypatch, en
         for field, part in vars(detector.parts["fusion"].state).items():
             assert torch.equal(part, getattr(states[name], field))
             assert part.untyped_storage().data_ptr() in held
+        for field, part in vars(copy.deepcopy(detector).parts["fusion"].state).items():
+            assert torch.equal(part, getattr(states[name], field))
+            assert part.untyped_storage().nbytes() == part.nbytes
 
 
 def test_a_prompt_of_three_words_is_found_among_others(encoder):
