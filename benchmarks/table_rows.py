@@ -136,14 +136,15 @@ def weight(value: float) -> str:
 
 
 def gate_scale() -> Iterator[Row]:
-    """Yields the time of a prompt and the size of the store by the number of requests."""
+    """Yields the time of a prompt and the memory of the gate by the number of requests."""
     measured = results("detector_scale")
-    times, growth = measured["milliseconds_a_prompt"], measured["growth_1_to_256"]
-    for size, label in (("1", "one prompt at a time"), ("32", "batches of 32"), ("128", "batches of 128")):
-        digits = 1 if size == "1" else 2
-        cells = [f"{value:.{digits}f}" for value in in_order(times[f"batch of {size}"])]
-        yield [label, *cells, f"{growth[f'batch of {size}']:.2f}"]
-    yield ["store, MB", *(f"{size / 1e6:.1f}" for size in in_order(measured["detector_bytes"])), ""]
+    for asked, times in measured["milliseconds_a_prompt"].items():
+        for size, label in (("1", "one at a time"), ("32", "batches of 32")):
+            found = in_order(times[f"batch of {size}"])
+            yield [f"{asked}, {label}", *(f"{value:.1f}" for value in found), f"{found[-1] / found[0]:.1f}"]
+    each = measured["memory_bytes_a_request"]
+    sizes = zip(sorted(map(int, each)), in_order(each), strict=True)
+    yield ["memory, MB", *(f"{count * size / 1e6:,.1f}" for count, size in sizes), ""]
 
 
 def in_order(by_count: dict[str, float]) -> list[float]:
