@@ -91,7 +91,7 @@ def comparable():
 
     def read(folder):
         metrics = json.loads((folder / "metrics.json").read_text())
-        for key in ("seconds", "peak_memory_mib", "environment"):
+        for key in ("seconds", "peak_memory_mib", "environment", "store_head"):
             metrics.pop(key)
         for adapter in metrics["adapters"].values():
             adapter.pop("seconds")

@@ -72,11 +72,12 @@ def splits(path: Path, store: Store, record: RequestRecord) -> Iterator[Surface]
         return
     result = read_result(path, "digests", "persistence")
     check_digests(path, result["digests"], store, record)
+    changed = age_problem(result.get("store_head"), store, record)
     tables = result["persistence"].get("accuracy", {})
     for split, name in SPLITS.items():
         table = tables.get(split)
-        if table is None or record.id not in table["rows"]:
-            yield Surface(name, note="not part of the run's metrics")
+        if changed or table is None or record.id not in table["rows"]:
+            yield Surface(name, note=changed or "not part of the run's metrics")
             continue
         values = table["values"][table["rows"].index(record.id)]
         yield judged(name, values[0], values[-1], record.rows if split == "seen" else None, "", path)
@@ -88,7 +89,8 @@ def attacks(path: Path, store: Store, record: RequestRecord) -> Iterator[Surface
         yield from (Surface(name) for name in (DISGUISES, *WEIGHT_ATTACKS.values()))
         return
     result = read_result(path, "table", "store_head")
-    check_age(path, result["store_head"], store, record)
+    if changed := age_problem(result["store_head"], store, record):
+        raise InputError(f"{changed}; run evaluate --robustness true again", path=path)
     rows = [row for row in result["table"] if row.get("request") == record.id]
     disguised = [row for row in rows if row.get("member") and row["base_leak"] is not None]
     yield worst(DISGUISES, [row for row in disguised if row["base_leak"] >= KNOWN], path)
@@ -131,13 +133,12 @@ def check_digests(path: Path, found: Mapping[str, Any], store: Store, record: Re
             raise InputError(f"of another {name}: digest {measured[name]}, the store has {digest}", path=path)
 
 
-def check_age(path: Path, head: str, store: Store, record: RequestRecord) -> None:
-    """Raises if the request's files changed after the measurement, or the result is of another store."""
+def age_problem(head: str | None, store: Store, record: RequestRecord) -> str:
+    """Returns why a result, measured at a head of a journal, says nothing of the request now; or nothing."""
     lines = store.lines()
     place = next((number for number, line in enumerate(lines) if line.digest == head), None)
     if place is None:
-        raise InputError("measured on another store; run evaluate --robustness true again", path=path)
+        return "measured on another store, or by an earlier version"
     own = [line for line in lines if line.request == record.id]
     measured = [line.files for line in own if line.sequence <= lines[place].sequence]
-    if not measured or measured[-1] != own[-1].files:
-        raise InputError(f"measured before '{record.id}' changed; run evaluate again", path=path)
+    return "" if measured and measured[-1] == own[-1].files else f"measured before '{record.id}' changed"

@@ -37,8 +37,8 @@ def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger, *, 
     """Writes the CSV file, the report and `metrics.json`, in this order, then publishes the run.
 
     The last two mark the run as finished; `text` sends prompts and answers to Weights & Biases, too. In
-    addition to `assemble_metrics`, `metrics.json` holds `digests` (base model, encoder, forget sets) and
-    `store_bytes` (of detector and adapter) by request.
+    addition to `assemble_metrics`, `metrics.json` holds `digests` (base model, encoder, forget sets),
+    `store_head` (digest of the journal's last line) and `store_bytes` (of detector and adapter) by request.
     """
     identifiers, results = [request.id for request in stream.requests], folder.results()
     forget_sets = {request.id: request.digest for request in stream.requests}
@@ -46,6 +46,7 @@ def finish_run(folder: RunFolder, stream: RequestStream, loggers: RunLogger, *, 
     metrics = {
         **assemble_metrics(stream.name, identifiers, results),
         "digests": {"base": store.base_digest, "encoder": store.encoder_digest, "requests": forget_sets},
+        "store_head": store.head(),
         "store_bytes": {
             name: sum(
                 path.stat().st_size for path in (folder.store / "requests" / name).rglob("*.safetensors")

@@ -39,7 +39,8 @@ def run(tmp_path):
     store.unlearn("kim", lambda folder: (folder / "adapter_config.json").write_text("{}"), {"loss": 0.5})
     digests = {"base": "b" * 64, "requests": {"kim": REQUEST.digest}}
     values = {"columns": ["base", "kim"], "rows": ["kim"], "values": [[1.0, 0.0]]}
-    metrics = {"digests": digests, "persistence": {"accuracy": {"seen": values}}}
+    head = store.head()
+    metrics = {"digests": digests, "persistence": {"accuracy": {"seen": values}}, "store_head": head}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     table = [
         attack_row("mail", 0.0, 1.0, "test"),
@@ -50,7 +51,6 @@ def run(tmp_path):
         attack_row("quantise_merged_4_bits", 0.5, 1.0, utility=0.0, base_utility=1.0),
         attack_row("quantise_4_bits", 0.0, 0.06),
     ]
-    head = store.head()
     (tmp_path / "robustness.json").write_text(json.dumps({"table": table, "store_head": head}))
     write_keys(tmp_path)
     return tmp_path
@@ -152,6 +152,8 @@ def test_measurements_of_another_state_are_refused(run):
     with pytest.raises(InputError, match=r"robustness.json: measured before 'kim' changed"):
         certify(run)
     (run / "robustness.json").unlink()
+    notes = {one["name"]: one["note"] for one in statement_of(certify(run))["predicate"]["surfaces"]}
+    assert notes["questions of the request"] == "measured before 'kim' changed"
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["digests"]["requests"]["kim"] = "f" * 64
     (run / "metrics.json").write_text(json.dumps(metrics))
