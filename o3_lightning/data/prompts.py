@@ -9,7 +9,9 @@ from o3_lightning.data.records import check_characters
 
 Prompt = str | Sequence[Mapping[str, Any]]
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-NOT_TEXT = frozenset({"role", "content", "id", "tool_call_id", "type", "index"})
+FORM = frozenset(
+    {"arguments", "function", "id", "index", "name", "text", "type"}
+)  # words of a call's own form
 
 
 class Turn(NamedTuple):
@@ -45,7 +47,10 @@ def read_prompt(prompt: Prompt) -> list[Turn]:
     if isinstance(prompt, str):
         turns = [Turn("user", prompt)]
     elif isinstance(prompt, Sequence) and all(isinstance(message, Mapping) for message in prompt):
-        turns = [read_message(message) for message in prompt if isinstance(message, Mapping)]
+        try:
+            turns = [read_message(message) for message in prompt if isinstance(message, Mapping)]
+        except RecursionError as error:
+            raise InputError("a message is nested too deeply", field="prompts") from error
     else:
         message = f"expected a text or a list of messages, got {type(prompt).__name__}"
         raise InputError(message, field="prompts")
@@ -86,7 +91,7 @@ def read_message(message: Mapping[str, Any]) -> Turn:
         raise InputError(f"expected 'role' to be one of {', '.join(ROLES)}, got {role!r}", field="prompts")
     if message.get("content") is None and not message.get("tool_calls") and not message.get("function_call"):
         raise InputError("expected 'content' to be a text or a list of text parts, got none", field="prompts")
-    others = {key: value for key, value in message.items() if key not in NOT_TEXT}
+    others = [value for key, value in message.items() if key not in ("role", "content")]
     texts = (read_content(message.get("content")), *leaves(others))
     return Turn(role, " ".join(text for text in texts if text))
 
@@ -100,29 +105,29 @@ def read_content(content: Any) -> str:
         raise InputError(f"{expected}, got {type(content).__name__}", field="prompts")
     texts = []
     for part in content:
-        text = part.get("text") if isinstance(part, Mapping) else part
+        text, kind = part, type(part).__name__
+        if isinstance(part, Mapping):
+            text, kind = part.get("text"), part.get("type", "text" if len(part) == 1 else None)
+            text = text if str(kind).endswith("text") else None  # a picture with a caption is no text
         if not isinstance(text, str):
-            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
             raise InputError(f"{expected}, got a part of type {kind!r}", field="prompts")
         texts.append(text)
     return "\n".join(texts)
 
 
 def leaves(value: Any) -> Iterator[str]:
-    """Yields the strings in nested values, keys and the arguments of tool calls included."""
+    """Yields the strings in nested values: keys, and what is in the arguments of tool calls, included."""
     if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if key not in NOT_TEXT:
-                yield from leaves(inner)
+        yield from leaves(list(value.items()))
     elif isinstance(value, str):
-        try:
-            parsed = json.loads(value) if value.lstrip()[:1] in ("{", "[") else value
+        try:  # as pairs, for a key that comes twice
+            inside = json.loads(value, object_pairs_hook=list) if value.lstrip()[:1] in ("{", "[") else value
         except (ValueError, RecursionError):
-            parsed = value
-        if isinstance(parsed, str):
-            yield parsed
-        else:
-            yield from leaves(parsed)
+            inside = value
+        if not isinstance(inside, str):
+            yield from leaves(inside)
+        elif inside not in FORM:
+            yield inside
     elif isinstance(value, Sequence) and not isinstance(value, bytes):
         for inner in value:
             yield from leaves(inner)
