@@ -15,6 +15,7 @@ from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
 
 TIMEOUT_SECONDS = 15.0
+TEXTS = ("messages", "prompt", "suffix", "tools", "functions", "response_format", "input", "instructions")
 NO_ANSWER = ("embeddings", "moderation", "audio_transcription", "rerank")  # call types that tell no text
 
 
@@ -28,7 +29,7 @@ class O3Guardrail(CustomGuardrail):
         if call_type in NO_ANSWER:
             return data
         url = os.environ.get("O3_GATE_URL", "http://127.0.0.1:8000")
-        body = {name: data[name] for name in ("messages", "prompt") if data.get(name)}
+        body = {name: data[name] for name in TEXTS if data.get(name)}
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
             answer = await client.post(f"{url}/check/{call_type}", json=body)
         if not answer.is_success:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from o3_lightning.data.prompts import Prompt
+from o3_lightning.data.prompts import Prompt, leaves
 
 UNSUPPORTED = (
     "best_of",
@@ -21,6 +21,7 @@ UNSUPPORTED = (
     "tool_choice",
     "tools",
 )
+NO_PROMPT = frozenset({"metadata", "model", "stop", "stream_options", "user"})  # texts the model never reads
 MOST_CHOICES, MOST_STOPS, HOTTEST = 16, 4, 2.0
 MOST_CHAT_LOGPROBS, MOST_LOGPROBS = 20, 5
 Messages = list[dict[str, Any]]
@@ -121,23 +122,29 @@ class ClassifyBody(BaseModel):
 
 
 class CheckBody(BaseModel):
-    """The body of `/check`: that of a chat or text completion; only its prompts are read."""
+    """The body of `/check`: that of a chat or text completion. Texts of other fields are judged, too."""
+
+    model_config = ConfigDict(extra="allow")
 
     messages: Messages | None = None
     prompt: str | list[str] | None = None
 
     @model_validator(mode="after")
     def check(self) -> CheckBody:
-        """Refuses a body of another interface: what is not judged must not pass."""
-        if not self.contents:
+        """Refuses a body of another interface."""
+        if not (self.messages or self.prompt):
             raise ValueError("expected 'messages' or 'prompt'")
         return self
 
     @property
     def contents(self) -> list[Prompt]:
-        """The chat and the texts."""
+        """The chat and the texts; what is not judged must not pass, such as a question in `tools`."""
         texts = [self.prompt] if isinstance(self.prompt, str) else self.prompt or []
-        return [*([self.messages] if self.messages else []), *texts]
+        given = {name: value for name, value in (self.model_extra or {}).items() if name not in NO_PROMPT}
+        others = "\n".join(
+            leaves([value for value in given.values() if isinstance(value, str | list | dict)])
+        )
+        return [*([self.messages] if self.messages else []), *texts, *([others] if others else [])]
 
 
 class RequestBody(BaseModel):

@@ -33,6 +33,11 @@ def test_envoys_check_denies_what_the_gate_refuses_and_what_it_cannot_read(serve
     assert (passed.status_code, passed.headers["x-o3-decision"], passed.content) == (200, "base", b"")
     texts = {"prompt": [OTHER, FORGOTTEN]}
     assert served.http.post("/check/v1/completions", json=texts).status_code == 403
+    calls = [{"type": "function", "function": {"name": "ask", "description": FORGOTTEN}}]
+    for hidden in ({"suffix": FORGOTTEN}, {"tools": calls}, {"input": [{"content": FORGOTTEN}]}):
+        assert served.http.post(path, json={**chat(OTHER), **hidden}).status_code == 403
+    unread = {"user": FORGOTTEN, "metadata": {"session": FORGOTTEN}, "temperature": 0.5, "stop": [FORGOTTEN]}
+    assert served.http.post(path, json={**chat(OTHER), **unread}).status_code == 200
     for body in ({}, {"input": FORGOTTEN}, {"prompt": [[1, 2]]}, {"messages": [{"role": "user"}]}):
         assert served.http.post(path, json=body).status_code == 400
     assert served.http.get("/check/v1/models").status_code == 200
@@ -72,6 +77,9 @@ def test_litellms_guardrail_blocks_what_the_gate_refuses_and_what_it_cannot_judg
     with pytest.raises(HTTPException) as caught:
         guardrail(chat(FORGOTTEN))
     assert caught.value.status_code == 403
+    for hidden in ({"tools": [{"function": {"description": FORGOTTEN}}]}, {"suffix": FORGOTTEN}):
+        with pytest.raises(HTTPException):
+            guardrail({**data, **hidden})
     with pytest.raises(HTTPException):
         guardrail({"input": FORGOTTEN}, "responses")
     monkeypatch.setenv("O3_GATE_URL", "http://127.0.0.1:1")
