@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from o3_lightning.common.errors import O3Error
+from o3_lightning.gating.routing import describe
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,11 @@ class StoreWatcher:
             if self.model.refresh():
                 logger.info("the store has changed; gated requests: %s", ", ".join(self.model.ids) or "none")
             self.problem = ""
-        except O3Error as error:
-            if str(error) != self.problem:
-                logger.error("the model does not follow its store: %s", error)
-            self.problem = str(error)
+        except Exception as error:  # whoever looks must go on
+            problem = str(error) if isinstance(error, O3Error) else describe(error)
+            if problem != self.problem:
+                logger.error("the model does not follow its store: %s", problem)
+            self.problem = problem
 
     def _watch(self) -> None:
         while not self._stopped.wait(self.seconds):

@@ -158,11 +158,7 @@ class Engine:
     def _keep_up(self) -> None:
         """Follows the store every `refresh_seconds`, and runs the functions given to `call`."""
         if monotonic() - self._followed > self.config.refresh_seconds:
-            try:
-                self.watcher.look()
-            except Exception as error:  # the thread must go on; `/readyz` shows the problem
-                self.watcher.problem = describe(error)
-                logger.error("the model does not follow its store: %s", self.watcher.problem)
+            self.watcher.look()  # `/readyz` shows a problem
             self._followed = monotonic()
         while self._calls:
             work, future = self._calls.popleft()

@@ -261,6 +261,19 @@ def test_damage_leaves_a_refreshed_model_as_it_was(stocked, gate_kit):
     assert gated.ids == ("roses",)
 
 
+def test_a_watcher_outlives_any_error(stocked, gate_kit, monkeypatch):
+    gated = open_gate(stocked("s", ["roses"]), gate_kit)
+    with StoreWatcher(gated, seconds=0.01) as watcher, monkeypatch.context() as patch:
+        patch.setattr(gated, "refresh", lambda: 1 / 0)
+        deadline = time.monotonic() + 30
+        while not watcher.problem.startswith("ZeroDivisionError") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        patch.undo()
+        while watcher.problem and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert time.monotonic() < deadline
+
+
 def test_watched_model_changes_between_generations_and_threads_keep_their_disabled_gate(stocked, gate_kit):
     store = stocked("s", ["roses"])
     gated = open_gate(store, gate_kit)
