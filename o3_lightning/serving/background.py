@@ -62,21 +62,33 @@ class BackgroundTraining:
 
     def _train(self, id: str, lines: bytes) -> None:
         """Trains one request, and notes whether that failed; errors of the process go to standard error."""
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder) / "config.yaml"
-            config.write_text(yaml.safe_dump(self.settings), encoding="utf-8")
-            words = ["requests", "train", "/dev/stdin", "--store", str(self.store), "--config", str(config)]
-            with self._lock:
-                if self._stopped:
-                    return
-                self.states[id] = "running"
-                self._process = process = start(words)
-            process.communicate(lines)
-        if process.returncode == 0:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                config = Path(folder) / "config.yaml"
+                config.write_text(yaml.safe_dump(self.settings), encoding="utf-8")
+                words = [
+                    "requests",
+                    "train",
+                    "/dev/stdin",
+                    "--store",
+                    f"{self.store}",
+                    "--config",
+                    f"{config}",
+                ]
+                with self._lock:
+                    if self._stopped:
+                        return
+                    self.states[id] = "running"
+                    self._process = process = start(words)
+                process.communicate(lines)
+            ended = f"with status {process.returncode}" if process.returncode else ""
+        except OSError as error:  # a full disk, no memory for a process
+            ended = f"before it began: {error.strerror or error}"
+        if not ended:
             del self.states[id]
         elif not self._stopped:
             self.states[id] = "failed"
-            logger.error("training '%s' ended with status %d; it stays protected", id, process.returncode)
+            logger.error("training '%s' ended %s; it stays protected", id, ended)
 
 
 def start(words: Sequence[str]) -> subprocess.Popen[bytes]:

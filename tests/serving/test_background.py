@@ -1,5 +1,6 @@
 """A request that a running server was given is trained beside it."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -65,6 +66,17 @@ def test_an_added_request_is_trained_and_a_failure_leaves_it_protected(serving, 
         wait_for(served, "mirelle", "")
     assert calls[0][:4] == ["requests", "train", "/dev/stdin", "--store"]
     assert len(calls) == 1
+
+
+def test_a_training_that_cannot_begin_has_failed(serving, monkeypatch):
+    def start(words):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("o3_lightning.serving.background.start", start)
+    with serving(train_requests=True) as served:
+        served.http.post("/requests", json={"id": "mirelle", "rows": MIRELLE}, headers=served.operator)
+        wait_for(served, "mirelle", "failed")
+        assert state_of(served, "mirelle") == ("protected", "failed")
 
 
 def test_a_server_that_stops_ends_its_training(serving, monkeypatch):
