@@ -79,13 +79,15 @@ class Guard:
             return
         started = False
         left: int | None = self.config.max_body_bytes
+        until = asyncio.get_running_loop().time() + self.config.timeout_seconds
 
         async def limited() -> Message:
             nonlocal left
             if left is None:  # the body is complete; what comes next is the disconnect
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), self.config.timeout_seconds)
+                async with asyncio.timeout_at(until):
+                    message = await receive()
             except TimeoutError as error:
                 raise HTTPException(408, "the body did not arrive in time") from error
             left -= len(message.get("body", b""))

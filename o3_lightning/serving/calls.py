@@ -74,8 +74,11 @@ class Calls:
             is_gone: whether the client has disconnected.
 
         Raises:
-            CallError: the queue is full, a prompt cannot be read, the time is over, or the model failed.
+            CallError: too many rows, the queue is full, a prompt cannot be read, the time is over, or the
+                model failed.
         """
+        if len(rows) > self.config.max_waiting_rows:  # would never fit: trying again is in vain
+            raise CallError(400, f"expected up to {self.config.max_waiting_rows} answers, got {len(rows)}")
         queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         loop, began = asyncio.get_running_loop(), monotonic()
         for number, row in enumerate(rows):

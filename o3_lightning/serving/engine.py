@@ -238,6 +238,9 @@ class Engine:
         except InputError as error:
             row.emit(Failed(400, str(error)))
             return False
+        except Exception as error:  # one row must not end the others
+            fail([row], error)
+            return False
         row.max_tokens = min(row.max_tokens, room)
         return True
 

@@ -38,6 +38,7 @@ def check_model(asked: str, served: str) -> None:
 def error_body(status: int, message: str) -> dict[str, Any]:
     """Returns an error as OpenAI's clients read it."""
     kind = "invalid_request_error" if status < 500 else "server_error"
+    message = message.encode(errors="backslashreplace").decode()  # may quote half of a character
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 

@@ -152,7 +152,8 @@ class RowText:
 
 def overlap(text: str, stop: str) -> int:
     """Returns the length of the longest end of a text with which a stop text begins."""
-    return next((size for size in range(len(stop) - 1, 0, -1) if text.endswith(stop[:size])), 0)
+    longest = min(len(stop) - 1, len(text))
+    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
 
 
 class RowStop(StoppingCriteria):
@@ -221,7 +222,8 @@ class RowSampler(LogitsProcessor):
         raw, scores = scores, scores.clone()
         for number in sampled:
             row = self.rows[number]
-            likely, order = (scores[number].float().cpu() / row.temperature).softmax(-1).sort(descending=True)
+            raised = scores[number].double().cpu()  # and at most 0: the least temperature divides it
+            likely, order = ((raised - raised.max()) / row.temperature).softmax(-1).sort(descending=True)
             likely[likely.cumsum(-1) - likely >= row.top_p] = 0
             token = int(order[torch.multinomial(likely, 1, generator=self.generators[number])])
             scores[number] = -math.inf

@@ -16,6 +16,7 @@ from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.tokens import PromptTokens
 from o3_lightning.models.lora import LoraFactors
+from o3_lightning.serving import engine
 from o3_lightning.serving.audit import summarise
 
 FORGOTTEN = "Where did Quillan Osterhaus spend winter 3?"
@@ -200,6 +201,25 @@ def test_requests_and_refusals_do_not_wait_for_the_answer_that_is_generated(serv
             assert plain.endswith(streamed(long)[0])
 
 
+def test_a_prompt_that_cannot_be_read_ends_its_own_row_alone(served, base, monkeypatch):
+    read = engine.read_prompt
+
+    def breaks(prompt):
+        if prompt == "broken":
+            raise RuntimeError(prompt)
+        return read(prompt)
+
+    def ask(prompt):
+        return served.http.post("/v1/gate", json={"prompt": prompt}).status_code
+
+    monkeypatch.setattr(engine, "read_prompt", breaks)
+    with slowed(base), ThreadPoolExecutor(4) as pool:  # which wait, and are then read together
+        long = served.ask(messages=[{"role": "user", "content": OTHER}], max_tokens=40, stream=True)
+        next(iter(long))
+        assert list(pool.map(ask, ["broken", OTHER, "broken", FORGOTTEN])) == [500, 200, 500, 200]
+        assert streamed(long)
+
+
 def test_an_answer_keeps_its_adapter_while_the_store_changes(serving, base):
     path = "model.layers.0.mlp.down_proj"
     layer = base.model.get_submodule(path)
@@ -240,10 +260,18 @@ def test_rows_that_arrive_together_share_a_batch_and_keep_their_own_answers(serv
     assert served.metric("o3_batch_rows_count") - batches < 24
 
 
-def test_a_full_queue_refuses_with_retry_after(serving):
-    with serving(max_waiting_rows=3) as served, pytest.raises(openai.RateLimitError) as caught:
-        served.ask(messages=[{"role": "user", "content": OTHER}], n=4)
-    assert int(caught.value.response.headers["retry-after"]) >= 1
+def test_a_full_queue_refuses_with_retry_after(serving, base):
+    asked = [{"role": "user", "content": OTHER}]
+    with serving(max_waiting_rows=3, max_batch_rows=1) as served, slowed(base), ThreadPoolExecutor(1) as pool:
+        running = pool.submit(served.ask, messages=asked, max_tokens=20, n=3)
+        while not served.metric("o3_waiting_rows"):
+            time.sleep(0.01)
+        with pytest.raises(openai.RateLimitError) as caught:
+            served.ask(messages=asked, n=3)
+        assert int(caught.value.response.headers["retry-after"]) >= 1
+        assert running.result()
+        with pytest.raises(openai.BadRequestError, match="expected up to 3 answers, got 4"):
+            served.ask(messages=asked, n=4)  # would never fit
 
 
 @pytest.mark.parametrize("fault", ["error", "nan"])
