@@ -14,7 +14,7 @@ from typing import Any
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import to_json
 
-FIELDS = ("time", "id", "decision", "weights", "latency_ms")
+FIELDS = {"time": str, "decision": str, "weights": dict, "latency_ms": int | float}
 
 
 class AuditLog:
@@ -95,7 +95,9 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
                 entry = json.loads(line)
             except ValueError as error:
                 raise InputError(f"not JSON: {error}", path=file, line=number) from error
-            if not isinstance(entry, dict) or not all(field in entry for field in FIELDS):
+            if not isinstance(entry, dict) or not all(
+                isinstance(entry.get(field), kind) for field, kind in FIELDS.items()
+            ):
                 raise InputError("not a line of an audit log", path=file, line=number)
             yield entry
 

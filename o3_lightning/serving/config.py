@@ -13,6 +13,7 @@ POSITIVE = (
     "max_connections",
     "max_completion_tokens",
     "audit_bytes",
+    "audit_files",
     "timeout_seconds",
     "gate_timeout_seconds",
     "refresh_seconds",
@@ -46,7 +47,7 @@ class ServeConfig:
         refresh_seconds: time between two looks at the store, in seconds.
         audit: file of the audit log; empty writes none.
         audit_bytes: size at which the audit log is rotated, in bytes.
-        audit_files: rotated files that are kept; 0 or more.
+        audit_files: rotated files that are kept; 1 or more.
 
     Raises:
         InputError: a field is outside its range.
@@ -72,4 +73,4 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         ranges = {**dict.fromkeys(POSITIVE, ANY_POSITIVE), "port": (0, LARGEST_PORT)}
-        check_ranges(self, batch_wait_seconds=AT_LEAST_0, audit_files=AT_LEAST_0, **ranges)
+        check_ranges(self, batch_wait_seconds=AT_LEAST_0, **ranges)

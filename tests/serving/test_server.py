@@ -18,6 +18,7 @@ from o3_lightning.gating.tokens import PromptTokens
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.serving import engine
 from o3_lightning.serving.audit import summarise
+from o3_lightning.serving.config import ServeConfig
 
 FORGOTTEN = "Where did Quillan Osterhaus spend winter 3?"
 OTHER = "Who wrote the letter to the harbour master?"
@@ -302,9 +303,12 @@ def test_the_audit_log_holds_decisions_and_no_text(serving, tmp_path):
     summary = summarise(path)
     assert "3 answers from" in summary
     assert "refused by request: winters 2" in summary
-    path.write_text("no log\n")
-    with pytest.raises(InputError, match=r"audit\.jsonl:1: not JSON"):
-        summarise(path)
+    for line, told in (("no log", "not JSON"), (json.dumps({**entries[0], "weights": []}), "not a line of")):
+        path.write_text(f"{line}\n")
+        with pytest.raises(InputError, match=rf"audit\.jsonl:1: {told}"):
+            summarise(path)
+    with pytest.raises(InputError, match="'audit_files': expected a number above 0"):
+        ServeConfig(audit_files=0)  # Python would never rotate the file
 
 
 def test_a_server_that_stops_finishes_what_runs(serving):
