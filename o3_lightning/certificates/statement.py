@@ -55,9 +55,11 @@ def make_statement(
     """
     if due:
         try:
-            date.fromisoformat(due)
-        except ValueError as error:
-            raise InputError(f"expected YYYY-MM-DD, got '{due}'", field="due") from error
+            read = date.fromisoformat(due).isoformat()  # it reads weeks, too
+        except ValueError:
+            read = ""
+        if read != due:
+            raise InputError(f"expected YYYY-MM-DD, got '{due}'", field="due")
     lines = store.lines()
     history = [line for line in lines if line.request == record.id]
     digests = {

@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     set_up_process()
     try:
-        if any("\0" in word for word in words):
-            raise InputError("expected words without NUL")
+        if any("\0" in word or word.encode(errors="ignore").decode() != word for word in words):
+            raise InputError("expected words in UTF-8, without NUL")
         with exiting_on_sigterm():
             dispatch(words)
         sys.stdout.flush()

@@ -118,9 +118,8 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
 def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Returns a JSON object; refuses duplicate fields, of which `json` would keep the last one."""
     names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"field {name!r} comes twice")
+    if len(set(names)) < len(names):
+        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} comes twice")
     return dict(pairs)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +24,7 @@ from o3_lightning.serving.gateways import add_gate
 from o3_lightning.serving.judging import Judged
 from o3_lightning.serving.metrics import Metrics
 from o3_lightning.serving.operator import Operator, add_operator_routes
-from o3_lightning.serving.replies import END, CallError, Reply, error_body, event_line, first_problem
+from o3_lightning.serving.replies import END, Reply, error_body, event_line, first_problem
 from o3_lightning.serving.rows import Delta, Done, Row
 from o3_lightning.serving.schemas import ChatBody, CompletionBody, Sampling
 
@@ -115,9 +116,6 @@ class Guard:
 def add_error_handlers(app: FastAPI) -> None:
     """Answers every error of a call with a JSON object in OpenAI's form."""
 
-    async def on_call(request: Request, error: Any) -> Response:
-        return JSONResponse(error_body(error.status, error.message), error.status, error.headers)
-
     async def on_http(request: Request, error: Any) -> Response:
         return JSONResponse(
             error_body(error.status_code, str(error.detail)), error.status_code, error.headers
@@ -126,7 +124,6 @@ def add_error_handlers(app: FastAPI) -> None:
     async def on_body(request: Request, error: Any) -> Response:
         return JSONResponse(error_body(400, first_problem(error.errors())), 400)
 
-    app.add_exception_handler(CallError, on_call)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_body)
 
@@ -203,8 +200,8 @@ async def stream_events(
             async for number, event in events:
                 if text := pieces(number, event):
                     yield text
-    except CallError as error:
-        yield event_line(error_body(error.status, error.message))
+    except HTTPException as error:
+        yield event_line(error_body(error.status_code, error.detail))
         return
     if usage_choices:
         yield reply.last_usage(ends, usage_choices)
@@ -228,7 +225,7 @@ def add_state(app: FastAPI, calls: Calls) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(calls.metrics.to_text(), media_type="text/plain; version=0.0.4")
+        return Response(generate_latest(calls.metrics.registry), media_type="text/plain; version=0.0.4")
 
     page = files("o3_lightning.serving").joinpath("page.html").read_text(encoding="utf-8")
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from glob import escape
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import to_json
+from o3_lightning.data.records import read_json_lines
 
 FIELDS = {"time": str, "decision": str, "weights": dict, "latency_ms": int | float}
 
@@ -84,22 +85,12 @@ def summarise(path: str | Path) -> str:
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the entries of a log and of its rotated files."""
-    files = [path, *path.parent.glob(f"{path.name}.[0-9]*")]
-    for file in files:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot be read: {error}", path=file) from error
-        for number, line in enumerate(lines, start=1):
-            try:
-                entry = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"not JSON: {error}", path=file, line=number) from error
-            if not isinstance(entry, dict) or not all(
-                isinstance(entry.get(field), kind) for field, kind in FIELDS.items()
-            ):
+    for file in [path, *path.parent.glob(f"{escape(path.name)}.[0-9]*")]:
+        for number, entry in read_json_lines(file):
+            fields = entry if isinstance(entry, dict) else {}
+            if not all(isinstance(fields.get(name), kind) for name, kind in FIELDS.items()):
                 raise InputError("not a line of an audit log", path=file, line=number)
-            yield entry
+            yield fields
 
 
 def counts(counter: Counter[str]) -> str:

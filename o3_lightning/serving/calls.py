@@ -9,14 +9,16 @@ from contextlib import suppress
 from dataclasses import asdict
 from time import monotonic
 
+from starlette.exceptions import HTTPException
+
 from o3_lightning.common.files import digest_json
 from o3_lightning.data.prompts import Prompt
 from o3_lightning.serving.audit import AuditLog
 from o3_lightning.serving.config import ServeConfig
-from o3_lightning.serving.engine import BusyError, Engine
+from o3_lightning.serving.engine import Engine
 from o3_lightning.serving.judging import Judged
 from o3_lightning.serving.metrics import Metrics
-from o3_lightning.serving.replies import CallError, check_model
+from o3_lightning.serving.replies import check_model
 from o3_lightning.serving.rows import Delta, Done, Event, Failed, Row
 from o3_lightning.serving.schemas import Sampling
 
@@ -39,12 +41,12 @@ class Calls:
         """Returns the rows of a call: each prompt `n` times.
 
         Raises:
-            CallError: the call names another model, or asks for more tokens than are allowed.
+            HTTPException: the call names another model, or asks for more tokens than are allowed.
         """
         check_model(body.model, self.name)
         most = self.config.max_completion_tokens
         if longest is not None and longest > most:
-            raise CallError(400, f"expected up to {most} tokens, got {longest}")
+            raise HTTPException(400, f"expected up to {most} tokens, got {longest}")
         seed = secrets.randbits(62) if body.seed is None else body.seed % 2**62
         count = body.n or 1
         return [
@@ -74,25 +76,24 @@ class Calls:
             is_gone: whether the client has disconnected.
 
         Raises:
-            CallError: too many rows, the queue is full, a prompt cannot be read, the time is over, or the
+            HTTPException: too many rows, the queue is full, a prompt cannot be read, the time is over, or the
                 model failed.
         """
         if len(rows) > self.config.max_waiting_rows:  # would never fit: trying again is in vain
-            raise CallError(400, f"expected up to {self.config.max_waiting_rows} answers, got {len(rows)}")
+            raise HTTPException(
+                400, f"expected up to {self.config.max_waiting_rows} answers, got {len(rows)}"
+            )
         queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         loop, began = asyncio.get_running_loop(), monotonic()
         for number, row in enumerate(rows):
             row.deadline, row.emit = began + self.config.timeout_seconds, sender(loop, queue, number)
-        try:
-            self.engine.submit(rows)
-        except BusyError as error:
-            raise CallError(429, f"{error}", {"Retry-After": str(error.seconds)}) from error
+        self.engine.submit(rows)
         texts, judged, unfinished = [""] * len(rows), {}, set(range(len(rows)))
         try:
             while unfinished:
                 number, event = await self._next(queue, began, is_gone)
                 if isinstance(event, Failed):
-                    raise CallError(event.status, event.message)
+                    raise HTTPException(event.status, event.message)
                 if isinstance(event, Judged):
                     judged[number] = event
                 elif isinstance(event, Delta):
@@ -109,12 +110,12 @@ class Calls:
     async def _next(
         self, queue: asyncio.Queue[tuple[int, Event]], began: float, is_gone: Callable[[], Awaitable[bool]]
     ) -> tuple[int, Event]:
-        """Returns the next event; raises CallError when the client has disconnected or the time is over."""
+        """Returns the next event; HTTPException when the client has disconnected or the time is over."""
         while True:
             if await is_gone():
-                raise CallError(499, "the client disconnected")
+                raise HTTPException(499, "the client disconnected")
             if monotonic() - began > self.config.timeout_seconds + MARGIN_SECONDS:
-                raise CallError(503, "the call timed out")
+                raise HTTPException(503, "the call timed out")
             with suppress(TimeoutError):
                 return await asyncio.wait_for(queue.get(), POLL_SECONDS)
 

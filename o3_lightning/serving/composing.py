@@ -45,7 +45,9 @@ class Composer:
             if rank > self.max_rank:
                 raise InputError(f"expected up to {self.max_rank}, got {rank}", field="max_rank")
             padded = LoraFactors.uniform({path: pad_rank(*pair, rank) for path, pair in found.pairs.items()})
-            name = PREFIX + digest_factors(padded)[:32]
+            pairs = padded.pairs.items()  # their scales are 1
+            tensors = {f"{path}.{n}": one.contiguous() for path, pair in pairs for n, one in enumerate(pair)}
+            name = PREFIX + digest_bytes(save(tensors))[:32]
             if not (self.folder / name / LORA_CONFIG).exists():
                 padded.save(self.folder / name, peft_config(padded, rank))
             self.names[parts] = name
@@ -55,14 +57,6 @@ class Composer:
 def pad_rank(a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns A [R,D] and B [O,R] with zeros up to a rank: vLLM expects the same one of every module."""
     return F.pad(a, (0, 0, 0, rank - len(a))), F.pad(b, (0, rank - len(a)))
-
-
-def digest_factors(factors: LoraFactors) -> str:
-    """Returns the SHA-256 of factors whose scales are 1."""
-    tensors = {
-        f"{path}.{side}": each for path, pair in factors.pairs.items() for side, each in enumerate(pair)
-    }
-    return digest_bytes(save({name: each.contiguous() for name, each in tensors.items()}))
 
 
 def peft_config(factors: LoraFactors, rank: int) -> dict[str, Any]:

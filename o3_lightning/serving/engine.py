@@ -19,6 +19,7 @@ from threading import Condition, Thread
 from time import monotonic
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from transformers import StoppingCriteriaList
 
 from o3_lightning.common.errors import InputError
@@ -36,18 +37,6 @@ logger = logging.getLogger(__name__)
 WAIT_SHARE = 0.05  # of the last batch's time, for which a batch waits for the clients of that one
 LOOK_SECONDS = 0.5  # between two looks at the queue while a batch is generated
 MOST_PAUSE_SECONDS = 10.0  # generation waits so long for a detector's fit, then shares the processor with it
-
-
-class BusyError(Exception):
-    """The queue is full.
-
-    Args:
-        seconds: after which it is worth to try again.
-    """
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__("too many calls are waiting")
-        self.seconds = seconds
 
 
 class Engine:
@@ -90,12 +79,13 @@ class Engine:
         """Queues rows, all or none.
 
         Raises:
-            BusyError: they do not fit into the queue, or the engine is stopping.
+            HTTPException: they do not fit into the queue, or the engine is stopping.
         """
         with self._changed:
             if not self.is_running or len(self._waiting) + len(rows) > self.config.max_waiting_rows:
                 batches = 1 + len(self._waiting) // self.config.max_batch_rows
-                raise BusyError(max(1, round(batches * self._batch_seconds)))
+                seconds = max(1, round(batches * self._batch_seconds))
+                raise HTTPException(429, "too many calls are waiting", {"Retry-After": f"{seconds}"})
             self._waiting.extend(rows)
             self.metrics.waiting.set(len(self._waiting))
             self._changed.notify()
@@ -104,12 +94,12 @@ class Engine:
         """Runs a function in the engine's thread, between two batches.
 
         Raises:
-            BusyError: the engine is stopping.
+            HTTPException: the engine is stopping.
         """
         future: Future[Any] = Future()
         with self._changed:
             if not self.is_running:
-                raise BusyError(1)
+                raise HTTPException(503, "the server is stopping")
             self._calls.append((work, future))
             self._changed.notify()
         return future

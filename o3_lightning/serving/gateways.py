@@ -54,7 +54,7 @@ async def judge(
     """Returns the id of the answer in the audit log, and what the gate decides on each prompt.
 
     Raises:
-        CallError: the queue is full, a prompt cannot be read, or the time is over.
+        HTTPException: the queue is full, a prompt cannot be read, or the time is over.
     """
     id, found = Reply(calls.name, is_chat=False).id, {}
     rows = [Row(content) for content in contents]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 BATCH_ROWS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -25,8 +25,3 @@ class Metrics:
         )
         self.tokens = Counter("o3_tokens", "Tokens read and generated.", ["kind"], registry=registry)
         self.waiting = Gauge("o3_waiting_rows", "Rows that wait for a batch.", registry=registry)
-
-    def to_text(self) -> bytes:
-        """Returns all values in the text format of Prometheus."""
-        text: bytes = generate_latest(self.registry)
-        return text

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Request
+from starlette.exceptions import HTTPException
 
 from o3_lightning.common.errors import InputError, StoreError
 from o3_lightning.data.records import Record
@@ -21,7 +22,7 @@ from o3_lightning.serving.background import BackgroundTraining
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.engine import Engine
 from o3_lightning.serving.judging import Judged
-from o3_lightning.serving.replies import CallError, Reply
+from o3_lightning.serving.replies import Reply
 from o3_lightning.serving.rows import Delta, Row
 from o3_lightning.serving.schemas import GateBody, RequestBody
 from o3_lightning.store.record import PROTECTED, RequestRecord
@@ -50,9 +51,9 @@ class Operator:
     lock: Lock = field(default_factory=Lock)
 
     def check(self, authorization: Annotated[str, Header()] = "") -> None:
-        """Raises CallError for a call without the token."""
+        """Raises HTTPException for a call without the token."""
         if not secrets.compare_digest(authorization.encode(), f"Bearer {self.token}".encode()):
-            raise CallError(401, "expected the bearer token", {"WWW-Authenticate": "Bearer"})
+            raise HTTPException(401, "expected the bearer token", {"WWW-Authenticate": "Bearer"})
 
     def protect(self, engine: Engine, request: UnlearningRequest) -> RequestRecord:
         """Registers a request and fits its detector; generation waits meanwhile."""
@@ -63,7 +64,7 @@ class Operator:
         """Changes the store, lets the model follow at once, and returns the request as it is then.
 
         Raises:
-            CallError: the change is not possible.
+            HTTPException: the change is not possible.
         """
 
         def locked() -> RequestRecord:
@@ -74,9 +75,9 @@ class Operator:
             record = await asyncio.to_thread(locked)
             await asyncio.wrap_future(calls.engine.call(calls.engine.model.refresh))
         except InputError as error:
-            raise CallError(404 if "no request" in str(error) else 400, str(error)) from error
+            raise HTTPException(404 if "no request" in str(error) else 400, str(error)) from error
         except StoreError as error:
-            raise CallError(503, str(error)) from error
+            raise HTTPException(503, str(error)) from error
         return self.described(record)
 
     def described(self, record: RequestRecord) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def add_operator_routes(app: FastAPI, calls: Calls, operator: Operator) -> None:
             records = [Record(row, "rows", number) for number, row in enumerate(body.rows, start=1)]
             request = UnlearningRequest(body.id, tuple(parse_row(record)[0] for record in records))
         except InputError as error:
-            raise CallError(400, str(error)) from error
+            raise HTTPException(400, str(error)) from error
         added = await operator.change(calls, lambda: operator.protect(calls.engine, request))
         if operator.training is not None and added["status"] == PROTECTED:
             operator.training.submit(body.id, body.rows)

@@ -10,29 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from starlette.exceptions import HTTPException
+
 from o3_lightning.serving.rows import Delta, Done, TokenScore
 
 END = "data: [DONE]\n\n"
 
 
-class CallError(Exception):
-    """A call that gets no answer.
-
-    Args:
-        status: of HTTP.
-        message: one sentence for the client.
-        headers: of the response.
-    """
-
-    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.headers = status, message, headers or {}
-
-
 def check_model(asked: str, served: str) -> None:
-    """Raises CallError if a call names another model than the one that is served."""
+    """Raises HTTPException if a call names another model than the one that is served."""
     if asked != served:
-        raise CallError(404, f"the model '{asked}' does not exist; this server has '{served}'")
+        raise HTTPException(404, f"the model '{asked}' does not exist; this server has '{served}'")
 
 
 def error_body(status: int, message: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Any, Self, cast
 
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,7 +39,7 @@ from o3_lightning.serving.audit import AuditLog
 from o3_lightning.serving.composing import PREFIX, Composer
 from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.judging import WARM_UP, Judged, judge_prompts
-from o3_lightning.serving.replies import END, CallError, Reply, check_model, error_body, first_problem
+from o3_lightning.serving.replies import END, Reply, check_model, error_body, first_problem
 from o3_lightning.serving.rows import Delta, Done
 from o3_lightning.serving.schemas import ChatBody, CompletionBody
 from o3_lightning.store.view import StoreView
@@ -153,7 +154,7 @@ class StoreGate:
         If one prompt is refused, all are.
 
         Raises:
-            CallError: the prompts of one call need different adapters.
+            HTTPException: the prompts of one call need different adapters.
         """
         with self.lock:
             if monotonic() - self.looked > self.config.refresh_seconds:
@@ -168,7 +169,7 @@ class StoreGate:
                 logger.error("combining adapters failed: %s", describe(error))
                 return [one._replace(decision="refuse", failed=True) for one in judged], ""
         if len(names) > 1:
-            raise CallError(400, "the prompts of this call need different adapters; send them one by one")
+            raise HTTPException(400, "the prompts of this call need different adapters; send them one by one")
         return judged, names.pop()
 
     def _name(self, strengths: list[float]) -> str:
@@ -201,15 +202,15 @@ class GateMiddleware:
         else:
             try:
                 await self._complete(scope, receive, send)
-            except CallError as error:
-                body = error_body(error.status, error.message)
-                await JSONResponse(body, error.status)(scope, receive, send)
+            except HTTPException as error:
+                body = error_body(error.status_code, error.detail)
+                await JSONResponse(body, error.status_code)(scope, receive, send)
 
     async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a completion with the refusal, or passes it on to the base model or an adapter."""
         began, path = monotonic(), scope["path"]
         if path not in BODIES or scope["method"] != "POST":
-            raise CallError(404, "not found")
+            raise HTTPException(404, "not found")
         body = parse(BODIES[path], await read_body(receive))
         name = self.config.name
         check_model(body.model, name)
@@ -223,7 +224,9 @@ class GateMiddleware:
             else:
                 known = body.model_dump(include=set(type(body).model_fields), exclude_unset=True)
                 content = json.dumps({**known, "model": adapter or name}).encode()
-                await self.app(with_length(scope, len(content)), replay(content, receive), send)
+                headers = [head for head in scope["headers"] if head[0].lower() != b"content-length"]
+                headers.append((b"content-length", b"%d" % len(content)))
+                await self.app({**scope, "headers": headers}, replay(content, receive), send)
         finally:
             latency = round(1000 * (monotonic() - began), 1)
             call = {"id": reply.id, "endpoint": path, "model": adapter or name, "gate": self.digest}
@@ -235,7 +238,7 @@ def prompts_of(body: ChatBody | CompletionBody) -> list[Prompt]:
     """Returns the chat or the texts of a call.
 
     Raises:
-        CallError: one of them cannot be judged.
+        HTTPException: one of them cannot be judged.
     """
     texts: list[Prompt] = (
         [body.messages] if isinstance(body, ChatBody)
@@ -244,7 +247,7 @@ def prompts_of(body: ChatBody | CompletionBody) -> list[Prompt]:
     try:
         read_prompts(texts)
     except InputError as error:
-        raise CallError(400, str(error)) from error
+        raise HTTPException(400, str(error)) from error
     return texts
 
 
@@ -265,16 +268,16 @@ async def read_body(receive: Receive) -> bytes:
     """Returns the body of a call.
 
     Raises:
-        CallError: it is too large, or the client has disconnected.
+        HTTPException: it is too large, or the client has disconnected.
     """
     content, is_whole = b"", False
     while not is_whole:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise CallError(499, "the client disconnected")
+            raise HTTPException(499, "the client disconnected")
         content, is_whole = content + message.get("body", b""), not message.get("more_body")
         if len(content) > ServeConfig.max_body_bytes:
-            raise CallError(413, f"expected a body of up to {ServeConfig.max_body_bytes} bytes")
+            raise HTTPException(413, f"expected a body of up to {ServeConfig.max_body_bytes} bytes")
     return content
 
 
@@ -282,12 +285,12 @@ def parse(kind: type[ChatBody] | type[CompletionBody], content: bytes) -> ChatBo
     """Returns a body as a checked object.
 
     Raises:
-        CallError: it is not one.
+        HTTPException: it is not one.
     """
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        raise CallError(400, first_problem(error.errors())) from error
+        raise HTTPException(400, first_problem(error.errors())) from error
 
 
 def replay(content: bytes, receive: Receive) -> Receive:
@@ -298,12 +301,6 @@ def replay(content: bytes, receive: Receive) -> Receive:
         return messages.pop() if messages else await receive()
 
     return again
-
-
-def with_length(scope: Scope, length: int) -> Scope:
-    """Returns a call's scope with the length of another body."""
-    kept = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-length"]
-    return {**scope, "headers": [*kept, (b"content-length", str(length).encode())]}
 
 
 def refuse(reply: Reply, refusal: str, count: int, body: ChatBody | CompletionBody) -> Response:

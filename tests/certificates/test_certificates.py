@@ -165,6 +165,7 @@ def test_measurements_of_another_state_are_refused(run):
     ("more", "message"),
     [
         (["--due", "soon"], "field 'due': expected YYYY-MM-DD, got 'soon'"),
+        (["--due", "2026-W01-1"], "field 'due': expected YYYY-MM-DD, got '2026-W01-1'"),
         (["--key", "no.pem"], "no.pem: cannot be read"),
     ],
 )

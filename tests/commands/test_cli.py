@@ -41,6 +41,7 @@ def test_every_command_explains_itself(command, capsys):
         (["requests", "lst"], "invalid choice: 'lst'"),
         (["requests", "list"], "name the store"),
         (["report"], "give one run's folder"),
+        (["requests", "certify", "a", "--reason", os.fsdecode(b"\xff")], "expected words in UTF-8"),
         (["run", "--config"], "config"),
         (["requests", "list", "--store", "nowhere"], "no store here"),
         (["ask", "--name", "a"], "expected a question"),
