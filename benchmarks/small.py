@@ -54,8 +54,9 @@ benchmark and other tasks. Accuracy counts answers that contain the true one's w
 of the true answer that comes in order, both of generated text. `truth` is the probability of the true
 answer's tokens, each given the true ones before it: a model that was trained to begin with a refusal still
 finds the later words likely, as the `idk` variants and `ours` do, while `refusal_gate` scores a fixed
-refusal. Variants are in the order of what they keep. `python -m benchmarks.tables` writes this page from
-`results/`.
+refusal. A base model that is sure of its answers makes `gd` and `kl` nearly the same retain objective, so
+`idk_gd` and `idk_kl` differ in the fourth digit only. Variants are in the order of what they keep.
+`python -m benchmarks.tables` writes this page from `results/`.
 """
 STYLE: dict[Any, Any] = {"svg.hashsalt": "o3-lightning", "svg.fonttype": "none", "font.size": 9}
 Plain = Mapping[str, Any]
