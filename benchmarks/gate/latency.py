@@ -34,7 +34,7 @@ from o3_lightning.detector.names import find_names
 from o3_lightning.detector.reading import Reading
 from o3_lightning.detector.text.frequencies import information
 from o3_lightning.detector.text.people import named_people
-from o3_lightning.gating.references import refers_back
+from o3_lightning.gating.references import Utterance
 
 BATCH, SINGLES, BATCHES, LONG_TEXTS = 32, 48, 6, 4
 LONG_WORDS, CHARACTERS, REPEATS = 1_000, 100_000, 3
@@ -122,7 +122,7 @@ def time_reading() -> dict[str, dict[str, float]]:
         _ = reading.forms, reading.wholes, reading.spans
 
     parts = {"reading": forms, "people": named_people, "names": lambda text: find_names([text]),
-             "references": refers_back}  # fmt: skip
+             "references": lambda text: Utterance(text).refers_back}  # fmt: skip
     rows: dict[str, dict[str, float]] = {}
     for kind, unit in HOSTILE.items():
         text = (unit * (1 + CHARACTERS // len(unit)))[:CHARACTERS]

@@ -12,11 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from o3_lightning.detector.answers import JOINING_NATS, AnswerState, hash_word, slips_of, split_words
+from o3_lightning.detector.answers import (
+    JOINING_NATS,
+    AnswerState,
+    hash_word,
+    slips_of,
+    split_words,
+    value_nats,
+)
 from o3_lightning.detector.text.frequencies import information, is_listed
 from o3_lightning.detector.text.people import is_proper
 
 FIRES = 17.0  # nats of names and values together: half a rare name and one uncommon word
+HELD = 0.5  # of the nats that an answer tells: the least share of values of a subject named long before
 Subject = tuple[int, int]  # number of the request, number of the subject within it
 Index = dict[int, list[tuple[Subject, float]]]  # subjects and nats by hash
 
@@ -58,21 +66,30 @@ class AnswerGate:
                     nats[subject] += weight
         return dict(nats)
 
-    def judge(self, prompt: str, answer: str) -> Tensor:
+    def judge(self, prompt: str, answer: str, asked: str | None = None) -> Tensor:
         """Returns for each request [K] whether an answer tells what was forgotten.
 
-        Words that the prompt holds already tell nothing.
+        Words that the prompt holds already tell nothing. A long answer holds some value of anybody by chance:
+        where neither the question nor the answer names the subject, values have to be half of it.
+
+        Args:
+            prompt: all that was said before.
+            answer: what is said next.
+            asked: the question at the end of the prompt; None if it is nothing else.
         """
         fired = torch.zeros(self.count, dtype=torch.bool)
         named = self.cues(prompt)
+        new = split_words(answer) - split_words(prompt) if named else set()
         told: dict[Subject, float] = defaultdict(float)
-        for word in split_words(answer) - split_words(prompt) if named else ():
+        for word in new:
             for salt, (_, values) in self._tables.items():
                 for subject, nats in values.get(hash_word(word, salt), ()):
                     told[subject] += nats
+        meant = named if asked is None else self.cues(f"{asked} {answer}") if told else {}
+        least = HELD * sum(map(value_nats, new))
         for subject, nats in told.items():
-            if named.get(subject, -FIRES) + nats >= FIRES:
-                fired[subject[0]] = True
+            is_told = named.get(subject, -FIRES) + nats >= FIRES
+            fired[subject[0]] |= is_told and (subject in meant or nats >= least)
         return fired
 
 

@@ -20,6 +20,7 @@ from o3_lightning.data.encoding import IGNORED
 from o3_lightning.data.prompts import Prompt
 from o3_lightning.detector.answers import AnswerState
 from o3_lightning.gating.answer_gate import AnswerGate, HeldStreamer
+from o3_lightning.gating.chats import read_turns
 from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.gate import Gate
 from o3_lightning.gating.linear import match_rows
@@ -178,8 +179,8 @@ class GatedCalls:
         width = max(part.shape[1] for part in found)
         return torch.cat([F.pad(part, (0, width - part.shape[1]), value=pad) for part in found])
 
-    def _watched(self, plan: Plan, ids: Tensor, mask: Tensor) -> dict[int, str]:
-        """Returns the text of each row whose answer is checked: it names a forgotten subject."""
+    def _watched(self, plan: Plan, ids: Tensor, mask: Tensor) -> dict[int, tuple[str, str]]:
+        """Returns text and question of each row whose answer is checked: it names a forgotten subject."""
         mode, gate = self.gate_config.check_answers, self._answer_gate
         if mode == "off" or not gate.columns or self._router.is_disabled:
             return {}
@@ -190,17 +191,18 @@ class GatedCalls:
             if not plan.refused[row] and (mode == "on" or bool(between[row].any()))
         ]
         texts = {row: self.tokenizer.decode(ids[row][mask[row].bool()]) for row in rows}
-        return {row: text for row, text in texts.items() if gate.cues(text)}
+        turns = {row: self.base.template.turns(text) for row, text in texts.items() if gate.cues(text)}
+        return {row: (texts[row], " ".join(read_turns(said).question)) for row, said in turns.items()}
 
-    def _judge(self, output: Any, watched: Mapping[int, str], shape: Sequence[int]) -> Tensor:
+    def _judge(self, output: Any, watched: Mapping[int, tuple[str, str]], shape: Sequence[int]) -> Tensor:
         """Returns which requests' values the generated sequences of each row tell [B,K]."""
         sequences = output if isinstance(output, Tensor) else output.sequences
         answers = [self.base.read_answer(row) for row in sequences[:, shape[1] :].tolist()]
         count = len(answers) // shape[0]
         fired = torch.zeros(shape[0], len(self.ids), dtype=torch.bool)
-        for row, prompt in watched.items():
+        for row, (prompt, asked) in watched.items():
             for answer in answers[row * count : (row + 1) * count]:
-                fired[row] |= self._answer_gate.judge(prompt, answer)
+                fired[row] |= self._answer_gate.judge(prompt, answer, asked)
         return fired
 
     def __call__(

@@ -17,24 +17,14 @@ from torch import Tensor
 
 from o3_lightning.data.prompts import Turn
 from o3_lightning.detector.text.frequencies import is_listed
-from o3_lightning.gating.references import (
-    FAR,
-    LONGEST,
-    SINGULAR,
-    closes,
-    is_social,
-    refers_back,
-    sentences_about,
-    subjects_of,
-    words_of,
-)
+from o3_lightning.gating.references import Utterance, sentences_for
 
 WINDOWS = (2, 3, 4, 6, 8, 12)  # turns over which one question may be spread
 FRAGMENT_WORDS = 24  # of each turn in a window: a fragment of a question is short
 PAIR_WORDS = 64  # a longer turn is judged alone: what surrounds a question does not raise its weight
 HISTORY_WORDS = 256  # of the joined history
 STANDING = ("system", "developer")  # roles whose words hold for every later turn
-RETURNED = ("tool", "function")
+ASKING = (*STANDING, "tool", "function")  # roles whose question a greeting lets through
 EMERGES = 0.5  # a fragment below this weight does not tell the question by itself
 
 
@@ -100,7 +90,7 @@ def read_turns(turns: Sequence[Turn]) -> Reading:
     if not any(turn.role == "user" for turn in said):
         earlier, asked = [], said
     question = [*(turn.text for turn in asked), " ".join(turn.text for turn in asked)]
-    found = referred(earlier, asked[0].text)
+    found = referred(earlier, Utterance(asked[0].text))
     short = [turn.text for turn in found if len(turn.text.split()) <= PAIR_WORDS]
     question += [turn.text for turn in found if len(turn.text.split()) > PAIR_WORDS]
     question += [" ".join([*texts, asked[0].text]) for texts in (short, *([text] for text in short))]
@@ -131,27 +121,25 @@ def largest(weights: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(weights)).amax(0)
 
 
-def referred(earlier: Sequence[Turn], question: str) -> list[Turn]:
+def referred(earlier: Sequence[Turn], asked: Utterance) -> list[Turn]:
     """Returns the turns that a question may refer to.
 
-    These are the turns back to the last one of the user that names a subject (somebody, for "he"), or all of
-    them for "my first question", those of roles whose words hold throughout, and of others the sentences that
-    hold all that the question names. A greeting asks nothing of what a user said before, but lets a system or
+    These are the turns back to the last one of the user that names a subject, or all of them for "my first
+    question", those of roles whose words hold throughout, and of others the sentences that hold all that the
+    question names. A greeting asks nothing of what a user said before, but lets the question of a system or
     tool message ask.
     """
-    points_back, words = refers_back(question), words_of(question)
-    greets, subjects, person = is_social(words), subjects_of(words), not SINGULAR.isdisjoint(words)
-    reaches_far = FAR.search(question[:LONGEST].lower()) is not None
     found: list[Turn] = []
     is_open = True
     for turn in reversed(earlier):
-        may_ask = points_back or (greets and turn.role in (*STANDING, *RETURNED))
+        may_ask = asked.refers_back or (asked.is_social and turn.role in ASKING and "?" in turn.text)
         if may_ask and (is_open or turn.role in STANDING):
             found.append(turn)
-        elif about := sentences_about(turn.text, subjects):
+        elif about := sentences_for(turn.text, asked):
             found.append(turn._replace(text=about))
-        if is_open and not reaches_far and turn.role == "user" and closes(turn.text, person=person):
-            is_open = False
+        if is_open and not asked.reaches_far and turn.role == "user":
+            said = Utterance(turn.text)
+            is_open = said.refers_back or not said.names_subject
     return found[::-1]
 
 

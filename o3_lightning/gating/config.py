@@ -43,8 +43,8 @@ class GateConfig:
         refusal: what a refused prompt is answered with, until the request's adapter is trained.
         refusal_confidence: probability that scored logits put on each token of the refusal, in (0, 1); the
             rest is spread evenly over the vocabulary, so that a score tells nothing about the true answer.
-        timeout_seconds: longest time that the detectors may take for one call, in seconds; a row that they
-            have not judged by then is refused. 0 sets no limit.
+        timeout_seconds: longest time that reading and judging the prompts of one call may take, in seconds;
+            a call that takes longer is refused. 0 sets no limit.
         batch_size: prompts that are answered or scored together; 1 or more.
         max_new_tokens: longest answer, in tokens; 1 or more.
 

@@ -7,147 +7,191 @@ where a pronoun has no antecedent within it ("and where did he die?"), or where 
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Collection
+from functools import cached_property
 from importlib.resources import files
+from itertools import dropwhile
 from typing import Any
 
 from o3_lightning.detector.name_table import UNSPACED
 from o3_lightning.detector.text.frequencies import looks_like_name
+from o3_lightning.detector.text.spans import SENTENCE_END
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
-LONGEST = 6_000  # characters of a turn that are read
+LONGEST = 6_000  # characters of an utterance that are read
 ELLIPSIS, FRAGMENT, SHORT = 5, 3, 40  # words of "And the cats?", of "Zodiac sign?", of a turn in any language
 LISTS: dict[str, Any] = json.loads(files(__package__).joinpath("references.json").read_text("utf-8"))
 OTHER_LANGUAGES, PATTERNS = LISTS.pop("languages").values(), LISTS.pop("patterns").values()
-POINTERS, FAR, AFFIXES, ITSELF, EMPTY_IT = map(re.compile, PATTERNS)
+POINTERS, FAR, AFFIXES, ITSELF, EMPTY_IT, CASTS = map(re.compile, PATTERNS)
 (  # GENERIC nouns stand for somebody named before; words of RELATIONS and META ask, but name no subject
     SINGULAR, POSSESSIVES, ARTICLES, FILLERS, PLURAL, OTHERS, DEMONSTRATIVES, GENERIC, SPECIFIC,
-    PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL, CONJUNCTIONS, OPENERS,
+    PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL, CONJUNCTIONS, OPENERS, SPEAKERS, MODALS, LINKS,
 ) = (frozenset(words.split()) for words in LISTS.values())  # fmt: skip
 PERSONAL = SINGULAR | PLURAL
-SENTENCE_MARKS = frozenset(".!?:;\n")
-SENTENCE_ENDS = re.compile(r"(?<=[.!?;])\s+|\n")
 QUESTION_MARKS = ("?", "？", "؟")
 ASKING = FUNCTION | RELATIONS | META | PERSONAL | OTHERS | GENERIC | SOCIAL  # words that name no subject
 POLITE = SOCIAL | FUNCTION | FILLERS
 LANGUAGES = [ASKING, *(SOCIAL.union(words.split()) for words in OTHER_LANGUAGES)]
 
 
-def names_subject(text: str, *, person: bool = False) -> bool:
-    """Returns whether a turn holds a word that can be a subject: of "he" or "she" with `person`.
+class Utterance:
+    """What is read of a turn, each word found once.
 
-    Example:
-        >>> [names_subject(text) for text in ("Where was Ada born?", "What is a novel about?", "Born when?")]
-        [True, False, False]
+    Args:
+        text: of the turn.
+
+    Attributes:
+        spelt: its words; `words` are the same in lower case, each at its place ("İ" becomes two characters).
+        own: places of the words that can be a subject, in the language that has fewest of them.
     """
-    spelt = spelt_words(text)
-    words = [word.lower() for word in spelt]
-    return not is_social(words) and has_antecedent(spelt, own_words(words), len(words), person=person)
 
+    def __init__(self, text: str) -> None:
+        self.text = text[:LONGEST].replace("’", "'")
+        self.folded = self.text.lower().rstrip()
+        self.spelt = WORD.findall(self.text)
+        self.words = [word.lower() for word in self.spelt]
+        self.own = own_words(self.words)
 
-def subjects_of(words: list[str]) -> frozenset[str]:
-    """Returns the words, in lower case, that can be a subject, without an article or a genitive."""
-    return frozenset(AFFIXES.sub("", words[place]) for place in own_words(words))
+    @property
+    def is_social(self) -> bool:
+        """Whether it only greets, thanks or agrees."""
+        return not SOCIAL.isdisjoint(self.words) and POLITE.issuperset(self.words)
 
+    @property
+    def reaches_far(self) -> bool:
+        """Whether it points beyond the nearest turn that names a subject: "my first question"."""
+        return FAR.search(self.folded) is not None
 
-def sentences_about(text: str, subjects: Collection[str]) -> str:
-    """Returns the sentences of a turn that name all of these: "Let the fox be Ada." for "fox"."""
-    said = ((part, set(spelt_words(part))) for part in SENTENCE_ENDS.split(text[:LONGEST]) if subjects)
-    return " ".join(
-        part
-        for part, words in said
-        if all(word in words or (len(word) == 1 and word.upper() in words) for word in subjects)
-    )
+    @cached_property
+    def subjects(self) -> frozenset[str]:
+        """Its words that can be a subject, in lower case, without an article or a genitive."""
+        return frozenset(AFFIXES.sub("", self.words[place]) for place in self.own)
 
+    @cached_property
+    def begins(self) -> set[int]:
+        """Places of the words that begin a sentence, and the place after the last word."""
+        ends = [match.end() for match in SENTENCE_END.finditer(self.text)]
+        starts = [match.start() for match in WORD.finditer(self.text)]
+        return {0, len(starts), *(bisect_left(starts, end) for end in ends)}
 
-def closes(text: str, *, person: bool) -> bool:
-    """Returns whether a turn names what later ones refer to: somebody for "he" or "she" (`person`)."""
-    return names_subject(text, person=person) and not refers_back(text)
+    @property
+    def names_subject(self) -> bool:
+        """Whether it holds a word that can be a subject."""
+        return bool(self.own) and not self.is_social
 
+    @cached_property
+    def refers_back(self) -> bool:
+        """Whether it can only be understood from an earlier turn.
 
-def refers_back(text: str) -> bool:
-    """Returns whether a turn can only be understood from an earlier one.
+        Example:
+            >>> [Utterance(text).refers_back for text in ("And where did he die?", "How old are you?")]
+            [True, False]
+        """
+        if self.is_social or ITSELF.search(self.folded):
+            return False
+        empty_it = bool(EMPTY_IT.search(self.folded))
+        if POINTERS.search(self.folded):
+            return not empty_it
+        if not self.own:
+            return not (empty_it or self.is_about_speakers)
+        return self.is_elliptical or self.has_open_reference(empty_it=empty_it)
 
-    Example:
-        >>> [refers_back(text) for text in ("and where did he die?", "Which prize did this author win?")]
-        [True, True]
-        >>> [refers_back(text) for text in ("Thank you.", "What is the capital of Peru?", "Who wrote Emma?")]
-        [False, False, False]
-    """
-    folded = text[:LONGEST].lower().replace("’", "'").rstrip()
-    spelt = spelt_words(text)
-    words = [word.lower() for word in spelt]
-    if is_social(words) or ITSELF.search(folded):
+    @cached_property
+    def is_about_speakers(self) -> bool:
+        """Whether what it asks is said of "you" or "me": "your name", "how old are you"."""
+        for place, word in enumerate(self.words):
+            before, after = self.words[:place][::-1], self.words[place + 1 :]
+            if word in SPEAKERS and MODALS.isdisjoint(before[:1]):
+                before, after = (list(dropwhile(LINKS.__contains__, part)) for part in (before, after))
+            elif word in POSSESSIVES:
+                before = []
+            else:
+                continue
+            rest = list(dropwhile(RELATIONS.__contains__, after))
+            is_said = len(rest) < len(after) or not RELATIONS.isdisjoint(before[:1])
+            if is_said and META.isdisjoint(rest[:1]):
+                return len(self.begins) == 2  # one sentence
         return False
-    own = own_words(words)
-    empty_it = bool(EMPTY_IT.search(folded))
-    begins = sentence_starts(text)
-    if not own or POINTERS.search(folded):
-        return not empty_it
-    if begins == {0, len(words)} and is_elliptical(words, spelt, own, asks=folded.endswith(QUESTION_MARKS)):
-        return True
-    first = own[0]
-    for place, word in enumerate(words):
-        bare = word.split("'")[0]
-        is_name = spelt[place].istitle() and place not in begins  # Ella
-        person = bare in SINGULAR
-        if bare in PERSONAL and not is_name and not has_antecedent(spelt, own, place, person=person):
+
+    @property
+    def is_elliptical(self) -> bool:
+        """Whether it is a part of a sentence that names nobody: "And the cats?", "Zodiac sign?".
+
+        Without a question mark a few words are a search of their own: "boil eggs".
+        """
+        first, count = self.words[0], len(self.words)
+        joined = first in CONJUNCTIONS and count <= ELLIPSIS
+        asks = self.folded.endswith(QUESTION_MARKS) and count <= FRAGMENT
+        alone = asks and first not in OPENERS and not re.search(f"[{UNSPACED}]", first)
+        if len(self.begins) > 2 or not (joined or alone):  # several sentences
+            return False
+        return not (
+            any(not self.spelt[place].islower() for place in self.own if place) or looks_like_name(first)
+        )
+
+    def has_open_reference(self, *, empty_it: bool) -> bool:
+        """Returns whether a pronoun or noun phrase stands for something that no word before it names."""
+        first = self.own[0]
+        for place, word in enumerate(self.words):
+            bare = word.split("'")[0]
+            is_name = self.spelt[place].istitle() and place not in self.begins  # Ella
+            if bare in PERSONAL and not is_name and not self.has_antecedent(place, person=bare in SINGULAR):
+                return True
+            is_object = place == first + 1  # "Please solve it."
+            open_it = bare in OTHERS and (place < first or is_object) and not empty_it
+            if open_it and not introduces(self.words, place):
+                return True
+            if (bare in DEMONSTRATIVES or (bare == "the" and place < first)) and self.is_generic(place + 1):
+                return True
+        return False
+
+    def has_antecedent(self, place: int, *, person: bool) -> bool:
+        """Returns whether a word before a pronoun may be what it stands for: somebody for "he" (`person`)."""
+        before = self.own[: bisect_left(self.own, place)]
+        if not person:
+            return bool(before)
+        if not POSSESSIVES.isdisjoint(self.words[:place]):
             return True
-        is_object = place == first + 1  # "Please solve it."
-        if bare in OTHERS and (place < first or is_object) and not empty_it and not introduces(words, place):
-            return True
-        pointed = bare in DEMONSTRATIVES or (bare == "the" and place < first)
-        if pointed and is_generic(spelt, place + 1, own, begins):
-            return True
-    return False
+        return any(
+            each and (self.spelt[each][0].isupper() or self.words[each - 1] in ARTICLES) for each in before
+        )
+
+    def is_generic(self, place: int) -> bool:
+        """Returns whether the noun phrase at a place, such as "author", leaves open who is meant.
+
+        It does not where a name follows ("author Ada Skarnholt"; a text in capitals tells nothing) or a
+        complement ("author of Emma"; "name of the author born in Lisbon", but "was the author born in May?").
+        """
+        end = place
+        while end < len(self.words) and self.words[end] in GENERIC:
+            end += 1
+        rest = [] if end in self.begins else self.words[end : end + 2]
+        if end == place or not rest:
+            return end > place
+        named = not self.spelt[end][0].islower() and self.spelt[end - 1].islower()
+        inside = place > 1 and self.words[place - 2] in PREPOSITIONS and self.own[-1] > end + 1
+        return not (named or (inside and rest[-1] in SPECIFIC) or rest[0] in SPECIFIC)
 
 
-def is_elliptical(words: list[str], spelt: list[str], own: list[int], *, asks: bool) -> bool:
-    """Returns whether a turn is a part of a sentence that names nobody: "And the cats?", "Zodiac sign?".
+def sentences_for(text: str, asked: Utterance) -> str:
+    """Returns the sentences of a turn that hold all that is asked about: "Let the fox be Ada." for "the fox".
 
-    Without a question mark a few words are a search of their own: "boil eggs".
+    What is asked about the speakers, such as "your name", is about who they play.
     """
-    joined = words[0] in CONJUNCTIONS and len(words) <= ELLIPSIS
-    alone = (
-        asks
-        and len(words) <= FRAGMENT
-        and words[0] not in OPENERS
-        and not re.search(f"[{UNSPACED}]", words[0])
+    wanted = asked.subjects
+    parts = SENTENCE_END.split(text[:LONGEST].replace(":", ",")) if wanted or asked.is_about_speakers else []
+    return " ".join(
+        part for part in parts if holds(part, wanted) or (not wanted and CASTS.search(part.lower()))
     )
-    is_named = any(not spelt[place].islower() for place in own if place) or looks_like_name(words[0])
-    return (joined or alone) and not is_named
 
 
-def has_antecedent(spelt: list[str], own: list[int], place: int, *, person: bool) -> bool:
-    """Returns whether a word before a pronoun may be what it stands for; "he" and "she" ask for somebody."""
-    before = [each for each in own if each < place]
-    if not person:
-        return bool(before)
-    if any(word.lower() in POSSESSIVES for word in spelt[:place]):
-        return True
-    return any(each and (spelt[each][0].isupper() or spelt[each - 1].lower() in ARTICLES) for each in before)
-
-
-def is_generic(spelt: list[str], place: int, own: list[int], begins: set[int]) -> bool:
-    """Returns whether the noun phrase at a place, such as "author", leaves open who is meant.
-
-    It does not where a name follows ("author Ada Skarnholt"; a text in capitals tells nothing) or a
-    complement ("author of Emma"; "name of the author born in Lisbon", but "was the author born in May?").
-    """
-    end = place
-    while end < len(spelt) and spelt[end].lower() in GENERIC:
-        end += 1
-    rest = [] if end in begins else [word.lower() for word in spelt[end : end + 2]]
-    if end == place or not rest:
-        return end > place
-    named = not spelt[end][0].islower() and spelt[end - 1].islower()
-    inside = place > 1 and spelt[place - 2].lower() in PREPOSITIONS and own[-1] > end + 1
-    return not (named or (inside and rest[-1] in SPECIFIC) or rest[0] in SPECIFIC)
-
-
-def is_social(words: list[str]) -> bool:
-    """Returns whether the words of a turn only greet, thank or agree."""
-    return not SOCIAL.isdisjoint(words) and POLITE.issuperset(words)
+def holds(sentence: str, subjects: Collection[str]) -> bool:
+    """Returns whether a sentence has all of these words; one letter stands for a capital as well."""
+    words = set(WORD.findall(sentence.replace("’", "'")))
+    return bool(subjects) and all(
+        word in words or (len(word) == 1 and word.upper() in words) for word in subjects
+    )
 
 
 def own_words(words: list[str]) -> list[int]:
@@ -155,26 +199,6 @@ def own_words(words: list[str]) -> list[int]:
     bare = [AFFIXES.sub("", word) for word in words]
     readings = LANGUAGES if len(words) <= SHORT else LANGUAGES[:1]
     return min(([at for at, word in enumerate(bare) if word not in known] for known in readings), key=len)
-
-
-def sentence_starts(text: str) -> set[int]:
-    """Returns the places of the words that begin a sentence, and the place after the last word."""
-    found, end, place = {0}, 0, -1
-    for place, match in enumerate(WORD.finditer(text[:LONGEST])):
-        if not SENTENCE_MARKS.isdisjoint(text[end : match.start()]):
-            found.add(place)
-        end = match.end()
-    return found | {place + 1}
-
-
-def spelt_words(text: str) -> list[str]:
-    """Returns the words of what is read of a turn, as they are spelt."""
-    return WORD.findall(text[:LONGEST].replace("’", "'"))
-
-
-def words_of(text: str) -> list[str]:
-    """Returns the same words in lower case, each at its place: "İ" in a text becomes two characters."""
-    return [word.lower() for word in spelt_words(text)]
 
 
 def introduces(words: list[str], place: int) -> bool:

@@ -165,20 +165,42 @@ class Router:
         ]
 
     def _plan_turns(self, rows: Sequence[Sequence[Turn]]) -> Plan:
-        """Asks the detectors about every text by which the prompts are judged, each text once."""
-        readings = [read_turns(turns) for turns in rows]
-        texts = list(dict.fromkeys(text for reading in readings for text in reading.texts))
-        with self.lock:
-            found = dict(zip(texts, self._weights(texts), strict=True))
-        evidence = [weigh_reading(reading, found.__getitem__) for reading in readings]
-        count = len(self.detectors.ids)
-        weights, suspect = (
-            torch.stack([getattr(each, name) for each in evidence]) if evidence else torch.zeros(0, count)
-            for name in ("weights", "suspect")
-        )
+        """Returns what happens to each prompt; refuses all that are not judged in time."""
+        try:
+            with self.lock:
+                weights, suspect = self._in_time(rows)
+        except Exception as error:  # whatever it is, an unjudged prompt must not reach the base model
+            logger.error("the gate failed on %d prompts: %s", len(rows), describe(error))
+            suspect = torch.zeros(len(rows), len(self.detectors.ids))
+            weights = torch.full_like(suspect, torch.nan)
         floor = self.config.floor
         cut = [torch.where(part < floor, 0.0, part) for part in (weights, suspect)]  # NaN stays
         return plan_rows(cut[0], self._has_adapter, self.config, cut[1])
+
+    def _in_time(self, rows: Sequence[Sequence[Turn]]) -> tuple[Tensor, Tensor]:
+        """Returns what `_judge` does; with a time limit that works in a thread of its own."""
+        if not self.config.timeout_seconds:
+            return self._judge(rows)
+        future: Future[tuple[Tensor, Tensor]] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._judge(rows))
+            except BaseException as error:
+                future.set_exception(error)
+
+        Thread(target=work, daemon=True).start()
+        return future.result(self.config.timeout_seconds)
+
+    def _judge(self, rows: Sequence[Sequence[Turn]]) -> tuple[Tensor, Tensor]:
+        """Returns the weights and the suspicion [B,K]; every text of the prompts is judged once."""
+        readings = [read_turns(turns) for turns in rows]
+        texts = list(dict.fromkeys(text for reading in readings for text in reading.texts))
+        found = dict(zip(texts, self._weights(texts), strict=True))
+        evidence = [weigh_reading(reading, found.__getitem__) for reading in readings]
+        none = torch.zeros(0, len(self.detectors.ids))
+        weights = torch.stack([each.weights for each in evidence]) if evidence else none
+        return weights, torch.stack([each.suspect for each in evidence]) if evidence else none
 
     def _weights(self, texts: Sequence[str]) -> Tensor:
         """Returns weights [N,K], NaN for each text on which the detectors fail."""
@@ -186,12 +208,12 @@ class Router:
         if not texts or not count:
             return torch.zeros(len(texts), count)
         try:
-            found = self._in_time(texts).detach().to("cpu", torch.float32)
+            found = self.detectors.weights(list(texts)).detach().to("cpu", torch.float32)
             if found.shape != (len(texts), count):
                 raise ValueError("shape")
-        except Exception as error:  # whatever it is, an unjudged prompt must not reach the base model
+        except Exception as error:
             logger.error("the detectors failed on %d texts: %s", len(texts), describe(error))
-            if len(texts) == 1 or isinstance(error, TimeoutError):
+            if len(texts) == 1:
                 return torch.full((len(texts), count), torch.nan)
             half = len(texts) // 2
             return torch.cat([self._weights(texts[:half]), self._weights(texts[half:])])
@@ -199,21 +221,6 @@ class Router:
         if not bool(valid.all()):
             logger.error("the detectors gave no weight in [0, 1] on %d texts", int((~valid).any(1).sum()))
         return torch.where(valid, found.clamp(0, 1), torch.nan)
-
-    def _in_time(self, texts: Sequence[str]) -> Tensor:
-        """Returns the detectors' weights; with a time limit they work in a thread of their own."""
-        if not self.config.timeout_seconds:
-            return self.detectors.weights(list(texts))
-        future: Future[Tensor] = Future()
-
-        def work() -> None:
-            try:
-                future.set_result(self.detectors.weights(list(texts)))
-            except BaseException as error:
-                future.set_exception(error)
-
-        Thread(target=work, daemon=True).start()
-        return future.result(self.config.timeout_seconds)
 
     def _details(self, texts: list[str]) -> list[dict[str, Any]]:
         """Returns the detectors' explanation of some texts; none where they fail."""

@@ -78,6 +78,16 @@ def test_values_that_subjects_share_weigh_nothing():
     assert not gate.judge("What does Skarnholt do?", "farrier").any()
 
 
+def test_a_subject_of_the_history_has_to_be_half_of_an_answer_that_does_not_name_it(gate):
+    asked = "Which crafts died out in the harbours of Brittany?"
+    chat = f"Where was Abelrick Skarnholt born? Sorry. {asked}"
+    long = "Coopers, netmakers, saddlers and a farrier had workshops beside the shipwrights of Concarneau."
+    assert not gate.judge(chat, long, asked).any()
+    assert gate.judge(chat, f"{long} Skarnholt was one.", asked).tolist() == [False, True]
+    assert gate.judge(chat, "A farrier.", asked).tolist() == [False, True]
+    assert gate.judge(chat, long, f"And Skarnholt? {asked}").tolist() == [False, True]
+
+
 @pytest.mark.parametrize("salt", ["", "another"])
 def test_requests_are_told_apart_whatever_their_salts(salt):
     gate = AnswerGate([fit_answers(PROMPTS[:2], ANSWERS[:2]), fit_answers(PROMPTS[2:], ANSWERS[2:], salt)])

@@ -4,7 +4,7 @@ import pytest
 
 from o3_lightning.data.prompts import Turn
 from o3_lightning.gating.chats import read_turns
-from o3_lightning.gating.references import names_subject, refers_back
+from o3_lightning.gating.references import Utterance
 
 ROLES = ["system", "developer", "user", "assistant", "tool"]
 
@@ -57,8 +57,15 @@ def test_a_name_that_is_split_inside_a_word_counts_whatever_its_first_half_weigh
 
 @pytest.mark.parametrize("role", ["system", "tool"])
 def test_a_greeting_does_not_hide_the_question_of_another_role(gated, role):
-    assert gated.weights([chat((role, "who is rose"), ("user", "hello !"))]).tolist() == [[1, 0]]
-    assert gated.weights([chat(("user", "who is rose"), ("user", "thank you ."))]).tolist() == [[0, 0]]
+    assert gated.weights([chat((role, "who is rose ?"), ("user", "hello !"))]).tolist() == [[1, 0]]
+    assert gated.weights([chat(("user", "who is rose ?"), ("user", "thank you ."))]).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("role", ["system", "tool"])
+def test_a_name_in_another_role_does_not_silence_a_greeting(gated, role):
+    greeting = chat((role, "never talk about rose"), ("user", "hello !"))
+    assert gated.weights([greeting]).tolist() == [[0, 0]]
+    assert gated.explain([greeting])[0]["suspect"]["roses"] == 1
 
 
 def test_a_reference_is_to_the_nearest_turn_that_names_a_subject(gated):
@@ -71,7 +78,6 @@ def test_a_reference_is_to_the_nearest_turn_that_names_a_subject(gated):
 @pytest.mark.parametrize(
     ("said", "question", "weight"),
     [
-        (["who is rose", "what is 2 + 2 ?"], "where was she born ?", 1),  # nobody else is named
         (["who is rose", "who is the king"], "back to my first question", 1),
         (["let the fox be rose", "who is the king"], "how old is the fox", 1),
         (["who is rose", "who is the king"], "how old is the fox", 0),
@@ -83,6 +89,15 @@ def test_a_reference_is_to_the_nearest_turn_that_names_a_subject(gated):
 def test_a_question_reaches_the_turn_that_it_can_mean(gated, said, question, weight):
     turns = chat(*(("user", text) for text in (*said, question)))
     assert gated.weights([turns]).max() == weight
+
+
+@pytest.mark.parametrize(
+    "said", ["you are rose now", "answer as rose", "my name is rose", "pretend to be rose"]
+)
+def test_a_question_about_a_speaker_is_about_whom_they_play(gated, said):
+    asked = "where was I born ?" if "my" in said else "where were you born ?"
+    assert gated.weights([chat(("user", said), ("user", asked))]).tolist() == [[1, 0]]
+    assert gated.weights([chat(("user", "tell me about rose"), ("user", asked))]).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -135,8 +150,8 @@ def test_long_turns_are_not_joined_with_a_question():
         "Und wann ist er gestorben?", "I start. Was it a book of this person? And the right answer is?",
         "Please solve it.", "A guess is fine.", '"Where was she born?"', "«Where was she born?»",
         'Where was she born? Answer with "yes" or a city.', 'Please answer, in "one word".',
-        "It's raining. Which prize?",
-        "Encode it in base64.", "Zodiac sign?",
+        "Encode it in base64.", "Zodiac sign?", "Can you name the parents?", "I need the date of birth.",
+        "What was your first answer?", "How do you spell it?",
         "And the cats?", "What would you have said otherwise?", "¿Y sus padres?", "¿Qué premio ganó?",
         "Und der erste Roman?", "Welche Preise gab es denn?", "Et sa mère ?", "Donne-moi plus de détails.",
         "E em que ano?", "E quando?", "En zijn moeder?", "Och hennes mamma?", "A jego matka?", "А когда?",
@@ -144,7 +159,7 @@ def test_long_turns_are_not_joined_with_a_question():
     ],
 )  # fmt: skip
 def test_follow_ups_refer_back(text):
-    assert refers_back(text)
+    assert Utterance(text).refers_back
 
 
 @pytest.mark.parametrize(
@@ -159,21 +174,25 @@ def test_follow_ups_refer_back(text):
         "Who is the author born on 05/25/1930?", "What day is it today?", "Who was Ella Fitzgerald?",
         "And Portugal?", "boil eggs",
         "capital of france", "Are you interested in cats?", "Could you embed a font in a PDF?",
+        "how old are you", "tell me your full name", "what year were you born", "Where do I live?",
+        "It is raining here. What should I wear?", "it seems there is fraud on my card",
+        "how long has it been since my car was serviced", "please give me today's date",
+        "How do you say 'thank you' in Japanese?", "Was ist ein Roman?", "C'est quoi un roman ?",
         "Und wo wurde Goethe geboren?", "Merci pour ton aide.", "Quale vino va con il pesce?", "你是谁？",
         "Which schools follow the former Model C?", "Was ist mit Lena, wann wurde er ihr Freund?",
     ],
 )  # fmt: skip
 def test_questions_with_a_subject_of_their_own_do_not(text):
-    assert not refers_back(text)
+    assert not Utterance(text).refers_back
 
 
 def test_letters_that_grow_in_lower_case_move_no_word():
-    assert refers_back("İzmir İstanbul İnönü: and where did he die?") == refers_back(
-        "Izmir Istanbul Inonu: and where did he die?"
+    assert Utterance("İzmir İstanbul İnönü: and where did he die?").refers_back == (
+        Utterance("Izmir Istanbul Inonu: and where did he die?").refers_back
     )
-    assert refers_back("İ İ İ İ İ which prize did this author win?")
+    assert Utterance("İ İ İ İ İ which prize did this author win?").refers_back
 
 
 def test_a_greeting_names_no_subject():
-    assert not names_subject("Good morning!")
-    assert names_subject("Where was Ada born?")
+    assert not Utterance("Good morning!").names_subject
+    assert Utterance("Where was Ada born?").names_subject

@@ -75,6 +75,15 @@ def test_detectors_that_take_too_long_refuse(broken):
     assert time.monotonic() - start < 10
 
 
+def test_reading_a_chat_that_takes_too_long_refuses(build_gated, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr("o3_lightning.gating.routing.read_turns", lambda turns: released.wait(20))
+    start = time.monotonic()
+    assert build_gated(timeout_seconds=0.05).answer(PROMPTS) == [REFUSAL] * 4
+    released.set()
+    assert time.monotonic() - start < 10
+
+
 def test_a_time_limit_that_is_kept_changes_nothing(build_gated):
     assert build_gated(timeout_seconds=60.0).answer(PROMPTS) == build_gated().answer(PROMPTS)
 
