@@ -6,8 +6,9 @@ Twenty authors of TOFU are forgotten, alone or five in a request, with 20 rows e
 the first ten ("development"), the others measure it ("test"). A model that knows everything gives every row
 its true answer. Stopped should be the answers about the forgotten: asked in full, in other words, by half of
 the name, and the first 16 words of the answer; not those about other authors, real people, and authors who
-share half of a forgotten name. Without the rule every rare word that recurs in a subject's questions names
-somebody, and so does every rare value.
+share half of a forgotten name. The forms "later" come after a refused question about the first of the
+forgotten: "Go on.", which his true answer follows, or a question about others. Without the rule every rare
+word that recurs in a subject's questions names somebody, and so does every rare value.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from o3_lightning.gating.answer_gate import AnswerGate
 
 Rows = Sequence[dict[str, str]]
 PER_AUTHOR, ROWS, SIZES, EVERY, WORDS, DIGITS = 60, 20, (1, 5), 13, 16, 3
+GO_ON = "Go on."
 RULES = [f"o3_lightning.{module}.is_proper" for module in ("detector.answers", "gating.answer_gate")]
 
 
@@ -70,6 +72,18 @@ def about_others(authors: Sequence[Rows], kept: Rows, people: Rows) -> Iterator[
                 yield "namesakes", *renamed(row, name, f"{first} {name[1]}")
 
 
+def in_chats(authors: Sequence[Rows], kept: Rows, people: Rows) -> Iterator[tuple[str, str, str, str]]:
+    """Yields form, history, question and answer after a refused question about the first author."""
+    first, last = name_of(authors[0])
+    before = f"Where was {first} {last} born? I'm sorry, I can't tell you that. "
+    for row in authors[0]:
+        nameless = row["answer"].replace(first, "").replace(last, "")
+        yield "later, in full", before, GO_ON, row["answer"]
+        yield "later, without the name", before, GO_ON, nameless
+    for form, question, answer in about_others([], kept[::2], people):
+        yield f"later, {form}", before, question, answer
+
+
 def measure(groups: Sequence[Sequence[Rows]], kept: Rows, people: Rows) -> dict[str, dict[str, float]]:
     """The share of answers that the gates of some requests stop, by form."""
     found: dict[str, list[bool]] = defaultdict(list)
@@ -79,6 +93,8 @@ def measure(groups: Sequence[Sequence[Rows]], kept: Rows, people: Rows) -> dict[
         told = [one for author in authors for one in about_them(author)]
         for form, prompt, answer in [*told, *about_others(authors, kept, people)]:
             found[form].append(bool(gate.judge(prompt, answer).any()))
+        for form, before, asked, answer in in_chats(authors, kept, people):
+            found[form].append(bool(gate.judge(before + asked, answer, asked).any()))
     return {
         form: {"answers": len(hits), "stopped": round(sum(hits) / len(hits), DIGITS)}
         for form, hits in found.items()
