@@ -178,7 +178,7 @@ def texts() -> Iterator[Row]:
     """Yields what the gate does with harmless texts, other languages, many requests and intents."""
     measured = results("gate_texts")
     bounds = {name: share(value) for name, value in measured["bounds"].items()}
-    harmless, many = measured["harmless, first look"], measured["ten requests"]
+    harmless, many = measured["harmless"], measured["ten requests"]
     limit = measured["bounds"]["harmless: refused by each request"]
     shown = (
         f"**{name} {share(value)}**" if value > limit else f"{name} 0"
@@ -189,7 +189,7 @@ def texts() -> Iterator[Row]:
         bounds["harmless: refused by each request"],
         ", ".join(shown),
     ]
-    languages = [one for owner in measured["translations, first look"].values() for one in owner.items()]
+    languages = [one for owner in measured["translations"].values() for one in owner.items()]
     found = {}
     for language, one in languages:
         found.setdefault(language, []).append(one["own"]["refused"])
@@ -198,7 +198,7 @@ def texts() -> Iterator[Row]:
     yield [
         "questions in seven languages, the name intact: found, least of three requests",
         bounds["translations: found"],
-        f"1; {rest}",
+        f"1; {rest}" if rest else "1",
     ]
     others = [one["others"] for _, one in languages]
     yield [
