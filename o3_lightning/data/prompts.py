@@ -9,9 +9,8 @@ from o3_lightning.data.records import check_characters
 
 Prompt = str | Sequence[Mapping[str, Any]]
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-FORM = frozenset(
-    {"arguments", "function", "id", "index", "name", "text", "type"}
-)  # words of a call's own form
+# words of a call's own form
+FORM = frozenset({"arguments", "function", "id", "index", "name", "text", "type"})
 
 
 class Turn(NamedTuple):

@@ -42,14 +42,17 @@ class Utterance:
         text: of the turn.
 
     Attributes:
-        spelt: its words; `words` are the same in lower case, each at its place ("İ" becomes two characters).
+        spelt: its words; `starts` are their places in the text, `words` the same words in lower case ("İ"
+            becomes two characters).
         own: places of the words that can be a subject, in the language that has fewest of them.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text[:LONGEST].replace("’", "'")
         self.folded = self.text.lower().rstrip()
-        self.spelt = WORD.findall(self.text)
+        found = list(WORD.finditer(self.text))
+        self.starts = [word.start() for word in found]
+        self.spelt = [word[0] for word in found]
         self.words = [word.lower() for word in self.spelt]
         self.own = own_words(self.words)
 
@@ -72,8 +75,7 @@ class Utterance:
     def begins(self) -> set[int]:
         """Places of the words that begin a sentence, and the place after the last word."""
         ends = [match.end() for match in SENTENCE_END.finditer(self.text)]
-        starts = [match.start() for match in WORD.finditer(self.text)]
-        return {0, len(starts), *(bisect_left(starts, end) for end in ends)}
+        return {0, len(self.starts), *(bisect_left(self.starts, end) for end in ends)}
 
     @property
     def names_subject(self) -> bool:

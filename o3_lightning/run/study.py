@@ -317,9 +317,9 @@ def with_same_adapters(job: Job, jobs: Sequence[Job]) -> str:
 
     if job.config.take_over or job.config.refuse_only:
         return job.config.take_over
-    same = (one for one in jobs if not one.config.refuse_only and trained(one) == trained(job))
-    finished = (str(one.config.folder) for one in same if one is not job and one.metrics is not None)
-    return next(finished, "")
+    own = trained(job)
+    same = (one for one in jobs if one is not job and not one.config.refuse_only and trained(one) == own)
+    return next((str(one.config.folder) for one in same if one.metrics is not None), "")
 
 
 def summarise(
