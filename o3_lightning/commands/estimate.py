@@ -6,7 +6,7 @@ from o3_lightning.commands.common import read_run
 
 
 def main(arguments: list[str]) -> None:
-    """Prints seconds by kind of stage and the peak memory, after measuring a few steps; writes nothing."""
+    """Prints seconds by kind of stage and the peak memory, after measuring a few steps; writes no run."""
     config, trainer, _ = read_run("estimate", arguments)
     from o3_lightning.run.estimate import estimate_run
 

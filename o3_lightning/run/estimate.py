@@ -24,9 +24,11 @@ from o3_lightning.evaluation.splits import splits_of
 from o3_lightning.models.base import BaseModel
 from o3_lightning.run.config import RunConfig
 from o3_lightning.run.inputs import evaluating, read_inputs
+from o3_lightning.run.recorded_base import load_base_for
 from o3_lightning.run.reuse import PROTECT, UNLEARN, PreviousRun
 from o3_lightning.run.unlearner import fit_request, train_request
 from o3_lightning.training.launch import processes_wanted
+from o3_lightning.training.run_folder import RunFolder
 from o3_lightning.training.trainer import as_list
 
 STEPS = 4  # of the adapter; the first, a warm-up, is not counted
@@ -77,13 +79,16 @@ class StepClock(Callback):
 
 
 def estimate_run(config: RunConfig, trainer: Mapping[str, Any]) -> Estimate:
-    """Measures a few steps of a run on this machine and extrapolates; writes nothing.
+    """Measures a few steps of a run on this machine and extrapolates; writes no run.
 
-    What is reused from an earlier run (`take_over`) does not count.
+    What is reused from an earlier run (`take_over`) does not count, nor does teaching the base model
+    (`base.finetune_on`), which is done now if it has not been: it is cached for every run.
 
     Raises:
         InputError: as `run_stream`.
     """
+    if config.base.finetune_on.teaches:
+        load_base_for(RunFolder(config.folder).store, config)
     start = time.perf_counter()
     inputs = read_inputs(config)
     base, stream, encoder = inputs

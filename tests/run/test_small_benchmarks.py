@@ -1,12 +1,15 @@
 """Benchmarks under the small overlay, from teaching the base model to the metrics, on files of their form."""
 
 import json
+import time
 
 import pytest
 
+import o3_lightning.models.finetuning as finetuning
 import o3_lightning.run.inputs as inputs_module
 from o3_lightning.commands.common import read_run
 from o3_lightning.detector.encoder import load_encoder
+from o3_lightning.run.estimate import estimate_run
 from o3_lightning.run.pipeline import run_stream
 from o3_lightning.run.study import read_study
 from tests.run.test_configs import ROOT
@@ -160,6 +163,20 @@ def test_a_benchmark_runs_from_teaching_to_the_accuracies_of_o3(name, folder, tm
         assert {"seen", "held_out", "retained", "u2r", *tasks} == set(after)
         assert None not in after["held_out" if tasks else "seen"]
     assert list((tmp_path / "cache").glob("finetuned-*"))
+
+
+def test_teaching_the_base_model_which_happens_once_is_no_part_of_an_estimate(
+    folder, tmp_path, prepare, monkeypatch
+):
+    prepare("tofu_continual")
+    hour, taught, clock, teach = 3600.0, [], time.perf_counter, finetuning.teach
+    monkeypatch.setattr(finetuning, "teach", lambda *given: (taught.append(hour), teach(*given))[1])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + sum(taught))
+    words = ["--config", "tofu_continual", "--config", "overlays/small", "--base.id", str(folder)]
+    config, trainer, _ = read_run("estimate", [*words, "--output", str(tmp_path / "runs"), *QUICK])
+    assert estimate_run(config, trainer).total < hour
+    assert taught == [hour]
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
