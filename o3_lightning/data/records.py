@@ -1,5 +1,6 @@
 """Records: JSON objects from data files, whose fields are checked with file and line in the error message."""
 
+import codecs
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,30 +90,37 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
     """Yields line number and parsed value of each line that is not blank.
 
     Raises:
-        InputError: the file cannot be read, or a line is not UTF-8, not JSON, or repeats a field.
+        InputError: the file cannot be read, or as `parse_line`.
     """
+    for line, raw in numbered_lines(path):
+        yield line, parse_line(raw, path, line)
+
+
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Yields number and bytes of each line that is not blank; InputError where the file cannot be read."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", path=path) from error
-    for line, raw in enumerate(content.split(b"\n"), start=1):
-        try:
-            text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"not UTF-8: byte {error.start + 1} of the line", path=path, line=line
-            ) from error
-        if not text:
-            continue
-        try:
-            value = json.loads(text, object_pairs_hook=unique)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"not JSON: {error.msg} at column {error.colno}", path=path, line=line
-            ) from error
-        except (ValueError, RecursionError) as error:  # a field twice, a number or a nesting without end
-            raise InputError(f"not JSON that can be read: {error}", path=path, line=line) from error
-        yield line, value
+    for line, raw in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        if raw.strip():
+            yield line, raw
+
+
+def parse_line(raw: bytes, path: str | Path, line: int) -> Any:
+    """Returns the value of a line of JSON.
+
+    Raises:
+        InputError: it is not UTF-8, not JSON, or repeats a field.
+    """
+    try:
+        return json.loads(raw.decode().strip(), object_pairs_hook=unique)
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8: byte {error.start + 1} of the line", path=path, line=line) from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg} at column {error.colno}", path=path, line=line) from error
+    except (ValueError, RecursionError) as error:  # a field twice, a number or a nesting without end
+        raise InputError(f"not JSON that can be read: {error}", path=path, line=line) from error
 
 
 def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from glob import escape
 from logging.handlers import RotatingFileHandler
@@ -13,7 +14,7 @@ from typing import Any
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import to_json
-from o3_lightning.data.records import read_json_lines
+from o3_lightning.data.records import numbered_lines, parse_line
 
 FIELDS = {"time": str, "decision": str, "weights": dict, "latency_ms": int | float}
 
@@ -35,6 +36,7 @@ class AuditLog:
         if path:
             try:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
+                end_torn_line(Path(path))
                 self._handler = RotatingFileHandler(path, maxBytes=size, backupCount=files, encoding="utf-8")
             except OSError as error:
                 message = f"cannot be written: {error.strerror or error}"
@@ -54,16 +56,26 @@ class AuditLog:
             self._handler.close()
 
 
+def end_torn_line(path: Path) -> None:
+    """Ends a line that a killed server left unfinished, so that the next one does not join it."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
+                file.write(b"\n")
+
+
 def summarise(path: str | Path) -> str:
     """Returns what an audit log holds: how many answers, decisions, refusals by request, and latencies.
 
     Args:
-        path: the log; its rotated files are read, too.
+        path: the log; its rotated files are read, too. Damaged lines are counted, and the first is named.
 
     Raises:
-        InputError: there is no such file, or a line is not one of an audit log.
+        InputError: there is no such file, or no line is one of an audit log.
     """
-    entries = list(read(Path(path)))
+    entries, damaged = read(Path(path))
+    if damaged and not entries:
+        raise damaged[0]
     if not entries:
         return "no answers"
     decisions = Counter(entry["decision"] for entry in entries)
@@ -80,17 +92,31 @@ def summarise(path: str | Path) -> str:
         f"refused by request: {counts(refused) or 'none'}",
         f"latency: p50 {quantile(latencies, 0.5):.0f} ms, p95 {quantile(latencies, 0.95):.0f} ms",
     ]
+    if damaged:
+        lines.append(f"damaged lines, not counted: {len(damaged)}; the first: {damaged[0]}")
     return "\n".join(lines)
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the entries of a log and of its rotated files."""
+def read(path: Path) -> tuple[list[dict[str, Any]], list[InputError]]:
+    """Returns the entries of a log and of its rotated files, and what is wrong with damaged lines."""
+    entries, damaged = [], []
     for file in [path, *path.parent.glob(f"{escape(path.name)}.[0-9]*")]:
-        for number, entry in read_json_lines(file):
-            fields = entry if isinstance(entry, dict) else {}
-            if not all(isinstance(fields.get(name), kind) for name, kind in FIELDS.items()):
-                raise InputError("not a line of an audit log", path=file, line=number)
-            yield fields
+        for number, raw in numbered_lines(file):
+            try:
+                entries.append(read_entry(raw, file, number))
+            except InputError as error:
+                damaged.append(error)
+    return entries, damaged
+
+
+def read_entry(raw: bytes, path: Path, line: int) -> dict[str, Any]:
+    """Returns the entry of a line; InputError where it is not one of an audit log."""
+    entry = parse_line(raw, path, line)
+    if not isinstance(entry, dict) or not all(
+        isinstance(entry.get(name), kind) for name, kind in FIELDS.items()
+    ):
+        raise InputError("not a line of an audit log", path=path, line=line)
+    return entry
 
 
 def counts(counter: Counter[str]) -> str:

@@ -23,6 +23,7 @@ from o3_lightning.serving.rows import Delta, Done, Event, Failed, Row
 from o3_lightning.serving.schemas import Sampling
 
 POLL_SECONDS, MARGIN_SECONDS = 0.5, 10.0
+CLIENT_GONE = 499  # a status that servers log and never send
 
 
 class Calls:
@@ -88,7 +89,7 @@ class Calls:
         for number, row in enumerate(rows):
             row.deadline, row.emit = began + self.config.timeout_seconds, sender(loop, queue, number)
         self.engine.submit(rows)
-        texts, judged, unfinished = [""] * len(rows), {}, set(range(len(rows)))
+        texts, judged, unfinished, end = [""] * len(rows), {}, set(range(len(rows))), "cancelled"
         try:
             while unfinished:
                 number, event = await self._next(queue, began, is_gone)
@@ -102,10 +103,13 @@ class Calls:
                     unfinished.discard(number)
                     self._note(judged.get(number), texts[number], event, (id, endpoint, began))
                 yield number, event
+        except HTTPException as error:
+            end = "cancelled" if error.status_code == CLIENT_GONE else "failed"
+            raise
         finally:
-            for number in unfinished:  # the client has gone or the call failed: what was sent is noted
+            for number in unfinished:  # what was sent is noted
                 rows[number].cancelled = True
-                self._note(judged.get(number), texts[number], Done("cancelled", 0, 0), (id, endpoint, began))
+                self._note(judged.get(number), texts[number], Done(end, 0, 0), (id, endpoint, began))
 
     async def _next(
         self, queue: asyncio.Queue[tuple[int, Event]], began: float, is_gone: Callable[[], Awaitable[bool]]
@@ -113,7 +117,7 @@ class Calls:
         """Returns the next event; HTTPException when the client has disconnected or the time is over."""
         while True:
             if await is_gone():
-                raise HTTPException(499, "the client disconnected")
+                raise HTTPException(CLIENT_GONE, "the client disconnected")
             if monotonic() - began > self.config.timeout_seconds + MARGIN_SECONDS:
                 raise HTTPException(503, "the call timed out")
             with suppress(TimeoutError):

@@ -1,6 +1,7 @@
 """The server through HTTP, with OpenAI's own client."""
 
 import json
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from o3_lightning.gating.config import GateConfig
 from o3_lightning.gating.tokens import PromptTokens
 from o3_lightning.models.lora import LoraFactors
 from o3_lightning.serving import engine
-from o3_lightning.serving.audit import summarise
+from o3_lightning.serving.audit import AuditLog, summarise
 from o3_lightning.serving.config import ServeConfig
 
 FORGOTTEN = "Where did Quillan Osterhaus spend winter 3?"
@@ -304,11 +305,41 @@ def test_the_audit_log_holds_decisions_and_no_text(serving, tmp_path):
     assert "3 answers from" in summary
     assert "refused by request: winters 2" in summary
     for line, told in (("no log", "not JSON"), (json.dumps({**entries[0], "weights": []}), "not a line of")):
-        path.write_text(f"{line}\n")
+        alone = tmp_path / "audit.jsonl"
+        alone.write_text(f"{line}\n")
         with pytest.raises(InputError, match=rf"audit\.jsonl:1: {told}"):
-            summarise(path)
+            summarise(alone)
     with pytest.raises(InputError, match="'audit_files': expected a number above 0"):
         ServeConfig(audit_files=0)  # Python would never rotate the file
+
+
+def test_the_audit_log_tells_an_answer_that_failed_from_one_that_the_client_gave_up(
+    serving, base, tmp_path, monkeypatch
+):
+    path = tmp_path / "audit.jsonl"
+    with serving(audit=str(path)) as served:
+        with slowed(base):
+            long = served.ask(messages=[{"role": "user", "content": OTHER}], max_tokens=64, stream=True)
+            next(iter(long))
+            long.close()
+            while not path.read_text():  # within the time limit of a test
+                time.sleep(0.05)
+        monkeypatch.setattr(base.model, "forward", lambda **_: 1 / 0)
+        body = {"model": "tiny", "messages": [{"role": "user", "content": OTHER}]}
+        assert served.http.post("/v1/chat/completions", json=body).status_code == 500
+    assert [json.loads(line)["finish"] for line in path.read_text().splitlines()] == ["cancelled", "failed"]
+
+
+def test_a_line_that_a_killed_server_left_unfinished_costs_no_other_line(tmp_path):
+    path, answer = tmp_path / "audit.jsonl", {"decision": "base", "weights": {}, "latency_ms": 1.0}
+    for _ in range(2):
+        log = AuditLog(str(path), 10_000, 1)
+        log.write(**answer)
+        log.close()
+        path.write_text(path.read_text() + '{"time": "2026')
+    summary = summarise(path)
+    assert summary.startswith("2 answers from")
+    assert re.search(r"damaged lines, not counted: 2; the first: .*audit\.jsonl:2: not JSON", summary)
 
 
 def test_a_server_that_stops_finishes_what_runs(serving):
