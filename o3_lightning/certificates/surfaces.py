@@ -62,7 +62,15 @@ def read_surfaces(folder: Path, store: Store, record: RequestRecord) -> list[Sur
     Raises:
         InputError: a result file is damaged, or of another base model or forget set.
     """
-    return [*splits(folder / METRICS, store, record), *attacks(folder / ATTACKS, store, record)]
+    found: list[Surface] = []
+    for name, read in ((METRICS, splits), (ATTACKS, attacks)):
+        try:
+            found += read(folder / name, store, record)
+        except InputError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"damaged: {type(error).__name__}: {error}", path=folder / name) from error
+    return found
 
 
 def splits(path: Path, store: Store, record: RequestRecord) -> Iterator[Surface]:

@@ -161,6 +161,38 @@ def test_measurements_of_another_state_are_refused(run):
         certify(run)
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "robustness.json"])
+def test_a_damaged_measurement_is_refused_and_named(run, name):
+    sound, refused = json.loads((run / name).read_text()), 0
+    for place in places(sound):
+        for junk in (None, "x", []):
+            (run / name).write_text(json.dumps(replaced(sound, place, junk)))
+            try:
+                certify(run)
+            except InputError as error:
+                refused += str(error).startswith(str(run / name))
+    assert refused > 10, refused
+
+
+def places(value, path=()):
+    """The path of every value inside another."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+def replaced(value, place, junk):
+    """A copy with another value at a path."""
+    copied = json.loads(json.dumps(value))
+    *above, last = place
+    inner = copied
+    for key in above:
+        inner = inner[key]
+    inner[last] = junk
+    return copied
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
