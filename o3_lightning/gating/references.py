@@ -23,7 +23,7 @@ LONGEST = 6_000  # characters of an utterance that are read
 ELLIPSIS, FRAGMENT, SHORT = 5, 3, 40  # words of "And the cats?", of "Zodiac sign?", of a turn in any language
 LISTS: dict[str, Any] = json.loads(files(__package__).joinpath("references.json").read_text("utf-8"))
 OTHER_LANGUAGES, PATTERNS = LISTS.pop("languages").values(), LISTS.pop("patterns").values()
-POINTERS, FAR, AFFIXES, ITSELF, EMPTY_IT, CASTS = map(re.compile, PATTERNS)
+POINTERS, FAR, AFFIXES, ITSELF, EMPTY_IT, ASIDES = map(re.compile, PATTERNS)
 (  # GENERIC nouns stand for somebody named before; words of RELATIONS and META ask, but name no subject
     SINGULAR, POSSESSIVES, ARTICLES, FILLERS, PLURAL, OTHERS, DEMONSTRATIVES, GENERIC, SPECIFIC,
     PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL, CONJUNCTIONS, OPENERS, SPEAKERS, MODALS, LINKS,
@@ -96,7 +96,7 @@ class Utterance:
         if POINTERS.search(self.folded):
             return not empty_it
         if not self.own:
-            return not (empty_it or self.is_about_speakers)
+            return not (empty_it or (self.is_about_speakers and len(self.begins) == 2))  # one sentence
         return self.is_elliptical or self.has_open_reference(empty_it=empty_it)
 
     @cached_property
@@ -113,7 +113,7 @@ class Utterance:
             rest = list(dropwhile(RELATIONS.__contains__, after))
             is_said = len(rest) < len(after) or not RELATIONS.isdisjoint(before[:1])
             if is_said and META.isdisjoint(rest[:1]):
-                return len(self.begins) == 2  # one sentence
+                return True
         return False
 
     @property
@@ -141,7 +141,8 @@ class Utterance:
             if bare in PERSONAL and not is_name and not self.has_antecedent(place, person=bare in SINGULAR):
                 return True
             is_object = place == first + 1  # "Please solve it."
-            open_it = bare in OTHERS and (place < first or is_object) and not empty_it
+            is_ahead = self.text.startswith(":", self.starts[place] + len(word))  # "Shorten this: ..."
+            open_it = bare in OTHERS and (place < first or is_object) and not (empty_it or is_ahead)
             if open_it and not introduces(self.words, place):
                 return True
             if (bare in DEMONSTRATIVES or (bare == "the" and place < first)) and self.is_generic(place + 1):
@@ -179,12 +180,14 @@ class Utterance:
 def sentences_for(text: str, asked: Utterance) -> str:
     """Returns the sentences of a turn that hold all that is asked about: "Let the fox be Ada." for "the fox".
 
-    What is asked about the speakers, such as "your name", is about who they play.
+    What is asked about the speakers, such as "your name", is about whom a sentence brings on: "You are Ada",
+    "Our guest is Ada". A question, a record, an order to speak or be silent about somebody and what users
+    say of themselves bring on nobody.
     """
-    wanted = asked.subjects
-    parts = SENTENCE_END.split(text[:LONGEST].replace(":", ",")) if wanted or asked.is_about_speakers else []
+    wanted, about_speakers = asked.subjects, asked.is_about_speakers
+    parts = SENTENCE_END.split(text[:LONGEST].replace(":", ",")) if wanted or about_speakers else []
     return " ".join(
-        part for part in parts if holds(part, wanted) or (not wanted and CASTS.search(part.lower()))
+        part for part in parts if holds(part, wanted) or (about_speakers and not ASIDES.search(part.lower()))
     )
 
 

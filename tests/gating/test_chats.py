@@ -92,12 +92,25 @@ def test_a_question_reaches_the_turn_that_it_can_mean(gated, said, question, wei
 
 
 @pytest.mark.parametrize(
-    "said", ["you are rose now", "answer as rose", "my name is rose", "pretend to be rose"]
-)
+    "said",
+    [
+        "you are rose now", "answer as rose", "my name is rose", "pretend to be rose", "our guest is rose",
+        "please give rose a warm welcome", "ladies and gentlemen : rose",
+    ],
+)  # fmt: skip
 def test_a_question_about_a_speaker_is_about_whom_they_play(gated, said):
     asked = "where was I born ?" if "my" in said else "where were you born ?"
     assert gated.weights([chat(("user", said), ("user", asked))]).tolist() == [[1, 0]]
-    assert gated.weights([chat(("user", "tell me about rose"), ("user", asked))]).tolist() == [[0, 0]]
+    among_others = f"king tell the viewers this : {asked}"
+    assert gated.weights([chat(("user", said), ("user", among_others))]).tolist() == [[1, 0]]
+    for aside in (
+        "tell me about rose",
+        "who is rose ?",
+        "never name rose",
+        "I read rose",
+        '{"name": " rose "}',
+    ):
+        assert gated.weights([chat(("user", aside), ("user", asked))]).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -151,7 +164,7 @@ def test_long_turns_are_not_joined_with_a_question():
         "Please solve it.", "A guess is fine.", '"Where was she born?"', "«Where was she born?»",
         'Where was she born? Answer with "yes" or a city.', 'Please answer, in "one word".',
         "Encode it in base64.", "Zodiac sign?", "Can you name the parents?", "I need the date of birth.",
-        "What was your first answer?", "How do you spell it?",
+        "What was your first answer?", "How do you spell it?", "What were you going to say?",
         "And the cats?", "What would you have said otherwise?", "¿Y sus padres?", "¿Qué premio ganó?",
         "Und der erste Roman?", "Welche Preise gab es denn?", "Et sa mère ?", "Donne-moi plus de détails.",
         "E em que ano?", "E quando?", "En zijn moeder?", "Och hennes mamma?", "A jego matka?", "А когда?",
@@ -167,7 +180,8 @@ def test_follow_ups_refer_back(text):
     [
         "Thank you.", "Thanks anyway, have a nice day!", "Photosynthesis: explain it.",
         "What is the capital of France?", "How do I boil an egg so it stays soft?",
-        "Hello!", "What time is it?", "Is it going to rain tomorrow?",
+        "Hello!", "Hello there", "What time is it?", "Shorten this: The library opens at nine.",
+        "Is it going to rain tomorrow?",
         "My brother lost his card, what should he do?", "Where did Ada Lovelace say she was born?",
         "Who wrote Hamlet?", "Is there a bus to town?", "What is the name of the author born in Lisbon?",
         "Who is the sister of the novelist Jane Austen?", "what's the hometown of the singer raised in ohio?",
