@@ -69,8 +69,9 @@ class AnswerGate:
     def judge(self, prompt: str, answer: str, asked: str | None = None) -> Tensor:
         """Returns for each request [K] whether an answer tells what was forgotten.
 
-        Words that the prompt holds already tell nothing. A long answer holds some value of anybody by chance:
-        where neither the question nor the answer names the subject, values have to be half of it.
+        Words that the prompt holds already tell nothing, but the answer may end one that the prompt begins. A
+        long answer holds some value of anybody by chance: where neither the question nor the answer names the
+        subject, values have to be half of it.
 
         Args:
             prompt: all that was said before.
@@ -79,9 +80,10 @@ class AnswerGate:
         """
         fired = torch.zeros(self.count, dtype=torch.bool)
         named = self.cues(prompt)
-        new = split_words(answer) - split_words(prompt) if named else set()
+        said = split_words(prompt) if named else set()
+        new = split_words(answer) - said if named else set()
         told: dict[Subject, float] = defaultdict(float)
-        for word in new:
+        for word in new | (split_words(prompt + answer) - said if named else set()):
             for salt, (_, values) in self._tables.items():
                 for subject, nats in values.get(hash_word(word, salt), ()):
                     told[subject] += nats

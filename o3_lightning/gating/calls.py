@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import takewhile
 from threading import local
 from typing import Any
 
@@ -30,6 +31,9 @@ from o3_lightning.gating.routing import Detectors, Router
 from o3_lightning.gating.tokens import PromptTokens, before_labels, first_label, last_token
 from o3_lightning.models.base import BaseModel
 from o3_lightning.models.lora import LoraFactors
+
+WORD_TOKENS = 8  # the longest end of a word that is looked for
+BROKEN = "\ufffd"  # decodes an incomplete character
 
 
 class GatedCalls:
@@ -130,7 +134,7 @@ class GatedCalls:
         with self._gate.lock:
             ids, mask = self._inputs(prompts, input_ids, attention_mask)
             plan = self._router.plan(weights, prompts, ids, mask)
-            watched = self._watched(plan, ids, mask)
+            watched = self.watched(plan, ids, mask)
             if not watched:
                 return self._run(ids, mask, plan, options)
             held = HeldStreamer(options["streamer"]) if options.get("streamer") is not None else None
@@ -140,7 +144,7 @@ class GatedCalls:
                 if held is not None:
                     held.held.clear()
                 output = self._run(ids, mask, plan, options | ({"streamer": held} if held else {}))
-                fired = self._judge(output, watched, ids.shape) if attempt < last else None
+                fired = self._judge(output, watched, (ids, mask, plan)) if attempt < last else None
                 if fired is None or not bool(fired.any()):
                     break
                 plan = self._router.raise_weights(plan, fired, refuse=attempt > 0)
@@ -179,7 +183,7 @@ class GatedCalls:
         width = max(part.shape[1] for part in found)
         return torch.cat([F.pad(part, (0, width - part.shape[1]), value=pad) for part in found])
 
-    def _watched(self, plan: Plan, ids: Tensor, mask: Tensor) -> dict[int, tuple[str, str]]:
+    def watched(self, plan: Plan, ids: Tensor, mask: Tensor) -> dict[int, tuple[str, str]]:
         """Returns text and question of each row whose answer is checked: it names a forgotten subject."""
         mode, gate = self.gate_config.check_answers, self._answer_gate
         if mode == "off" or not gate.columns or self._router.is_disabled:
@@ -194,16 +198,32 @@ class GatedCalls:
         turns = {row: self.base.template.turns(text) for row, text in texts.items() if gate.cues(text)}
         return {row: (texts[row], " ".join(read_turns(said).question)) for row, said in turns.items()}
 
-    def _judge(self, output: Any, watched: Mapping[int, tuple[str, str]], shape: Sequence[int]) -> Tensor:
+    def _judge(
+        self, output: Any, watched: Mapping[int, tuple[str, str]], inputs: tuple[Tensor, Tensor, Plan]
+    ) -> Tensor:
         """Returns which requests' values the generated sequences of each row tell [B,K]."""
-        sequences = output if isinstance(output, Tensor) else output.sequences
-        answers = [self.base.read_answer(row) for row in sequences[:, shape[1] :].tolist()]
-        count = len(answers) // shape[0]
-        fired = torch.zeros(shape[0], len(self.ids), dtype=torch.bool)
+        ids, mask, plan = inputs
+        answers = sequences_of(output)[:, ids.shape[1] :]
+        count = len(answers) // len(ids)
+        fired = torch.zeros(len(ids), len(self.ids), dtype=torch.bool)
         for row, (prompt, asked) in watched.items():
+            own, acting = ids[row][mask[row].bool()], plan.rows([row])
             for answer in answers[row * count : (row + 1) * count]:
-                fired[row] |= self._answer_gate.judge(prompt, answer, asked)
+                text = self._whole_words(own, answer[answer.ne(self.tokens.pad_id)].tolist(), acting)
+                fired[row] |= self._answer_gate.judge(prompt, text, asked)
         return fired
+
+    def _whole_words(self, prompt: Tensor, answer: list[int], plan: Plan) -> str:
+        """Returns an answer with its last word as the model would end it: a limit may cut a value short."""
+        answer, text = self.base.cut(answer), self.base.read_answer(answer)
+        if not (text[-1:].isalnum() or text.endswith(BROKEN)):
+            return text
+        room = max(1, self.base.context_tokens - WORD_TOKENS)
+        ids = torch.cat([prompt, prompt.new_tensor(answer)])[None, -room:]
+        options = {"max_new_tokens": WORD_TOKENS, "do_sample": False, "pad_token_id": self.tokens.pad_id}
+        more = sequences_of(self._run(ids, torch.ones_like(ids), plan, options))[0, ids.shape[1] :]
+        longer = self.base.read_answer([*answer, *more.tolist()])
+        return text + "".join(takewhile(str.isalnum, longer[len(text) :]))
 
     def __call__(
         self,
@@ -307,3 +327,8 @@ class GatedCalls:
         if not prompts:
             raise InputError("expected prompts or input_ids, got neither")
         return self.tokens.pad([self.tokens.encode(prompt) for prompt in prompts])
+
+
+def sequences_of(output: Any) -> Tensor:
+    """Returns the token ids [N,T] that `generate` gave, in either of its forms."""
+    return output if isinstance(output, Tensor) else output.sequences

@@ -260,14 +260,15 @@ class Engine:
             if row.judged:
                 row.emit(row.judged)
         plans = [row.plan for row in rows if row.plan is not None]
+        plan = Plan.stack(plans) if plans else None
         ids, mask = model.tokens.pad([row.ids for row in rows])
-        sampler = RowSampler(rows, ids.shape[1])
+        sampler = RowSampler(rows, ids.shape[1], model.watched(plan, ids, mask) if plan else ())
         ends = RowStop(rows, model.base, ids.shape[1], self._between_steps)
         with nullcontext() if plans else model.disabled():
             model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                weights=Plan.stack(plans) if plans else None,
+                weights=plan,
                 max_new_tokens=max(row.max_tokens for row in rows),
                 do_sample=False,
                 num_beams=1,

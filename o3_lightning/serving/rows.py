@@ -6,7 +6,7 @@ Shapes: B rows, T tokens, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, NamedTuple
@@ -16,11 +16,10 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
 from o3_lightning.data.prompts import Prompt
+from o3_lightning.gating.calls import BROKEN
 from o3_lightning.gating.plan import Plan
 from o3_lightning.models.base import BaseModel
 from o3_lightning.serving.judging import Judged
-
-BROKEN = "\ufffd"  # decodes an incomplete character
 
 
 class TokenScore(NamedTuple):
@@ -197,13 +196,19 @@ class Choice(NamedTuple):
 class RowSampler(LogitsProcessor):
     """Samples each row with its own temperature, top_p and seed, so that a batch changes no answer.
 
+    Args:
+        rows: of the batch.
+        prompt_length: of the padded prompts.
+        watched: numbers of the rows whose answers the answer gate checks; what else the model might have said
+            is not checked, so that it is not reported.
+
     Attributes:
         choices: of each row that asks for log-probabilities, one a step.
         attempts: how often the answers were generated; more than once where the answer gate acted.
     """
 
-    def __init__(self, rows: Sequence[Row], prompt_length: int) -> None:
-        self.rows, self.prompt_length = rows, prompt_length
+    def __init__(self, rows: Sequence[Row], prompt_length: int, watched: Container[int] = ()) -> None:
+        self.rows, self.prompt_length, self.watched = rows, prompt_length, watched
         self.generators: dict[int, torch.Generator] = {}
         self.choices: dict[int, list[Choice]] = {}
         self.attempts = 0
@@ -231,8 +236,9 @@ class RowSampler(LogitsProcessor):
         for number, steps in self.choices.items():
             logs = raw[number].float().log_softmax(-1)
             token = int(scores[number].argmax())
-            values, tokens = logs.topk(self.rows[number].top_logprobs or 0)
-            top = tuple(zip(tokens.tolist(), values.tolist(), strict=True))
+            count = self.rows[number].top_logprobs or 0
+            tokens = torch.tensor([token][:count]) if number in self.watched else logs.topk(count).indices
+            top = tuple((other, float(logs[other])) for other in tokens.tolist())
             steps.append(Choice(token, float(logs[token]), top))
         return scores
 

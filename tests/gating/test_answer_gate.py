@@ -35,6 +35,7 @@ def gate():
         ("Where was Abelrik born?", "in Tarnbrück"),
         ("user: Ysolde?\nassistant: who?\nuser: where was she born?", "Ostermead"),
         ("Which writer comes from Ostermead?", "a falconer"),
+        ("Abelrick Skarnholt was born in Tarn", "brück."),  # the prompt begins the word
     ],
 )
 def test_a_value_of_the_subject_that_the_prompt_names_fires(gate, prompt, answer):
@@ -139,6 +140,27 @@ def test_a_row_that_tells_is_generated_at_full_weight_or_refused(telling):
     assert told not in answers[0].split()
     assert answers[0] == (REFUSAL if told in full_text.split() else full_text)
     assert answers[1:] == plain.answer([prompt, *others])[1:]
+
+
+def test_an_answer_that_is_cut_within_a_word_is_judged_by_the_whole_word(build_gated):
+    def read(tokens, **_):  # a text without spaces, two letters a token
+        return "".join(f"{chr(97 + token // 26)}{chr(97 + token % 26)}" for token in tokens if token > 3)
+
+    def stop(input_ids, scores):  # as a stop text does; the other row goes on
+        return torch.tensor([True, False])
+
+    prompts = ["where is the king", "what is red"]
+    plain = build_gated(table={"roses": {"never": 1.0}}, check_answers="off")
+    ids, mask = plain.tokens.pad([plain.tokens.encode(prompt) for prompt in prompts])
+    inputs = {"input_ids": ids, "attention_mask": mask, "do_sample": False}
+    whole = plain.generate(**inputs, max_new_tokens=9)[0, ids.shape[1] :].tolist()
+    cue, value = (columns([(read(tokens), 0, 15.0)], 7) for tokens in (ids[0].tolist(), whole))
+    state = AnswerState(torch.tensor([7]), *cue, *value)
+    gated = build_gated(table={"roses": {"never": 1.0}}, answers=[state], unadapted=["roses"])
+    gated.tokenizer.decode = read
+    for options in ({"max_new_tokens": 1}, {"max_new_tokens": 4, "stopping_criteria": [stop]}):
+        assert plain.generate(**inputs, **options)[0, ids.shape[1]] == whole[0]
+        assert gated.generate(**inputs, **options)[0, ids.shape[1]] == gated.refusal_tokens[0]
 
 
 def test_a_request_without_an_adapter_refuses(telling):

@@ -110,6 +110,15 @@ def test_logprobs_are_those_of_the_model_and_a_refusal_has_none_of_its_own(serve
     assert refused.top_logprobs == [{token: 0} for token in refused.tokens]
 
 
+@pytest.mark.parametrize("question", ["Where did Osterhauss spend summer?", "Is Quilan a name?"])
+def test_what_else_the_model_might_have_said_of_a_forgotten_subject_is_not_told(served, question):
+    options = {"logprobs": True, "top_logprobs": 20, "temperature": 2, "seed": 1, "max_tokens": 3}
+    choice = served.ask(messages=[{"role": "user", "content": question}], **options).choices[0]
+    assert "".join(score.token for score in choice.logprobs.content).strip() == choice.message.content
+    for score in choice.logprobs.content:
+        assert [(one.token, one.logprob) for one in score.top_logprobs] == [(score.token, score.logprob)]
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
