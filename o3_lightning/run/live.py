@@ -13,7 +13,7 @@ from o3_lightning.run.config import RunConfig
 from o3_lightning.run.pipeline import UNFINISHED
 from o3_lightning.run.recorded_base import load_base_for
 from o3_lightning.run.unlearner import Unlearner, decisive_sections, fit_and_store
-from o3_lightning.store.record import PROTECTED, REGISTERED, RequestRecord
+from o3_lightning.store.record import PROTECTED, REGISTERED, REVOKED, RequestRecord
 from o3_lightning.store.store import Store
 
 
@@ -25,10 +25,13 @@ def protect_request(
     A request that is protected already is left as it is.
 
     Raises:
-        InputError: another forget set has the id.
+        InputError: another forget set has the id, or the request is revoked.
         StoreError: the store is damaged, locked or not writable.
     """
-    if store.register(request, decisive_sections(config)).status == REGISTERED:
+    status = store.register(request, decisive_sections(config)).status
+    if status == REVOKED:
+        raise InputError(f"'{request.id}' is revoked; restore it to protect it", field="request_id")
+    if status == REGISTERED:
         fit_and_store(store, encoder, request, config)
     return store.record(request.id)
 

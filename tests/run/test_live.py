@@ -50,6 +50,11 @@ def test_a_request_is_protected_then_trained_and_a_loaded_model_follows(
     assert model.plan([QUESTION]).refused.all()
     main(["requests", "add", *words])  # the same again changes nothing
     assert len(StoreView.open(store.path).history("winters")) == 2
+    main(["requests", "revoke", "winters", "--store", str(store.path)])
+    with pytest.raises(SystemExit):
+        main(["requests", "add", *words])  # must not look as if it were protected
+    assert "'winters' is revoked; restore it" in capsys.readouterr().err
+    main(["requests", "restore", "winters", "--store", str(store.path)])
     main(["requests", "train", *words, "--adapter.epochs", "1", "--trainer.accelerator", "cpu"])
     assert "winters: unlearned" in capsys.readouterr().out
     model.refresh()

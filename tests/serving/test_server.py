@@ -169,6 +169,8 @@ def test_a_request_is_added_revoked_and_restored_while_the_server_runs(serving):
         assert [one["id"] for one in listed] == ["winters", "mirelle"]
         served.http.post("/requests/mirelle/revoke", headers=served.operator)
         assert served.answer(question, max_tokens=32) == before
+        again = served.http.post("/requests", json=body, headers=served.operator)
+        assert (again.status_code, "is revoked; restore it" in again.text) == (400, True)
         served.http.post("/requests/mirelle/restore", headers=served.operator)
         assert served.answer(question, max_tokens=32) == REFUSAL
         assert served.http.post("/requests/ghost/revoke", headers=served.operator).status_code == 404
