@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any
 
@@ -16,7 +16,8 @@ from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from o3_lightning.data.prompts import Prompt
+from o3_lightning.common.errors import InputError
+from o3_lightning.data.prompts import Prompt, read_content
 from o3_lightning.gating.routing import describe
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.config import ServeConfig
@@ -152,9 +153,11 @@ def add_completions(app: FastAPI, calls: Calls) -> None:
 def as_prompt(messages: list[dict[str, Any]], calls: Calls) -> Prompt:
     """Returns the chat; for a model without a chat template a single user message becomes a plain text."""
     has_template = bool(getattr(calls.engine.model.tokenizer, "chat_template", None))
-    text = messages[0].get("content")
-    is_question = len(messages) == 1 and messages[0].get("role") == "user" and isinstance(text, str)
-    return str(text) if is_question and not has_template else messages
+    content = messages[0].get("content")
+    if not has_template and content is not None and [each.get("role") for each in messages] == ["user"]:
+        with suppress(InputError):  # of a picture, say, which the engine refuses
+            return read_content(content)
+    return messages
 
 
 async def respond(calls: Calls, rows: list[Row], body: Sampling, reply: Reply, request: Request) -> Response:

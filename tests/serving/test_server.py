@@ -41,6 +41,7 @@ def test_chat_is_answered_refused_and_streamed_alike(served):
     assert [model.id for model in served.openai.models.list()] == ["tiny"]
     assert served.answer(FORGOTTEN, max_tokens=32) == REFUSAL
     plain = served.answer(OTHER)
+    assert served.answer([{"type": "text", "text": OTHER}]) == plain
     assert plain != REFUSAL
     for question, expected in ((FORGOTTEN, REFUSAL), (OTHER, plain)):
         messages = [{"role": "user", "content": question}]
