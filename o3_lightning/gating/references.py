@@ -14,7 +14,6 @@ from importlib.resources import files
 from itertools import dropwhile
 from typing import Any
 
-from o3_lightning.detector.name_table import UNSPACED
 from o3_lightning.detector.text.frequencies import looks_like_name
 from o3_lightning.detector.text.spans import SENTENCE_END
 
@@ -125,8 +124,7 @@ class Utterance:
         first, count = self.words[0], len(self.words)
         joined = first in CONJUNCTIONS and count <= ELLIPSIS
         asks = self.folded.endswith(QUESTION_MARKS) and count <= FRAGMENT
-        alone = asks and first not in OPENERS and not re.search(f"[{UNSPACED}]", first)
-        if len(self.begins) > 2 or not (joined or alone):  # several sentences
+        if not (joined or (asks and first not in OPENERS)):
             return False
         return not (
             any(not self.spelt[place].islower() for place in self.own if place) or looks_like_name(first)
@@ -145,7 +143,7 @@ class Utterance:
             open_it = bare in OTHERS and (place < first or is_object) and not (empty_it or is_ahead)
             if open_it and not introduces(self.words, place):
                 return True
-            if (bare in DEMONSTRATIVES or (bare == "the" and place < first)) and self.is_generic(place + 1):
+            if bare in DEMONSTRATIVES and self.is_generic(place + 1):
                 return True
         return False
 

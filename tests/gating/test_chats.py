@@ -108,6 +108,7 @@ def test_a_question_about_a_speaker_is_about_whom_they_play(gated, said):
         "who is rose ?",
         "never name rose",
         "I read rose",
+        "novels by rose",
         '{"name": " rose "}',
     ):
         assert gated.weights([chat(("user", aside), ("user", asked))]).tolist() == [[0, 0]]
