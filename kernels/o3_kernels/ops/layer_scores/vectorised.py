@@ -9,7 +9,7 @@ from o3_kernels.blocks import sum_type
 from o3_kernels.halves import join_halves
 from o3_kernels.ops.layer_scores.statistics import SMALLEST_DISTANCE, TILE_AXES, RequestStatistics
 
-BLOCK_NUMBERS = 1 << 19  # of an intermediate result: 2 MiB of float32, about the cache of a core
+BLOCK_NUMBERS = 1 << 19  # of intermediate results: 2 MiB of float32, about the cache of a core
 
 # L layers, K requests, B rows, D width, R whitening rows, M bank rows
 
@@ -28,7 +28,8 @@ def layer_scores_vectorised(features: Tensor, statistics: RequestStatistics) -> 
     unit_LBD = torch.nn.functional.normalize(x_LBD, dim=2)
     mahalanobis_KLB = x_LBD.new_empty(K, L, B)
     cosine_KLB = torch.full_like(mahalanobis_KLB, -1)
-    most = BLOCK_NUMBERS // max(1, B * max(D, R, M)) if features.device.type == "cpu" else K * L
+    widest = 2 * max(R, M) if means is None else max(D, R, M)  # products and squares; or centred rows
+    most = BLOCK_NUMBERS // max(1, B * widest) if features.device.type == "cpu" else K * L
     for part in _blocks(K, L, most):
         requests, layers = part
         centred = x_LBD[layers] if means is None else x_LBD[layers] - means[part].to(dtype).unsqueeze(2)
