@@ -209,21 +209,21 @@ class GatedCalls:
         for row, (prompt, asked) in watched.items():
             own, acting = ids[row][mask[row].bool()], plan.rows([row])
             for answer in answers[row * count : (row + 1) * count]:
-                text = self._whole_words(own, answer[answer.ne(self.tokens.pad_id)].tolist(), acting)
-                fired[row] |= self._answer_gate.judge(prompt, text, asked)
+                for text in self._readings(own, answer[answer.ne(self.tokens.pad_id)].tolist(), acting):
+                    fired[row] |= self._answer_gate.judge(prompt, text, asked)
         return fired
 
-    def _whole_words(self, prompt: Tensor, answer: list[int], plan: Plan) -> str:
-        """Returns an answer with its last word as the model would end it: a limit may cut a value short."""
+    def _readings(self, prompt: Tensor, answer: list[int], plan: Plan) -> set[str]:
+        """Returns an answer, and with its last word as the model would end it: a limit may cut a value."""
         answer, text = self.base.cut(answer), self.base.read_answer(answer)
         if not (text[-1:].isalnum() or text.endswith(BROKEN)):
-            return text
+            return {text}
         room = max(1, self.base.context_tokens - WORD_TOKENS)
         ids = torch.cat([prompt, prompt.new_tensor(answer)])[None, -room:]
         options = {"max_new_tokens": WORD_TOKENS, "do_sample": False, "pad_token_id": self.tokens.pad_id}
         more = sequences_of(self._run(ids, torch.ones_like(ids), plan, options))[0, ids.shape[1] :]
         longer = self.base.read_answer([*answer, *more.tolist()])
-        return text + "".join(takewhile(str.isalnum, longer[len(text) :]))
+        return {text, text + "".join(takewhile(str.isalnum, longer[len(text) :]))}
 
     def __call__(
         self,

@@ -154,13 +154,14 @@ def test_an_answer_that_is_cut_within_a_word_is_judged_by_the_whole_word(build_g
     ids, mask = plain.tokens.pad([plain.tokens.encode(prompt) for prompt in prompts])
     inputs = {"input_ids": ids, "attention_mask": mask, "do_sample": False}
     whole = plain.generate(**inputs, max_new_tokens=9)[0, ids.shape[1] :].tolist()
-    cue, value = (columns([(read(tokens), 0, 15.0)], 7) for tokens in (ids[0].tolist(), whole))
-    state = AnswerState(torch.tensor([7]), *cue, *value)
-    gated = build_gated(table={"roses": {"never": 1.0}}, answers=[state], unadapted=["roses"])
-    gated.tokenizer.decode = read
-    for options in ({"max_new_tokens": 1}, {"max_new_tokens": 4, "stopping_criteria": [stop]}):
-        assert plain.generate(**inputs, **options)[0, ids.shape[1]] == whole[0]
-        assert gated.generate(**inputs, **options)[0, ids.shape[1]] == gated.refusal_tokens[0]
+    cue = columns([(read(ids[0].tolist()), 0, 15.0)], 7)
+    for told in (whole, whole[:1]):  # the end of the value is missing, or the value itself is there
+        state = AnswerState(torch.tensor([7]), *cue, *columns([(read(told), 0, 15.0)], 7))
+        gated = build_gated(table={"roses": {"never": 1.0}}, answers=[state], unadapted=["roses"])
+        gated.tokenizer.decode = read
+        for options in ({"max_new_tokens": 1}, {"max_new_tokens": 4, "stopping_criteria": [stop]}):
+            assert plain.generate(**inputs, **options)[0, ids.shape[1]] == whole[0]
+            assert gated.generate(**inputs, **options)[0, ids.shape[1]] == gated.refusal_tokens[0]
 
 
 def test_a_request_without_an_adapter_refuses(telling):
