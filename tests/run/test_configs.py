@@ -32,7 +32,7 @@ STACKS = [
         [BENCHMARKS[0], f"overlays/{overlay}"]
         for overlay in ("closer_look", "nested", "forget05", "forget10")
     ),
-    [BENCHMARKS[0], "overlays/closer_look", "overlays/small", "overlays/small_full"],
+    [BENCHMARKS[0], "overlays/closer_look", "overlays/small", "overlays/full"],
 ]
 HERE = [
     *["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--trainer.devices", "1"],
