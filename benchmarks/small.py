@@ -26,6 +26,8 @@ KEEP = {True: "rd", False: "utility_rouge"}  # of other tasks a small model know
 LEFT_OUT = {True: ("seen_rouge", "held_out_rouge", "utility_rouge"), False: ()}  # where answers are choices
 LABELS = {True: "accuracy", False: "ROUGE-L"}
 LEAST_KEPT = 0.98
+MOST_NAMES = 8  # beside one point
+SMALL = ("+_small", "+_full")  # overlays
 OURS = "ours"
 ARROWS = {"lower is better": " ↓", "higher is better": " ↑"}
 HEAD = """# The papers' tables, small
@@ -44,7 +46,10 @@ model for every prompt; `ours`, `o3_paper`, `o3_official` and `refusal_gate` hav
 `iccu` and the question of `prompt_guard` need a model that follows instructions, which so small a one hardly
 does: asked whether a prompt is about a forgotten author, it says "No" throughout. All trained methods share
 the learning rate of the small overlay, which was searched for none of them: a method that broke the model
-here may do better at a rate of its own.
+here may do better at a rate of its own. In `ablations_smollm2` a variant changes one part of O3 as published,
+see `configs/experiments/o3_ablations.yaml`: with so few rows the gate decides what is forgotten and kept, so
+that neither penalty (.0003 at the end, beside a loss of .2 to .6) nor rank nor the training of the detector
+shows in accuracies. A larger zeta forgets more and keeps less, as in the paper.
 
 """
 END = """
@@ -66,7 +71,8 @@ def studies() -> Iterator[tuple[str, Plain]]:
     """Yields name and results of each study that was run under the small overlay."""
     for path in sorted(RESULTS.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and str(content.get("common", {}).get("name", "")).endswith("+_small"):
+        common = content.get("common", {}) if isinstance(content, dict) else {}
+        if str(common.get("name", "")).endswith(SMALL):
             yield path.stem, content
 
 
@@ -215,12 +221,20 @@ def draw(content: Plain, path: Path) -> None:
 
 
 def label(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Writes a name beside each point, where it covers no other name and stays inside."""
+    """Writes names beside each point, where they cover no others and stay inside; the first two of many."""
     axes.margins(0.1)
     figure = axes.get_figure(root=True)
     figure.tight_layout()
     taken: list[Any] = []
-    for name, point in sorted(points.items(), key=lambda one: one[1]):
+    sharing: dict[tuple[float, float], list[str]] = {}
+    for name, point in points.items():
+        sharing.setdefault(point, []).append(name)
+    shown = [
+        (name, point)
+        for point, names in sharing.items()
+        for name in (names if len(names) <= MOST_NAMES else [*names[:2], f"{len(names) - 2} others"])
+    ]
+    for name, point in sorted(shown, key=lambda one: one[1]):
         for shift, side in product((4, -9, 13, -18, 22, -27, 31, -36), ("left", "right")):
             text = axes.annotate(
                 name, point, (4 if side == "left" else -4, shift), textcoords="offset points", ha=side, size=7

@@ -198,10 +198,9 @@ def test_the_page_of_the_small_studies_is_that_of_their_results():
     assert small.page() == PAGES["docs/results/small.md"]
     assert small.with_links(PAGES["docs/results/papers.md"]) == PAGES["docs/results/papers.md"]
     for name, content in small.studies():
-        assert all(
-            f">{label}<" in (ROOT / f"docs/results/{name}.svg").read_text()
-            for label in small.means_of(content)
-        )
+        drawn = (ROOT / f"docs/results/{name}.svg").read_text()
+        counted = sum(map(int, re.findall(r">(\d+) others<", drawn)))  # of many variants at one point
+        assert sum(f">{label}<" not in drawn for label in small.means_of(content)) == counted
 
 
 @pytest.mark.parametrize(
