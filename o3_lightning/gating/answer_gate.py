@@ -79,11 +79,12 @@ class AnswerGate:
             asked: the question at the end of the prompt; None if it is nothing else.
         """
         fired = torch.zeros(self.count, dtype=torch.bool)
-        named = self.cues(prompt)
-        said = split_words(prompt) if named else set()
-        new = split_words(answer) - said if named else set()
+        if not (named := self.cues(prompt)):
+            return fired
+        said = split_words(prompt)
+        new = split_words(answer) - said
         told: dict[Subject, float] = defaultdict(float)
-        for word in new | (split_words(prompt + answer) - said if named else set()):
+        for word in new | split_words(prompt + answer) - said:
             for salt, (_, values) in self._tables.items():
                 for subject, nats in values.get(hash_word(word, salt), ()):
                     told[subject] += nats

@@ -60,7 +60,9 @@ def end_torn_line(path: Path) -> None:
     """Ends a line that a killed server left unfinished, so that the next one does not join it."""
     if path.is_file():
         with path.open("rb+") as file:
-            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            if file.read() not in (b"", b"\n"):
                 file.write(b"\n")
 
 

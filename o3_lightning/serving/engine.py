@@ -262,7 +262,9 @@ class Engine:
         plans = [row.plan for row in rows if row.plan is not None]
         plan = Plan.stack(plans) if plans else None
         ids, mask = model.tokens.pad([row.ids for row in rows])
-        sampler = RowSampler(rows, ids.shape[1], model.watched(plan, ids, mask) if plan else ())
+        tells_others = any(row.top_logprobs for row in rows)
+        watched = model.watched(plan, ids, mask) if plan and tells_others else ()
+        sampler = RowSampler(rows, ids.shape[1], watched)
         ends = RowStop(rows, model.base, ids.shape[1], self._between_steps)
         with nullcontext() if plans else model.disabled():
             model.generate(
