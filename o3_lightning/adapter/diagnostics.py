@@ -7,6 +7,7 @@ Shapes: P requests, R rank, D width.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import combinations_with_replacement
 from typing import Any
 
 import torch
@@ -42,13 +43,13 @@ def space_matrices(stacks: list[Tensor], requests: int) -> tuple[Tensor, Tensor]
     overlap = torch.zeros(requests, requests, dtype=torch.float64)
     angle = torch.zeros_like(overlap)
     for stacked in stacks:
-        for i in range(requests):
-            for j in range(i, requests):
-                cosines = principal_cosines(stacked[i], stacked[j])
-                share = cosines.square().mean() if len(cosines) else overlap.new_zeros(())
-                smallest = torch.rad2deg(cosines[0].acos()) if len(cosines) else overlap.new_tensor(90.0)
-                overlap[i, j] += share / len(stacks)
-                angle[i, j] += smallest / len(stacks)
+        bases = [row_basis(rows) for rows in stacked]
+        for i, j in combinations_with_replacement(range(requests), 2):
+            cosines = principal_cosines(bases[i], bases[j])
+            share = cosines.square().mean() if len(cosines) else overlap.new_zeros(())
+            smallest = torch.rad2deg(cosines[0].acos()) if len(cosines) else overlap.new_tensor(90.0)
+            overlap[i, j] += share / len(stacks)
+            angle[i, j] += smallest / len(stacks)
     return symmetric(overlap), symmetric(angle)
 
 
@@ -58,24 +59,24 @@ def symmetric(upper: Tensor) -> Tensor:
 
 
 def principal_cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Returns the cosines of the principal angles between two row spaces, largest first, in [0, 1].
+    """Returns the cosines of the principal angles between two spaces, largest first, in [0, 1].
 
-    Of rows [R, D] and [Q, D], zero rows and dependent rows count nothing; there are as many cosines, in
-    float64, as the smaller space has dimensions.
+    Of orthonormal columns [D, K] and [D, Q], as from `row_basis`; there are as many cosines, in float64, as
+    the smaller space has dimensions.
 
     Example:
-        >>> principal_cosines(torch.eye(3)[:2], torch.eye(3)[1:]).tolist()
+        >>> plane, other = torch.eye(3)[:2], torch.eye(3)[1:]
+        >>> principal_cosines(row_basis(plane), row_basis(other)).tolist()
         [1.0, 0.0]
     """
-    left, right = row_basis(first), row_basis(second)
-    if not left.shape[1] or not right.shape[1]:
-        return left.new_zeros(0)
-    cosines: Tensor = torch.linalg.svdvals(left.T @ right).clamp(0, 1)
+    if not first.shape[1] or not second.shape[1]:
+        return first.new_zeros(0)
+    cosines: Tensor = torch.linalg.svdvals(first.T @ second).clamp(0, 1)
     return cosines
 
 
 def row_basis(rows: Tensor) -> Tensor:
-    """Returns orthonormal columns [D, K] that span rows [R, D]."""
+    """Returns orthonormal columns [D, K], in float64, that span rows [R, D]; dependent rows count nothing."""
     rows = rows.double()
     _, values, directions = torch.linalg.svd(rows, full_matrices=False)
     kept = int((values > RELATIVE_ZERO * values[0]).sum()) if len(values) and values[0] > 0 else 0

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from o3_lightning.adapter.config import AdapterConfig
-from o3_lightning.adapter.diagnostics import overlap_matrices, principal_cosines, update_cosines
+from o3_lightning.adapter.diagnostics import overlap_matrices, principal_cosines, row_basis, update_cosines
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.initialisation import project_out, protected_spaces
 from o3_lightning.common.errors import InputError, StoreError
@@ -32,14 +32,15 @@ def make_history(count=3, rank=2):
 def test_principal_cosines_equal_scipy():
     first, second = draw(0, 3, 9), draw(1, 2, 9)
     expected = np.cos(scipy.linalg.subspace_angles(first.numpy().T, second.numpy().T))
-    np.testing.assert_allclose(principal_cosines(first, second).numpy(), np.sort(expected)[::-1], atol=1e-6)
+    cosines = principal_cosines(row_basis(first), row_basis(second))
+    np.testing.assert_allclose(cosines.numpy(), np.sort(expected)[::-1], atol=1e-6)
 
 
 def test_zero_and_dependent_rows_span_nothing():
     rows = draw(0, 2, 6)
     padded = torch.cat([rows, rows[:1] * 2, torch.zeros(1, 6)])
-    assert principal_cosines(padded, rows).tolist() == pytest.approx([1, 1])
-    assert len(principal_cosines(torch.zeros(2, 6), rows)) == 0
+    assert principal_cosines(row_basis(padded), row_basis(rows)).tolist() == pytest.approx([1, 1])
+    assert len(principal_cosines(row_basis(torch.zeros(2, 6)), row_basis(rows))) == 0
 
 
 def test_update_cosines_equal_those_of_the_full_matrices():
