@@ -21,6 +21,7 @@ from o3_lightning.metrics.text import unparseable
 ACCURACY = "accuracy"
 CHOICE = "multiple_choice"
 ROUGE = "rouge_l_recall"
+CLOSER_LOOK = {"ratio": "truth_ratio@closer_look", "entropy": "token_entropy", "cosine": "cosine_similarity"}
 GROUPS = ("seen", "held_out", "retained")  # O3's S.U., D.U. and R.D.; any other is a task, U.1 or U.2
 Place = dict[str, dict[str, float]]
 Result = Mapping[str, Any]
@@ -250,6 +251,12 @@ FIGURES: dict[str, str] = {
     "u2": "O3's U.2: accuracy on the second other task (higher is better)",
     "efficacy": "closer-look's forget efficacy on the forget prompts (higher is better)",
     "model_utility": "closer-look's model utility, on TOFU's three utility splits (higher is better)",
+    "seen_ratio": "closer-look's truth ratio on the forget prompts, mean over requests (lower is better)",
+    "seen_entropy": "token entropy of answers to them, of the largest possible (lower is repetition)",
+    "seen_cosine": "cosine of answers to them to the true ones, by a sentence encoder (lower is better)",
+    "utility_ratio": "closer-look's truth ratio, mean over its utility splits (higher is better)",
+    "utility_entropy": "token entropy, mean over utility splits (lower is repetition)",
+    "utility_cosine": "cosine of answers to true ones, mean over utility splits (higher is better)",
     "truth": "probability of the true answer on held-out prompts, mean over requests (lower is better)",
     "utility": "accuracy relative to the base model's, mean over utility splits (higher is better)",
     "worst_utility": "the same on the split with the lowest value (higher is better)",
@@ -292,6 +299,7 @@ def headline(metrics: Result, column: int = -1) -> dict[str, float]:
     official = (metrics.get("official") or [{"u2r": None}])[-1]
     tasks = sorted(official.keys() - {*GROUPS, "u2r"})
     columns = [official[name][column] for name in (*GROUPS, *tasks) if name in official]
+    utility = metrics.get("utility_metrics", {})
     levels = {
         **dict(zip(("su", "du", "rd", "u1", "u2"), columns, strict=False)),
         "seen": mean_of(row[column] for row in complete(metrics, ACCURACY, "seen")),
@@ -299,13 +307,16 @@ def headline(metrics: Result, column: int = -1) -> dict[str, float]:
         "worst_held_out": max((row[column] for row in held_out), default=None),
         "seen_rouge": mean_of(row[column] for row in complete(metrics, ROUGE, "seen")),
         "held_out_rouge": mean_of(row[column] for row in complete(metrics, ROUGE, "held_out")),
-        "utility_rouge": mean_of(ratios(metrics.get("utility_metrics", {}).get(ROUGE, {}), column)),
+        "utility_rouge": mean_of(ratios(utility.get(ROUGE, {}), column)),
         "truth": mean_of(row[column] for row in truth),
         "utility": mean_of(kept),
         "worst_utility": min(kept, default=None),
-        "utility_truth": mean_of(ratios(metrics.get("utility_metrics", {}).get("probability", {}), column)),
+        "utility_truth": mean_of(ratios(utility.get("probability", {}), column)),
         **of_closer_look(metrics, column),
     }
+    for name, metric in CLOSER_LOOK.items():
+        levels[f"seen_{name}"] = mean_of(row[column] for row in complete(metrics, metric, "seen"))
+        levels[f"utility_{name}"] = mean_of(row[column] for row in utility.get(metric, {}).values())
     changes = {
         "drift": drift(matrix_of(metrics, ACCURACY, "held_out")),
         "truth_drift": drift(matrix_of(metrics, "probability", "held_out")),

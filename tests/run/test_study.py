@@ -233,6 +233,8 @@ def test_headline_has_the_combined_metrics_of_closer_look_where_all_their_parts_
     figures = headline(metrics)
     assert (figures["efficacy"], figures["model_utility"]) == (pytest.approx(0.5), pytest.approx(0.5))
     assert headline(metrics, 0)["efficacy"] == 0.0
+    assert (figures["seen_cosine"], figures["utility_ratio"]) == (0.5, 0.5)
+    assert headline(metrics, 0)["utility_entropy"] == 1.0
     del metrics["persistence"]["entailment"], metrics["utility_metrics"]["entailment"]
     assert not {"efficacy", "model_utility"} & headline(metrics).keys()
 
