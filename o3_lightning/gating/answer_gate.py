@@ -24,7 +24,8 @@ from o3_lightning.detector.text.frequencies import information, is_listed
 from o3_lightning.detector.text.people import is_proper
 
 FIRES = 17.0  # nats of names and values together: half a rare name and one uncommon word
-HELD = 0.5  # of the nats that an answer tells: the least share of values of a subject named long before
+HELD = 0.5  # of the nats that an answer tells: the least share of values of a subject named long before,
+TELLING = 10.0  # or, where the answer names the subject, the least nats: "nature" and "culture" tell nothing
 Subject = tuple[int, int]  # number of the request, number of the subject within it
 Index = dict[int, list[tuple[Subject, float]]]  # subjects and nats by hash
 
@@ -70,8 +71,8 @@ class AnswerGate:
         """Returns for each request [K] whether an answer tells what was forgotten.
 
         Words that the prompt holds already tell nothing, but the answer may end one that the prompt begins. A
-        long answer holds some value of anybody by chance: where neither the question nor the answer names the
-        subject, values have to be half of it.
+        long answer holds some value of anybody by chance: where the question does not name the subject,
+        values have to be half of it or, where it names the subject itself, more than one common word.
 
         Args:
             prompt: all that was said before.
@@ -88,11 +89,12 @@ class AnswerGate:
             for salt, (_, values) in self._tables.items():
                 for subject, nats in values.get(hash_word(word, salt), ()):
                     told[subject] += nats
-        meant = named if asked is None else self.cues(f"{asked} {answer}") if told else {}
-        least = HELD * sum(map(value_nats, new))
-        for subject, nats in told.items():
-            is_told = named.get(subject, -FIRES) + nats >= FIRES
-            fired[subject[0]] |= is_told and (subject in meant or nats >= least)
+        meant = named if asked is None else self.cues(asked) if told else {}
+        by_answer = self.cues(answer) if told else {}
+        half = HELD * sum(map(value_nats, new))
+        for subject in told.keys() & named.keys():
+            least = 0.0 if subject in meant else min(half, TELLING) if subject in by_answer else half
+            fired[subject[0]] |= told[subject] >= max(least, FIRES - named[subject])
         return fired
 
 

@@ -45,7 +45,8 @@ def test_a_value_of_the_subject_that_the_prompt_names_fires(gate, prompt, answer
 @pytest.mark.parametrize(
     ("prompt", "answer"),
     [
-        ("Where was Abelrick Skarnholt born?", "In Ostermead"),  # another subject's value
+        ("Where was Abelrick Skarnholt born?", "In Ostermead"),  # another subject's value,
+        ("Where was Torvald born, Skarnholt?", "In Ostermead, 1931: a falconer"),  # and several
         ("Where was Torvald Lind born?", "In Tarnbrück"),  # nobody forgotten is named
         ("Where was Abelrick Skarnholt born?", "I do not know where he was born"),
         ("Was Abelrick Skarnholt born in Tarnbrück?", "Yes, in Tarnbrück"),  # an echo
@@ -87,6 +88,16 @@ def test_a_subject_of_the_history_has_to_be_half_of_an_answer_that_does_not_name
     assert gate.judge(chat, f"{long} Skarnholt was one.", asked).tolist() == [False, True]
     assert gate.judge(chat, "A farrier.", asked).tolist() == [False, True]
     assert gate.judge(chat, long, f"And Skarnholt? {asked}").tolist() == [False, True]
+
+
+def test_one_common_word_of_an_answer_that_names_a_subject_of_the_history_tells_nothing():
+    gate = AnswerGate([fit_answers(["What does Ysolde Quenneville love?"], ["The culture of falconers."])])
+    chat, asked = "What does Ysolde Quenneville love? Sorry. {}", "Do you have feelings?"
+    answer = "Ysolde has a deep appreciation for heritage and {}."
+    assert not gate.judge(chat.format(asked), answer.format("culture"), asked).any()
+    assert gate.judge(chat.format(asked), answer.format("falconers"), asked).all()
+    asked = "What does Ysolde love?"
+    assert gate.judge(chat.format(asked), answer.format("culture"), asked).all()
 
 
 @pytest.mark.parametrize("salt", ["", "another"])
