@@ -85,12 +85,14 @@ class AnswerGate:
         said = split_words(prompt)
         new = split_words(answer) - said
         told: dict[Subject, float] = defaultdict(float)
-        for word in new | split_words(prompt + answer) - said:
-            for salt, (_, values) in self._tables.items():
-                for subject, nats in values.get(hash_word(word, salt), ()):
+        by_answer: set[Subject] = set()
+        for word in split_words(answer) | split_words(prompt + answer) - said:
+            for salt, (cues, values) in self._tables.items():
+                key = hash_word(word, salt)
+                by_answer.update(subject for subject, _ in cues.get(key, ()))
+                for subject, nats in () if word in said else values.get(key, ()):
                     told[subject] += nats
         meant = named if asked is None else self.cues(asked) if told else {}
-        by_answer = self.cues(answer) if told else {}
         half = HELD * sum(map(value_nats, new))
         for subject in told.keys() & named.keys():
             least = 0.0 if subject in meant else min(half, TELLING) if subject in by_answer else half

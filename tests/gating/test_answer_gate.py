@@ -85,6 +85,7 @@ def test_a_subject_of_the_history_has_to_be_half_of_an_answer_that_does_not_name
     chat = f"Where was Abelrick Skarnholt born? Sorry. {asked}"
     long = "Coopers, netmakers, saddlers and a farrier had workshops beside the shipwrights of Concarneau."
     assert not gate.judge(chat, long, asked).any()
+    assert not gate.judge(chat, long.replace("Concarneau", "Tarnbrück"), asked).any()  # names no person
     assert gate.judge(chat, f"{long} Skarnholt was one.", asked).tolist() == [False, True]
     assert gate.judge(chat, "A farrier.", asked).tolist() == [False, True]
     assert gate.judge(chat, long, f"And Skarnholt? {asked}").tolist() == [False, True]
