@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -16,8 +16,6 @@ from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from o3_lightning.common.errors import InputError
-from o3_lightning.data.prompts import Prompt, read_content
 from o3_lightning.gating.routing import describe
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.config import ServeConfig
@@ -135,7 +133,7 @@ def add_completions(app: FastAPI, calls: Calls) -> None:
     @app.post("/v1/chat/completions")
     async def chat(body: ChatBody, request: Request) -> Response:
         longest = body.max_completion_tokens or body.max_tokens
-        rows = calls.rows([as_prompt(body.messages, calls)], body, longest, is_raw=False)
+        rows = calls.rows([calls.prompt(body.messages)], body, longest, is_raw=False)
         return await respond(calls, rows, body, Reply(calls.name, is_chat=True), request)
 
     @app.post("/v1/completions")
@@ -148,16 +146,6 @@ def add_completions(app: FastAPI, calls: Calls) -> None:
     async def models() -> dict[str, Any]:
         model = {"id": calls.name, "object": "model", "created": 0, "owned_by": "o3-lightning"}
         return {"object": "list", "data": [model]}
-
-
-def as_prompt(messages: list[dict[str, Any]], calls: Calls) -> Prompt:
-    """Returns the chat; for a model without a chat template a single user message becomes a plain text."""
-    has_template = bool(getattr(calls.engine.model.tokenizer, "chat_template", None))
-    content = messages[0].get("content")
-    if not has_template and content is not None and [each.get("role") for each in messages] == ["user"]:
-        with suppress(InputError):  # of a picture, say, which the engine refuses
-            return read_content(content)
-    return messages
 
 
 async def respond(calls: Calls, rows: list[Row], body: Sampling, reply: Reply, request: Request) -> Response:

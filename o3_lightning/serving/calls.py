@@ -8,11 +8,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from time import monotonic
+from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import digest_json
-from o3_lightning.data.prompts import Prompt
+from o3_lightning.data.prompts import Prompt, read_content
 from o3_lightning.serving.audit import AuditLog
 from o3_lightning.serving.config import ServeConfig
 from o3_lightning.serving.engine import Engine
@@ -35,6 +37,15 @@ class Calls:
         self.engine, self.config, self.audit, self.metrics, self.name = engine, config, audit, metrics, name
         self.refusal = engine.model.gate_config.refusal
         self.gate_digest = digest_json(asdict(engine.model.gate_config))
+
+    def prompt(self, messages: list[dict[str, Any]]) -> Prompt:
+        """Returns a chat; for a model without a chat template a single user message becomes a plain text."""
+        has_template = bool(getattr(self.engine.model.tokenizer, "chat_template", None))
+        content = messages[0].get("content") if messages else None
+        if not has_template and content is not None and [each.get("role") for each in messages] == ["user"]:
+            with suppress(InputError):  # of a picture, say, which the engine refuses
+                return read_content(content)
+        return messages
 
     def rows(
         self, prompts: Sequence[Prompt], body: Sampling, longest: int | None, *, is_raw: bool

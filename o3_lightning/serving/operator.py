@@ -118,7 +118,8 @@ def add_operator_routes(app: FastAPI, calls: Calls, operator: Operator) -> None:
 
     @router.post("/inspect")
     async def inspect(body: GateBody, request: Request) -> dict[str, Any]:
-        rows = [Row(body.content, max_tokens=INSPECTED_TOKENS, ungated=alone) for alone in (False, True)]
+        prompt = body.content if body.messages is None else calls.prompt(body.messages)
+        rows = [Row(prompt, max_tokens=INSPECTED_TOKENS, ungated=alone) for alone in (False, True)]
         texts, judged = ["", ""], None
         async for number, event in calls.run(
             rows, Reply(calls.name, is_chat=True).id, "inspect", request.is_disconnected
@@ -128,7 +129,7 @@ def add_operator_routes(app: FastAPI, calls: Calls, operator: Operator) -> None:
             elif isinstance(event, Judged):
                 judged = event
         explained = await asyncio.wrap_future(
-            calls.engine.call(lambda: calls.engine.model.explain([body.content])[0])
+            calls.engine.call(lambda: calls.engine.model.explain([prompt])[0])
         )
         return {
             "gated": texts[0],

@@ -177,9 +177,10 @@ def test_a_request_is_added_revoked_and_restored_while_the_server_runs(serving):
         assert served.http.post("/requests/ghost/revoke", headers=served.operator).status_code == 404
         wrong = served.http.post("/requests", json={"id": "x", "rows": [{}]}, headers=served.operator)
         assert (wrong.status_code, "'prompt'" in wrong.text) == (400, True)
-        inspected = served.http.post("/inspect", json={"prompt": question}, headers=served.operator).json()
-        assert (inspected["gated"], inspected["decision"]) == (REFUSAL, "refuse")
-        assert inspected["base"] != REFUSAL
+        for body in ({"prompt": question}, {"messages": [{"role": "user", "content": question}]}):
+            inspected = served.http.post("/inspect", json=body, headers=served.operator).json()
+            assert (inspected["gated"], inspected["decision"]) == (REFUSAL, "refuse")
+            assert inspected["base"] != REFUSAL
 
 
 @contextmanager
