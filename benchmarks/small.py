@@ -51,6 +51,11 @@ see `configs/experiments/o3_ablations.yaml`: with so few rows the gate decides w
 that neither penalty (.0003 at the end, beside a loss of .2 to .6) nor rank nor the training of the detector
 shows in accuracies. A larger zeta forgets more and keeps less, as in the paper.
 
+`closer_look_smollm2` fine-tunes the weights of all linear layers, as closer-look does, at a rate of its own
+(5e-5; the paper's 1e-5 is for 7B); `_lora` is the paper's variant at that rate, and `npo_kl_fixed` keeps the
+model before the first request as the reference. Its combined metrics need an entailment classifier, which no
+package holds, so their other parts are columns of their own. See `configs/experiments/closer_look.yaml`.
+
 """
 END = """
 Forget prompts are those that the model was trained to answer; held-out prompts ask for the same in other
