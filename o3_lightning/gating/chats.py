@@ -7,7 +7,6 @@ makes the chat suspect.
 Shapes: N texts, K requests.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,15 +15,13 @@ import torch
 from torch import Tensor
 
 from o3_lightning.data.prompts import Turn
-from o3_lightning.detector.text.frequencies import is_listed
 from o3_lightning.gating.references import Utterance, sentences_for
 
 WINDOWS = (2, 3, 4, 6, 8, 12)  # turns over which one question may be spread
 FRAGMENT_WORDS = 24  # of each turn in a window: a fragment of a question is short
 PAIR_WORDS = 64  # a longer turn is judged alone: what surrounds a question does not raise its weight
 HISTORY_WORDS = 256  # of the joined history
-STANDING = ("system", "developer")  # roles whose words hold for every later turn
-ASKING = (*STANDING, "tool", "function")  # roles whose question a greeting lets through
+ASKING = ("system", "developer", "tool", "function")  # roles whose question a greeting lets through
 EMERGES = 0.5  # a fragment below this weight does not tell the question by itself
 
 
@@ -33,8 +30,7 @@ class Completion(NamedTuple):
 
     Args:
         text: turns joined up to the last one.
-        parts: what it is made of; it counts only where none of these has the weight of a question. Empty
-            where a word is split between turns: it counts in any case.
+        parts: what it is made of; it counts only where none of these has the weight of a question.
     """
 
     text: str
@@ -107,11 +103,8 @@ def weigh_reading(reading: Reading, weight_of: Callable[[str], Tensor]) -> Evide
     """Returns the evidence on one prompt from the weights [K] of its texts."""
     weights = largest([weight_of(text) for text in reading.question])
     for each in reading.completions:
-        whole = weight_of(each.text)
-        if each.parts:
-            told = largest([weight_of(part) for part in each.parts])
-            whole = torch.where(told >= EMERGES, 0.0, whole)
-        weights = torch.maximum(weights, whole)
+        told = largest([weight_of(part) for part in each.parts])
+        weights = torch.maximum(weights, torch.where(told >= EMERGES, 0.0, weight_of(each.text)))
     context = [weight_of(text) for text in reading.context]
     return Evidence(weights, largest(context) if context else torch.zeros_like(weights))
 
@@ -125,15 +118,14 @@ def referred(earlier: Sequence[Turn], asked: Utterance) -> list[Turn]:
     """Returns the turns that a question may refer to.
 
     These are the turns back to the last one of the user that names a subject, or all of them for "my first
-    question", those of roles whose words hold throughout, and of others the sentences that hold all that the
-    question names. A greeting asks nothing of what a user said before, but lets the question of a system or
-    tool message ask.
+    question", and of others the sentences that hold all that the question names. A greeting asks nothing of
+    what a user said before, but lets the question of a system or tool message ask.
     """
     found: list[Turn] = []
     is_open = True
     for turn in reversed(earlier):
         may_ask = asked.refers_back or (asked.is_social and turn.role in ASKING and "?" in turn.text)
-        if may_ask and (is_open or turn.role in STANDING):
+        if may_ask and is_open:
             found.append(turn)
         elif about := sentences_for(turn.text, asked):
             found.append(turn._replace(text=about))
@@ -149,25 +141,8 @@ def completions(earlier: Sequence[Turn], asked: Sequence[str], *, points_back: b
     for texts in ([turn.text for turn in earlier if turn.role == "user"], [turn.text for turn in earlier]):
         for size in sorted({min(size - 1, len(texts)) for size in WINDOWS} if texts else ()):
             before = [tail(text, FRAGMENT_WORDS) for text in texts[-size:]]
-            for glue in (" ".join, rejoin):
-                halved = glue is rejoin and is_halved(before[-1], last)
-                parts = (*before, last) if points_back else (*before, glue(before), last)
-                yield Completion(glue([*before, last]), () if halved else parts)
-
-
-def rejoin(texts: Sequence[str]) -> str:
-    """Returns the texts as one, a word that was split between two of them whole again."""
-    text = texts[0]
-    for other in texts[1:]:
-        within = text[-1:].isalpha() and other[:1].islower()
-        text += other if within else f" {other}"
-    return text
-
-
-def is_halved(before: str, last: str) -> bool:
-    """Returns whether a turn starts with the second half of a word: lower-case letters that are no word."""
-    word = re.match(r"[^\W\d_]+", last)
-    return word is not None and before[-1:].isalpha() and word[0].islower() and not is_listed(word[0])
+            parts = (*before, last) if points_back else (*before, " ".join(before), last)
+            yield Completion(" ".join([*before, last]), parts)
 
 
 def tail(text: str, words: int) -> str:

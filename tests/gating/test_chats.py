@@ -50,11 +50,6 @@ def test_a_question_spread_over_two_turns_is_seen(gated, first, second):
     assert gated.weights([between]).tolist() == ([[0, 1]] if first == "user" else [[0, 0]])
 
 
-def test_a_name_that_is_split_inside_a_word_counts_whatever_its_first_half_weighs(gated):
-    gated.detectors.table["roses"]["rosebqwu"] = 1.0
-    assert gated.weights([chat(("user", "is rose rose"), ("user", "bqwu red"))]).tolist() == [[1, 0]]
-
-
 @pytest.mark.parametrize("role", ["system", "tool"])
 def test_a_greeting_does_not_hide_the_question_of_another_role(gated, role):
     assert gated.weights([chat((role, "who is rose ?"), ("user", "hello !"))]).tolist() == [[1, 0]]
