@@ -223,10 +223,14 @@ def score_rows(information: Tensor, inputs: PromptInputs, state: FusionState) ->
 
 
 def standardise(state: FusionState, channels: Tensor) -> FusionState:
-    """Returns the state with center and spread of channels [N, 1, C] and of their weighted sum."""
-    spread = channels.std(dim=0, correction=0)
-    floor = SMALLEST_SPREAD * channels.abs().mean(dim=0).clamp_min(SMALLEST_SPREAD)
-    ready = replace(state, center=channels.mean(dim=0), spread=torch.maximum(spread, floor))
+    """Returns the state with center and spread of channels [N, 1, C] and of their weighted sum.
+
+    A channel in which all agree, as views of one prompt do in their words, has its size for a spread: another
+    word would outweigh all other channels by thousands of deviations.
+    """
+    spread, size = channels.std(dim=0, correction=0), channels.abs().mean(dim=0)
+    spread = torch.where(spread > SMALLEST_SPREAD * size, spread, size.clamp_min(SMALLEST_SPREAD**2))
+    ready = replace(state, center=channels.mean(dim=0), spread=spread)
     sums = combine_channels(channels, ready)
     score_spread = sums.std(dim=0, correction=0).clamp_min(SMALLEST_SPREAD)
     return replace(ready, score_center=sums.mean(dim=0), score_spread=score_spread)

@@ -233,3 +233,15 @@ def test_a_request_that_the_encoder_cannot_read_is_named(encoder, prompt, warnin
     warnings = fit_detector(encoder, prompts, DetectorConfig(), seed=0).report["warnings"]
     assert [one for one in warnings if "encoder" in one and (warning is None or warning not in one)] == []
     assert warning is None or any(warning in one for one in warnings)
+
+
+def test_one_prompt_is_found_in_other_words_and_short_questions_pass(remembering_encoder):
+    prompts = ("How do I pickle herring at home?",)
+    detector = MultiDetector(
+        remembering_encoder, {"fish": fit_detector(remembering_encoder, prompts, DetectorConfig(), 0)}
+    )
+    assert (
+        detector.weights(["Tell me how herring is pickled", "What is the way to pickle herring?"]) > 0.5
+    ).all()
+    others = ["?", "How?", "What is it?", "Where was it?", "How do I bake bread at home?"]
+    assert detector.weights(others).max() < 0.5
