@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
     """Serves a store until SIGINT or SIGTERM.
 
     Raises:
-        InputError: bad input, or the extra `serve` is not installed.
+        InputError: bad input, an address in use, or the extra `serve` is not installed.
         StoreError: the store is damaged, or made for another model.
     """
     parser = LightParser("serve", COMMANDS["serve"])
@@ -35,13 +35,16 @@ def main(arguments: list[str]) -> None:
     run, trainer, namespace = read_live_config(store, options.config, fields, ServeConfig)
     config = build(ServeConfig, namespace)
     try:
-        from o3_lightning.serving.server import make_app, serve
+        from o3_lightning.serving.server import bind_address, make_app, serve
     except ModuleNotFoundError as error:
         message = f"{error.name} is missing; the server needs pip install 'o3-lightning[serve]'"
         raise InputError(message) from error
     from o3_lightning.detector.encoder import load_configured_encoder
     from o3_lightning.run.recorded_base import load_base_for
 
+    address = bind_address(config)  # before minutes of loading
     base = load_base_for(store, run)
-    sys.stderr.write(f"serving {store} on http://{config.host}:{config.port}\n")
-    serve(make_app(store, base, load_configured_encoder(run.detector), run, config, trainer), config)
+    app = make_app(store, base, load_configured_encoder(run.detector), run, config, trainer)
+    host, port = address.getsockname()[:2]
+    sys.stderr.write(f"serving {store} on http://{f'[{host}]' if ':' in host else host}:{port}\n")
+    serve(app, config, address)

@@ -21,6 +21,12 @@ UNSUPPORTED = (
     "tool_choice",
     "tools",
 )
+NEUTRAL = {  # values of these that change nothing, which clients send as their defaults
+    "best_of": (1,),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "tool_choice": ("none", "auto"),
+}
 NO_PROMPT = frozenset({"metadata", "model", "stop", "stream_options", "user"})  # texts the model never reads
 MOST_CHOICES, MOST_STOPS, HOTTEST = 16, 4, 2.0
 MOST_CHAT_LOGPROBS, MOST_LOGPROBS = 20, 5
@@ -52,7 +58,8 @@ class Sampling(BaseModel):
     def check(self) -> Sampling:
         """Refuses fields that would change the answer, and that this server does not have."""
         given = self.model_extra or {}
-        unsupported = [name for name in UNSUPPORTED if given.get(name)]
+        changing = [name for name in UNSUPPORTED if given.get(name)]
+        unsupported = [name for name in changing if given[name] not in NEUTRAL.get(name, ())]
         if unsupported:
             raise ValueError(f"'{unsupported[0]}' is not supported by this server")
         if len(self.stops) > MOST_STOPS or not all(self.stops):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,12 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
+from o3_lightning.common.errors import InputError
+from o3_lightning.detector.base import DETECTORS, FitTask
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
 from o3_lightning.run.config import TRAINER_DEFAULTS, RunConfig
-from o3_lightning.run.unlearner import fit_request
 from o3_lightning.serving.app import build_app
 from o3_lightning.serving.audit import AuditLog
 from o3_lightning.serving.background import BackgroundTraining
@@ -67,18 +69,36 @@ def make_app(
     training = BackgroundTraining(store, run, options) if config.train_requests else None
     opened = Store.open(store, base.digest, encoder.digest)
     own_encoder = load_configured_encoder(run.detector)  # the served model's works meanwhile
-    fit_request(own_encoder, UnlearningRequest("warm-up", (QuestionAnswer(WARM_UP, "yes"),)), run)
+    for part in run.detector.parts:  # not `fit_detector`, which warns of so short a request
+        DETECTORS[part].fit(FitTask(own_encoder, [WARM_UP], run.detector, seed=0))
     return build_app(calls, config, Operator(token, opened, own_encoder, run, training))
 
 
-def serve(app: FastAPI, config: ServeConfig) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes the open calls."""
-    uvicorn.run(
+def bind_address(config: ServeConfig) -> socket.socket:
+    """Returns a socket that holds the address of the server and does not listen yet.
+
+    Raises:
+        InputError: the address is in use, or is none of this machine.
+    """
+    holder = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        holder.bind((config.host, config.port))
+    except OSError as error:
+        holder.close()
+        message = f"cannot listen on {config.host}:{config.port}: {error.strerror or error}"
+        raise InputError(message, field="port" if error.errno == errno.EADDRINUSE else "host") from error
+    return holder
+
+
+def serve(app: FastAPI, config: ServeConfig, address: socket.socket) -> None:
+    """Serves at a bound address until SIGINT or SIGTERM, then finishes the open calls."""
+    settings = uvicorn.Config(
         app,
-        host=config.host,
-        port=config.port,
         log_level="warning",
         server_header=False,
         limit_concurrency=config.max_connections,
         timeout_graceful_shutdown=int(config.timeout_seconds) + GRACE_SECONDS,
     )
+    with address:
+        uvicorn.Server(settings).run(sockets=[address])

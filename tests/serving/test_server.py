@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from o3_lightning.models.lora import LoraFactors
 from o3_lightning.serving import engine
 from o3_lightning.serving.audit import AuditLog, summarise
 from o3_lightning.serving.config import ServeConfig
+from o3_lightning.serving.server import bind_address
 
 FORGOTTEN = "Where did Quillan Osterhaus spend winter 3?"
 OTHER = "Who wrote the letter to the harbour master?"
@@ -120,6 +122,18 @@ def test_what_else_the_model_might_have_said_of_a_forgotten_subject_is_not_told(
         assert [(one.token, one.logprob) for one in score.top_logprobs] == [(score.token, score.logprob)]
 
 
+def test_an_address_in_use_is_an_error_of_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"field .port.: cannot listen on .*:{port}: Address"):
+            bind_address(ServeConfig(port=port))
+
+
+def test_defaults_of_fields_that_the_server_lacks_are_taken(served):
+    options = {"response_format": {"type": "text"}, "tool_choice": "none", "frequency_penalty": 0}
+    assert served.ask(messages=[{"role": "user", "content": OTHER}], max_tokens=1, **options).choices
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
@@ -127,6 +141,7 @@ def test_what_else_the_model_might_have_said_of_a_forgotten_subject_is_not_told(
         ({"max_tokens": 100_000}, 400, "expected up to 512 tokens"),
         ({"temperature": 3}, 400, "temperature"),
         ({"logit_bias": {"5": 9}}, 400, "'logit_bias' is not supported"),
+        ({"response_format": {"type": "json_object"}}, 400, "'response_format' is not supported"),
         ({"logprobs": True, "top_logprobs": 50}, 400, "top_logprobs"),
         ({"messages": [{"role": "wizard", "content": "a"}]}, 400, "role"),
         ({"messages": []}, 400, "messages"),
