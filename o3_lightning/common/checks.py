@@ -45,7 +45,8 @@ def check_choice(config: object, section: str, name: str, choices: Collection[st
 def check_among(value: object, choices: Collection[str], field: str) -> None:
     """Raises InputError if the value of a field is none of the choices."""
     if value not in choices:
-        raise InputError(f"expected one of {', '.join(choices)}, got {value!r}", field=field)
+        expected = f"one of {', '.join(choices)}" if choices else "nothing, for no plug-in registers any"
+        raise InputError(f"expected {expected}, got {value!r}", field=field)
 
 
 def refuse(section: str, name: str, expected: str, value: Any) -> None:

@@ -131,16 +131,21 @@ def read_requests(paths: str | Path | Sequence[str | Path]) -> list[UnlearningRe
 
     Raises:
         InputError: a missing, unreadable or empty file; a line that is not UTF-8, not JSON or not an
-            object; a missing, unknown or ill-typed field; or a repeated id. The message names file, line
-            and field.
+            object; a missing, unknown or ill-typed field; or an id that repeats another or differs from it
+            only in case. The message names file, line and field.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     groups: dict[str, list[QuestionAnswer]] = {}
+    names: dict[str, str] = {}  # by name in lower case: a store keeps folders, some systems' ignore case
     for path in files:
         previous = None
         for line, identifier, row in read_rows(path):
             name = Path(path).stem if identifier is None else identifier
             check_id(name, path=path, line=line)
+            twin = names.setdefault(name.lower(), name)
+            if twin != name:
+                message = f"'{name}' differs from '{twin}' only in case"
+                raise InputError(message, path=path, line=line, field="request_id")
             if name != previous and name in groups:
                 raise InputError(
                     f"duplicate id {name!r}: the rows of a request must be consecutive",

@@ -131,6 +131,12 @@ def test_an_id_that_comes_back_later_is_a_duplicate(tmp_path):
     assert (error.line, error.field) == (3, "request_id")
 
 
+def test_ids_that_differ_only_in_case_are_refused_before_any_is_added(tmp_path):
+    error = refuse(write(tmp_path / "f.jsonl", {**GOOD, "request_id": "A"}, {**GOOD, "request_id": "a"}))
+    assert (error.line, error.field) == (2, "request_id")
+    assert "'a' differs from 'A' only in case" in str(error)
+
+
 def test_the_same_id_in_a_second_file_is_a_duplicate(tmp_path):
     first = write(tmp_path / "1.jsonl", {**GOOD, "request_id": "a"}, {**GOOD, "request_id": "b"})
     second = write(tmp_path / "2.jsonl", {**GOOD, "request_id": "b"})
