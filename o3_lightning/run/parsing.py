@@ -338,13 +338,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 def known_keys(parser: ArgumentParser) -> list[str]:
     """Returns every key that a parser accepts, sections with dots."""
-    return sorted(
-        {
-            action.dest
-            for action in parser._actions
-            if action.dest not in ("help", "print_config", "print_shtab")
-        }
-    )
+    return sorted({action.dest for action in parser._actions} - {"help", "print_config", "print_shtab"})
 
 
 def explain(message: str, keys: Sequence[str]) -> str:
