@@ -8,24 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from o3_lightning.data.prompts import Prompt, leaves
 
-UNSUPPORTED = (
-    "best_of",
-    "echo",
-    "frequency_penalty",
-    "function_call",
-    "functions",
-    "logit_bias",
-    "presence_penalty",
-    "response_format",
-    "suffix",
-    "tool_choice",
-    "tools",
-)
-NEUTRAL = {  # values of these that change nothing, which clients send as their defaults
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {  # fields, with the values that change nothing, which clients send
     "best_of": (1,),
+    "echo": (),
+    "frequency_penalty": (),
     "function_call": ("none", "auto"),
+    "functions": (),
+    "logit_bias": (),
+    "presence_penalty": (),
     "response_format": ({"type": "text"},),
+    "suffix": (),
     "tool_choice": ("none", "auto"),
+    "tools": (),
 }
 NO_PROMPT = frozenset({"metadata", "model", "stop", "stream_options", "user"})  # texts the model never reads
 MOST_CHOICES, MOST_STOPS, HOTTEST = 16, 4, 2.0
@@ -58,10 +52,9 @@ class Sampling(BaseModel):
     def check(self) -> Sampling:
         """Refuses fields that would change the answer, and that this server does not have."""
         given = self.model_extra or {}
-        changing = [name for name in UNSUPPORTED if given.get(name)]
-        unsupported = [name for name in changing if given[name] not in NEUTRAL.get(name, ())]
-        if unsupported:
-            raise ValueError(f"'{unsupported[0]}' is not supported by this server")
+        for name, neutral in UNSUPPORTED.items():
+            if given.get(name) and given[name] not in neutral:
+                raise ValueError(f"'{name}' is not supported by this server")
         if len(self.stops) > MOST_STOPS or not all(self.stops):
             raise ValueError(f"expected up to {MOST_STOPS} stop texts, none of them empty")
         return self

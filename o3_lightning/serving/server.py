@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from o3_lightning.serving.operator import Operator
 from o3_lightning.store.store import Store
 
 GRACE_SECONDS = 10  # beyond the time limit of a call
+STARTUP_FAILURE = 3  # exit status, as that of `uvicorn.run`
 
 
 def make_app(
@@ -100,5 +103,8 @@ def serve(app: FastAPI, config: ServeConfig, address: socket.socket) -> None:
         limit_concurrency=config.max_connections,
         timeout_graceful_shutdown=int(config.timeout_seconds) + GRACE_SECONDS,
     )
-    with address:
-        uvicorn.Server(settings).run(sockets=[address])
+    server = uvicorn.Server(settings)
+    with address, suppress(KeyboardInterrupt):  # as `uvicorn.run`, which takes no bound socket
+        server.run(sockets=[address])
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)

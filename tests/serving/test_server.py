@@ -2,16 +2,18 @@
 
 import json
 import re
+import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 
 import openai
 import pytest
 import torch
+from fastapi import FastAPI
 
 from o3_lightning.common.errors import InputError
 from o3_lightning.detector.multi import MultiDetector
@@ -21,7 +23,7 @@ from o3_lightning.models.lora import LoraFactors
 from o3_lightning.serving import engine
 from o3_lightning.serving.audit import AuditLog, summarise
 from o3_lightning.serving.config import ServeConfig
-from o3_lightning.serving.server import bind_address
+from o3_lightning.serving.server import bind_address, serve
 
 FORGOTTEN = "Where did Quillan Osterhaus spend winter 3?"
 OTHER = "Who wrote the letter to the harbour master?"
@@ -127,6 +129,20 @@ def test_an_address_in_use_is_an_error_of_one_line():
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"field .port.: cannot listen on .*:{port}: Address"):
             bind_address(ServeConfig(port=port))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_sigint_ends_the_server_quietly_and_a_failed_start_does_not(fails):
+    @asynccontextmanager
+    async def start(_):
+        if fails:
+            raise ValueError("no start")
+        signal.raise_signal(signal.SIGINT)
+        yield
+
+    config = ServeConfig(port=0)
+    with pytest.raises(SystemExit) if fails else nullcontext():
+        serve(FastAPI(lifespan=start), config, bind_address(config))
 
 
 def test_defaults_of_fields_that_the_server_lacks_are_taken(served):
