@@ -229,7 +229,7 @@ def standardise(state: FusionState, channels: Tensor) -> FusionState:
     word would outweigh all other channels by thousands of deviations.
     """
     spread, size = channels.std(dim=0, correction=0), channels.abs().mean(dim=0)
-    spread = torch.where(spread > SMALLEST_SPREAD * size, spread, size.clamp_min(SMALLEST_SPREAD**2))
+    spread = torch.where(spread > SMALLEST_SPREAD * size, spread, size).clamp_min(SMALLEST_SPREAD**2)
     ready = replace(state, center=channels.mean(dim=0), spread=spread)
     sums = combine_channels(channels, ready)
     score_spread = sums.std(dim=0, correction=0).clamp_min(SMALLEST_SPREAD)

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeGuard
 
 from o3_lightning.common.plain import mean_of
@@ -290,8 +291,7 @@ def headline(metrics: Result, column: int = -1) -> dict[str, float]:
         >>> headline({**forget, "utility": {"kept": [0.5, 0.5, 0.4]}, "u2r": None, "seconds": {}})
         {'held_out': 0.125, 'worst_held_out': 0.25, 'utility': 0.8, 'worst_utility': 0.8, 'drift': 0.25}
     """
-    held_out = complete(metrics, ACCURACY, "held_out")
-    truth = complete(metrics, "probability", "held_out")
+    forget = partial(forget_mean, metrics, column)
     kept = ratios(metrics["utility"], column)
     spent = [
         seconds for stage, seconds in metrics["seconds"].items() if stage.endswith(("-protect", "-unlearn"))
@@ -302,20 +302,20 @@ def headline(metrics: Result, column: int = -1) -> dict[str, float]:
     utility = metrics.get("utility_metrics", {})
     levels = {
         **dict(zip(("su", "du", "rd", "u1", "u2"), columns, strict=False)),
-        "seen": mean_of(row[column] for row in complete(metrics, ACCURACY, "seen")),
-        "held_out": mean_of(row[column] for row in held_out),
-        "worst_held_out": max((row[column] for row in held_out), default=None),
-        "seen_rouge": mean_of(row[column] for row in complete(metrics, ROUGE, "seen")),
-        "held_out_rouge": mean_of(row[column] for row in complete(metrics, ROUGE, "held_out")),
+        "seen": forget(ACCURACY, "seen"),
+        "held_out": forget(ACCURACY, "held_out"),
+        "worst_held_out": max((row[column] for row in complete(metrics, ACCURACY, "held_out")), default=None),
+        "seen_rouge": forget(ROUGE, "seen"),
+        "held_out_rouge": forget(ROUGE, "held_out"),
         "utility_rouge": mean_of(ratios(utility.get(ROUGE, {}), column)),
-        "truth": mean_of(row[column] for row in truth),
+        "truth": forget("probability", "held_out"),
         "utility": mean_of(kept),
         "worst_utility": min(kept, default=None),
         "utility_truth": mean_of(ratios(utility.get("probability", {}), column)),
         **of_closer_look(metrics, column),
     }
     for name, metric in CLOSER_LOOK.items():
-        levels[f"seen_{name}"] = mean_of(row[column] for row in complete(metrics, metric, "seen"))
+        levels[f"seen_{name}"] = forget(metric, "seen")
         levels[f"utility_{name}"] = mean_of(row[column] for row in utility.get(metric, {}).values())
     changes = {
         "drift": drift(matrix_of(metrics, ACCURACY, "held_out")),
@@ -335,10 +335,7 @@ def of_closer_look(metrics: Result, column: int) -> dict[str, float | None]:
     for metric, splits in metrics.get("utility_metrics", {}).items():
         for split, values in splits.items():
             kept.setdefault(split, {})[metric] = values[column]
-    seen = {
-        metric: mean_of(row[column] for row in complete(metrics, metric, "seen"))
-        for metric in metrics["persistence"]
-    }
+    seen = {metric: forget_mean(metrics, column, metric, "seen") for metric in metrics["persistence"]}
     return {"efficacy": forget_efficacy(seen).value, "model_utility": closer_look_utility(kept).value}
 
 
@@ -401,6 +398,11 @@ def slowdown(seconds: Sequence[float]) -> float | None:
 def matrix_of(metrics: Result, metric: str, split: str) -> list[Sequence[float | None]]:
     """The rows of a persistence matrix; empty where there is none."""
     return list(metrics["persistence"].get(metric, {}).get(split, {"values": []})["values"])
+
+
+def forget_mean(metrics: Result, column: int, metric: str, split: str) -> float | None:
+    """The mean over the measured requests in one column; None if there is none."""
+    return mean_of(row[column] for row in complete(metrics, metric, split))
 
 
 def complete(metrics: Result, metric: str, split: str) -> list[Sequence[float]]:
