@@ -13,6 +13,7 @@ from benchmarks.detector.measures import PAIRS, WEIGHTS, pair_cell, weight_cell
 
 ROOT = Path(__file__).parents[1]
 BESIDE = ("default", "cosine_maha_lexical", "paper_untrained", "official_untrained")
+COMPARED = ("mdf", "agg")  # by O3 with its own; they have no weights
 RELEASED = ("held_out", "seen", "others", "general")
 SHARES = ("missed, names", "missed, topics", "stopped, names", "stopped, topics")
 SIMULATED = "_simulated"
@@ -96,7 +97,8 @@ def detectors_beside() -> Iterator[Row]:
     for task, by_detector in measured["tasks"].items():
         name = task if measured["roles"][task] == "development" else f"{task} *"
         found = [by_detector[label] for label in BESIDE]
-        yield [name, *(f"{pair_cell(one[PAIRS[0]])}, {weight_cell(one['near'])}" for one in found)]
+        cells = [f"{pair_cell(one[PAIRS[0]])}, {weight_cell(one['near'])}" for one in found]
+        yield [name, *cells, *(pair_cell(by_detector[label][PAIRS[0]]) for label in COMPARED)]
 
 
 def disguises() -> Iterator[Row]:
