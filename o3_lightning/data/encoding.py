@@ -78,7 +78,7 @@ def encode_pairs(
         prompts: one a row.
         answers: as many.
         max_tokens: a longer answer is cut at its end (a warning counts them); the prompt never is.
-        label_prompts: label the prompt, too.
+        label_prompts: label the prompt, too, but for its first token, which nothing predicts.
 
     Returns:
         Dictionaries with "input_ids", "attention_mask" and "labels", all of one row's length.
@@ -95,7 +95,8 @@ def encode_pairs(
         ids = prefix + answer_ids
         cut += len(ids) > max_tokens
         ids = ids[:max_tokens]
-        labels = ids if label_prompts else [IGNORED] * len(prefix) + ids[len(prefix) :]
+        unlabelled = 1 if label_prompts else max(1, len(prefix))
+        labels = [IGNORED] * unlabelled + ids[unlabelled:]
         examples.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
     if cut:
         logger.warning("%d of %d answers were cut at %d tokens", cut, len(examples), max_tokens)

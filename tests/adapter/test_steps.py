@@ -22,6 +22,7 @@ OBJECTIVES = {
     "npo": ObjectiveConfig(ForgetObjective("npo"), RetainObjective("kl")),
     "rmu": ObjectiveConfig(ForgetObjective("rmu"), RetainObjective("rmu")),
     "every token": ObjectiveConfig(ForgetObjective("simnpo"), RetainObjective("ap")),
+    "prompts, too": ObjectiveConfig(ForgetObjective("refusal"), RetainObjective("kl"), prompt_tokens=True),
 }
 
 

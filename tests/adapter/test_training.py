@@ -21,6 +21,7 @@ from o3_lightning.adapter.optimizers import make_optimizer
 from o3_lightning.adapter.retain_guard import RetainedDataError, RetainGuard
 from o3_lightning.adapter.training import AdapterTrainingError, FitTask, train_adapter
 from o3_lightning.common.errors import InputError
+from o3_lightning.data.encoding import IGNORED
 from o3_lightning.data.requests import QuestionAnswer
 from o3_lightning.models.base import BaseConfig, load_base
 from o3_lightning.objectives.config import ForgetObjective, ObjectiveConfig, RetainObjective
@@ -261,7 +262,7 @@ def test_the_tokens_of_the_prompt_may_count_too(tiny_base, tiny_request, make_tr
     assert loss() != loss(prompt_tokens=True)
     examples = encode(tiny_base, {"answer": ([row.prompt for row in tiny_request.rows], ["x"] * 8)}, 96,
                       label_prompts=True)["answer"]  # fmt: skip
-    assert all(row["labels"] == row["input_ids"] for row in examples)
+    assert all(row["labels"] == [IGNORED, *row["input_ids"][1:]] for row in examples)
 
 
 def test_the_reference_stays_the_model_before_unlearning(tiny_base, tiny_request, make_trainer):
