@@ -7,7 +7,7 @@ from torch import Tensor
 
 from o3_lightning.objectives.batch_views import ANSWER, RETAIN, Parameter, Settings, View
 from o3_lightning.objectives.registry import forget_objective, retain_objective
-from o3_lightning.objectives.tokens import mean_of_tokens
+from o3_lightning.objectives.tokens import mean_of_tokens, to_float32
 
 
 def control_vector(width: int, steering: float, seed: int) -> Tensor:
@@ -22,9 +22,7 @@ def control_vector(width: int, steering: float, seed: int) -> Tensor:
     ANSWER,
     hidden=True,
     parameters=[
-        Parameter(
-            "steering", 2.0, "length of the target vector, above 0; 2 as in open-unlearning", open=True
-        ),
+        Parameter("steering", 2.0, "length of the target, above 0; 2 as in open-unlearning", open=True),
         Parameter("layer", None, "hidden layer, counted from 0 for the embedding; null takes the middle one"),
     ],
 )
@@ -35,10 +33,9 @@ def rmu_loss(views: Mapping[str, View], settings: Settings) -> Tensor:
         Li et al. 2024 (WMDP), equation 1.
     """
     answer = views[ANSWER]
-    hidden = answer.need("hidden")
-    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    target = control_vector(hidden.shape[-1], settings.steering, settings.seed).to(hidden.device, dtype)
-    return mean_of_tokens((hidden.to(dtype) - target).square().mean(-1), answer)
+    hidden = to_float32(answer.need("hidden"))
+    target = control_vector(hidden.shape[-1], settings.steering, settings.seed).to(hidden)
+    return mean_of_tokens((hidden - target).square().mean(-1), answer)
 
 
 @retain_objective("rmu", RETAIN, reference=(RETAIN,), hidden=True)
@@ -49,5 +46,5 @@ def rmu_retain_loss(views: Mapping[str, View], settings: Settings) -> Tensor:
         Li et al. 2024 (WMDP), equation 2.
     """
     retain = views[RETAIN]
-    distance = (retain.need("hidden") - retain.need("reference_hidden").detach()).square().mean(-1)
-    return mean_of_tokens(distance, retain)
+    hidden, before = (to_float32(retain.need(name)) for name in ("hidden", "reference_hidden"))
+    return mean_of_tokens((hidden - before.detach()).square().mean(-1), retain)

@@ -10,9 +10,9 @@ from o3_lightning.data.encoding import IGNORED
 from o3_lightning.objectives.batch_views import View
 
 
-def to_float32(logits: Tensor) -> Tensor:
-    """Returns logits in float32, or in float64 if they are given so."""
-    return logits if logits.dtype == torch.float64 else logits.float()
+def to_float32(values: Tensor) -> Tensor:
+    """Returns logits or states in float32, or in float64 if they are given so."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def shift(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -254,12 +254,17 @@ def test_answer_preservation_is_log_two_over_beta_where_nothing_is_preferred():
     assert RETAIN["ap"](views, Settings(beta=0.1)).item() == pytest.approx(10 * math.log(2))
 
 
-def test_half_precision_is_computed_in_float32():
-    views = {
-        key: View(view.logits.bfloat16(), view.labels, view.reference_logits.bfloat16())
-        for key, view in random_views().items()
-    }
-    assert FORGET["npo"](views, Settings(beta=0.1)).dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_half_precision_is_computed_in_float32(kind, name, dtype):
+    def rounded(view, dtype):
+        parts = ("logits", "reference_logits", "hidden", "reference_hidden")
+        return replace(view, **{part: getattr(view, part).to(dtype) for part in parts})
+
+    objective, settings = find(kind, name), settings_of(kind, name)
+    half = {key: rounded(view, dtype) for key, view in random_views().items()}
+    exact = {key: rounded(view, torch.float64) for key, view in half.items()}
+    assert objective(half, settings).item() == pytest.approx(objective(exact, settings).item(), rel=1e-5)
 
 
 def test_control_vector_has_its_length_and_depends_on_the_seed():
