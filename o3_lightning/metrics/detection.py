@@ -1,6 +1,7 @@
 """Metrics of detectors: separation from other prompts, calibration of weights, confusion of requests.
 
-Shapes: B prompts, K requests. scikit-learn, which takes seconds to import, is imported on first use.
+A side without scores raises ValueError, as does a score that is not finite. Shapes: B prompts, K requests.
+scikit-learn, which takes seconds to import, is imported on first use.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ HALF = 0.5  # a prompt counts as recognised from this weight on
 def area_under_roc(inside: Sequence[float], outside: Sequence[float]) -> float:
     """Returns the probability that a forget prompt (`inside`) scores above another one, ties counting half.
 
-    A value in [0, 1]; 0.5 is chance, below 0.5 the score has the wrong sign. Both sides have at least one.
+    A value in [0, 1]; 0.5 is chance, below 0.5 the score has the wrong sign.
 
     Source:
         scikit-learn's `roc_auc_score`. The official O3 code keeps the better of both signs; this does not.
@@ -60,6 +61,8 @@ def separation(inside: Sequence[float], outside: Sequence[float]) -> dict[str, f
 
 def label(inside: Sequence[float], outside: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Labels and scores of both groups together."""
+    if not len(inside) or not len(outside):
+        raise ValueError(f"expected at least one score a side, got {len(inside)} and {len(outside)}")
     labels = np.repeat([1.0, 0.0], [len(inside), len(outside)])
     return labels, np.concatenate([np.asarray(inside, float), np.asarray(outside, float)])
 

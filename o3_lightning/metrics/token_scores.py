@@ -35,10 +35,7 @@ class TokenScores:
     is_argmax: Tensor
 
     def __post_init__(self) -> None:
-        shapes = {
-            tuple(field.shape)
-            for field in (self.log_probs, self.vocabulary_mean, self.vocabulary_deviation, self.is_argmax)
-        }
+        shapes = {tuple(field.shape) for field in vars(self).values()}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1 or shapes == {(0,)}:
             raise ValueError(f"expected four fields of one shape [T] with T >= 1, got {sorted(shapes)}")
 
@@ -58,12 +55,7 @@ class TokenScores:
     def without_last(self) -> Self:
         """Returns the scores without the last token; a single token is kept."""
         kept = slice(max(1, len(self) - 1))
-        return type(self)(
-            self.log_probs[kept],
-            self.vocabulary_mean[kept],
-            self.vocabulary_deviation[kept],
-            self.is_argmax[kept],
-        )
+        return type(self)(*(field[kept] for field in vars(self).values()))
 
 
 @torch.no_grad()

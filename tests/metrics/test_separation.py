@@ -33,3 +33,10 @@ def test_one_prompt_in_twenty_may_be_missed():
 def test_the_sign_is_not_turned():
     assert area_under_roc([0.0], [1.0]) == 0.0
     assert average_precision([1.0], [0.0]) == 1.0
+
+
+@pytest.mark.parametrize("measure", [area_under_roc, average_precision, false_positive_rate])
+@pytest.mark.parametrize("sides", [([], [0.5]), ([0.5], [])])
+def test_a_side_without_scores_is_refused(measure, sides):
+    with pytest.raises(ValueError, match="at least one score a side, got"):
+        measure(*sides)
