@@ -130,6 +130,16 @@ def test_attacks_on_weights_give_a_row_each(gated):
     assert found["adapter_off"]["utility"] == 1.0 > found["adapter_always_on"]["utility"]
 
 
+def test_attacks_compare_with_the_golden_answer_as_metrics_do(gated):
+    rows = [
+        replace(row, answer=f"In a town, {row.answer}", golden_answer=row.answer)
+        for row in (*REQUEST.rows, *KEPT)
+    ]
+    stream = RequestStream("test", (UnlearningRequest("a", tuple(rows[:8])),), {"kept": tuple(rows[8:])})
+    for row in rows_of(gated, stream, kinds=("plain",), weight_attacks=("adapter_off",)):
+        assert row["base_leak"] == row["base_utility"] == 1.0
+
+
 def test_the_table_pools_requests_and_sets_the_largest_leak_first():
     shared = {"group": "junk", "member": "test", "false_alarm": 0.5, "utility": 1.0, "base_utility": 1.0}
     rows = [
