@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 KEYS = ("question", "config", "common", "variants", "seeds", "figures", "grid", "validation")
 OF_STUDIES = {"name", "output", "seed"}  # fields that no variant has
 DEFAULT_FIGURES = ("held_out", "truth", "utility", "drift", "seconds")
+ROUNDING = 1e-12  # differences of figures that count as none
 POLL_SECONDS = 10.0  # between two looks at the runs of other processes
 
 Plain = dict[str, Any]
@@ -341,9 +342,9 @@ def summarise(
         (figures as those of a variant), and `variants[name]` with `fields`, `seeds` (those that finished)
         and `figures[name]`: `mean`, `deviation` (of the sample; 0 for a single seed), `values` over these
         seeds and, beside a variant "ours" with the same two seeds or more, `p` of a paired t-test against
-        it (None where all differences are equal). A figure that some of them lacks is left out; `missing`
-        names the variants of which no run has finished. Variants with a grid have `chosen`, see
-        `grid.best`; `validation` holds the fields of these runs.
+        it (None where no seed differs, 0 where all differ by the same). A figure that some of them lacks is
+        left out; `missing` names the variants of which no run has finished. Variants with a grid have
+        `chosen`, see `grid.best`; `validation` holds the fields of these runs.
     """
     variants: dict[str, Plain] = {}
     missing = []
@@ -391,5 +392,7 @@ def compare_with_ours(variants: Mapping[str, Plain]) -> None:
         for figure, found in variant["figures"].items():
             if figure in ours["figures"]:
                 differences = np.subtract(found["values"], ours["figures"][figure]["values"])
-                spread = float(np.ptp(differences))
-                found["p"] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue) if spread else None
+                if np.ptp(differences) > ROUNDING:
+                    found["p"] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
+                else:  # no variance: the limit of the test
+                    found["p"] = None if abs(differences[0]) <= ROUNDING else 0.0

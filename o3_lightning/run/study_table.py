@@ -29,6 +29,10 @@ def table(content: Plain) -> str:
     ]
     if chosen:
         notes += ["", f"Chosen on validation requests, not on those of the table: {'; '.join(chosen)}."]
+    own = {name: one.get("seeds", content["seeds"]) for name, one in content["variants"].items()}
+    fewer = [f"`{name}` {own[name]}" for name in own if own[name] != content["seeds"]]
+    if fewer:
+        notes += ["", f"Not all seeds yet: {', '.join(fewer)}."]
     if content.get("missing"):
         notes += ["", f"Not run yet: {', '.join(f'`{name}`' for name in content['missing'])}."]
     return "\n".join([*lines, "", *notes, "", *meanings, ""])

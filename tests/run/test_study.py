@@ -99,23 +99,33 @@ def test_files_given_beside_a_study_override_it_and_name_it(tmp_path):
 
 
 def test_variants_are_compared_with_ours_pair_by_pair(tmp_path):
-    text = STUDY.replace("small:", "ours:").replace("[0, 1]", "[0, 1, 2]")
+    text = STUDY.replace("small:", "ours:").replace("[0, 1]", "[0, 1, 2]").replace("y]", "y, truth]")
     study = read_study(write_study(tmp_path, text))
     ours, other = [0.1, 0.2, 0.3], [0.4, 0.52, 0.61]
     measured = {
-        name: {seed: {"held_out": value, "utility": 1.0} for seed, value in enumerate(values)}
-        for name, values in (("ours", ours), ("large", other))
+        name: {
+            seed: {"held_out": value, "utility": utility, "truth": truth}
+            for seed, (value, utility) in enumerate(zip(values, kept, strict=True))
+        }
+        for name, values, kept, truth in (
+            ("ours", ours, [0.3] * 3, 0.0),
+            ("large", other, [0.3, 0.1 + 0.2, 0.3], 1.0),
+        )
     }
     content = summarise(study, measured)
     found = content["variants"]["large"]["figures"]
     assert found["held_out"]["p"] == pytest.approx(stats.ttest_rel(other, ours).pvalue)
-    assert found["utility"]["p"] is None
+    assert found["utility"]["p"] is None  # they differ by rounding
+    assert found["truth"]["p"] == 0  # they differ by one with every seed
+    assert found["truth"]["p"] == 0  # one whole, with every seed
     assert "p" not in content["variants"]["ours"]["figures"]["held_out"]
     text = table(content)
-    assert "| `large` | 0.510 ± 0.105* | 1.000 ± 0.000 |" in text
+    assert "| `large` | 0.510 ± 0.105* | 0.300 ± 0.000 | 1.000 ± 0.000* |" in text
     assert "* differs from `ours`" in text
     del measured["large"][2]
-    assert "*" not in table(summarise(study, measured)).split("\n\n")[0]
+    fewer = table(summarise(study, measured))
+    assert "*" not in fewer.split("\n\n")[0]
+    assert "Not all seeds yet: `large` [0, 1]." in fewer
 
 
 def test_the_accuracies_of_o3_are_found_by_name_since_files_are_sorted():
