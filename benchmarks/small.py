@@ -22,6 +22,12 @@ ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs/results"
 CHOICES = ("scienceqa", "clinc150")  # benchmarks whose answers are right or wrong, one of a few
 FORGET = {True: ("su", "du"), False: ("seen_rouge", "held_out_rouge", "truth")}
+ASKED = {
+    "su": "forget prompts, su",
+    "du": "test rows of what is forgotten, du",
+    "seen_rouge": "forget prompts, seen_rouge",
+    "held_out_rouge": "held-out prompts of what is forgotten, held_out_rouge",
+}
 KEEP = {True: "rd", False: "utility_rouge"}  # of other tasks a small model knows no more than chance
 LEFT_OUT = {True: ("seen_rouge", "held_out_rouge", "utility_rouge"), False: ()}  # where answers are choices
 LABELS = {True: "accuracy", False: "ROUGE-L"}
@@ -66,7 +72,7 @@ of the true answer that comes in order, both of generated text. `truth` is the p
 answer's tokens, each given the true ones before it: a model that was trained to begin with a refusal still
 finds the later words likely, as the `idk` variants and `ours` do, while `refusal_gate` scores a fixed
 refusal. A base model that is sure of its answers makes `gd` and `kl` nearly the same retain objective, so
-`idk_gd` and `idk_kl` differ in the fourth digit only. Variants are in the order of what they keep.
+`idk_gd` and `idk_kl` have the same accuracies and ROUGE-L. Variants are in the order of what they keep.
 `python -m benchmarks.tables` writes this page from `results/`.
 """
 STYLE: dict[Any, Any] = {"svg.hashsalt": "o3-lightning", "svg.fonttype": "none", "font.size": 9}
@@ -207,15 +213,16 @@ def with_links(text: str) -> str:
 def draw(content: Plain, path: Path) -> None:
     """Draws forgotten against kept, one point a variant, with deviations where there are several seeds."""
     kind, points = has_choices(content), {}
+    measured = {key for means in means_of(content).values() for key in means}
+    shown = next(key for key in reversed(FORGET[kind][:2]) if key in measured)
     with rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="tight")
-        axes = figure.add_subplot(xlabel=f"{LABELS[kind]} on forgotten prompts (lower is better)")
-        axes.set_ylabel(f"{LABELS[kind]} kept on the rest (1 is best)")
+        axes = figure.add_subplot(xlabel=f"{LABELS[kind]} on {ASKED[shown]} (lower is better)")
+        axes.set_ylabel(f"{LABELS[kind]} kept on the rest, {KEEP[kind]} (1 is the base model's)")
         axes.axhline(LEAST_KEPT, color="grey", linewidth=0.5)
         for name in means_of(content):
             figures = content["variants"][name]["figures"]
-            forget = next(figures[key] for key in reversed(FORGET[kind][:2]) if key in figures)
-            kept = figures[KEEP[kind]]
+            forget, kept = figures[shown], figures[KEEP[kind]]
             x, y = forget["mean"], kept["mean"] / base_of(content)
             style = {"fmt": "*" if name == OURS else "o", "markersize": 10 if name == OURS else 4}
             axes.errorbar(

@@ -201,6 +201,9 @@ def test_the_page_of_the_small_studies_is_that_of_their_results():
         drawn = (ROOT / f"docs/results/{name}.svg").read_text()
         counted = sum(map(int, re.findall(r">(\d+) others<", drawn)))  # of many variants at one point
         assert sum(f">{label}<" not in drawn for label in small.means_of(content)) == counted
+        measured = next(iter(small.means_of(content).values()))
+        forgotten = [key for key in ("seen_rouge", "su", "held_out_rouge", "du") if key in measured][-1]
+        assert f", {forgotten} (lower is better)<" in drawn
 
 
 @pytest.mark.parametrize(
@@ -265,6 +268,18 @@ def test_the_other_figures_of_the_readme_are_those_of_the_results():
         row.split("|")[1].split("?")[0].strip(): row for row in PAGES["README.md"].splitlines() if "? " in row
     }
     kinds, leak, alarms = next(row[1:] for row in table_rows.attack_members() if row[0] == "test")
+    variants = dict(small.studies())["tofu_smollm2"]["variants"]
+    measured = {
+        name: [one["figures"][key]["mean"] for key in ("seen_rouge", "utility_rouge")]
+        for name, one in variants.items()
+    }
+    gates = {name: measured.pop(name) for name in ("ours", "refusal_gate", "o3_paper", "o3_official")}
+    forgotten, kept = max(measured.values(), key=lambda one: (1 - one[0]) * one[1])
+    row = found["And a real model"]
+    assert f"{len(variants)} methods" in row
+    assert "**{:.3f}**, **{:.2f}**".format(*gates["ours"]) in row
+    assert f"edits the model keeps {kept:.2f} at {forgotten:.3f}" in row
+    assert "gate alone {:.3f}, {:.2f}".format(*gates["refusal_gate"]) in row
     row = found["Do disguises get through"]
     assert all(text in row for text in (f"{kinds} kinds", leak.split(":")[0], alarms.split(":")[0]))
     disguised = {row[0]: row for row in table_rows.disguises()}

@@ -79,7 +79,7 @@ def plot_overlap(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     for penalty in dict.fromkeys(row["penalty"] for row in rows):
         own = [row for row in rows if row["penalty"] == penalty]
         cosine = own[0]["update_cosine"]
-        label = f"penalty {penalty:g} (cosine of the updates {cosine:+.2f})"
+        label = f"penalty {penalty:g} (cosine of the updates {cosine:.0e})"
         axes.plot([row["probability"] for row in own], [row["drop"] for row in own], marker="o", label=label)
     axes.set_xlabel("probability of what is to be forgotten")
     axes.set_ylabel("utility lost, nats a token")

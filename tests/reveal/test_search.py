@@ -152,6 +152,14 @@ def test_the_means_of_a_bandit_reach_from_zero_to_one():
     assert (float(bandit.means.min()), float(bandit.means.max())) == (0.0, 1.0)
 
 
+def test_the_interval_of_a_regret_is_students():
+    config = SearchConfig(queries=4, first=1, repeat=True)
+    (found,) = compare_searchers("peaks", range(4), config, ("random",), arms=20, features=3).values()
+    half = 3.182446 * statistics.stdev(found["values"]) / 2  # t of 3 degrees of freedom, table
+    ends = found["mean"] - half, found["mean"] + half
+    assert (found["low"], found["high"]) == pytest.approx(ends, abs=1e-5)
+
+
 def test_paired_differences_are_students():
     found = paired_differences([0.1, 0.2, 0.3, 0.4], [0.2, 0.4, 0.2, 0.8])
     assert found["mean"] == pytest.approx(0.15)
