@@ -99,8 +99,7 @@ def step_counts(fields: Mapping[str, Mapping[str, Tensor]], trainer: Trainer) ->
     and accumulation those of micro-batches; a part's sum, divided by the average count of a part, then gives
     the gradient of the mean over the whole step.
     """
-    processes = trainer.world_size
-    batches = trainer.accumulate_grad_batches if has_counts(fields) else 1
+    processes, batches = trainer.world_size, step_batches(fields)
     if batches == processes == 1:
         return {}
     own = [part[COUNTS][:2] if batches > 1 else count_labels(part["labels"]) for part in fields.values()]
@@ -111,14 +110,7 @@ def step_counts(fields: Mapping[str, Mapping[str, Tensor]], trainer: Trainer) ->
     return dict(zip(fields, counts, strict=True))
 
 
-def has_counts(fields: Mapping[str, Mapping[str, Tensor]]) -> bool:
-    """Whether a batch comes from a `StepLoader`."""
-    return COUNTS in next(iter(fields.values()))
-
-
-def step_scale(fields: Mapping[str, Mapping[str, Tensor]], trainer: Trainer) -> Tensor | float:
-    """Returns the scale of terms counted once per optimizer step, which accumulation must not dilute."""
-    if not has_counts(fields):
-        return 1.0
-    scale: Tensor = trainer.accumulate_grad_batches / next(iter(fields.values()))[COUNTS][2]
-    return scale
+def step_batches(fields: Mapping[str, Mapping[str, Tensor]]) -> int:
+    """Returns the number of batches of a batch's optimizer step; an epoch's last step may have fewer."""
+    counts = next(iter(fields.values())).get(COUNTS)
+    return 1 if counts is None else int(counts[2])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from o3_kernels import orthogonality_penalty, stack_history
-from o3_lightning.adapter.batches import step_counts, step_scale
+from o3_lightning.adapter.batches import step_batches, step_counts
 from o3_lightning.adapter.config import AdapterConfig
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.initialisation import project_out, protected_spaces
@@ -113,7 +113,7 @@ class AdapterModule(LightningModule):
                 dual = {EXCESS: excess, COEFFICIENT: excess.new_tensor(coefficient)}
         penalty = self.penalty()
         if penalty is not None:
-            parts["penalty"] = self.config.penalty_coefficient * penalty * step_scale(fields, self.trainer)
+            parts["penalty"] = self.config.penalty_coefficient * penalty
         if not parts["forget"].requires_grad:
             raise AdapterTrainingError(
                 "the loss does not depend on the adapter, so lora_B would receive no gradient; gradient "
@@ -121,7 +121,8 @@ class AdapterModule(LightningModule):
             )
         loss = torch.stack([part.float() for part in parts.values()]).sum()
         self.record({"loss": loss, **parts, **dual})
-        return loss
+        # Lightning divides by the batches of a whole step, also in a shorter one at the end of an epoch
+        return loss * self.trainer.accumulate_grad_batches / step_batches(fields)
 
     def retain_coefficient(self, settings: Settings) -> float:
         """Returns the factor of the retain loss; objectives with a `dual_step` adapt it after each batch."""

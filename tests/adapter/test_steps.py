@@ -1,6 +1,7 @@
 """A step of several batches is one step on all of their rows, and its learning rate falls to the end."""
 
 import dataclasses
+from statistics import fmean
 
 import pytest
 import torch
@@ -62,6 +63,10 @@ def test_a_step_of_several_batches_is_one_step_on_all_of_their_rows(
     for path, pair in whole.factors.pairs.items():
         for one, other in zip(parts.factors.pairs[path], pair, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+    losses, epoch = [part["loss"] for part in parts.curve], len(LENGTHS) // rows
+    batches = [losses[at : at + epoch] for at in range(0, len(losses), epoch)]
+    steps = [fmean(some[at : at + together]) for some in batches for at in range(0, epoch, together)]
+    assert steps == pytest.approx([step["loss"] for step in whole.curve], rel=2e-3)
 
 
 class Rates(Callback):
