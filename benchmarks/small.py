@@ -58,10 +58,12 @@ that neither penalty (.0003 at the end, beside a loss of .2 to .6) nor rank nor 
 shows in accuracies. A larger zeta forgets more and keeps less, as in the paper.
 
 `closer_look_smollm2` fine-tunes the weights of all linear layers, as closer-look does, at a rate of its own
-(5e-5; the paper's 1e-5 is for 7B). `_lora` is the paper's variant at the same rate, at which 20 steps of LoRA
-change nothing: it says that LoRA needs another rate, not that it cannot forget. `npo_kl_fixed` keeps the
-model before the first request as the reference. Its combined metrics need an entailment classifier, which no
-package holds, so their other parts are columns of their own. See `configs/experiments/closer_look.yaml`.
+(5e-5; the paper's 1e-5 is for 7B). `_lora` is the paper's variant at the same rate, at which 20 steps of
+LoRA change nothing: it says that LoRA needs another rate, not that it cannot forget. `me_gd` has the forget
+coefficient of closer-look's scripts for one task of TOFU, 0.1; those for tasks in a row take 1.0.
+`npo_kl_fixed` keeps the model before the first request as the reference. Its combined metrics need an
+entailment classifier, which no package holds, so their other parts are columns of their own. See
+`configs/experiments/closer_look.yaml`.
 
 """
 END = """
