@@ -117,9 +117,9 @@ def read_live_config(store: Path, config: str | None, fields: list[str], *choice
     defaults, with its own base model and encoder.
     """
     from o3_lightning.commands.common import read_run
-    from o3_lightning.store.view import StoreView
+    from o3_lightning.store.store import Store
 
-    opened = StoreView.open(store)
+    opened = Store.open(store)  # which finishes what a killed command left
     own = store.parent / "config.yaml"
     if config is None and own.is_file():
         config = str(own)

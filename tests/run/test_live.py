@@ -64,6 +64,23 @@ def test_a_request_is_protected_then_trained_and_a_loaded_model_follows(
     assert plan.strengths[1] == 0
 
 
+def test_a_command_that_is_killed_before_its_files_are_in_place_continues(
+    store, tmp_path, monkeypatch, capsys
+):
+    words = ["requests", "add", forget_file(tmp_path, "Quillan Osterhaus"), "--store", str(store.path)]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("o3_lightning.store.transaction.Session.finish", stop)
+        main([*words, "--base.id", "tiny"])
+    assert (store.path / ".pending-1").is_dir()
+    main([*words, "--base.id", "tiny"])
+    assert "winters: protected" in capsys.readouterr().out
+    assert store.verify() == []
+
+
 def test_a_store_opens_its_encoder_as_its_detectors_have_it(tmp_path, tiny_base):
     config = DetectorConfig(preset="cosine_maha_lexical", pooling="first", max_tokens=40)
     encoder = load_configured_encoder(config)
