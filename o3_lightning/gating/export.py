@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -41,10 +40,11 @@ def export_requests(
         raise InputError("exists already; export into a new folder", path=target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        draft = target.parent / f".{target.name}.tmp"
+        shutil.rmtree(draft, ignore_errors=True)  # of an export that was killed
+        draft.mkdir()
         try:
             write_export(store, records, config, draft)
-            draft.chmod(0o755)
             draft.rename(target)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)

@@ -29,7 +29,8 @@ def clean_run(folder: Path, request: str) -> list[str]:
             write_json(path, cleaned, private=True)
             done.append(f"{path}: texts of '{request}' deleted")
     drafts = [folder / "single" / request, folder / UNFINISHED / f"{request}.safetensors"]
-    for left in (folder / "report.html", *drafts, *sorted(folder.glob("*.parts"))):
+    killed = sorted(folder.rglob(".*.tmp"))  # drafts of a process that was killed while it wrote
+    for left in (folder / "report.html", *drafts, *sorted(folder.glob("*.parts")), *killed):
         if left.exists():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
             done.append(f"{left}: deleted")

@@ -34,6 +34,8 @@ def run(tmp_path):
         "unfinished/kept.safetensors": "",
         "single/gone/detector.json": SECRET,
         "robustness.parts/0/plain.json": SECRET,
+        ".report.html.0a1b2c3d.tmp": SECRET,
+        "stages/.01-gone-evaluate.json.0a1b2c3d.tmp": SECRET,
     }
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,7 @@ def test_a_removed_request_takes_its_texts_along(run, capsys):
     left = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert not left & {"report.html", "unfinished/gone.safetensors", "single/gone/detector.json"}
     assert "unfinished/kept.safetensors" in left
-    assert not [name for name in left if "robustness.parts" in name]
+    assert not [name for name in left if "robustness.parts" in name or name.endswith(".tmp")]
 
 
 def test_a_damaged_result_is_named_before_the_request_is_removed(run):
