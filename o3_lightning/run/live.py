@@ -25,7 +25,8 @@ def protect_request(
     A request that is protected already is left as it is.
 
     Raises:
-        InputError: another forget set has the id, or the request is revoked.
+        InputError: another forget set has the id, the request is revoked, or the detector recognises none of
+            its prompts.
         StoreError: the store is damaged, locked or not writable.
     """
     status = store.register(request, decisive_sections(config)).status

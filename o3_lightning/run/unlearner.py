@@ -3,6 +3,7 @@
 The pipeline of a run, the commands for a single request and Python users all fit and train through this file.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,14 @@ from lightning.pytorch.loggers import Logger
 from o3_lightning.adapter.history import AdapterHistory
 from o3_lightning.adapter.retain_guard import RetainGuard
 from o3_lightning.adapter.training import FitTask, TrainedAdapter, train_adapter
+from o3_lightning.common.errors import InputError
 from o3_lightning.common.plain import to_plain
 from o3_lightning.common.seeds import stage_seed
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.detector.answers import fit_answers
 from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
+from o3_lightning.detector.multi import MultiDetector
 from o3_lightning.gating.gate import Gate
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
@@ -30,6 +33,9 @@ from o3_lightning.store.store import Store
 from o3_lightning.training.processes import ALONE, Processes
 from o3_lightning.training.trainer import build_trainer
 
+logger = logging.getLogger(__name__)
+
+MOST_CHECKED = 64  # prompts; takes a third of the time of a fit to them
 DECISIVE_SECTIONS = ("detector", "adapter", "objective")  # of the configuration; the store keeps them
 
 
@@ -91,7 +97,8 @@ class Unlearner:
             `report`, the calibration of the detector.
 
         Raises:
-            InputError: the request is revoked, or another forget set is registered under its id.
+            InputError: the request is revoked, another forget set is registered under its id, or the detector
+                recognises none of its prompts.
         """
         self.register(request)
 
@@ -154,8 +161,10 @@ def decisive_sections(config: RunConfig) -> dict[str, Any]:
 
 
 def fit_and_store(store: Store, encoder: Encoder, request: UnlearningRequest, config: RunConfig) -> Detector:
-    """Fits the detector of a registered request, stores it and returns it."""
+    """Fits the detector of a registered request, stores it and returns it; see `check_recognised`."""
     detector = fit_request(encoder, request, config)
+    if config.gate.detect:
+        check_recognised(encoder, detector, request, config.gate.refuse_threshold)
     store.protect(request.id, partial(save_detector, detector, request))
     return detector
 
@@ -164,6 +173,29 @@ def fit_request(encoder: Encoder, request: UnlearningRequest, config: RunConfig)
     """Returns the detector of a request, fitted with the seed that a run derives for it."""
     seed = stage_seed(config.seed, "detector", request.id)
     return fit_detector(encoder, request.prompts, config.detector, seed)
+
+
+def check_recognised(
+    encoder: Encoder, detector: Detector, request: UnlearningRequest, threshold: float
+) -> None:
+    """Adds a warning to a detector's report where prompts that it was fitted to stay below a weight.
+
+    Raises:
+        InputError: all do, of the first `MOST_CHECKED`: to store the detector would protect nothing.
+    """
+    weights = MultiDetector(encoder, {request.id: detector}).weights(request.prompts[:MOST_CHECKED])
+    missed = int((weights < threshold).sum())
+    if missed == len(weights):
+        raise InputError(
+            f"'{request.id}': the detector recognises none of its {missed} prompts (largest weight "
+            f"{float(weights.max()):.2f}, {threshold:g} needed), so nothing was protected; give rows that "
+            "name what they are about, or another detector.encoder or detector.preset",
+            field="prompts",
+        )
+    if missed:
+        warning = f"{missed} of {len(weights)} forget prompts are not recognised themselves"
+        detector.report["warnings"].append(warning)
+        logger.warning("'%s': %s", request.id, warning)
 
 
 def save_detector(detector: Detector, request: UnlearningRequest, folder: Path) -> None:

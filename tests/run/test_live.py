@@ -8,7 +8,7 @@ import torch
 from o3_lightning.commands.cli import main
 from o3_lightning.data.requests import QuestionAnswer, UnlearningRequest
 from o3_lightning.detector.config import DetectorConfig
-from o3_lightning.detector.detector import fit_detector
+from o3_lightning.detector.detector import Detector, fit_detector
 from o3_lightning.detector.encoder import load_configured_encoder, load_encoder
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.store import Store, StoreView
@@ -72,13 +72,35 @@ def test_a_command_that_is_killed_before_its_files_are_in_place_continues(
     def stop(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         patch.setattr("o3_lightning.store.transaction.Session.finish", stop)
-        main([*words, "--base.id", "tiny"])
+        with pytest.raises(SystemExit):
+            main([*words, "--base.id", "tiny"])
     assert (store.path / ".pending-1").is_dir()
     main([*words, "--base.id", "tiny"])
     assert "winters: protected" in capsys.readouterr().out
     assert store.verify() == []
+
+
+def test_a_request_that_its_own_detector_does_not_recognise_is_not_protected(store, tmp_path, capsys, caplog):
+    """Names alone are judged here: of the first file no prompt has one, of the second two of three."""
+    forget = tmp_path / "nameless.jsonl"
+    words = ["--store", str(store.path), "--base.id", "tiny", "--detector.preset", "names"]
+    forget.write_text(json.dumps({"prompt": "why is the sea salt?", "answer": "rivers", "request_id": "sea"}))
+    with pytest.raises(SystemExit) as stop:
+        main(["requests", "add", str(forget), *words])
+    assert stop.value.code == 2
+    assert "'sea': the detector recognises none of its 1 prompts" in capsys.readouterr().err
+    assert store.record("sea").status == "registered"
+    main(["requests", "add", str(forget), *words, "--gate.detect", "false"])
+    assert store.record("sea").status == "protected"
+    prompts = (QUESTION, "Who taught Quillan Osterhaus?", "and where is that harbour?")
+    lines = [json.dumps({"prompt": prompt, "answer": "a", "request_id": "half"}) for prompt in prompts]
+    forget.write_text("\n".join(lines))
+    main(["requests", "add", str(forget), *words])
+    warnings = Detector.load(store.detector_folder("half")).report["warnings"]
+    assert warnings[-1] == "1 of 3 forget prompts are not recognised themselves"
+    assert warnings[-1] in caplog.text
 
 
 def test_a_store_opens_its_encoder_as_its_detectors_have_it(tmp_path, tiny_base):
