@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from o3_lightning.data.prompts import Prompt
+from o3_lightning.data.records import unique
 from o3_lightning.serving.calls import Calls
 from o3_lightning.serving.judging import Judged
 from o3_lightning.serving.replies import Reply, error_body
@@ -40,6 +43,10 @@ def add_gate(app: FastAPI, calls: Calls) -> None:
 
     @app.post("/check/{path:path}")
     async def check(path: str, body: CheckBody, request: Request) -> Response:
+        try:
+            json.loads(await request.body(), object_pairs_hook=unique)
+        except ValueError as error:  # the engine behind the gateway may read the one that is not judged
+            raise HTTPException(400, str(error)) from error
         _, judged = await judge(calls, body.contents, "check", request)
         decision = max((found.decision for found in judged), key=SEVERITY.index)
         headers = {DECISION_HEADER: decision}

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,9 @@ def test_envoys_check_denies_what_the_gate_refuses_and_what_it_cannot_read(serve
     assert served.http.post(path, json={**chat(OTHER), **unread}).status_code == 200
     for body in ({}, {"input": FORGOTTEN}, {"prompt": [[1, 2]]}, {"messages": [{"role": "user"}]}):
         assert served.http.post(path, json=body).status_code == 400
+    twice = json.dumps(chat(FORGOTTEN))[:-1] + f', "messages": {json.dumps(chat(OTHER)["messages"])}}}'
+    told = served.http.post(path, content=twice, headers={"Content-Type": "application/json"})
+    assert (told.status_code, told.json()["error"]["message"]) == (400, "field 'messages' comes twice")
     assert served.http.get("/check/v1/models").status_code == 200
 
 
