@@ -51,13 +51,14 @@ def train_requests(
     """
     data = replace(config.data, name="jsonl", requests=tuple(files), count=0, rows_per_request=0)
     stream = load_stream(data, config.seed)
-    store = Store.open(store_path)
+    store, path = Store.open(store_path), ", ".join(files)
     for request in stream.requests:
         record = store.record(request.id)
         if record.digest != request.digest:
-            raise InputError(f"'{request.id}' is registered with other rows", field="request_id")
+            raise InputError(f"'{request.id}' is registered with other rows", path=path, field="request_id")
         if record.status == REGISTERED:
-            raise InputError(f"'{request.id}' is not protected yet; add it first", field="request_id")
+            message = f"'{request.id}' is not protected yet; add it first"
+            raise InputError(message, path=path, field="request_id")
     unlearner = Unlearner(load_base_for(store_path, config), store_path, config, trainer)
     retain, unfinished = stream.utility.get(RETAIN), store_path.parent / UNFINISHED
     for request in stream.requests:

@@ -346,7 +346,8 @@ def explain(message: str, keys: Sequence[str]) -> str:
     text = " ".join(message.split())
     unknown = re.search(r"(?:unrecognized arguments: --|accept option '|Option '|Key '|key ')([\w.-]+)", text)
     if unknown is None or unknown.group(1) in keys:
-        return f"{text}; a list is written '[one, two]'" if "<class 'tuple'>" in text else text
+        hint = "; a list is written '[one, two]'" if "<class 'tuple'>" in text else ""
+        return re.sub(r"an? <class '(\w+)'>", r"a value of type \1", text) + hint
     section = re.search(r"Group '([\w.]+)' does not accept", text)
     name = f"{section.group(1)}.{unknown.group(1)}" if section else unknown.group(1)
     fields = [key for key in keys if not name.startswith(f"{key}.")]  # its own section is no help
