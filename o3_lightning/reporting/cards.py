@@ -40,14 +40,12 @@ def forget_card(metrics: Metrics) -> Card:
     metric = main_metric(matrices)
     splits = matrices.get(metric) or {}
     ends = {split: mean_of(row[-1] for row in matrix["values"] if row) for split, matrix in splits.items()}
-    starts = mean_of(row[0] for matrix in splits.values() for row in matrix["values"] if row)
-    value = ends.get("seen", next(iter(ends.values()), None))
-    lines = [
-        *((name_of(split), percent(end)) for split, end in ends.items()),
-        ("Base model", percent(starts)),
-    ]
+    shown = "seen" if "seen" in splits else next(iter(splits), "")
+    start = mean_of(row[0] for row in splits.get(shown, {}).get("values", ()) if row)
+    lines = [(name_of(split), percent(end)) for split, end in ends.items()]
+    lines.append((f"Base model, {name_of(shown).lower()}", percent(start)))
     sentence = f"{name_of(metric)} on forget prompts after the last request"
-    return Card("Forget", percent(value), sentence, lines)
+    return Card("Forget", percent(ends.get(shown)), sentence, lines)
 
 
 def utility_card(metrics: Metrics) -> Card:
