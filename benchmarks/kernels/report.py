@@ -113,7 +113,8 @@ def _draw_roofline(axes: Any, cases: list[dict[str, Any]], roofs: dict[str, floa
     axes.plot(span, [roofs["copy_gb_s"] * x for x in span], "k--", label="measured copy bandwidth")
     for name, rate in roofs.items():
         if name.startswith("matmul"):
-            axes.axhline(rate * 1e3, linestyle=":", color="gray", label=name)
+            kind = name.removeprefix("matmul_").removesuffix("_tflop_s")
+            axes.axhline(rate * 1e3, linestyle=":", color="gray", label=f"measured {kind} products")
     for operation in sorted({case["operation"] for case in cases}):
         own = [case for case in cases if case["operation"] == operation]
         x = [case["flops"] / case["bytes"] for case in own]
