@@ -107,7 +107,7 @@ class AdapterModule(LightningModule):
         if retain.objective is not None:
             views = self.views_of(fields, counts, retain.objective)
             excess, settings = retain.objective(views, retain.settings(self.seed)), retain.settings()
-            coefficient = self.retain_coefficient(settings)
+            coefficient = self.retain_coefficient(settings, index)
             parts["retain"] = coefficient * excess
             if hasattr(settings, DUAL_STEP):
                 dual = {EXCESS: excess, COEFFICIENT: excess.new_tensor(coefficient)}
@@ -124,12 +124,13 @@ class AdapterModule(LightningModule):
         # Lightning divides by the batches of a whole step, also in a shorter one at the end of an epoch
         return loss * self.trainer.accumulate_grad_batches / step_batches(fields)
 
-    def retain_coefficient(self, settings: Settings) -> float:
+    def retain_coefficient(self, settings: Settings, index: int) -> float:
         """Returns the factor of the retain loss; objectives with a `dual_step` adapt it after each batch."""
         last = self.curve[-1] if self.curve else {}
         coefficient = last.get(COEFFICIENT, self.objective.retain.coefficient)
         batches = self.trainer.accumulate_grad_batches
-        if COEFFICIENT in last and len(self.curve) > settings.dual_warmup * self.steps * batches:
+        begun = self.earlier_steps + self.trainer.global_step + bool(index % batches)  # with the last batch's
+        if COEFFICIENT in last and begun > settings.dual_warmup * self.steps:
             coefficient = max(0.0, coefficient + settings.dual_step * last[EXCESS] / batches)
         return coefficient
 

@@ -106,6 +106,13 @@ def test_dual_ascent_raises_the_retain_coefficient_while_the_loss_exceeds_its_sl
     assert [step["retain"] for step in curve] == pytest.approx(
         [coefficient * part for coefficient, part in zip(coefficients, excess, strict=True)]
     )
+    single = dataclasses.replace(SMALL, batch_size=1)
+    trainer = make_trainer(accumulate_grad_batches=5)  # two steps an epoch, of five and of three batches
+    curve = train_adapter(
+        FitTask(tiny_base, tiny_request, AdapterHistory(), single, objective, trainer, 0, retain=retain)
+    ).curve
+    assert [step["retain_coefficient"] for step in curve[:9]] == [10.0] * 9  # the ninth is the first after it
+    assert curve[9]["retain_coefficient"] == pytest.approx(10.0 + 2.0 * curve[8]["retain_excess"] / 5)
 
 
 def test_retained_data_is_not_read_unless_declared(tiny_base, tiny_request, make_trainer):
