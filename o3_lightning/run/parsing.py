@@ -222,6 +222,7 @@ def parse(parser: ConfigParser, arguments: Sequence[str]) -> Namespace:
     Raises:
         InputError: an unknown key, a value of the wrong type, a file that is missing or not YAML.
     """
+    vars(parser).pop("print_config", None)  # asked of a parser, used again, by a command line that failed
     with one_line_errors(parser):
         parsed = parser.parse_args(list(arguments), namespace=parser.default_values, defaults=False)
     return parsed.clone(with_meta=False)  # no files' names beside the fields

@@ -168,6 +168,14 @@ def test_the_table_of_the_configuration_prints_as_yaml(capsys):
     assert "detector:" in capsys.readouterr().out
 
 
+def test_a_line_that_failed_prints_no_configuration_in_place_of_the_next_one(capsys):
+    for words in (["reveal", "--print_config", "--seed", "x"], ["reveal", "--seed", ".nan"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
 SESSION = """
 import sys
 from o3_lightning.commands.cli import main
