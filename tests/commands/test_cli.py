@@ -169,7 +169,7 @@ def test_the_table_of_the_configuration_prints_as_yaml(capsys):
 
 
 def test_a_line_that_failed_prints_no_configuration_in_place_of_the_next_one(capsys):
-    for words in (["reveal", "--print_config", "--seed", "x"], ["reveal", "--seed", ".nan"]):
+    for words in (["reveal", "--print_config", "--seed", "x"], ["reveal", "--reward.floor", ".nan"]):
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 2
