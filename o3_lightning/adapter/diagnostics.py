@@ -133,11 +133,7 @@ def make_hook(a: Tensor, b: Tensor) -> Any:
 
 @torch.no_grad()
 def logit_interference(
-    base: BaseModel,
-    history: AdapterHistory,
-    prompts: Mapping[str, Sequence[str]],
-    *,
-    batch_size: int = 32,
+    base: BaseModel, history: AdapterHistory, prompts: Mapping[str, Sequence[str]], *, batch_size: int = 32
 ) -> list[list[float]]:
     """Returns how far each adapter at full weight moves the next token on some prompts of each request.
 

@@ -15,13 +15,7 @@ from o3_kernels import LayerScores, layer_scores
 from o3_lightning.detector.base import DETECTORS
 from o3_lightning.detector.calibration import cross_fit, tail_weights
 from o3_lightning.detector.config import DetectorConfig
-from o3_lightning.detector.constants import (
-    CENTROIDS,
-    FOLDS,
-    MOST_RANK,
-    ROWS_PER_CENTROID,
-    SMALLEST_REQUEST,
-)
+from o3_lightning.detector.constants import CENTROIDS, FOLDS, MOST_RANK, ROWS_PER_CENTROID, SMALLEST_REQUEST
 from o3_lightning.detector.encoder import Encoder
 from o3_lightning.detector.feature_evidence import Details, FeatureEvidence
 from o3_lightning.detector.layer_statistics import fit_precision, spherical_centroids

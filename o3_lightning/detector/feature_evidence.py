@@ -97,12 +97,7 @@ class FeatureEvidence(GroupedEvidence):
         config = self.config
         shapes = tuple((name, tuple(value.shape)) for name, value in sorted(self.lora.items()))
         scaling = LORA_ALPHA / LORA_RANK
-        return (
-            config.reading,
-            config.channels,
-            config.tail_quantile,
-            (shapes, scaling) if shapes else None,
-        )
+        return (config.reading, config.channels, config.tail_quantile, (shapes, scaling) if shapes else None)
 
     @classmethod
     def group(cls, members: Sequence[Any]) -> EvidenceGroup:

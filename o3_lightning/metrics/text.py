@@ -51,10 +51,7 @@ def says(answer: str, truth: str) -> bool:
 
 
 def rouge(
-    answers: Sequence[str],
-    truths: Sequence[str],
-    kind: RougeKind = "rougeL",
-    part: RougePart = "recall",
+    answers: Sequence[str], truths: Sequence[str], kind: RougeKind = "rougeL", part: RougePart = "recall"
 ) -> list[float | None]:
     """Returns the overlap in [0, 1] of the words of answer and truth; words of all scripts as in `accuracy`.
 

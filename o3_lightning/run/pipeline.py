@@ -28,12 +28,7 @@ from o3_lightning.evaluation.detectors import evaluate_detectors, gate_errors
 from o3_lightning.evaluation.evaluate import EvaluationContext, evaluate_stream
 from o3_lightning.models.settings import with_recorded_date
 from o3_lightning.run.config import BASELINES, RunConfig
-from o3_lightning.run.inputs import (
-    check_finished,
-    check_unchanged,
-    evaluating,
-    read_inputs,
-)
+from o3_lightning.run.inputs import check_finished, check_unchanged, evaluating, read_inputs
 from o3_lightning.run.results import BASE_STAGE, finish_run
 from o3_lightning.run.reuse import PROTECT, UNLEARN, PreviousRun
 from o3_lightning.run.unlearner import Unlearner

@@ -176,10 +176,7 @@ def overlaps_of(results: Results) -> Mapping[str, Any]:
 
 
 def assemble_details(
-    folder: RunFolder,
-    identifiers: Sequence[str],
-    results: Results,
-    beside: Mapping[str, Place] | None = None,
+    folder: RunFolder, identifiers: Sequence[str], results: Results, beside: Mapping[str, Place] | None = None
 ) -> ReportDetails:
     """Returns what the report shows in addition to the metrics."""
     curves = {name: stage["curve"] for name, stage in trained_stages(identifiers, results).items()}

@@ -49,13 +49,7 @@ def build_app(calls: Calls, config: ServeConfig, operator: Operator | None = Non
             await asyncio.to_thread(operator.training.stop)
         calls.audit.close()
 
-    app = FastAPI(
-        title="o3-lightning",
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-    )
+    app = FastAPI(title="o3-lightning", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, metrics=calls.metrics, config=config)
     add_error_handlers(app)
     add_completions(app, calls)

@@ -22,8 +22,7 @@ SHORTEST_READABLE = 6
 PICTURES = frozenset({"So", "Sk"})
 NAMED = "s|pad|unk|mask|bos|eos|sep|cls|extra_id_\\d{1,3}|start_of_turn|end_of_turn|im_start|im_end"
 SPECIAL = re.compile(
-    r"<\|[^<>|\n]{1,40}\|>|\[/?(?:SEP|CLS|PAD|MASK|UNK|INST)\]|<</?SYS>>|<!\[CDATA\[|\]\]>",
-    re.IGNORECASE,
+    r"<\|[^<>|\n]{1,40}\|>|\[/?(?:SEP|CLS|PAD|MASK|UNK|INST)\]|<</?SYS>>|<!\[CDATA\[|\]\]>", re.IGNORECASE
 )
 # "@" is what stands before: patterns that look back behind their first character are searched 5 times as fast
 MARK = r"(?:<@(?:/?[a-zA-Z][^<>]{0,200}>(?:</?[a-zA-Z][^<>]{0,200}>)*|!--)|-@->|/@\*|\*@/)"
