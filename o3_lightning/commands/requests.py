@@ -156,8 +156,10 @@ def remove(store_path: Path, id: str) -> Iterator[str]:
     from o3_lightning.run.cleaning import clean_run
     from o3_lightning.store.store import Store
 
-    Store.open(store_path).latest(id)  # its record may be damaged
-    yield from clean_run(store_path.parent, id)  # first: a request that is gone cannot be removed again
+    store = Store.open(store_path)
+    if not store.history(id):
+        store.latest(id)  # raises: the store never had it
+    yield from clean_run(store_path.parent, id)
     yield run_store_command(store_path, REMOVE, id)
 
 

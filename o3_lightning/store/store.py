@@ -162,10 +162,14 @@ class Store(StoreView):
         return self._mark(id, "restore")
 
     def remove(self, id: str) -> None:
-        """Permanently deletes a request's files, damaged or not; its id and digests stay in the journal."""
+        """Permanently deletes a request's files, damaged or not; its id and digests stay in the journal.
+
+        No effect if it is already removed, as by a call that was killed.
+        """
         with self._session() as session:
-            self._entry(session, id)
-            session.commit("remove", id)
+            if id in session.journal.current or all(line.request != id for line in session.journal.entries):
+                self._entry(session, id)
+                session.commit("remove", id)
 
     def verify(self) -> list[str]:
         """Returns one message per changed, missing or added file or journal line; see `verify_store`."""

@@ -75,6 +75,19 @@ def test_a_damaged_request_can_be_removed(run):
     assert not (run / "report.html").exists()
 
 
+def test_a_removal_that_was_killed_is_finished_by_the_same_command(run, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr("o3_lightning.store.transaction.Session.finish", lambda *_: exit(1))
+        with pytest.raises(SystemExit):
+            main(["remove", "gone", "--store", str(run / "store")])
+    assert (run / "store/requests/gone").is_dir()
+    (run / "report.html").write_text(SECRET)
+    main(["remove", "gone", "--store", str(run / "store")])
+    assert capsys.readouterr().out.endswith("gone: removed\n")
+    assert not (run / "store/requests/gone").exists()
+    assert not (run / "report.html").exists()
+
+
 def test_an_unknown_request_cleans_nothing(run):
     with pytest.raises(InputError, match="no request 'ghost'"):
         main(["remove", "ghost", "--store", str(run / "store")])
