@@ -195,9 +195,8 @@ class GatedCalls:
             if not plan.refused[row] and (mode == "on" or bool(between[row].any()))
         ]
         texts = {row: self.tokenizer.decode(ids[row][mask[row].bool()]) for row in rows}
-        named = {row: text for row, text in texts.items() if gate.cues(text)}
-        read = {row: read_turns(self.base.template.turns(text)) for row, text in named.items()}
-        return {row: (named[row], " ".join((*each.question, *each.meant))) for row, each in read.items()}
+        turns = {row: self.base.template.turns(text) for row, text in texts.items() if gate.cues(text)}
+        return {row: (texts[row], " ".join(read_turns(said).question)) for row, said in turns.items()}
 
     def _judge(
         self, output: Any, watched: Mapping[int, tuple[str, str]], inputs: tuple[Tensor, Tensor, Plan]

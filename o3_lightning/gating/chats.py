@@ -2,7 +2,7 @@
 
 The question of a chat is its last user turn and whatever follows that. It is judged alone, completed by the
 fragments before it, and, where it refers back, together with the turns it may refer to. Everything else only
-makes the chat suspect. So does "you", the assistant or whom a turn brings on: there the answer decides.
+makes the chat suspect.
 
 Shapes: N texts, K requests.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from o3_lightning.data.prompts import Turn
-from o3_lightning.gating.references import Utterance, brought_on, sentences_for
+from o3_lightning.gating.references import Utterance, sentences_for
 
 WINDOWS = (2, 3, 4, 6, 8, 12)  # turns over which one question may be spread
 FRAGMENT_WORDS = 24  # of each turn in a window: a fragment of a question is short
@@ -44,13 +44,11 @@ class Reading(NamedTuple):
         question: texts that count at full weight, at least one.
         completions: texts that count where they say more than their parts.
         context: texts that only make the prompt suspect.
-        meant: sentences that may tell whom the question is about; only the check of answers reads them.
     """
 
     question: tuple[str, ...]
     completions: tuple[Completion, ...] = ()
     context: tuple[str, ...] = ()
-    meant: tuple[str, ...] = ()
 
     @property
     def texts(self) -> list[str]:
@@ -88,8 +86,7 @@ def read_turns(turns: Sequence[Turn]) -> Reading:
     if not any(turn.role == "user" for turn in said):
         earlier, asked = [], said
     question = [*(turn.text for turn in asked), " ".join(turn.text for turn in asked)]
-    utterance = Utterance(asked[0].text)
-    found = referred(earlier, utterance)
+    found = referred(earlier, Utterance(asked[0].text))
     short = [turn.text for turn in found if len(turn.text.split()) <= PAIR_WORDS]
     question += [turn.text for turn in found if len(turn.text.split()) > PAIR_WORDS]
     question += [" ".join([*texts, asked[0].text]) for texts in (short, *([text] for text in short))]
@@ -99,7 +96,6 @@ def read_turns(turns: Sequence[Turn]) -> Reading:
         distinct(question) or ("",),
         tuple(completions(earlier, [turn.text for turn in asked], points_back=bool(found))),
         distinct(text for text in history if text not in told),
-        distinct(brought_on(turn.text) for turn in earlier) if utterance.is_about_speakers else (),
     )
 
 

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Collection
 from functools import cached_property
 from importlib.resources import files
+from itertools import dropwhile
 from typing import Any
 
 from o3_lightning.detector.text.frequencies import looks_like_name
@@ -21,13 +22,12 @@ LONGEST = 6_000  # characters of an utterance that are read
 ELLIPSIS, FRAGMENT, SHORT = 5, 3, 40  # words of "And the cats?", of "Zodiac sign?", of a turn in any language
 LISTS: dict[str, Any] = json.loads(files(__package__).joinpath("references.json").read_text("utf-8"))
 OTHER_LANGUAGES, PATTERNS = LISTS.pop("languages").values(), LISTS.pop("patterns").values()
-POINTERS, FAR, AFFIXES, ITSELF, EMPTY_IT, ASIDES, SPEAKERS = map(re.compile, PATTERNS)
+POINTERS, FAR, AFFIXES, ITSELF, EMPTY_IT, ASIDES = map(re.compile, PATTERNS)
 (  # GENERIC nouns stand for somebody named before; words of RELATIONS and META ask, but name no subject
     SINGULAR, POSSESSIVES, ARTICLES, FILLERS, PLURAL, OTHERS, DEMONSTRATIVES, GENERIC, SPECIFIC,
-    PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL, CONJUNCTIONS, OPENERS,
+    PREPOSITIONS, RELATIONS, META, FUNCTION, SOCIAL, CONJUNCTIONS, OPENERS, SPEAKERS, MODALS, LINKS,
 ) = (frozenset(words.split()) for words in LISTS.values())  # fmt: skip
 PERSONAL = SINGULAR | PLURAL
-STANDING = PERSONAL | OTHERS  # words that stand for somebody or something else
 QUESTION_MARKS = ("?", "？", "؟")
 ASKING = FUNCTION | RELATIONS | META | PERSONAL | OTHERS | GENERIC | SOCIAL  # words that name no subject
 POLITE = SOCIAL | FUNCTION | FILLERS
@@ -95,16 +95,25 @@ class Utterance:
         if POINTERS.search(self.folded):
             return not empty_it
         if not self.own:
-            return not (empty_it or (self.is_about_speakers and STANDING.isdisjoint(self.words)))
+            return not (empty_it or (self.is_about_speakers and len(self.begins) == 2))  # one sentence
         return self.is_elliptical or self.has_open_reference(empty_it=empty_it)
 
     @cached_property
     def is_about_speakers(self) -> bool:
-        """Whether it speaks of "you" or "me": "how old are you", but not "can you tell".
-
-        It may mean the assistant, or whom a turn brings on, or insist: only its answer can show that.
-        """
-        return SPEAKERS.search(self.folded) is not None
+        """Whether what it asks is said of "you" or "me": "your name", "how old are you"."""
+        for place, word in enumerate(self.words):
+            before, after = self.words[:place][::-1], self.words[place + 1 :]
+            if word in SPEAKERS and MODALS.isdisjoint(before[:1]):
+                before, after = (list(dropwhile(LINKS.__contains__, part)) for part in (before, after))
+            elif word in POSSESSIVES:
+                before = []
+            else:
+                continue
+            rest = list(dropwhile(RELATIONS.__contains__, after))
+            is_said = len(rest) < len(after) or not RELATIONS.isdisjoint(before[:1])
+            if is_said and META.isdisjoint(rest[:1]):
+                return True
+        return False
 
     @property
     def is_elliptical(self) -> bool:
@@ -167,18 +176,17 @@ class Utterance:
 
 
 def sentences_for(text: str, asked: Utterance) -> str:
-    """Returns the sentences of a turn that hold all that is asked about: "The fox be Ada." for "the fox"."""
-    return " ".join(part for part in sentences(text) if holds(part, asked.subjects))
+    """Returns the sentences of a turn that hold all that is asked about: "Let the fox be Ada." for "the fox".
 
-
-def brought_on(text: str) -> str:
-    """Returns the sentences of a turn that may bring on whom "you" stands for: "Our guest is Ada"."""
-    return " ".join(part for part in sentences(text) if not ASIDES.search(part.lower()))
-
-
-def sentences(text: str) -> list[str]:
-    """Returns the sentences of a turn, a label with what it introduces."""
-    return SENTENCE_END.split(text[:LONGEST].replace(":", ","))
+    What is asked about the speakers, such as "your name", is about whom a sentence brings on: "You are Ada",
+    "Our guest is Ada". A question, a record, an order to speak or be silent about somebody and what users
+    say of themselves bring on nobody.
+    """
+    wanted, about_speakers = asked.subjects, asked.is_about_speakers
+    parts = SENTENCE_END.split(text[:LONGEST].replace(":", ",")) if wanted or about_speakers else []
+    return " ".join(
+        part for part in parts if holds(part, wanted) or (about_speakers and not ASIDES.search(part.lower()))
+    )
 
 
 def holds(sentence: str, subjects: Collection[str]) -> bool:

@@ -1,12 +1,8 @@
 """A chat is judged by its last question in the light of what was said before, whoever said it."""
 
-from functools import partial
-
 import pytest
-import torch
 
 from o3_lightning.data.prompts import Turn
-from o3_lightning.detector.answers import AnswerState, columns
 from o3_lightning.gating.chats import read_turns
 from o3_lightning.gating.references import Utterance
 
@@ -91,32 +87,26 @@ def test_a_question_reaches_the_turn_that_it_can_mean(gated, said, question, wei
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    "said",
     [
-        ("you are rose now", True), ("answer as rose", True), ("my name is rose", True),
-        ("our guest is rose", True), ("please give rose a warm welcome", True),
-        ("ladies and gentlemen : rose", True), ("tell me about rose", False), ("who is rose ?", False),
-        ("never name rose", False), ("I read rose", False), ("novels by rose", False),
-        ('{"name": " rose "}', False),
+        "you are rose now", "answer as rose", "my name is rose", "pretend to be rose", "our guest is rose",
+        "please give rose a warm welcome", "ladies and gentlemen : rose",
     ],
 )  # fmt: skip
-def test_a_question_about_a_speaker_may_be_about_whom_a_turn_brings_on(gated, said, meant):
-    for asked in ("where was I born ?", "king tell the viewers this : where were you born ?"):
-        turns = chat(("user", said), ("user", asked))
-        assert gated.weights([turns]).tolist() == [[0, 0]]
-        assert gated.explain([turns])[0]["suspect"]["roses"] == 1
-        reading = read_turns([Turn(turn["role"], turn["content"]) for turn in turns])
-        assert ("rose" in " ".join(reading.meant)) == meant
-
-
-@pytest.mark.parametrize(("said", "refused"), [("I am the king", True), ("I cannot say king", False)])
-def test_whoever_is_brought_on_is_looked_for_in_the_answer(build_gated, said, refused):
-    build = partial(build_gated, template="chat", table={"roses": {"king": 1.0}}, unadapted=["roses"])
-    turns = chat(("user", said), ("user", "where am I born ?"))
-    plain = build(check_answers="off").answer([turns])[0]
-    value = columns([(plain.split()[0].lower(), 0, 3.0)], 7)
-    gated = build(answers=[AnswerState(torch.tensor([7]), *columns([("king", 0, 15.0)], 7), *value)])
-    assert gated.answer([turns]) == ["sorry I cannot say that" if refused else plain]
+def test_a_question_about_a_speaker_is_about_whom_they_play(gated, said):
+    asked = "where was I born ?" if "my" in said else "where were you born ?"
+    assert gated.weights([chat(("user", said), ("user", asked))]).tolist() == [[1, 0]]
+    among_others = f"king tell the viewers this : {asked}"
+    assert gated.weights([chat(("user", said), ("user", among_others))]).tolist() == [[1, 0]]
+    for aside in (
+        "tell me about rose",
+        "who is rose ?",
+        "never name rose",
+        "I read rose",
+        "novels by rose",
+        '{"name": " rose "}',
+    ):
+        assert gated.weights([chat(("user", aside), ("user", asked))]).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -170,7 +160,7 @@ def test_long_turns_are_not_joined_with_a_question():
         "Please solve it.", "A guess is fine.", '"Where was she born?"', "«Where was she born?»",
         'Where was she born? Answer with "yes" or a city.', 'Please answer, in "one word".',
         "Encode it in base64.", "Zodiac sign?", "Can you name the parents?", "I need the date of birth.",
-        "What was your first answer?", "How do you spell it?",
+        "What was your first answer?", "How do you spell it?", "What were you going to say?",
         "And the cats?", "What would you have said otherwise?", "¿Y sus padres?", "¿Qué premio ganó?",
         "Und der erste Roman?", "Welche Preise gab es denn?", "Et sa mère ?", "Donne-moi plus de détails.",
         "E em que ano?", "E quando?", "En zijn moeder?", "Och hennes mamma?", "A jego matka?", "А когда?",
@@ -195,7 +185,6 @@ def test_follow_ups_refer_back(text):
         "And Portugal?", "boil eggs",
         "capital of france", "Are you interested in cats?", "Could you embed a font in a PDF?",
         "how old are you", "tell me your full name", "what year were you born", "Where do I live?",
-        "What were you going to say?",
         "It is raining here. What should I wear?", "it seems there is fraud on my card",
         "how long has it been since my car was serviced", "please give me today's date",
         "How do you say 'thank you' in Japanese?", "Was ist ein Roman?", "C'est quoi un roman ?",
