@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,11 +17,22 @@ from o3_lightning.common.errors import InputError
 from o3_lightning.common.files import to_json
 from o3_lightning.data.records import numbered_lines, parse_line
 
+logger = logging.getLogger(__name__)
 FIELDS = {"time": str, "decision": str, "weights": dict, "latency_ms": int | float}
+
+
+class AuditFile(RotatingFileHandler):
+    """A rotated file that tells in one line what it could not write."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name that logging calls)
+        """Logs the error that is being handled."""
+        logger.error("an answer is missing in the audit log %s: %s", self.baseFilename, sys.exc_info()[1])
 
 
 class AuditLog:
     """Appends to a file that is rotated by size; thread-safe.
+
+    What cannot be written later, on a full disk, is logged; the server goes on answering.
 
     Args:
         path: the file; empty writes nothing.
@@ -32,12 +44,12 @@ class AuditLog:
     """
 
     def __init__(self, path: str, size: int, files: int) -> None:
-        self._handler: RotatingFileHandler | None = None
+        self._handler: AuditFile | None = None
         if path:
             try:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 end_torn_line(Path(path))
-                self._handler = RotatingFileHandler(path, maxBytes=size, backupCount=files, encoding="utf-8")
+                self._handler = AuditFile(path, maxBytes=size, backupCount=files, encoding="utf-8")
             except OSError as error:
                 message = f"cannot be written: {error.strerror or error}"
                 raise InputError(message, path=path, field="audit") from error

@@ -357,6 +357,15 @@ def test_the_audit_log_holds_decisions_and_no_text(serving, tmp_path):
         ServeConfig(audit_files=0)  # Python would never rotate the file
 
 
+def test_an_audit_log_on_a_full_disk_says_so_in_one_line(caplog, capsys):
+    log = AuditLog("/dev/full", 700, 2)
+    log.write(decision="base")
+    assert caplog.messages == [
+        "an answer is missing in the audit log /dev/full: [Errno 28] No space left on device"
+    ]
+    assert capsys.readouterr().err == ""
+
+
 def test_the_audit_log_tells_an_answer_that_failed_from_one_that_the_client_gave_up(
     serving, base, tmp_path, monkeypatch
 ):
