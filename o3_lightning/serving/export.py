@@ -77,7 +77,8 @@ def export_llama_cpp(store: StoreView, folder: Path) -> list[str]:
     """Writes one GGUF adapter a request into a folder, and returns their paths in the order of the store.
 
     Raises:
-        InputError: the package `gguf` is missing, or the base model's architecture is not known.
+        InputError: the package `gguf` is missing, the base model's architecture is not known, or a file
+            cannot be written.
         StoreError: a file of the store is damaged.
     """
     try:
@@ -91,25 +92,31 @@ def export_llama_cpp(store: StoreView, folder: Path) -> list[str]:
     table = gguf.get_tensor_name_map(names[architecture], config["num_hidden_layers"])
     paths = []
     for id, factors in load_adapters(store).items():
-        paths.append(str(folder / f"{id}.gguf"))
-        folder.mkdir(parents=True, exist_ok=True)
-        writer = gguf.GGUFWriter(paths[-1], architecture)
+        path, draft = folder / f"{id}.gguf", folder / f".{id}.gguf.tmp"
+        paths.append(str(path))
+        writer = gguf.GGUFWriter(draft, architecture)
         writer.add_type("adapter")
         writer.add_string("adapter.type", "lora")
         rank = max(len(a) for a, _ in factors.pairs.values())
         writer.add_float32("adapter.lora.alpha", float(rank))
-        for path, (a, b) in factors.folded().items():
-            name = table.get_name(f"{path}.weight", try_suffixes=(".weight",))
+        for module, (a, b) in factors.folded().items():
+            name = table.get_name(f"{module}.weight", try_suffixes=(".weight",))
             if name is None:
-                raise InputError(f"llama.cpp has no name for the module {path}")
+                raise InputError(f"llama.cpp has no name for the module {module}")
             if architecture == "llama":
-                b = pair_up(b, path.rpartition(".")[2], config)
+                b = pair_up(b, module.rpartition(".")[2], config)
             for side, tensor in zip("ab", pad_rank(a.float(), b.float(), rank), strict=True):
                 writer.add_tensor(f"{name}.lora_{side}", tensor.contiguous().numpy())
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise InputError(f"cannot be written: {error.strerror or error}", path=path) from error
     return paths
 
 

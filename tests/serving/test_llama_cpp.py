@@ -28,3 +28,19 @@ def test_gguf_adapters_are_those_of_the_store(world, tmp_path):  # noqa: F811
         a, b = (tensors[f"blk.{number}.{NAMES[module]}.weight.lora_{side}"] for side in "ab")
         b = torch.tensor(undo(b.numpy(), 2, 2)) if module == "q_proj" else b
         torch.testing.assert_close(b @ a, factors.delta(path))
+
+
+def test_a_full_disk_leaves_what_was_exported_before_and_no_half_file(world, tmp_path, monkeypatch, capsys):  # noqa: F811
+    words = ["export", str(tmp_path), "--target", "llama.cpp", "--store", str(world / "store")]
+    main(words)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", fail)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert ".gguf: cannot be written: No space left on device" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
