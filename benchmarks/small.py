@@ -61,7 +61,7 @@ shows in accuracies. A larger zeta forgets more and keeps less, as in the paper.
 (5e-5; the paper's 1e-5 is for 7B). `_lora` is the paper's variant at the same rate, at which 20 steps of
 LoRA change nothing: it says that LoRA needs another rate, not that it cannot forget. `me_gd` has the forget
 coefficient of closer-look's scripts for one task of TOFU, 0.1; those for tasks in a row take 1.0.
-`npo_kl_fixed` keeps the model before the first request as the reference. Its combined metrics need an
+`npo_kl_fixed` keeps the model before the first request as the reference. The study's combined metrics need an
 entailment classifier, which no package holds, so their other parts are columns of their own. See
 `configs/experiments/closer_look.yaml`.
 
@@ -74,8 +74,9 @@ of the true answer that comes in order, both of generated text. `truth` is the p
 answer's tokens, each given the true ones before it: a model that was trained to begin with a refusal still
 finds the later words likely, as the `idk` variants and `ours` do, while `refusal_gate` scores a fixed
 refusal. A base model that is sure of its answers makes `gd` and `kl` nearly the same retain objective, so
-`idk_gd` and `idk_kl` have the same accuracies and ROUGE-L. Variants are in the order of what they keep.
-`python -m benchmarks.tables` writes this page from `results/`.
+`idk_gd` and `idk_kl` have the same accuracies and ROUGE-L, but not in `closer_look_smollm2`, whose `kl`
+counts the tokens of the questions, too, and beside `idk` keeps next to nothing. Variants are in the order of
+what they keep. `python -m benchmarks.tables` writes this page from `results/`.
 """
 STYLE: dict[Any, Any] = {"svg.hashsalt": "o3-lightning", "svg.fonttype": "none", "font.size": 9}
 Plain = Mapping[str, Any]
