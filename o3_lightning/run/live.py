@@ -33,7 +33,7 @@ def protect_request(
     if status == REVOKED:
         raise InputError(f"'{request.id}' is revoked; restore it to protect it", field="request_id")
     if status == REGISTERED:
-        fit_and_store(store, encoder, request, config)
+        fit_and_store(store, encoder, request, config, config.gate.refuse_threshold)
     return store.record(request.id)
 
 

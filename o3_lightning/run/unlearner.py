@@ -98,12 +98,13 @@ class Unlearner:
 
         Raises:
             InputError: the request is revoked, another forget set is registered under its id, or the detector
-                recognises none of its prompts.
+                gives none of its prompts a weight on which the gate acts.
         """
         self.register(request)
 
+        needed = self.config.gate.floor  # an adapter follows, which acts from there on
         return self.processes.once(
-            lambda: {"report": fit_and_store(self.store, self.encoder, request, self.config).report}
+            lambda: {"report": fit_and_store(self.store, self.encoder, request, self.config, needed).report}
         )
 
     def unlearn(
@@ -160,11 +161,13 @@ def decisive_sections(config: RunConfig) -> dict[str, Any]:
     return {name: to_plain(getattr(config, name)) for name in DECISIVE_SECTIONS}
 
 
-def fit_and_store(store: Store, encoder: Encoder, request: UnlearningRequest, config: RunConfig) -> Detector:
+def fit_and_store(
+    store: Store, encoder: Encoder, request: UnlearningRequest, config: RunConfig, needed: float
+) -> Detector:
     """Fits the detector of a registered request, stores it and returns it; see `check_recognised`."""
     detector = fit_request(encoder, request, config)
     if config.gate.detect:
-        check_recognised(encoder, detector, request, config.gate.refuse_threshold)
+        check_recognised(encoder, detector, request, config.gate.refuse_threshold, needed)
     store.protect(request.id, partial(save_detector, detector, request))
     return detector
 
@@ -176,23 +179,30 @@ def fit_request(encoder: Encoder, request: UnlearningRequest, config: RunConfig)
 
 
 def check_recognised(
-    encoder: Encoder, detector: Detector, request: UnlearningRequest, threshold: float
+    encoder: Encoder, detector: Detector, request: UnlearningRequest, threshold: float, needed: float
 ) -> None:
-    """Adds a warning to a detector's report where prompts that it was fitted to stay below a weight.
+    """Adds a warning to a detector's report where prompts that it was fitted to are not refused by it.
+
+    Args:
+        encoder: of the detector.
+        detector: of the request.
+        request: its first `MOST_CHECKED` prompts are judged.
+        threshold: weight from which a prompt is refused.
+        needed: weight that one of the prompts must reach; 0 counts as any weight above it.
 
     Raises:
-        InputError: all do, of the first `MOST_CHECKED`: to store the detector would protect nothing.
+        InputError: none reaches it: to store the detector would protect nothing.
     """
     weights = MultiDetector(encoder, {request.id: detector}).weights(request.prompts[:MOST_CHECKED])
-    missed = int((weights < threshold).sum())
-    if missed == len(weights):
+    largest = float(weights.max())
+    if largest < needed or not largest:
         raise InputError(
-            f"'{request.id}': the detector recognises none of its {missed} prompts (largest weight "
-            f"{float(weights.max()):.2f}, {threshold:g} needed), so nothing was protected; give rows that "
-            "name what they are about, or another detector.encoder or detector.preset",
+            f"'{request.id}': the detector recognises none of its {len(weights)} prompts (largest weight "
+            f"{largest:.2f}, {needed:g} needed), so nothing was protected; give rows that name what they are "
+            "about, or another detector.encoder or detector.preset",
             field="prompts",
         )
-    if missed:
+    if missed := int((weights < threshold).sum()):
         warning = f"{missed} of {len(weights)} forget prompts are not recognised themselves"
         detector.report["warnings"].append(warning)
         logger.warning("'%s': %s", request.id, warning)
