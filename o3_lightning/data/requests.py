@@ -50,6 +50,11 @@ class QuestionAnswer:
     tests: str = ""
     golden_answer: str | None = None
 
+    @property
+    def truth(self) -> str:
+        """The answer that metrics compare with."""
+        return self.golden_answer or self.answer
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields; absent ones of the last three are left out and do not change a row's digest."""
         optional = {"paraphrased_answer": None, "tests": "", "golden_answer": None}

@@ -122,7 +122,7 @@ class Asker:
         given = torch.zeros(len(rows), len(self.model.ids)) if weights is None else weights
         tokens = answer_rows(self.model, encoded, given, self.config.max_new_tokens, self.runner)
         answers = [self.model.base.read_answer(row) for row in tokens]
-        return list(accuracy(answers, [row.golden_answer or row.answer for row in rows]))
+        return list(accuracy(answers, [row.truth for row in rows]))
 
     def share(self, rows: Sequence[QuestionAnswer], weights: Tensor | None = None) -> float | None:
         """Returns the share of plain questions that are answered correctly, see `correct`."""

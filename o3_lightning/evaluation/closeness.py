@@ -53,7 +53,7 @@ def closeness(
     base = model.base
     for one in (model, retrained):
         has_plain_head(one.base.model)  # runs the model once, which must not be recorded
-    prompts, answers = [row.prompt for row in rows], [row.golden_answer or row.answer for row in rows]
+    prompts, answers = [row.prompt for row in rows], [row.truth for row in rows]
     examples = encode_pairs(base.tokenizer, base.template, prompts, answers, base.context_tokens)
     weights, found = model.weights(prompts), dict[str, list[float]]()
     for chosen in batches([len(example["input_ids"]) for example in examples], batch_size):

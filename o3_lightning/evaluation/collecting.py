@@ -136,7 +136,7 @@ class Collector:
     @cached_property
     def truths(self) -> list[str]:
         """B true answers."""
-        return [row.golden_answer or row.answer for row in self.rows]
+        return [row.truth for row in self.rows]
 
     @cached_property
     def weights(self) -> Tensor:

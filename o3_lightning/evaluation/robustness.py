@@ -309,6 +309,6 @@ def chosen_kinds(names: Sequence[str]) -> dict[str, Kind]:
 
 def judged(replies: Sequence[tuple[QuestionAnswer, Reply]]) -> tuple[list[float], list[float]]:
     """Whether each gated and each base answer contains the truth."""
-    truths = [row.golden_answer or row.answer for row, _ in replies]
+    truths = [row.truth for row, _ in replies]
     gated = accuracy([reply.answer for _, reply in replies], truths)
     return gated, accuracy([reply.base_answer for _, reply in replies], truths)
