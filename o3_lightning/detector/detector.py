@@ -87,6 +87,14 @@ def fit_detector(encoder: Encoder, prompts: Sequence[str], config: DetectorConfi
         >>> bool(MultiDetector(encoder, {"ada": detector}).weights(["Where was Ada Quill born?"]) > 0.9)
         True
     """
+    detector = fit_quietly(encoder, prompts, config, seed)
+    for warning in detector.report["warnings"]:
+        logger.warning("%s", warning)
+    return detector
+
+
+def fit_quietly(encoder: Encoder, prompts: Sequence[str], config: DetectorConfig, seed: int) -> Detector:
+    """Returns what `fit_detector` does, and logs nothing."""
     task = FitTask(encoder, prompts, config, seed)
     parts: dict[str, Evidence] = {}
     report: dict[str, Any] = {"seed": seed}
@@ -95,7 +103,5 @@ def fit_detector(encoder: Encoder, prompts: Sequence[str], config: DetectorConfi
         parts[name], figures, more = DETECTORS[name].fit(task)
         report.update(figures)
         warnings += more
-    for warning in warnings:
-        logger.warning("%s", warning)
     report["warnings"] = warnings
     return Detector(config, encoder.id, encoder.digest, parts, report)

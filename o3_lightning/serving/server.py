@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from o3_lightning.common.errors import InputError
-from o3_lightning.detector.base import DETECTORS, FitTask
+from o3_lightning.detector.detector import fit_quietly
 from o3_lightning.detector.encoder import Encoder, load_configured_encoder
 from o3_lightning.gating.model import GatedModel
 from o3_lightning.models.base import BaseModel
@@ -72,8 +72,7 @@ def make_app(
     training = BackgroundTraining(store, run, options) if config.train_requests else None
     opened = Store.open(store, base.digest, encoder.digest)
     own_encoder = load_configured_encoder(run.detector)  # the served model's works meanwhile
-    for part in run.detector.parts:  # not `fit_detector`, which warns of so short a request
-        DETECTORS[part].fit(FitTask(own_encoder, [WARM_UP], run.detector, seed=0))
+    fit_quietly(own_encoder, [WARM_UP], run.detector, seed=0)  # `fit_detector` warns of so short a request
     return build_app(calls, config, Operator(token, opened, own_encoder, run, training))
 
 
