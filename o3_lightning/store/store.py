@@ -167,9 +167,11 @@ class Store(StoreView):
         No effect if it is already removed, as by a call that was killed.
         """
         with self._session() as session:
-            if id in session.journal.current or all(line.request != id for line in session.journal.entries):
-                self._entry(session, id)
-                session.commit("remove", id)
+            journal = session.journal
+            if id not in journal.current and any(line.request == id for line in journal.entries):
+                return
+            self._entry(session, id)
+            session.commit("remove", id)
 
     def verify(self) -> list[str]:
         """Returns one message per changed, missing or added file or journal line; see `verify_store`."""
